@@ -1,0 +1,190 @@
+//! [`Config`]: every cap, interval and probability of a node as a documented field with its default
+//! and where the number comes from. Parsing files and flags is the shell's business.
+//!
+//! A limit of 0 lifts it, where the field says so.
+
+use std::time::Duration;
+
+/// All numbers of a node. One `Arc<Config>` serves any number of nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    // ---- routing table ----
+    /// Nodes in a bucket and in a reply (BEP 5: k = 8).
+    pub k: usize,
+    /// Capacities of the buckets farthest from us, farthest first; the rest hold [`Config::k`].
+    /// Wide top buckets save a hop (libtorrent: 128, 64, 32, 16).
+    pub wide_buckets: Vec<usize>,
+    /// Replacement candidates per contested bucket.
+    pub candidates_per_bucket: usize,
+    /// Nodes of one /24 (IPv6: /64) in one bucket.
+    pub nodes_per_subnet_per_bucket: usize,
+    /// A node is questionable after this silence (BEP 5: 15 minutes).
+    pub questionable_after: Duration,
+    /// Failures in a row that make a node bad when somebody waits for its place.
+    pub bad_after_failures: u8,
+    /// Failures in a row after which a node goes even without a successor.
+    pub drop_after_failures: u8,
+
+    // ---- maintenance ----
+    /// A bucket that did not change for this long is refreshed (BEP 5: 15 minutes).
+    pub refresh_after: Duration,
+    /// Pings of questionable nodes per second.
+    pub questionable_pings_per_second: u32,
+    /// Pings of newcomers: burst.
+    pub newcomer_ping_burst: u32,
+    /// Pings of newcomers: per second.
+    pub newcomer_pings_per_second: u32,
+    /// While the table holds fewer nodes than this, newcomers are pinged faster.
+    pub young_table: usize,
+    /// Pings of newcomers per second, in all, while the table is young; one per source address.
+    pub young_newcomer_pings_per_second: u32,
+    /// First pause before an unanswered bootstrap is tried again; doubles up to
+    /// [`Config::bootstrap_retry_max`], with jitter.
+    pub bootstrap_retry_min: Duration,
+    /// Longest pause between bootstrap attempts.
+    pub bootstrap_retry_max: Duration,
+
+    // ---- queries and lookups ----
+    /// A query is given up after this.
+    pub query_timeout: Duration,
+    /// Bounds of the adaptive time after which a silent node frees its lookup slot.
+    pub soft_timeout_min: Duration,
+    /// See [`Config::soft_timeout_min`].
+    pub soft_timeout_max: Duration,
+    /// The soft timeout before any round trip was measured.
+    pub soft_timeout_start: Duration,
+    /// Queries that a lookup opens with.
+    pub lookup_start_width: usize,
+    /// Further queries that each answer allows.
+    pub lookup_queries_per_answer: usize,
+    /// Most queries of one lookup in flight.
+    pub lookup_max_in_flight: usize,
+    /// Most queries in one lookup.
+    pub lookup_max_queries: u32,
+    /// Longest lookup.
+    pub lookup_max_time: Duration,
+    /// Candidates that a lookup remembers.
+    pub lookup_candidates: usize,
+    /// Nodes taken from one reply, per family.
+    pub lookup_nodes_per_reply: usize,
+    /// Queries of one lookup to an address (IP) that never answered.
+    pub lookup_queries_per_silent_ip: u32,
+    /// Peers that one lookup reports.
+    pub lookup_max_peers: usize,
+    /// Values taken from one reply.
+    pub lookup_values_per_reply: usize,
+    /// Ports of one IP among the peers of a lookup.
+    pub lookup_ports_per_ip: usize,
+    /// Nodes that an announce is sent to (BEP 5: the k closest).
+    pub announce_nodes: usize,
+    /// Lookups of one node that run at once; a further one waits.
+    pub max_lookups: usize,
+    /// Queries of one node in flight, in all.
+    pub max_in_flight: usize,
+
+    // ---- serving ----
+    /// Do not answer queries and say so (BEP 43).
+    pub read_only: bool,
+    /// Largest datagram that we send (BEP 32: 1024).
+    pub max_datagram: usize,
+    /// Largest datagram that we read.
+    pub max_incoming: usize,
+    /// Longest transaction id that we echo.
+    pub max_tid: usize,
+    /// Peers in one reply.
+    pub max_values: usize,
+    /// Replies per second to one source address (IPv6: /64); 0 lifts it.
+    pub replies_per_second_per_ip: u32,
+    /// Burst of [`Config::replies_per_second_per_ip`].
+    pub reply_burst_per_ip: u32,
+    /// Bytes of replies per second in all; 0 lifts it.
+    pub reply_bytes_per_second: u64,
+    /// Entries of the per-source table; a power of two.
+    pub source_table_entries: usize,
+    /// After this many bad tokens in a minute from one IP its failures get silence; 0 lifts it.
+    pub failed_tokens_per_minute: u32,
+
+    // ---- tokens ----
+    /// A secret is replaced after this; two are accepted (BEP 5: 5 and 10 minutes).
+    pub token_rotation: Duration,
+
+    // ---- storage ----
+    /// Memory for announced peers, in bytes; the stalest go first.
+    pub store_memory: usize,
+    /// Peers of one infohash.
+    pub peers_per_infohash: usize,
+    /// Ports stored of one IP for one infohash.
+    pub ports_per_ip: usize,
+    /// Infohashes announced by one IP (IPv6: /64); 0 lifts it.
+    pub infohashes_per_ip: usize,
+    /// An announce is forgotten after this.
+    pub peer_expiry: Duration,
+
+    // ---- addresses ----
+    /// Accept loopback, private and link-local addresses as nodes and peers, each IP and port
+    /// counting as an address of its own.
+    pub allow_local: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            k: 8,
+            wide_buckets: vec![128, 64, 32, 16],
+            candidates_per_bucket: 4,
+            nodes_per_subnet_per_bucket: 2,
+            questionable_after: Duration::from_secs(15 * 60),
+            bad_after_failures: 2,
+            drop_after_failures: 5,
+
+            refresh_after: Duration::from_secs(15 * 60),
+            questionable_pings_per_second: 1,
+            newcomer_ping_burst: 16,
+            newcomer_pings_per_second: 4,
+            young_table: 64,
+            young_newcomer_pings_per_second: 200,
+            bootstrap_retry_min: Duration::from_secs(1),
+            bootstrap_retry_max: Duration::from_secs(60),
+
+            query_timeout: Duration::from_secs(4),
+            soft_timeout_min: Duration::from_millis(100),
+            soft_timeout_max: Duration::from_secs(1),
+            soft_timeout_start: Duration::from_millis(250),
+            lookup_start_width: 16,
+            lookup_queries_per_answer: 3,
+            lookup_max_in_flight: 32,
+            lookup_max_queries: 300,
+            lookup_max_time: Duration::from_secs(30),
+            lookup_candidates: 200,
+            lookup_nodes_per_reply: 8,
+            lookup_queries_per_silent_ip: 3,
+            lookup_max_peers: 2000,
+            lookup_values_per_reply: 200,
+            lookup_ports_per_ip: 8,
+            announce_nodes: 8,
+            max_lookups: 64,
+            max_in_flight: 2048,
+
+            read_only: false,
+            max_datagram: 1024,
+            max_incoming: 2048,
+            max_tid: 32,
+            max_values: 100,
+            replies_per_second_per_ip: 25,
+            reply_burst_per_ip: 50,
+            reply_bytes_per_second: 8_000_000,
+            source_table_entries: 16_384,
+            failed_tokens_per_minute: 10,
+
+            token_rotation: Duration::from_secs(300),
+
+            store_memory: 64 << 20,
+            peers_per_infohash: 2000,
+            ports_per_ip: 8,
+            infohashes_per_ip: 500,
+            peer_expiry: Duration::from_secs(45 * 60),
+
+            allow_local: false,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! A Mainline DHT node (BEP 5): a sans-IO core and, with the feature `net`, the tokio shell that
+//! runs it on real sockets.
+#![warn(missing_docs)]
+
+mod config;
+mod event;
+mod outbox;
+mod rng;
+mod time;
+
+pub use config::Config;
+pub use event::{Announce, Command, Event, Hop, HopStep, LookupId, LookupStats, Outcome, Question};
+pub use outbox::{Class, Outbox, Transmit};
+pub use rng::{KeyedHash, KeyedHasher, Rng, Seeds};
+pub use time::Time;
