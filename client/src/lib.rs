@@ -1,1 +1,8 @@
-//! placeholder
+//! A BitTorrent downloader: a sans-IO swarm core and, with the feature `net`, the tokio shell around
+//! it.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod bitfield;
+pub mod peer;
+pub mod piece;
+pub mod storage;

@@ -1,0 +1,146 @@
+//! [`Bitfield`]: which pieces somebody has, most significant bit first as on the wire (BEP 3,
+//! "bitfield").
+
+/// A set of piece indices with a fixed size.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Bitfield {
+    words: Vec<u64>,
+    len: u32,
+    ones: u32,
+}
+
+impl Bitfield {
+    /// An empty set over `len` pieces.
+    pub fn new(len: u32) -> Self {
+        Self { words: vec![0; (len as usize).div_ceil(64)], len, ones: 0 }
+    }
+
+    /// The full set over `len` pieces.
+    pub fn full(len: u32) -> Self {
+        let mut all = Self::new(len);
+        for index in 0..len {
+            all.insert(index);
+        }
+        all
+    }
+
+    /// Reads the wire form; `None` unless it has exactly the bytes that `len` pieces need and the
+    /// spare bits at the end are zero (BEP 3).
+    pub fn from_wire(bytes: &[u8], len: u32) -> Option<Self> {
+        if bytes.len() != (len as usize).div_ceil(8) {
+            return None;
+        }
+        let spare = (bytes.len() as u32 * 8).checked_sub(len)?;
+        if bytes.last().is_some_and(|last| spare > 0 && last & ((1 << spare) - 1) != 0) {
+            return None;
+        }
+        let mut words = Vec::with_capacity((len as usize).div_ceil(64));
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            words.push(u64::from_be_bytes(word));
+        }
+        let ones = words.iter().map(|word| word.count_ones()).sum();
+        Some(Self { words, len, ones })
+    }
+
+    /// Appends the wire form.
+    pub fn put_wire(&self, out: &mut Vec<u8>) {
+        let end = out.len() + (self.len as usize).div_ceil(8);
+        for word in &self.words {
+            out.extend_from_slice(&word.to_be_bytes());
+        }
+        out.truncate(end);
+    }
+
+    /// Adds `index`; returns whether it was new. Out of range is ignored.
+    pub fn insert(&mut self, index: u32) -> bool {
+        if index >= self.len || self.contains(index) {
+            return false;
+        }
+        self.words[index as usize / 64] |= Self::mask(index);
+        self.ones += 1;
+        true
+    }
+
+    /// Removes `index`; returns whether it was there.
+    pub fn remove(&mut self, index: u32) -> bool {
+        if !self.contains(index) {
+            return false;
+        }
+        self.words[index as usize / 64] &= !Self::mask(index);
+        self.ones -= 1;
+        true
+    }
+
+    /// Whether `index` is in the set.
+    pub fn contains(&self, index: u32) -> bool {
+        index < self.len && self.words[index as usize / 64] & Self::mask(index) != 0
+    }
+
+    /// Pieces in all, set or not.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Pieces in the set.
+    pub fn count(&self) -> u32 {
+        self.ones
+    }
+
+    /// Whether no piece is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.ones == 0
+    }
+
+    /// Whether every piece is in the set.
+    pub fn is_full(&self) -> bool {
+        self.ones == self.len
+    }
+
+    /// The members in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.words.iter().enumerate().flat_map(|(at, &word)| {
+            let mut rest = word;
+            std::iter::from_fn(move || {
+                let bit = rest.leading_zeros();
+                (bit < 64).then(|| {
+                    rest &= !(1 << (63 - bit));
+                    at as u32 * 64 + bit
+                })
+            })
+        })
+    }
+
+    fn mask(index: u32) -> u64 {
+        1 << (63 - index % 64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wire_form_is_most_significant_bit_first() {
+        let mut field = Bitfield::new(10);
+        assert!(field.insert(0) && field.insert(9) && !field.insert(9) && !field.insert(10));
+        let mut wire = Vec::new();
+        field.put_wire(&mut wire);
+        assert_eq!(wire, [0x80, 0x40]);
+        assert_eq!(Bitfield::from_wire(&wire, 10), Some(field.clone()));
+        assert_eq!(field.iter().collect::<Vec<_>>(), [0, 9]);
+        assert!(field.remove(0) && !field.remove(0));
+        assert_eq!(field.count(), 1);
+    }
+
+    #[test]
+    fn wrong_length_and_spare_bits_are_refused() {
+        assert_eq!(Bitfield::from_wire(&[0x80, 0x60], 10), None);
+        assert_eq!(Bitfield::from_wire(&[0x80], 10), None);
+        assert_eq!(Bitfield::from_wire(&[0x80, 0, 0], 10), None);
+        assert!(Bitfield::from_wire(&[0xff, 0xc0], 10).is_some_and(|field| field.is_full()));
+        assert!(Bitfield::full(64).is_full() && Bitfield::full(65).iter().count() == 65);
+        assert!(Bitfield::from_wire(&[], 0).is_some());
+    }
+}

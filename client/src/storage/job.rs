@@ -1,0 +1,100 @@
+//! What a swarm asks of its disk threads ([`Job`]) and what they answer ([`Done`]).
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::bitfield::Bitfield;
+use crate::piece::{Block, BlockRef, PieceIndex, Slot};
+
+/// Work for the disk threads. Jobs of one piece run in the order in which they were given.
+#[derive(Debug)]
+pub enum Job {
+    /// Keep a block. It is hashed while hot; the last block of a piece has it compared and written,
+    /// and [`Done::Piece`] answered.
+    Write(BlockRef, Block),
+    /// Forget the blocks of an unfinished piece.
+    Discard(PieceIndex),
+    /// Read a block for a peer; answered by [`Done::Read`].
+    Read(Slot, BlockRef),
+    /// Hash pieces on disk; each is answered by [`Done::Checked`], all by [`Done::CheckEnded`].
+    Check(Bitfield),
+    /// Write everything out, sync it, then write the resume file with the pieces that are safe now
+    /// and these counters; answered by [`Done::Saved`].
+    Save(Totals),
+}
+
+/// Counters that survive a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Payload bytes received, wasted ones included.
+    pub downloaded: u64,
+    /// Payload bytes sent.
+    pub uploaded: u64,
+}
+
+/// What the disk threads have done.
+#[derive(Debug)]
+pub enum Done {
+    /// All blocks of a piece were there.
+    Piece(PieceIndex, Verdict),
+    /// A block was taken from memory to disk or dropped: this many bytes of the write budget are
+    /// free again.
+    Freed(u32),
+    /// A block for a peer.
+    Read(Slot, BlockRef, Block),
+    /// A piece on disk was hashed.
+    Checked(PieceIndex, bool),
+    /// A [`Job::Check`] has ended.
+    CheckEnded,
+    /// A [`Job::Save`] has ended: what is written survives a crash.
+    Saved,
+    /// The disk refused; the job was not done and no further one will be until the swarm resumes.
+    Failed(DiskError),
+}
+
+/// Whether a piece had the right hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It matched and is written.
+    Good,
+    /// It did not match and was dropped. The SHA-1 of each block, in order, tells later which of
+    /// them were wrong.
+    Bad {
+        /// SHA-1 of each block of the piece.
+        blocks: Vec<[u8; 20]>,
+    },
+}
+
+/// Why the disk refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskError {
+    /// What kind of refusal; decides the exit code and whether waiting helps.
+    pub kind: DiskErrorKind,
+    /// What was attempted.
+    pub doing: &'static str,
+    /// On which file.
+    pub path: PathBuf,
+    /// The system's words.
+    pub detail: String,
+}
+
+/// Kinds of [`DiskError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskErrorKind {
+    /// No space left, or over quota.
+    NoSpace,
+    /// Read-only file system or no permission.
+    ReadOnly,
+    /// The file or folder has gone.
+    Missing,
+    /// Anything else.
+    Io,
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.doing, self.path.display(), self.detail)
+    }
+}
+
+impl std::error::Error for DiskError {}
