@@ -4,6 +4,8 @@
 
 mod config;
 mod event;
+#[cfg(feature = "net")]
+pub mod net;
 mod outbox;
 mod rng;
 mod time;

@@ -1,0 +1,545 @@
+//! [`UdpSocket`]: a UDP socket that receives and sends in batches: `recvmmsg` and `sendmmsg` on
+//! Linux, one call a datagram elsewhere, behind the same two methods.
+//!
+//! Knows nothing of what the datagrams mean, and nothing of the rest of this crate. All unsafe code
+//! of the package is here.
+//!
+//! One system call for up to [`BATCH`] datagrams is worth the trouble because the kernel's share is
+//! most of what a small datagram costs. quinn-udp has no `sendmmsg`, rustix no `recvmmsg`.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+
+use arrayvec::ArrayVec;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Most datagrams moved by one call of [`UdpSocket::recv_batch`] or [`UdpSocket::send_batch`].
+pub const BATCH: usize = 64;
+/// Longest datagram that is handed on; longer ones are dropped and counted.
+pub const MAX_DATAGRAM: usize = 2048;
+/// Receive slots are a little longer, so that a system without `MSG_TRUNC` shows the excess too.
+const SLOT: usize = MAX_DATAGRAM + 64;
+/// Asked of the kernel for incoming datagrams: a burst of 28,000 small queries. The kernel gives
+/// what `net.core.rmem_max` allows.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// Asked of the kernel for outgoing datagrams.
+const SEND_BUFFER: usize = 4 << 20;
+/// Errors of the receive call that one batch shrugs off before it gives up for this turn.
+const RECEIVE_ERRORS: usize = 16;
+
+/// How a socket moves datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batching {
+    /// The best that the system has.
+    Native,
+    /// One system call a datagram, as on systems without `recvmmsg`.
+    Single,
+}
+
+/// A datagram to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// Destination.
+    pub to: SocketAddr,
+    /// Payload.
+    pub bytes: &'a [u8],
+}
+
+/// What became of a list of datagrams.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// Datagrams from the front of the list that are done with, sent or skipped. Fewer than were
+    /// given means that the send buffer is full: the rest was not tried.
+    pub done: usize,
+    /// Of these, how many the system refused, each for a reason of its own (no route, refused by an
+    /// earlier ICMP message, too long, filtered).
+    pub skipped: usize,
+    /// The last reason.
+    pub error: Option<io::Error>,
+}
+
+/// What happened on a socket besides datagrams that went through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UdpCounters {
+    /// Datagrams handed on.
+    pub received: u64,
+    /// Datagrams longer than [`MAX_DATAGRAM`], dropped.
+    pub truncated: u64,
+    /// Errors of the receive call (an ICMP message about an earlier datagram), passed over.
+    pub receive_errors: u64,
+    /// Datagrams given to the kernel.
+    pub sent: u64,
+    /// Datagrams that the kernel refused.
+    pub send_errors: u64,
+}
+
+/// A bound, non-blocking UDP socket with its buffers. Needs a tokio runtime with I/O.
+#[derive(Debug)]
+pub struct UdpSocket {
+    io: tokio::net::UdpSocket,
+    local: SocketAddr,
+    slots: Box<[u8]>,
+    filled: ArrayVec<Filled, BATCH>,
+    #[cfg(target_os = "linux")]
+    headers: Option<Box<mmsg::Headers>>,
+    counters: UdpCounters,
+}
+
+/// A slot that holds a datagram.
+#[derive(Clone, Copy, Debug)]
+struct Filled {
+    slot: usize,
+    len: usize,
+    from: SocketAddr,
+}
+
+impl UdpSocket {
+    /// Binds `addr`, alone: no other process may share the port. An IPv6 socket takes IPv6 only.
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::AddrInUse`] for a busy port.
+    pub fn bind(addr: SocketAddr, batching: Batching) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        // A smaller buffer than asked for loses datagrams in bursts; it is no reason not to start.
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+        let _ = socket.set_send_buffer_size(SEND_BUFFER);
+        socket.bind(&addr.into())?;
+        let io = tokio::net::UdpSocket::from_std(socket.into())?;
+        let local = io.local_addr()?;
+        #[cfg(not(target_os = "linux"))]
+        let _ = batching;
+        Ok(Self {
+            io,
+            local,
+            slots: vec![0; BATCH * SLOT].into(),
+            filled: ArrayVec::new(),
+            #[cfg(target_os = "linux")]
+            headers: (batching == Batching::Native).then(mmsg::Headers::new),
+            counters: UdpCounters::default(),
+        })
+    }
+
+    /// Receives what is there, at most [`BATCH`] datagrams, without waiting. Empty when nothing is.
+    ///
+    /// # Errors
+    /// Only when the receive call fails again and again; the next turn may find it cured.
+    pub fn recv_batch(&mut self) -> io::Result<Batch<'_>> {
+        self.filled.clear();
+        for _ in 0..RECEIVE_ERRORS {
+            match self.recv() {
+                Ok(()) => return Ok(self.batch()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(self.batch()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Typically ECONNREFUSED: the echo of a datagram that we sent to a closed port.
+                Err(_) => self.counters.receive_errors += 1,
+            }
+        }
+        let error = self.io.take_error()?.unwrap_or_else(|| io::ErrorKind::Other.into());
+        if self.filled.is_empty() { Err(error) } else { Ok(self.batch()) }
+    }
+
+    /// Sends `datagrams` in order, until the send buffer is full. A datagram that the system refuses
+    /// is skipped and counted, never the end of the list.
+    pub fn send_batch(&mut self, datagrams: &[Datagram<'_>]) -> Sent {
+        let mut sent = Sent::default();
+        while let Some(rest) = datagrams.get(sent.done..).filter(|rest| !rest.is_empty()) {
+            match self.send(rest) {
+                Ok(count) => {
+                    sent.done += count;
+                    self.counters.sent += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    sent.done += 1;
+                    sent.skipped += 1;
+                    sent.error = Some(error);
+                    self.counters.send_errors += 1;
+                }
+            }
+        }
+        sent
+    }
+
+    /// Waits until a datagram is there. Cancel safe.
+    ///
+    /// # Errors
+    /// When the runtime is shutting down.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.io.readable().await
+    }
+
+    /// Waits until the send buffer has room. Cancel safe.
+    ///
+    /// # Errors
+    /// When the runtime is shutting down.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.io.writable().await
+    }
+
+    /// The address bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Bytes that the kernel keeps for incoming datagrams, as it says itself.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn receive_buffer(&self) -> io::Result<usize> {
+        socket2::SockRef::from(&self.io).recv_buffer_size()
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> UdpCounters {
+        self.counters
+    }
+
+    fn batch(&mut self) -> Batch<'_> {
+        self.counters.received += self.filled.len() as u64;
+        Batch { slots: &self.slots, filled: self.filled.iter() }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn recv(&mut self) -> io::Result<()> {
+        use std::os::fd::AsRawFd as _;
+
+        let Some(headers) = &mut self.headers else { return self.recv_singly() };
+        let (io, slots, filled) = (&self.io, &mut self.slots, &mut self.filled);
+        let truncated =
+            io.try_io(tokio::io::Interest::READABLE, || headers.receive(io.as_raw_fd(), slots, filled))?;
+        self.counters.truncated += truncated;
+        Ok(())
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn recv(&mut self) -> io::Result<()> {
+        self.recv_singly()
+    }
+
+    fn recv_singly(&mut self) -> io::Result<()> {
+        while self.filled.len() < BATCH {
+            let slot = self.filled.len();
+            let buffer = &mut self.slots[slot * SLOT..][..SLOT];
+            let (len, from) = self.io.try_recv_from(buffer)?;
+            if len > MAX_DATAGRAM {
+                self.counters.truncated += 1;
+            } else {
+                self.filled.push(Filled { slot, len, from });
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn send(&mut self, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
+        use std::os::fd::AsRawFd as _;
+
+        let Some(headers) = &mut self.headers else { return self.send_singly(datagrams) };
+        let io = &self.io;
+        io.try_io(tokio::io::Interest::WRITABLE, || headers.send(io.as_raw_fd(), datagrams))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn send(&mut self, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
+        self.send_singly(datagrams)
+    }
+
+    /// Sends the first datagram of a list that is not empty.
+    fn send_singly(&self, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
+        let Some(first) = datagrams.first() else { return Ok(0) };
+        self.io.try_send_to(first.bytes, first.to).map(|_| 1)
+    }
+}
+
+/// The datagrams of one [`UdpSocket::recv_batch`], in order of arrival.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    slots: &'a [u8],
+    filled: std::slice::Iter<'a, Filled>,
+}
+
+impl<'a> Iterator for Batch<'a> {
+    type Item = (SocketAddr, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let filled = self.filled.next()?;
+        Some((filled.from, &self.slots[filled.slot * SLOT..][..filled.len]))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.filled.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Batch<'_> {}
+
+/// Whether `error` of a bind says that the machine lacks the address or its whole family.
+pub fn is_family_missing(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(libc::EAFNOSUPPORT) {
+        return true;
+    }
+    error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+#[cfg(target_os = "linux")]
+mod mmsg {
+    //! The two Linux calls.
+
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+    use std::os::fd::RawFd;
+    use std::{fmt, io, mem, ptr};
+
+    use arrayvec::ArrayVec;
+    use socket2::SockAddr;
+
+    use super::{BATCH, Datagram, Filled, SLOT};
+
+    /// Arrays that the kernel reads and writes, kept so that no call has to clear 13 KiB first.
+    pub(super) struct Headers {
+        messages: [libc::mmsghdr; BATCH],
+        vectors: [libc::iovec; BATCH],
+        sources: [libc::sockaddr_storage; BATCH],
+    }
+
+    // SAFETY: the raw pointers inside are written before each system call and never read after it,
+    // so it does not matter on which thread the value is.
+    unsafe impl Send for Headers {}
+    // SAFETY: all methods take `&mut self`; a shared reference gives access to nothing.
+    unsafe impl Sync for Headers {}
+
+    impl Headers {
+        pub(super) fn new() -> Box<Self> {
+            // SAFETY: mmsghdr, iovec and sockaddr_storage are plain C structs of integers and raw
+            // pointers, for which all bits zero is a valid value.
+            Box::new(unsafe { mem::zeroed() })
+        }
+
+        /// One `recvmmsg` into `slots`. Pushes what arrived whole and returns how many did not.
+        pub(super) fn receive(
+            &mut self,
+            fd: RawFd,
+            slots: &mut [u8],
+            filled: &mut ArrayVec<Filled, BATCH>,
+        ) -> io::Result<u64> {
+            filled.clear();
+            let wanted = slots.chunks_exact_mut(SLOT).take(BATCH).enumerate().fold(0, |count, (i, slot)| {
+                self.vectors[i] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
+                let message = &mut self.messages[i];
+                message.msg_len = 0;
+                message.msg_hdr.msg_name = (&raw mut self.sources[i]).cast();
+                message.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+                message.msg_hdr.msg_iov = &raw mut self.vectors[i];
+                message.msg_hdr.msg_iovlen = 1;
+                message.msg_hdr.msg_control = ptr::null_mut();
+                message.msg_hdr.msg_controllen = 0;
+                message.msg_hdr.msg_flags = 0;
+                count + 1
+            });
+            // SAFETY: the first `wanted` messages were set up above. Each points at its own iovec,
+            // which points at its own `SLOT` bytes of `slots`, and at its own sockaddr_storage; all
+            // of these outlive the call, and nothing else refers to them during it. A null timeout
+            // is allowed.
+            let count = unsafe {
+                libc::recvmmsg(fd, self.messages.as_mut_ptr(), wanted, libc::MSG_DONTWAIT, ptr::null_mut())
+            };
+            let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+            let mut truncated = 0;
+            for (slot, message) in self.messages.iter().take(count).enumerate() {
+                let len = message.msg_len as usize;
+                if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 || len > super::MAX_DATAGRAM {
+                    truncated += 1;
+                } else if let Some(from) = source(&self.sources[slot]) {
+                    filled.push(Filled { slot, len, from });
+                }
+            }
+            Ok(truncated)
+        }
+
+        /// One `sendmmsg` of up to [`BATCH`] datagrams from the front; returns how many went. An
+        /// error is about the first one: the kernel stops before a datagram that it refuses.
+        pub(super) fn send(&mut self, fd: RawFd, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
+            let targets: ArrayVec<SockAddr, BATCH> =
+                datagrams.iter().take(BATCH).map(|datagram| datagram.to.into()).collect();
+            for (i, (target, datagram)) in targets.iter().zip(datagrams).enumerate() {
+                self.vectors[i] = libc::iovec {
+                    // The kernel only reads it; the C struct has no const form.
+                    iov_base: datagram.bytes.as_ptr().cast_mut().cast(),
+                    iov_len: datagram.bytes.len(),
+                };
+                let message = &mut self.messages[i];
+                message.msg_len = 0;
+                message.msg_hdr.msg_name = target.as_ptr().cast_mut().cast();
+                message.msg_hdr.msg_namelen = target.len();
+                message.msg_hdr.msg_iov = &raw mut self.vectors[i];
+                message.msg_hdr.msg_iovlen = 1;
+                message.msg_hdr.msg_control = ptr::null_mut();
+                message.msg_hdr.msg_controllen = 0;
+                message.msg_hdr.msg_flags = 0;
+            }
+            // SAFETY: the first `targets.len()` messages were set up above: each points at its own
+            // iovec over the bytes of a datagram, and at an address in `targets`. All outlive the
+            // call, which writes to nothing but `msg_len`.
+            let count = unsafe {
+                libc::sendmmsg(
+                    fd,
+                    self.messages.as_mut_ptr(),
+                    targets.len() as libc::c_uint,
+                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                )
+            };
+            usize::try_from(count).map_err(|_| io::Error::last_os_error())
+        }
+    }
+
+    impl fmt::Debug for Headers {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("Headers").finish_non_exhaustive()
+        }
+    }
+
+    /// The address that the kernel wrote; `None` for a family that is not IP.
+    fn source(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+        match i32::from(storage.ss_family) {
+            libc::AF_INET => {
+                // SAFETY: for this family the kernel wrote a sockaddr_in; sockaddr_storage is large
+                // enough and aligned for every kind of address.
+                let v4 = unsafe { &*ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
+                let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+                Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above, for sockaddr_in6.
+                let v6 = unsafe { &*ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
+                let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+                Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const BOTH: [Batching; 2] = [Batching::Native, Batching::Single];
+
+    fn loopback(batching: Batching) -> UdpSocket {
+        UdpSocket::bind("127.0.0.1:0".parse().unwrap(), batching).unwrap()
+    }
+
+    /// Receives until `count` datagrams are there; loopback loses none below the buffer's size.
+    async fn receive(socket: &mut UdpSocket, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut all = Vec::new();
+        let everything = async {
+            while all.len() < count {
+                socket.readable().await.unwrap();
+                all.extend(socket.recv_batch().unwrap().map(|(from, bytes)| (from, bytes.to_vec())));
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), everything).await.expect("datagrams arrive");
+        all
+    }
+
+    #[tokio::test]
+    async fn batches_arrive_whole_in_order_and_with_their_source() {
+        for (from, to) in BOTH.into_iter().flat_map(|from| BOTH.map(|to| (from, to))) {
+            let (mut a, mut b) = (loopback(from), loopback(to));
+            let payloads: Vec<Vec<u8>> = (0..150_u8).map(|n| vec![n; 1 + usize::from(n) * 7]).collect();
+            let datagrams: Vec<_> =
+                payloads.iter().map(|bytes| Datagram { to: b.local_addr(), bytes }).collect();
+            a.writable().await.unwrap();
+            let sent = a.send_batch(&datagrams);
+            assert_eq!((sent.done, sent.skipped), (150, 0), "{from:?} {:?}", sent.error);
+            let got = receive(&mut b, 150).await;
+            assert!(got.iter().all(|(source, _)| *source == a.local_addr()), "{to:?}");
+            assert_eq!(got.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>(), payloads, "{to:?}");
+            assert_eq!(b.counters().received, 150);
+            assert_eq!(b.recv_batch().unwrap().len(), 0, "an empty socket is an empty batch");
+        }
+    }
+
+    #[tokio::test]
+    async fn ipv6_sources_are_read_and_ipv4_is_not_mapped() {
+        for batching in BOTH {
+            let bound = UdpSocket::bind("[::1]:0".parse().unwrap(), batching);
+            let Ok(mut socket) = bound else {
+                eprintln!("SKIPPED: this machine has no IPv6 loopback");
+                return;
+            };
+            socket.writable().await.unwrap();
+            let to = socket.local_addr();
+            assert_eq!(socket.send_batch(&[Datagram { to, bytes: b"six" }]).done, 1);
+            assert_eq!(receive(&mut socket, 1).await, [(to, b"six".to_vec())]);
+        }
+    }
+
+    #[tokio::test]
+    async fn oversize_datagrams_are_dropped_and_counted() {
+        for batching in BOTH {
+            let (mut a, mut b) = (loopback(Batching::Native), loopback(batching));
+            let sizes = [MAX_DATAGRAM, MAX_DATAGRAM + 1, SLOT, SLOT + 1, 20_000, 3];
+            let payload = vec![b'x'; 20_000];
+            let datagrams: Vec<_> =
+                sizes.iter().map(|&len| Datagram { to: b.local_addr(), bytes: &payload[..len] }).collect();
+            a.writable().await.unwrap();
+            assert_eq!(a.send_batch(&datagrams).done, sizes.len());
+            let got = receive(&mut b, 2).await;
+            assert_eq!(got.iter().map(|(_, bytes)| bytes.len()).collect::<Vec<_>>(), [MAX_DATAGRAM, 3]);
+            assert_eq!(b.counters().truncated, 4, "{batching:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_datagram_is_skipped_alone() {
+        for batching in BOTH {
+            let (mut a, mut b) = (loopback(batching), loopback(batching));
+            let too_long = vec![0; 65_536];
+            let other_family = "[2001:db8::1]:6881".parse().unwrap();
+            a.writable().await.unwrap();
+            let sent = a.send_batch(&[
+                Datagram { to: b.local_addr(), bytes: b"first" },
+                Datagram { to: b.local_addr(), bytes: &too_long },
+                Datagram { to: other_family, bytes: b"wrong family" },
+                Datagram { to: b.local_addr(), bytes: b"last" },
+            ]);
+            assert_eq!((sent.done, sent.skipped), (4, 2), "{batching:?} {:?}", sent.error);
+            assert_eq!(a.counters().send_errors, 2);
+            assert_eq!(receive(&mut b, 2).await[1].1, b"last");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_does_not_disturb_later_datagrams() {
+        for batching in BOTH {
+            let closed = loopback(batching).local_addr();
+            let (mut a, mut b) = (loopback(batching), loopback(batching));
+            a.writable().await.unwrap();
+            for _ in 0..5 {
+                assert_eq!(a.send_batch(&[Datagram { to: closed, bytes: b"anybody?" }]).done, 1);
+            }
+            assert!(a.recv_batch().unwrap().next().is_none());
+            assert_eq!(a.send_batch(&[Datagram { to: b.local_addr(), bytes: b"here" }]).skipped, 0);
+            assert_eq!(receive(&mut b, 1).await[0].1, b"here");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bound_port_is_not_shared() {
+        let first = loopback(Batching::Native);
+        let error = UdpSocket::bind(first.local_addr(), Batching::Native).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(!is_family_missing(&error));
+        let elsewhere = UdpSocket::bind("203.0.113.1:0".parse().unwrap(), Batching::Native).unwrap_err();
+        assert!(is_family_missing(&elsewhere), "{elsewhere}");
+    }
+}
