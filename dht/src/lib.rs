@@ -2,15 +2,21 @@
 //! runs it on real sockets.
 #![warn(missing_docs)]
 
+pub mod addr;
 mod config;
+pub mod counters;
 mod event;
+pub mod guard;
 #[cfg(feature = "net")]
 pub mod net;
 mod outbox;
 mod rng;
+pub mod secure_id;
 mod time;
+pub mod token;
 
 pub use config::Config;
+pub use counters::Counters;
 pub use event::{Announce, Command, Event, Hop, HopStep, LookupId, LookupStats, Outcome, Question};
 pub use outbox::{Class, Outbox, Transmit};
 pub use rng::{KeyedHash, KeyedHasher, Rng, Seeds};

@@ -1,0 +1,150 @@
+//! [`Counters`]: what a node did, as plain numbers. Text formats and rates are for readers.
+//!
+//! Whoever needs a new counter adds one documented line to the table below; snapshots, sums and
+//! names follow from it.
+
+/// Makes the struct, its sum and its list of names from one table.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts since the node was made. They only grow (and wrap after 2^64).
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Counters {
+            /// Adds the counts of another node or shard.
+            pub fn merge(&mut self, other: &Self) {
+                $(self.$name = self.$name.wrapping_add(other.$name);)*
+            }
+
+            /// What happened since `earlier`, an older copy of the same counters.
+            pub fn since(&self, earlier: &Self) -> Self {
+                Self { $($name: self.$name.wrapping_sub(earlier.$name),)* }
+            }
+
+            /// Every counter with its name, in the order of their definition.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Datagrams that arrived.
+    datagrams_in,
+    /// Bytes of [`Counters::datagrams_in`], without IP and UDP headers.
+    bytes_in,
+    /// Datagrams given to the shell to send.
+    datagrams_out,
+    /// Bytes of [`Counters::datagrams_out`], without IP and UDP headers.
+    bytes_out,
+
+    /// Datagrams dropped before decoding: shorter than any message or longer than we read.
+    dropped_length,
+    /// Datagrams dropped before decoding: not `d`…`e`.
+    dropped_not_dictionary,
+    /// Datagrams dropped before decoding: port 0 or an address that strangers cannot have.
+    dropped_address,
+    /// Datagrams that were no KRPC message.
+    dropped_undecodable,
+    /// Queries dropped because we are read-only (BEP 43).
+    dropped_read_only,
+    /// Queries that got silence because their source or all sources together had enough replies.
+    dropped_rate_limit,
+    /// Replies and errors that answer none of our queries, or from another address or id.
+    dropped_unsolicited,
+    /// Messages with keys out of order, which we read all the same.
+    tolerated_unsorted,
+
+    /// `ping` queries answered or refused.
+    queries_ping,
+    /// `find_node` queries.
+    queries_find_node,
+    /// `get_peers` queries.
+    queries_get_peers,
+    /// `announce_peer` queries.
+    queries_announce_peer,
+    /// `get` queries (BEP 44).
+    queries_get,
+    /// `put` queries (BEP 44).
+    queries_put,
+    /// `sample_infohashes` queries (BEP 51).
+    queries_sample_infohashes,
+    /// Queries of a method that we do not know.
+    queries_unknown,
+
+    /// Replies sent.
+    replies_out,
+    /// Error 201 (generic) sent.
+    errors_generic_out,
+    /// Error 202 (server) sent.
+    errors_server_out,
+    /// Error 203 (protocol: malformed, invalid arguments, bad token) sent.
+    errors_protocol_out,
+    /// Error 204 (method unknown) sent.
+    errors_method_out,
+    /// Errors of BEP 44 (205, 206, 207, 301, 302) sent.
+    errors_item_out,
+    /// Announces and puts with a token that was not ours, or too old.
+    tokens_refused,
+
+    /// Our queries, all kinds.
+    queries_out,
+    /// Replies to our queries.
+    replies_in,
+    /// Errors in answer to our queries.
+    errors_in,
+    /// Our queries that nobody answered in time.
+    timeouts,
+
+    /// Announces stored for the first time.
+    announces_stored,
+    /// Announces of peers that were stored already.
+    announces_refreshed,
+    /// Announces refused by a cap.
+    announces_refused,
+    /// BEP 44 items stored or replaced.
+    items_stored,
+    /// BEP 44 items refused.
+    items_refused,
+
+    /// Nodes that entered the routing table.
+    nodes_inserted,
+    /// Nodes that left the routing table.
+    nodes_removed,
+    /// Nodes that would have entered the routing table but for a full bucket or a diversity rule.
+    nodes_refused,
+
+    /// Lookups started.
+    lookups_started,
+    /// Lookups that ended with answers of the closest nodes.
+    lookups_done,
+    /// Lookups that ended with no answer at all.
+    lookups_failed,
+}
+
+impl Counters {
+    /// A copy for a reader.
+    pub fn snapshot(&self) -> Self {
+        *self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merge_adds_and_since_subtracts_every_counter() {
+        let mut a = Counters { datagrams_in: 3, timeouts: u64::MAX, ..Counters::default() };
+        let before = a.snapshot();
+        a.merge(&Counters { datagrams_in: 4, timeouts: 2, lookups_failed: 1, ..Counters::default() });
+        assert_eq!((a.datagrams_in, a.timeouts, a.lookups_failed), (7, 1, 1));
+        let gained = a.since(&before);
+        assert_eq!((gained.datagrams_in, gained.timeouts, gained.lookups_failed), (4, 2, 1));
+        assert_eq!(gained.iter().map(|(_, count)| count).sum::<u64>(), 7);
+        assert!(gained.iter().any(|(name, count)| name == "lookups_failed" && count == 1));
+    }
+}

@@ -1,0 +1,205 @@
+//! [`TokenServer`]: the write tokens of BEP 5 ("get_peers", "announce_peer"), which prove that
+//! whoever announces can receive at the address that it announces from.
+//!
+//! A token is HMAC-SHA1 over the whole address (not its /64) and the infohash, cut to eight bytes.
+//! A CRC, as some nodes use, is linear: a few tokens of one's own give everybody else's.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use krpc::Id;
+use sha1::Sha1;
+use subtle::ConstantTimeEq as _;
+
+use crate::{Rng, Time};
+
+/// Issues tokens with the current secret and accepts those of the current and the previous one.
+#[derive(Clone)]
+pub struct TokenServer {
+    current: Hmac<Sha1>,
+    previous: Hmac<Sha1>,
+    rotated: Time,
+    rotation: Duration,
+}
+
+impl TokenServer {
+    /// Bytes in a token.
+    pub const LEN: usize = 8;
+
+    /// A server that replaces its secret every `rotation` (BEP 5: five minutes), so that a token is
+    /// good for at least one and at most two rotations.
+    pub fn new(rng: &mut Rng, now: Time, rotation: Duration) -> Self {
+        Self { current: secret(rng), previous: secret(rng), rotated: now, rotation }
+    }
+
+    /// Replaces the secrets that are due.
+    ///
+    /// After a gap of two rotations or more (a suspended machine) both go, so that no token outlives
+    /// two rotations of the clock. A clock that went back counts as a rotation: the old deadline
+    /// would be too far away.
+    pub fn handle_timeout(&mut self, now: Time, rng: &mut Rng) {
+        if now >= self.rotated && now < self.timeout() {
+            return;
+        }
+        let missed = now.since(self.rotated) >= self.rotation.saturating_mul(2);
+        let fresh = if missed { secret(rng) } else { self.current.clone() };
+        self.previous = fresh;
+        self.current = secret(rng);
+        self.rotated = now;
+    }
+
+    /// When the secret is to be replaced.
+    pub fn timeout(&self) -> Time {
+        self.rotated + self.rotation
+    }
+
+    /// The token that lets `ip` announce for `infohash`.
+    pub fn issue(&self, ip: IpAddr, infohash: &Id) -> [u8; Self::LEN] {
+        token(&self.current, ip, infohash)
+    }
+
+    /// Whether `token` was issued to `ip` for `infohash` since the last but one rotation. The time
+    /// that this takes does not tell how many bytes were right.
+    pub fn accepts(&self, ip: IpAddr, infohash: &Id, token: &[u8]) -> bool {
+        let is_from = |secret| bool::from(self::token(secret, ip, infohash)[..].ct_eq(token));
+        is_from(&self.current) || is_from(&self.previous)
+    }
+}
+
+/// HMAC-SHA1(secret, ip ‖ infohash). The infohash has a fixed length, so that the two cannot be cut
+/// at another place.
+fn token(secret: &Hmac<Sha1>, ip: IpAddr, infohash: &Id) -> [u8; TokenServer::LEN] {
+    let mut mac = secret.clone();
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => mac.update(&ip.octets()),
+        IpAddr::V6(ip) => mac.update(&ip.octets()),
+    }
+    mac.update(infohash.as_bytes());
+    let digest = mac.finalize().into_bytes();
+    std::array::from_fn(|i| digest[i])
+}
+
+/// A keyed HMAC: both padding blocks are hashed once here and not at every token.
+fn secret(rng: &mut Rng) -> Hmac<Sha1> {
+    let mut key = [0; 20];
+    rng.fill(&mut key);
+    Hmac::new_from_slice(&key).expect("HMAC takes keys of any length")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    const ROTATION: Duration = Duration::from_secs(300);
+    const IP: IpAddr = IpAddr::V4(Ipv4Addr::new(81, 2, 3, 4));
+
+    fn server(seed: u64) -> (TokenServer, Rng, Id) {
+        let mut rng = Rng::from_seed(seed);
+        let infohash = rng.id();
+        (TokenServer::new(&mut rng, Time::ZERO, ROTATION), rng, infohash)
+    }
+
+    #[test]
+    fn token_is_bound_to_address_and_infohash() {
+        let (server, mut rng, infohash) = server(1);
+        let token = server.issue(IP, &infohash);
+        assert!(server.accepts(IP, &infohash, &token));
+        assert!(server.accepts(Ipv4Addr::new(81, 2, 3, 4).to_ipv6_mapped().into(), &infohash, &token));
+        assert!(!server.accepts(Ipv4Addr::new(81, 2, 3, 5).into(), &infohash, &token));
+        assert!(!server.accepts(IP, &rng.id(), &token));
+        let in_64 = |host| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host));
+        assert!(!server.accepts(in_64(2), &infohash, &server.issue(in_64(1), &infohash)));
+    }
+
+    #[test]
+    fn changed_cut_and_lengthened_tokens_are_refused() {
+        let (server, _, infohash) = server(2);
+        let token = server.issue(IP, &infohash);
+        for bit in 0..64 {
+            let mut flipped = token;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(!server.accepts(IP, &infohash, &flipped), "bit {bit}");
+        }
+        for len in 0..token.len() {
+            assert!(!server.accepts(IP, &infohash, &token[..len]), "{len} bytes");
+        }
+        for extra in [0, 1, 0xff] {
+            assert!(!server.accepts(IP, &infohash, &[&token[..], &[extra]].concat()));
+        }
+    }
+
+    #[test]
+    fn token_lives_for_one_to_two_rotations() {
+        let (mut server, mut rng, infohash) = server(3);
+        for start in [0, 1, 299] {
+            let begin = server.timeout() - ROTATION;
+            let issued = begin + Duration::from_secs(start);
+            server.handle_timeout(issued, &mut rng);
+            let token = server.issue(IP, &infohash);
+            for second in start..900 {
+                let now = begin + Duration::from_secs(second);
+                server.handle_timeout(now, &mut rng);
+                let accepted = server.accepts(IP, &infohash, &token);
+                if now.since(issued) < ROTATION {
+                    assert!(accepted, "issued at {start}, {now:?}");
+                }
+                assert_eq!(accepted, second < 600, "issued at {start}, {now:?}");
+            }
+            server.handle_timeout(begin + Duration::from_secs(900), &mut rng);
+        }
+    }
+
+    #[test]
+    fn clock_jumps_never_lengthen_a_token_beyond_two_rotations() {
+        let (mut server, mut rng, infohash) = server(4);
+        let token = server.issue(IP, &infohash);
+        server.handle_timeout(Time::from_secs(86_400), &mut rng);
+        assert!(!server.accepts(IP, &infohash, &token), "both secrets went with the gap");
+
+        let token = server.issue(IP, &infohash);
+        server.handle_timeout(Time::from_secs(10), &mut rng);
+        assert!(server.accepts(IP, &infohash, &token), "a clock that goes back costs one rotation");
+        assert_eq!(server.timeout(), Time::from_secs(310));
+        server.handle_timeout(Time::from_secs(310), &mut rng);
+        assert!(!server.accepts(IP, &infohash, &token));
+    }
+
+    #[test]
+    fn nothing_rotates_before_its_time() {
+        let (mut server, mut rng, infohash) = server(5);
+        let token = server.issue(IP, &infohash);
+        server.handle_timeout(Time::from_micros(299_999_999), &mut rng);
+        assert_eq!(server.issue(IP, &infohash), token);
+        server.handle_timeout(Time::from_secs(300), &mut rng);
+        assert_ne!(server.issue(IP, &infohash), token);
+    }
+
+    #[test]
+    fn tokens_of_own_addresses_do_not_predict_another() {
+        let (server, mut rng, infohash) = server(6);
+        let mut predicted = 0;
+        for _ in 0..400 {
+            let (a, b, c) = (rng.next_u32(), rng.next_u32(), rng.next_u32());
+            let token = |ip: u32| u64::from_be_bytes(server.issue(Ipv4Addr::from(ip).into(), &infohash));
+            // What a CRC gives away: t(a ^ b ^ c) = t(a) ^ t(b) ^ t(c).
+            predicted += u32::from(token(a) ^ token(b) ^ token(c) == token(a ^ b ^ c));
+        }
+        assert!(predicted <= 1, "{predicted} of 400");
+    }
+
+    #[test]
+    fn address_and_infohash_cannot_be_cut_at_another_place() {
+        let (server, _, _) = server(7);
+        // The same 24 and 36 bytes when strung together with the first four moved.
+        let long: [u8; 36] = std::array::from_fn(|i| i as u8);
+        let v6 = IpAddr::from(<[u8; 16]>::try_from(&long[..16]).unwrap());
+        let v4 = IpAddr::from(<[u8; 4]>::try_from(&long[..4]).unwrap());
+        let token = server.issue(v6, &Id::from_slice(&long[16..]).unwrap());
+        for at in 4..=16 {
+            assert!(!server.accepts(v4, &Id::from_slice(&long[at..at + 20]).unwrap(), &token), "{at}");
+        }
+    }
+}
