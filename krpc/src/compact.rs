@@ -152,6 +152,22 @@ pub fn put_peer(out: &mut Vec<u8>, addr: SocketAddr) {
     }
 }
 
+/// Appends one item of a `values` list: `6:` or `18:` and the peer record. What is appended adds up
+/// to what [`crate::bencode::Strings::from_raw`] takes.
+pub fn put_value(out: &mut Vec<u8>, addr: SocketAddr) {
+    match (V4::from_socket(addr), V6::from_socket(addr)) {
+        (Some(v4), _) => {
+            out.extend_from_slice(b"6:");
+            out.extend_from_slice(v4.as_wire());
+        }
+        (None, Some(v6)) => {
+            out.extend_from_slice(b"18:");
+            out.extend_from_slice(v6.as_wire());
+        }
+        (None, None) => unreachable!("an address is of one of the two families"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +205,10 @@ mod tests {
             let mut bytes = Vec::new();
             put_peer(&mut bytes, addr);
             assert_eq!(peer(&bytes), Some(addr));
+            let mut value = Vec::new();
+            put_value(&mut value, addr);
+            let strings = crate::bencode::Strings::from_raw(&value).unwrap();
+            assert_eq!(strings.iter().map(peer).collect::<Vec<_>>(), [Some(addr)]);
         }
         assert_eq!(peer(&[0; 7]), None);
     }

@@ -10,7 +10,7 @@ use data_encoding::{BASE32_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 
 /// A point of the 160-bit key space.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id([u8; Id::LEN]);
+pub struct Id([u8; Self::LEN]);
 
 impl Id {
     /// Bytes in an id.
@@ -83,7 +83,7 @@ impl AsRef<[u8]> for Id {
     }
 }
 
-impl From<[u8; Id::LEN]> for Id {
+impl From<[u8; Self::LEN]> for Id {
     fn from(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
     }

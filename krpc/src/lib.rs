@@ -14,6 +14,7 @@
 //! | [`Id`] and XOR distance | `id` | BEP 5 |
 //! | [`magnet`] URIs | `magnet` | BEP 9, 52, 53 |
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bencode;
 pub mod bloom;
@@ -27,6 +28,7 @@ mod message;
 mod query;
 mod response;
 
+pub use decode::{DecodeFailure, Tolerated};
 pub use error::{DecodeError, DecodeErrorKind, ErrorCode};
 pub use id::{Distance, Id};
 pub use message::{Body, ErrorBody, Message};

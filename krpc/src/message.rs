@@ -34,7 +34,7 @@ pub enum Body<'a> {
 }
 
 /// The `e` list of an error message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ErrorBody<'a> {
     /// The number, see [`crate::ErrorCode`].
     pub code: i64,
