@@ -1,1 +1,7 @@
-//! placeholder
+//! What the integration tests and benchmarks share: child processes, private networks, other
+//! people's clients.
+#![allow(clippy::unwrap_used)]
+
+pub mod netns;
+pub mod process;
+pub mod rivals;

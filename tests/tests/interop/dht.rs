@@ -1,0 +1,108 @@
+//! Interop point 4: the DHT, both ways, with libtorrent and the crate `mainline`.
+
+use std::time::Duration;
+
+use harness::process::binary;
+use harness::rivals::{Libtorrent, Series, mainline, mainline_program, ready};
+use serde_json::json;
+
+use crate::world::{btdht, libtorrent_dht, serve};
+
+const INFOHASH: &str = "1619ecc9373c3639f4ee3e261638f29b33a6cbd6";
+
+fn libtorrent_uses_our_node(series: Series, test: &str) {
+    binary("btdht");
+    if !ready(test, &[Libtorrent::python(series)]) {
+        return;
+    }
+    let _node = serve("85.1.0.1", &["85.1.0.1:6881"]);
+    let mut announcer = Libtorrent::start(series, "85.2.0.1:6881", Some(&[]));
+    announcer.ask(&json!({"op": "dht_add", "node": "85.1.0.1:6881"}));
+    harness::process::eventually("our node is in libtorrent's table", || {
+        (announcer.ask(&json!({"op": "dht_state"}))["nodes"].as_u64()? > 0).then_some(())
+    });
+    announcer.ask(&json!({"op": "dht_announce", "infohash": INFOHASH, "port": 4444}));
+
+    // The only other node of this DHT is ours, so what it tells was stored by it.
+    let question = json!({"q": "get_peers", "a": {"info_hash": INFOHASH}}).to_string();
+    harness::process::eventually("our node stores the announce", || {
+        let (lines, _) = btdht(&["krpc", "85.1.0.1:6881", &question, "--bind", "85.3.0.1"]);
+        lines.iter().any(|line| line.contains("85.2.0.1:4444")).then_some(())
+    });
+
+    let mut finder = Libtorrent::start(series, "85.4.0.1:6881", Some(&[]));
+    finder.ask(&json!({"op": "dht_add", "node": "85.1.0.1:6881"}));
+    finder.dht_finds(INFOHASH, "85.2.0.1:4444");
+}
+
+#[test]
+fn libtorrent_2_0_stores_and_finds_peers_in_our_node() {
+    libtorrent_uses_our_node(Series::V20, "libtorrent_2_0_stores_and_finds_peers_in_our_node");
+}
+
+#[test]
+fn libtorrent_2_1_stores_and_finds_peers_in_our_node() {
+    libtorrent_uses_our_node(Series::V21, "libtorrent_2_1_stores_and_finds_peers_in_our_node");
+}
+
+#[test]
+fn announce_and_get_peers_work_on_a_dht_of_libtorrent_nodes_alone() {
+    binary("btdht");
+    let needs = [Libtorrent::python(Series::V20), Libtorrent::python(Series::V21)];
+    if !ready("announce_and_get_peers_work_on_a_dht_of_libtorrent_nodes_alone", &needs) {
+        return;
+    }
+    let mut nodes = libtorrent_dht(8);
+    let (stored, done) = btdht(&[
+        "announce",
+        INFOHASH,
+        "--peer-port",
+        "4321",
+        "--bind",
+        "85.50.0.1",
+        "--bootstrap",
+        "85.1.0.1:6881",
+        "--no-state",
+    ]);
+    assert!(done && stored.len() >= 4, "stored by {stored:?}");
+    let (found, done) =
+        btdht(&["get-peers", INFOHASH, "--bind", "85.60.0.1", "--bootstrap", "85.2.0.1:6881", "--no-state"]);
+    assert!(done, "get-peers ended badly");
+    assert_eq!(found, ["85.50.0.1:4321"]);
+    nodes[5].dht_finds(INFOHASH, "85.50.0.1:4321");
+}
+
+#[test]
+fn a_mainline_node_joins_announces_and_finds_peers() {
+    binary("btdht");
+    if !ready("a_mainline_node_joins_announces_and_finds_peers", &[mainline_program()]) {
+        return;
+    }
+    let _nodes: Vec<_> =
+        (1..=5).map(|n| serve(&format!("85.{n}.0.1"), &["85.1.0.1:6881", "85.2.0.1:6881"])).collect();
+    let mut server = mainline(&["serve", "85.20.0.1", "6881", "85.1.0.1:6881"]);
+    server.wait_for("mainline joins", |line| (line == "bootstrapped true").then_some(()));
+
+    let mut announcer = mainline(&["announce", "85.21.0.1", INFOHASH, "5555", "85.1.0.1:6881"]);
+    announcer.wait_for("mainline announces", |line| (line == "stored").then_some(()));
+    let (found, done) =
+        btdht(&["get-peers", INFOHASH, "--bind", "85.30.0.1", "--bootstrap", "85.20.0.1:6881", "--no-state"]);
+    assert!(done && found == ["85.21.0.1:5555"], "{found:?}");
+
+    let other = "2c6b6858d61da9543d4231a71db4b1c9264b0685";
+    let (stored, done) = btdht(&[
+        "announce",
+        other,
+        "--peer-port",
+        "6666",
+        "--bind",
+        "85.31.0.1",
+        "--bootstrap",
+        "85.2.0.1:6881",
+        "--no-state",
+    ]);
+    assert!(done && !stored.is_empty());
+    let mut finder = mainline(&["get-peers", "85.22.0.1", other, "85.20.0.1:6881"]);
+    finder.wait_for("mainline finds our peer", |line| (line == "85.31.0.1:6666").then_some(()));
+    assert!(finder.wait(Duration::from_secs(60)).success());
+}

@@ -1,0 +1,110 @@
+//! Nodes, files and torrents that the interop tests share.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use harness::process::{Running, binary, eventually};
+use harness::rivals::{Libtorrent, Series};
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+/// A `btdht serve` node at `ip:6881`.
+pub fn serve(ip: &str, bootstrap: &[&str]) -> Running {
+    let mut command = Command::new(binary("btdht"));
+    command.args(["serve", "--no-state", "--bind", &format!("{ip}:6881")]);
+    for router in bootstrap {
+        command.args(["--bootstrap", router]);
+    }
+    let mut node = Running::start(&format!("btdht serve {ip}"), &mut command);
+    node.wait_for("the node listens", |line| line.starts_with("listening ").then_some(()));
+    node
+}
+
+/// Runs `btdht` to its end; returns its lines and whether it exited with 0.
+pub fn btdht(arguments: &[&str]) -> (Vec<String>, bool) {
+    let mut run = Running::start("btdht", Command::new(binary("btdht")).args(arguments));
+    let status = run.wait(Duration::from_secs(60));
+    if !status.success() {
+        eprintln!("btdht {arguments:?}: {status}\n{}", run.stderr());
+    }
+    (run.seen().to_vec(), status.success())
+}
+
+/// Starts `btfetch` with the given words.
+pub fn btfetch(arguments: &[&str]) -> Running {
+    Running::start("btfetch", Command::new(binary("btfetch")).args(arguments))
+}
+
+/// A DHT of libtorrent nodes at 85.1.0.1, 85.2.0.1, ... of alternating series that know each other.
+pub fn libtorrent_dht(count: usize) -> Vec<Libtorrent> {
+    let address = |n: usize| format!("85.{}.0.1:6881", n + 1);
+    let mut nodes: Vec<_> = (0..count)
+        .map(|n| {
+            let series = if n % 2 == 0 { Series::V20 } else { Series::V21 };
+            Libtorrent::start(series, &address(n), Some(&[]))
+        })
+        .collect();
+    for (n, node) in nodes.iter_mut().enumerate() {
+        for other in (0..count).filter(|&other| other != n) {
+            node.ask(&json!({"op": "dht_add", "node": address(other)}));
+        }
+    }
+    for node in &mut nodes {
+        eventually("a libtorrent node fills its table", || {
+            let known = node.ask(&json!({"op": "dht_state"}))["nodes"].as_u64().expect("a number");
+            (known as usize >= count.min(3) - 1).then_some(())
+        });
+    }
+    nodes
+}
+
+/// A folder with a generated file and the torrent of it, made by `btfetch create`.
+pub struct Sample {
+    pub folder: tempfile::TempDir,
+    pub torrent: PathBuf,
+    pub infohash: String,
+    pub sha256: [u8; 32],
+}
+
+impl Sample {
+    /// `len` pseudo-random bytes named `sample.bin`.
+    pub fn new(len: usize, seed: u64) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut bytes = vec![0; len];
+        rand::rngs::Xoshiro256PlusPlus::seed_from_u64(seed).fill_bytes(&mut bytes);
+        let data = folder.path().join("sample.bin");
+        std::fs::write(&data, &bytes).expect("room for a sample");
+        let torrent = folder.path().join("sample.torrent");
+        let mut create = btfetch(&["create", data.to_str().unwrap(), "-o", torrent.to_str().unwrap()]);
+        assert!(create.wait(Duration::from_secs(60)).success(), "btfetch create: {}", create.stderr());
+        let mut info = btfetch(&["info", torrent.to_str().unwrap(), "--json"]);
+        assert!(info.wait(Duration::from_secs(60)).success(), "btfetch info: {}", info.stderr());
+        let said: serde_json::Value = serde_json::from_str(&info.seen()[0]).expect("one JSON object");
+        let infohash = said["infohash_v1"].as_str().expect("a v1 torrent").to_owned();
+        Self { folder, torrent, infohash, sha256: Sha256::digest(&bytes).into() }
+    }
+
+    /// The magnet link with nothing but the infohash.
+    pub fn magnet(&self) -> String {
+        format!("magnet:?xt=urn:btih:{}", self.infohash)
+    }
+
+    /// The torrent's path as text.
+    pub fn torrent(&self) -> &str {
+        self.torrent.to_str().expect("a temporary path is text")
+    }
+
+    /// The folder of the complete file as text.
+    pub fn data(&self) -> &str {
+        self.folder.path().to_str().expect("a temporary path is text")
+    }
+
+    /// Fails unless `folder` holds the same file.
+    pub fn assert_same(&self, folder: &Path) {
+        let bytes = std::fs::read(folder.join("sample.bin")).expect("the downloaded file");
+        let got: [u8; 32] = Sha256::digest(&bytes).into();
+        assert_eq!(got, self.sha256, "the downloaded file differs");
+    }
+}
