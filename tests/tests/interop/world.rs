@@ -11,7 +11,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 /// A `btdht serve` node at `ip:6881`.
-pub fn serve(ip: &str, bootstrap: &[&str]) -> Running {
+pub(crate) fn serve(ip: &str, bootstrap: &[&str]) -> Running {
     let mut command = Command::new(binary("btdht"));
     command.args(["serve", "--no-state", "--bind", &format!("{ip}:6881")]);
     for router in bootstrap {
@@ -23,7 +23,7 @@ pub fn serve(ip: &str, bootstrap: &[&str]) -> Running {
 }
 
 /// Runs `btdht` to its end; returns its lines and whether it exited with 0.
-pub fn btdht(arguments: &[&str]) -> (Vec<String>, bool) {
+pub(crate) fn btdht(arguments: &[&str]) -> (Vec<String>, bool) {
     let mut run = Running::start("btdht", Command::new(binary("btdht")).args(arguments));
     let status = run.wait(Duration::from_secs(60));
     if !status.success() {
@@ -33,12 +33,12 @@ pub fn btdht(arguments: &[&str]) -> (Vec<String>, bool) {
 }
 
 /// Starts `btfetch` with the given words.
-pub fn btfetch(arguments: &[&str]) -> Running {
+pub(crate) fn btfetch(arguments: &[&str]) -> Running {
     Running::start("btfetch", Command::new(binary("btfetch")).args(arguments))
 }
 
 /// A DHT of libtorrent nodes at 85.1.0.1, 85.2.0.1, ... of alternating series that know each other.
-pub fn libtorrent_dht(count: usize) -> Vec<Libtorrent> {
+pub(crate) fn libtorrent_dht(count: usize) -> Vec<Libtorrent> {
     let address = |n: usize| format!("85.{}.0.1:6881", n + 1);
     let mut nodes: Vec<_> = (0..count)
         .map(|n| {
@@ -61,16 +61,16 @@ pub fn libtorrent_dht(count: usize) -> Vec<Libtorrent> {
 }
 
 /// A folder with a generated file and the torrent of it, made by `btfetch create`.
-pub struct Sample {
-    pub folder: tempfile::TempDir,
-    pub torrent: PathBuf,
-    pub infohash: String,
-    pub sha256: [u8; 32],
+pub(crate) struct Sample {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) torrent: PathBuf,
+    pub(crate) infohash: String,
+    pub(crate) sha256: [u8; 32],
 }
 
 impl Sample {
     /// `len` pseudo-random bytes named `sample.bin`.
-    pub fn new(len: usize, seed: u64) -> Self {
+    pub(crate) fn new(len: usize, seed: u64) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut bytes = vec![0; len];
         rand::rngs::Xoshiro256PlusPlus::seed_from_u64(seed).fill_bytes(&mut bytes);
@@ -87,22 +87,22 @@ impl Sample {
     }
 
     /// The magnet link with nothing but the infohash.
-    pub fn magnet(&self) -> String {
+    pub(crate) fn magnet(&self) -> String {
         format!("magnet:?xt=urn:btih:{}", self.infohash)
     }
 
     /// The torrent's path as text.
-    pub fn torrent(&self) -> &str {
+    pub(crate) fn torrent(&self) -> &str {
         self.torrent.to_str().expect("a temporary path is text")
     }
 
     /// The folder of the complete file as text.
-    pub fn data(&self) -> &str {
+    pub(crate) fn data(&self) -> &str {
         self.folder.path().to_str().expect("a temporary path is text")
     }
 
     /// Fails unless `folder` holds the same file.
-    pub fn assert_same(&self, folder: &Path) {
+    pub(crate) fn assert_same(&self, folder: &Path) {
         let bytes = std::fs::read(folder.join("sample.bin")).expect("the downloaded file");
         let got: [u8; 32] = Sha256::digest(&bytes).into();
         assert_eq!(got, self.sha256, "the downloaded file differs");
