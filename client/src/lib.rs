@@ -3,6 +3,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bitfield;
+#[cfg(feature = "net")]
+pub mod engine;
 pub mod peer;
 pub mod piece;
 pub mod storage;

@@ -1,0 +1,4 @@
+//! The tokio shell around the swarm core.
+
+pub mod http;
+mod throttle;
