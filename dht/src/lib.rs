@@ -12,6 +12,8 @@ pub mod net;
 mod outbox;
 mod rng;
 pub mod secure_id;
+#[cfg(feature = "cli")]
+pub mod settings;
 mod time;
 pub mod token;
 

@@ -1,0 +1,278 @@
+//! What a node keeps between runs: its id per socket and the nodes it knew.
+//!
+//! One bencoded document, written beside the old one, synced and renamed over it, so that a kill at
+//! any moment leaves one of the two whole. Reading takes nothing for granted: a file that is not
+//! ours is a warning and an empty start.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use krpc::Id;
+use krpc::bencode::{self, Limits};
+use krpc::compact::{self, Contact, V4, V6};
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+
+const FILE: &str = "node.bencode";
+const TEMPORARY: &str = "node.bencode.new";
+const LOCK: &str = "lock";
+/// The form of the document; another number is not read.
+const VERSION: u32 = 1;
+/// Longest file that is read: 16 homes of 1,500 nodes.
+const LIMITS: Limits = Limits { depth: 4, tokens: 1000, len: 1 << 20 };
+/// Homes that are kept.
+const MAX_HOMES: usize = 16;
+/// Nodes that are kept per home; a table holds some 1,500.
+const MAX_NODES: usize = 2000;
+
+/// Everything that is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// One entry per socket, in the order of the sockets.
+    pub homes: Vec<SavedHome>,
+}
+
+/// What is kept of one socket's identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedHome {
+    /// Its node id.
+    pub id: Id,
+    /// Whether it is an IPv6 socket.
+    pub ipv6: bool,
+    /// Nodes of its table, all of its family.
+    pub nodes: Vec<(Id, SocketAddr)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    homes: Vec<HomeDocument>,
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HomeDocument {
+    #[serde(with = "serde_bytes")]
+    id: Vec<u8>,
+    ipv6: u8,
+    /// Compact node records (BEP 5, BEP 32).
+    #[serde(with = "serde_bytes")]
+    nodes: Vec<u8>,
+}
+
+/// A state folder that this process holds.
+#[derive(Debug)]
+pub(super) struct StateFolder {
+    path: PathBuf,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl Saved {
+    /// Reads what the folder `path` holds, held by whomever. What cannot be used counts as nothing:
+    /// a missing file silently, everything else with one warning.
+    pub fn read(path: &Path) -> Self {
+        let file = path.join(FILE);
+        match read_bounded(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "saved nodes cannot be read: starting empty");
+                Self::default()
+            }
+            Ok(bytes) => Self::decode(&bytes).unwrap_or_else(|| {
+                tracing::warn!(file = %file.display(), "saved nodes are damaged: starting empty");
+                Self::default()
+            }),
+        }
+    }
+
+    /// The saved home for the `index`-th socket of a family.
+    pub fn home(&self, ipv6: bool, index: usize) -> Option<&SavedHome> {
+        self.homes.iter().filter(|home| home.ipv6 == ipv6).nth(index)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let document: Document = bencode::from_bytes(bytes, LIMITS).ok()?;
+        if document.version != VERSION || document.homes.len() > MAX_HOMES {
+            return None;
+        }
+        document.homes.into_iter().map(SavedHome::decode).collect::<Option<_>>().map(|homes| Self { homes })
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let homes = self.homes.iter().take(MAX_HOMES).map(SavedHome::encode).collect();
+        bencode::to_bytes(&Document { homes, version: VERSION })
+            .expect("small integers and strings always encode")
+    }
+}
+
+impl SavedHome {
+    fn decode(home: HomeDocument) -> Option<Self> {
+        let nodes = match home.ipv6 {
+            0 => read_nodes::<V4>(&home.nodes),
+            1 => read_nodes::<V6>(&home.nodes),
+            _ => None,
+        };
+        Some(Self { id: Id::from_slice(&home.id)?, ipv6: home.ipv6 == 1, nodes: nodes? })
+    }
+
+    fn encode(&self) -> HomeDocument {
+        let mut nodes = Vec::new();
+        for &(id, addr) in self.nodes.iter().take(MAX_NODES) {
+            if self.ipv6 { put::<V6>(&mut nodes, id, addr) } else { put::<V4>(&mut nodes, id, addr) }
+        }
+        HomeDocument { id: self.id.as_bytes().to_vec(), ipv6: self.ipv6.into(), nodes }
+    }
+}
+
+impl StateFolder {
+    /// Takes the folder `path` for this process, making it if need be.
+    ///
+    /// # Errors
+    /// [`Error::StateInUse`] when another process has it, [`Error::State`] when the disk refuses.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::State { path: path.into(), source };
+        fs::create_dir_all(path).map_err(failed)?;
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.into(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(Error::StateInUse { path: path.into() }),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
+    /// Reads what is there; see [`Saved::read`].
+    pub(super) fn read(&self) -> Saved {
+        Saved::read(&self.path)
+    }
+
+    /// Replaces what is there. Blocks for as long as the disk takes.
+    ///
+    /// # Errors
+    /// [`Error::State`]; the old file is whole then.
+    pub(super) fn write(&self, saved: &Saved) -> Result<(), Error> {
+        self.replace(&saved.encode()).map_err(|source| Error::State { path: self.path.clone(), source })
+    }
+
+    /// The temporary file has one name, since the lock makes us its only writer: kills leave no
+    /// litter.
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.path.join(TEMPORARY);
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, self.path.join(FILE))?;
+        // Without this, a power cut may undo the rename.
+        if cfg!(unix) { File::open(&self.path)?.sync_all() } else { Ok(()) }
+    }
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LIMITS.len as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_nodes<A: compact::Address>(bytes: &[u8]) -> Option<Vec<(Id, SocketAddr)>> {
+    let whole = compact::is_whole_nodes::<A>(bytes);
+    whole.then(|| {
+        compact::nodes::<A>(bytes).take(MAX_NODES).map(|node| (node.id, node.addr.to_socket())).collect()
+    })
+}
+
+fn put<A: compact::Address>(out: &mut Vec<u8>, id: Id, addr: SocketAddr) {
+    if let Some(addr) = A::from_socket(addr) {
+        compact::put_node(out, &Contact { id, addr });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rng;
+
+    fn sample(seed: u64, nodes: usize) -> Saved {
+        let mut rng = Rng::from_seed(seed);
+        let home = |ipv6, rng: &mut Rng| SavedHome {
+            id: rng.id(),
+            ipv6,
+            nodes: (0..nodes)
+                .map(|n| {
+                    let addr =
+                        if ipv6 { format!("[2001:db8::{n:x}]:{}", n + 1) } else { format!("192.0.2.{n}:7") };
+                    (rng.id(), addr.parse().unwrap())
+                })
+                .collect(),
+        };
+        Saved { homes: vec![home(false, &mut rng), home(true, &mut rng)] }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateFolder::open(&folder.path().join("deep/er")).unwrap();
+        assert_eq!(state.read(), Saved::default());
+        for seed in 0..3 {
+            state.write(&sample(seed, 100)).unwrap();
+            assert_eq!(state.read(), sample(seed, 100));
+        }
+        let saved = state.read();
+        assert_eq!(saved.home(true, 0), Some(&saved.homes[1]));
+        assert_eq!(saved.home(true, 1), None);
+    }
+
+    #[test]
+    fn garbage_truncation_and_nesting_are_an_empty_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateFolder::open(folder.path()).unwrap();
+        let whole = sample(1, 5).encode();
+        let mut inputs = vec![
+            Vec::new(),
+            vec![b'l'; 100_000],
+            vec![b'x'; 10_000_000],
+            b"d5:homesle7:versioni2ee".to_vec(),
+            b"d5:homesld2:id3:abc4:ipv6i0e5:nodes0:ee7:versioni1ee".to_vec(),
+            [&whole[..], b"trailing"].concat(),
+        ];
+        inputs.extend((1..whole.len()).step_by(7).map(|len| whole[..len].to_vec()));
+        for input in inputs {
+            fs::write(folder.path().join(FILE), &input).unwrap();
+            assert_eq!(state.read(), Saved::default(), "{:?}", &input[..input.len().min(40)]);
+        }
+    }
+
+    #[test]
+    fn a_kill_while_writing_leaves_the_old_document_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateFolder::open(folder.path()).unwrap();
+        state.write(&sample(1, 50)).unwrap();
+        let next = sample(2, 50).encode();
+        for written in [0, 1, next.len() / 2, next.len()] {
+            fs::write(folder.path().join(TEMPORARY), &next[..written]).unwrap();
+            assert_eq!(state.read(), sample(1, 50));
+        }
+        state.write(&sample(2, 50)).unwrap();
+        assert_eq!(state.read(), sample(2, 50));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "the document and the lock");
+    }
+
+    #[test]
+    fn a_folder_has_one_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = StateFolder::open(folder.path()).unwrap();
+        assert!(matches!(StateFolder::open(folder.path()), Err(Error::StateInUse { .. })));
+        drop(first);
+        StateFolder::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_says_which() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), b"").unwrap();
+        let error = StateFolder::open(&folder.path().join("file/state")).unwrap_err();
+        assert!(error.to_string().contains("file/state"), "{error}");
+    }
+}

@@ -1,0 +1,134 @@
+//! Every key of `[node]` and `[limits]`, once: its name, how it is set and how it is shown. A new
+//! field of [`Config`](crate::Config) needs a line here; a test counts them.
+
+use toml::Value;
+
+use super::Settings;
+use super::value::Field;
+
+/// A key of a settings file.
+pub(super) struct Key {
+    /// `section.name`.
+    pub(super) name: &'static str,
+    /// Sets it, or says what its value has to look like.
+    pub(super) set: fn(&mut Settings, &Value) -> Result<(), &'static str>,
+    /// Its value as TOML; empty when it has none.
+    pub(super) show: fn(&Settings) -> String,
+}
+
+impl Key {
+    /// The name without its section; in capitals and behind a prefix, that of its environment
+    /// variable.
+    pub(super) fn short(&self) -> &'static str {
+        self.name.split_once('.').map_or(self.name, |(_, short)| short)
+    }
+}
+
+/// The key called `section.name`.
+pub(super) fn key(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+fn assign<T: Field>(field: &mut T, value: &Value) -> Result<(), &'static str> {
+    *field = T::read(value).ok_or(T::FORM)?;
+    Ok(())
+}
+
+macro_rules! keys {
+    ($($section:literal: $($name:ident in $($path:ident).+;)+)+) => {
+        /// All keys, in the order in which they are printed.
+        pub(super) const KEYS: &[Key] = &[$($(Key {
+            name: concat!($section, ".", stringify!($name)),
+            set: |settings, value| assign(&mut settings.$($path.)+$name, value),
+            show: |settings| settings.$($path.)+$name.show(),
+        }),+),+];
+    };
+}
+
+keys! {
+    "node":
+        port in listen;
+        bind in listen;
+        ipv4 in listen;
+        ipv6 in listen;
+        state in folders;
+        allow_local in config;
+        read_only in config;
+    "limits":
+        k in config;
+        wide_buckets in config;
+        candidates_per_bucket in config;
+        nodes_per_subnet_per_bucket in config;
+        questionable_after in config;
+        bad_after_failures in config;
+        drop_after_failures in config;
+        refresh_after in config;
+        questionable_pings_per_second in config;
+        newcomer_ping_burst in config;
+        newcomer_pings_per_second in config;
+        young_table in config;
+        young_newcomer_pings_per_second in config;
+        bootstrap_retry_min in config;
+        bootstrap_retry_max in config;
+        query_timeout in config;
+        soft_timeout_min in config;
+        soft_timeout_max in config;
+        soft_timeout_start in config;
+        lookup_start_width in config;
+        lookup_queries_per_answer in config;
+        lookup_max_in_flight in config;
+        lookup_max_queries in config;
+        lookup_max_time in config;
+        lookup_candidates in config;
+        lookup_nodes_per_reply in config;
+        lookup_queries_per_silent_ip in config;
+        lookup_max_peers in config;
+        lookup_values_per_reply in config;
+        lookup_ports_per_ip in config;
+        announce_nodes in config;
+        max_lookups in config;
+        max_in_flight in config;
+        max_datagram in config;
+        max_incoming in config;
+        max_tid in config;
+        max_values in config;
+        replies_per_second_per_ip in config;
+        reply_burst_per_ip in config;
+        reply_bytes_per_second in config;
+        source_table_entries in config;
+        failed_tokens_per_minute in config;
+        token_rotation in config;
+        store_memory in config;
+        peers_per_infohash in config;
+        ports_per_ip in config;
+        infohashes_per_ip in config;
+        peer_expiry in config;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::Config;
+
+    #[test]
+    fn every_limit_of_the_core_has_a_key() {
+        let debug = format!("{:#?}", Config::default());
+        let fields: BTreeSet<_> = debug
+            .lines()
+            .filter_map(|line| line.strip_prefix("    ")?.split_once(": "))
+            .map(|(field, _)| field.trim_end())
+            .filter(|field| !field.starts_with(' '))
+            .collect();
+        let keys: BTreeSet<_> = KEYS.iter().map(Key::short).collect();
+        let missing: Vec<_> = fields.difference(&keys).collect();
+        assert!(fields.len() > 40 && missing.is_empty(), "no key for {missing:?}");
+    }
+
+    #[test]
+    fn short_names_are_unique_because_the_environment_uses_them() {
+        let shorts: BTreeSet<_> = KEYS.iter().map(Key::short).collect();
+        assert_eq!(shorts.len(), KEYS.len());
+    }
+}
