@@ -330,3 +330,6 @@ impl<'a> Fields<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

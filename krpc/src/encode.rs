@@ -131,3 +131,6 @@ fn write_int(w: &mut Writer<'_>, key: &[u8], value: Option<i64>) {
 
 /// Room for most messages, so that a fresh buffer grows once.
 const RESERVE: usize = 512;
+
+#[cfg(test)]
+mod tests;

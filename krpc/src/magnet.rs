@@ -433,3 +433,6 @@ const SCHEME: &str = "magnet:?";
 const KEYS: [&str; 7] = ["xt", "dn", "tr", "x.pe", "so", "xs", "s"];
 /// All but the unreserved characters of RFC 3986.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+#[cfg(test)]
+mod tests;

@@ -474,3 +474,6 @@ fn offset(at: usize) -> u32 {
 const INLINE: usize = 12;
 /// How often the token limit may be spent again on looking for duplicates in unsorted dictionaries.
 const RESCANS: u32 = 4;
+
+#[cfg(test)]
+mod tests;
