@@ -2,6 +2,8 @@
 //! people's clients.
 #![allow(clippy::unwrap_used)]
 
+pub mod corpus;
+pub mod fuzz;
 pub mod netns;
 pub mod process;
 pub mod rivals;

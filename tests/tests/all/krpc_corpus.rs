@@ -1,0 +1,40 @@
+//! The decoder's half of S1 to S3: each malformed datagram gets the outcome that BEP 5 asks for.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use harness::corpus::{Outcome, cases};
+use krpc::Message;
+
+#[test]
+fn every_datagram_has_the_outcome_that_bep_5_asks_for() {
+    let cases = cases();
+    let mut counts = BTreeMap::new();
+    for case in &cases {
+        let outcome = match Message::decode(&case.bytes) {
+            Ok(_) => Outcome::Message,
+            Err(failure) if failure.answerable().is_some() => Outcome::ProtocolError,
+            Err(_) => Outcome::Silence,
+        };
+        assert_eq!(outcome, case.outcome, "{}: {}", case.name, case.bytes.escape_ascii());
+        *counts.entry(format!("{outcome:?}")).or_insert(0) += 1;
+    }
+    assert!(cases.len() > 2000, "{counts:?}");
+    assert!(counts["Message"] > 40 && counts["ProtocolError"] > 20, "{counts:?}");
+}
+
+/// S2 and S3: a thousand bombs of the longest datagram, on a stack of 64 KiB where a worker has 2 MiB.
+#[test]
+fn bombs_cost_neither_stack_nor_time() {
+    let bombs = || {
+        let bombs = [vec![b'l'; 65_507], b"d1:a".repeat(16_376), b"d1:a".repeat(512), vec![b'l'; 2048]];
+        let began = Instant::now();
+        for bomb in &bombs {
+            for _ in 0..1000 {
+                assert_eq!(Message::decode(bomb).unwrap_err().answerable(), None);
+            }
+        }
+        assert!(began.elapsed().as_secs() < 4, "{:?}", began.elapsed());
+    };
+    std::thread::Builder::new().stack_size(64 << 10).spawn(bombs).unwrap().join().unwrap();
+}

@@ -1,0 +1,5 @@
+//! The tests that need no process and no network of their own, in one binary.
+#![allow(clippy::unwrap_used)]
+
+mod fuzz_smoke;
+mod krpc_corpus;
