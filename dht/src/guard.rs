@@ -217,7 +217,7 @@ impl ByteRate {
     const BURST_MICROS: u64 = 250_000;
 
     fn new(bytes_per_second: u64) -> Self {
-        let per_byte = if bytes_per_second == 0 { 0 } else { (1_000_000 << 20) / bytes_per_second };
+        let per_byte = (1_000_000u64 << 20).checked_div(bytes_per_second).unwrap_or(0);
         Self { per_byte, fraction: 0, until: 0 }
     }
 
@@ -273,9 +273,9 @@ mod tests {
             let now = Time::from_micros(1_000_000 + step * 100);
             let allowed = u32::from(guard.allow_reply(now, A, 288));
             if step < 10_000 {
-                first += allowed
+                first += allowed;
             } else {
-                later += allowed
+                later += allowed;
             }
             if step % 5 == 0 {
                 denied_others += u32::from(!guard.allow_reply(now, other((step / 5 % 100) as u32), 288));

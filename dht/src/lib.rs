@@ -1,6 +1,7 @@
 //! A Mainline DHT node (BEP 5): a sans-IO core and, with the feature `net`, the tokio shell that
 //! runs it on real sockets.
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod addr;
 mod config;
@@ -14,6 +15,7 @@ mod rng;
 pub mod secure_id;
 #[cfg(feature = "cli")]
 pub mod settings;
+pub mod store;
 mod time;
 pub mod token;
 

@@ -1,0 +1,569 @@
+//! [`Store`]: the peers that announced themselves (BEP 5, "announce_peer"), with every cap on them:
+//! peers of an infohash, ports of a source, infohashes of a source, age, and one budget of memory
+//! over everything. Tokens, replies and which addresses are acceptable are decided elsewhere.
+//!
+//! When the budget is spent, the stalest infohash of 16 drawn at random goes with all its
+//! peers, which evicts from the stalest tenth or so of the store without keeping the store in order.
+//! A *source* is an IPv4 address or an IPv6 /64.
+
+mod peers;
+mod sketch;
+mod slab;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use krpc::Id;
+use krpc::bloom::Bloom;
+use krpc::compact::{Address, V4, V6};
+
+use self::peers::{Met, Peers, Stored};
+use self::sketch::Sketch;
+use self::slab::{Ages, MAX_PEERS, Peer, Place, Stamp};
+use crate::{Config, Rng, Seeds, Time};
+
+/// What became of an announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// The peer is new.
+    Stored,
+    /// The peer was there; its age starts anew.
+    Refreshed,
+    /// A cap said no: the source announced too many infohashes, or no memory could be freed.
+    Refused,
+}
+
+/// An address family of peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// `values` of 6 bytes.
+    V4,
+    /// `values` of 18 bytes.
+    V6,
+}
+
+/// Which peers [`Store::values`] returns, and how many.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Their address family.
+    pub family: Family,
+    /// Most peers.
+    pub max: usize,
+    /// Most bytes appended: a peer takes 8 (IPv4) or 21 (IPv6).
+    pub max_bytes: usize,
+    /// Leave seeds out (BEP 33, `noseed`).
+    pub no_seed: bool,
+}
+
+/// A stored peer, for saving and for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredPeer {
+    /// What it announced.
+    pub infohash: Id,
+    /// Where it is.
+    pub addr: SocketAddr,
+    /// Whether it said that it is a seed.
+    pub seed: bool,
+    /// Time since it announced, to within 0.1 % of [`Config::peer_expiry`].
+    pub age: Duration,
+}
+
+/// The peers of infohashes.
+#[derive(Debug)]
+pub struct Store {
+    v4: Peers<V4>,
+    v6: Peers<V6>,
+    /// Infohashes with peers of both families.
+    in_both: usize,
+    /// Made when a source could first be at its cap.
+    sketch: Option<Sketch>,
+    ages: Ages,
+    last_call: Time,
+    next_sweep: Time,
+    sweeping: Family,
+    /// The most runs in this round of the sweep, which says how fast it goes.
+    round: usize,
+    rng: Rng,
+    limits: Limits,
+}
+
+impl Store {
+    /// An empty store with the caps of `config`. It allocates nothing before the first announce.
+    pub fn new(config: &Config, rng: &mut Rng) -> Self {
+        let mut seed = [0; 32];
+        rng.fill(&mut seed);
+        let mut rng = Rng::new(Seeds(seed));
+        Self {
+            v4: Peers::new(&mut rng),
+            v6: Peers::new(&mut rng),
+            in_both: 0,
+            sketch: None,
+            ages: Ages::new(config.peer_expiry),
+            last_call: Time::ZERO,
+            next_sweep: Time::NEVER,
+            sweeping: Family::V4,
+            round: 0,
+            rng,
+            limits: Limits {
+                memory: config.store_memory,
+                peers_per_infohash: config.peers_per_infohash.min(MAX_PEERS),
+                ports_per_source: config.ports_per_ip,
+                infohashes_per_source: config.infohashes_per_ip,
+                expiry: config.peer_expiry,
+            },
+        }
+    }
+
+    /// Stores `peer` for `infohash` or makes it young again. Port 0 is refused.
+    ///
+    /// A source that has all its ports loses the stalest one; an infohash that has all its peers
+    /// loses the stalest of 16 drawn at random.
+    pub fn announce(&mut self, now: Time, infohash: &Id, peer: SocketAddr, seed: bool) -> Announced {
+        self.tick(now);
+        if peer.port() == 0 {
+            return Announced::Refused;
+        }
+        match V4::from_socket(peer) {
+            Some(addr) => self.announce_in(now, infohash, addr, seed),
+            None => V6::from_socket(peer)
+                .map_or(Announced::Refused, |addr| self.announce_in(now, infohash, addr, seed)),
+        }
+    }
+
+    /// Appends a random sample of the peers of `infohash` as bencoded strings (`6:…` or `18:…`) to
+    /// `out`; says how many. All peers come if they fit, and every peer is equally likely to come if
+    /// they do not. Expired ones never come.
+    pub fn values(
+        &mut self,
+        now: Time,
+        infohash: &Id,
+        wanted: Wanted,
+        rng: &mut Rng,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        self.tick(now);
+        match wanted.family {
+            Family::V4 => sample(&mut self.v4, &self.ages, infohash, wanted, b"6:", rng, out),
+            Family::V6 => sample(&mut self.v6, &self.ages, infohash, wanted, b"18:", rng, out),
+        }
+    }
+
+    /// The filters of BEP 33 over seeds and over all others; `None` without any peer. Each IP is in
+    /// one of them, and in that of the seeds if any of its ports is one.
+    pub fn scrape(&mut self, now: Time, infohash: &Id) -> Option<Scrape> {
+        self.tick(now);
+        let mut scrape = Scrape { seeds: Bloom::new(), downloaders: Bloom::new() };
+        let found = [
+            fill(&mut self.v4, &self.ages, infohash, &mut scrape),
+            fill(&mut self.v6, &self.ages, infohash, &mut scrape),
+        ];
+        found.contains(&true).then_some(scrape)
+    }
+
+    /// Removes expired peers of up to 256 infohashes, some 20 µs of work. Called when
+    /// [`Store::timeout`] is due, this passes the whole store in an eighth of [`Config::peer_expiry`]
+    /// (within 1 s to 5 minutes).
+    pub fn expire(&mut self, now: Time) {
+        self.tick(now);
+        if now < self.next_sweep {
+            return;
+        }
+        self.round = self.round.max(self.runs());
+        let steps = (self.round / SWEPT_AT_ONCE).max(1) as u32;
+        for _ in 0..SWEPT_AT_ONCE {
+            let sweeping = self.sweeping;
+            match sweeping {
+                Family::V4 if self.sweep_next::<V4>() => self.sweeping = Family::V6,
+                Family::V6 if self.sweep_next::<V6>() => {
+                    self.sweeping = Family::V4;
+                    self.round = self.runs();
+                    break;
+                }
+                _ => {}
+            }
+        }
+        self.next_sweep =
+            if self.is_empty() { Time::NEVER } else { now + self.limits.sweep_period() / steps };
+    }
+
+    /// When [`Store::expire`] wants to be called: [`Time::NEVER`] while the store is empty.
+    pub fn timeout(&self) -> Time {
+        self.next_sweep
+    }
+
+    /// Whether an announce of this address would be taken: for withholding a token from a source that
+    /// announced its share of infohashes already (BEP 5 lets a node do so by sending none).
+    pub fn accepts_more(&self, infohash: &Id, ip: IpAddr) -> bool {
+        let addr = SocketAddr::new(ip, 1);
+        match V4::from_socket(addr) {
+            Some(addr) => accepts(&self.v4, self.sketch.as_ref(), &self.limits, infohash, &addr),
+            None => V6::from_socket(addr)
+                .is_some_and(|addr| accepts(&self.v6, self.sketch.as_ref(), &self.limits, infohash, &addr)),
+        }
+    }
+
+    /// Peers stored, with expired ones that no sweep has met yet.
+    pub fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// Whether no peer is stored.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Infohashes that have peers.
+    pub fn infohashes(&self) -> usize {
+        self.runs() - self.in_both
+    }
+
+    /// Bytes allocated, with what the allocator adds.
+    pub fn memory(&self) -> usize {
+        self.v4.memory() + self.v6.memory() + self.sketch.as_ref().map_or(0, Sketch::memory)
+    }
+
+    /// Up to `max` different infohashes drawn at random (BEP 51, "samples").
+    pub fn sample_infohashes(&self, max: usize, rng: &mut Rng) -> Vec<Id> {
+        let total = self.runs();
+        let mut ids: Vec<Id> = Vec::with_capacity(max.min(total));
+        let mut take = |n| {
+            match self.nth(n) {
+                Some(id) if ids.len() < max && !ids.contains(&id) => ids.push(id),
+                _ => {}
+            }
+            ids.len() < max
+        };
+        if total <= 2 * max {
+            // Few: all of them, from a random start.
+            let start = rng.below(total);
+            (0..total).all(|n| take((start + n) % total));
+        } else {
+            // Many: half of the draws or more are new ones.
+            (0..4 * max).all(|_| take(rng.below(total)));
+        }
+        ids
+    }
+
+    /// Every peer that has not expired.
+    pub fn iter(&self, now: Time) -> impl Iterator<Item = StoredPeer> {
+        let mut ages = self.ages;
+        ages.set(now.max(self.last_call));
+        live(&self.v4, ages).chain(live(&self.v6, ages))
+    }
+
+    fn announce_in<A: Table>(&mut self, now: Time, infohash: &Id, addr: A, seed: bool) -> Announced {
+        let (ages, limits) = (self.ages, self.limits);
+        let stamp = Stamp::new(ages.now(), seed);
+        let peers = A::of_mut(self);
+        let mut place = peers.find(infohash);
+        let mut known_source = false;
+        if let Some(place) = place {
+            match peers.meet(&ages, place, addr, stamp, limits.ports_per_source) {
+                Met::Same => return Announced::Refreshed,
+                Met::Replaced => return Announced::Stored,
+                Met::Nothing { known_source: known } => known_source = known,
+            }
+        }
+        if !known_source && self.is_at_cap(addr.source()) {
+            return Announced::Refused;
+        }
+        let stored = A::of(self).count(place) + A::Other::of(self).count(A::Other::of(self).find(infohash));
+        if stored >= limits.peers_per_infohash {
+            return self.announce_in_full(place, addr, stamp, known_source);
+        }
+        for _ in 0..MAX_EVICTIONS {
+            if self.memory() + A::of(self).cost(place, infohash) <= limits.memory {
+                break;
+            }
+            self.evict();
+            place = A::of(self).find(infohash);
+            known_source &= place.is_some();
+        }
+        if self.memory() + A::of(self).cost(place, infohash) > limits.memory {
+            return Announced::Refused;
+        }
+        if self.is_empty() {
+            self.next_sweep = now + limits.sweep_period();
+        }
+        if place.is_none() && A::Other::of(self).find(infohash).is_some() {
+            self.in_both += 1;
+        }
+        A::of_mut(self).insert(&ages, place, infohash, addr, stamp);
+        self.count_source(addr.source(), known_source);
+        Announced::Stored
+    }
+
+    /// Stores a peer of an infohash that has all that it may have.
+    fn announce_in_full<A: Table>(
+        &mut self,
+        place: Option<Place>,
+        addr: A,
+        stamp: Stamp,
+        known_source: bool,
+    ) -> Announced {
+        // All of them may be of the other family.
+        let Some(place) = place else { return Announced::Refused };
+        let (ages, mut rng) = (self.ages, self.rng.clone());
+        let mut gone = None;
+        A::of_mut(self).replace_stalest(&ages, place, addr, stamp, &mut rng, |source| gone = Some(source));
+        self.rng = rng;
+        let source = addr.source();
+        if gone != Some(source) {
+            if let (Some(gone), Some(sketch)) = (gone, &mut self.sketch) {
+                sketch.remove(gone);
+            }
+            self.count_source(source, known_source);
+        }
+        Announced::Stored
+    }
+
+    fn count_source(&mut self, source: u64, known: bool) {
+        if known || self.limits.infohashes_per_source == 0 {
+            return;
+        }
+        if let Some(sketch) = &mut self.sketch {
+            sketch.add(source);
+        } else if self.len() >= self.limits.infohashes_per_source {
+            // Before, no source can have had so many infohashes.
+            let mut sketch = Sketch::new(self.limits.memory, &mut self.rng);
+            self.v4.sources().chain(self.v6.sources()).for_each(|source| sketch.add(source));
+            self.sketch = Some(sketch);
+        }
+    }
+
+    fn is_at_cap(&self, source: u64) -> bool {
+        let cap = self.limits.infohashes_per_source;
+        cap != 0 && self.sketch.as_ref().is_some_and(|sketch| sketch.count(source) >= cap)
+    }
+
+    /// Removes the stalest of some infohashes drawn at random, in one of its families.
+    fn evict(&mut self) {
+        let (v4, all) = (self.v4.runs().total(), self.runs());
+        let mut stalest: Option<(u16, usize)> = None;
+        for _ in 0..DRAWN {
+            let n = self.rng.below(all);
+            if let Some(age) = self.staleness(n) {
+                stalest = stalest.max(Some((age, n)));
+            }
+        }
+        let Some((_, n)) = stalest else { return };
+        if n < v4 { self.evict_nth::<V4>(n) } else { self.evict_nth::<V6>(n - v4) }
+    }
+
+    fn evict_nth<A: Table>(&mut self, n: usize) {
+        if let Some(place) = A::of(self).runs().nth(n) {
+            let mut sketch = self.sketch.take();
+            let removed = A::of_mut(self).remove(place, |source| {
+                if let Some(sketch) = &mut sketch {
+                    sketch.remove(source);
+                }
+            });
+            self.sketch = sketch;
+            self.note_removed::<A>(removed);
+        }
+    }
+
+    /// Handles the next infohash of one family; `true` at the end of its round.
+    fn sweep_next<A: Table>(&mut self) -> bool {
+        let ages = self.ages;
+        let spare = self.limits.memory.saturating_sub(self.memory());
+        let Some(place) = A::of_mut(self).next_to_sweep() else { return true };
+        let mut sketch = self.sketch.take();
+        let removed = A::of_mut(self).expire(&ages, place, spare, |source| {
+            if let Some(sketch) = &mut sketch {
+                sketch.remove(source);
+            }
+        });
+        self.sketch = sketch;
+        self.note_removed::<A>(removed);
+        false
+    }
+
+    fn note_removed<A: Table>(&mut self, removed: Option<Id>) {
+        if removed.is_some_and(|infohash| A::Other::of(self).find(&infohash).is_some()) {
+            self.in_both -= 1;
+        }
+    }
+
+    /// Sets the coarse clock. If nobody called for a whole life, everything has expired.
+    fn tick(&mut self, now: Time) {
+        let now = now.max(self.last_call);
+        if now.since(self.last_call) >= self.limits.expiry && !self.is_empty() {
+            self.clear();
+        }
+        self.last_call = now;
+        self.ages.set(now);
+    }
+
+    fn clear(&mut self) {
+        self.v4 = Peers::new(&mut self.rng);
+        self.v6 = Peers::new(&mut self.rng);
+        self.in_both = 0;
+        self.sketch = None;
+        self.next_sweep = Time::NEVER;
+    }
+
+    fn runs(&self) -> usize {
+        self.v4.runs().total() + self.v6.runs().total()
+    }
+
+    /// Ticks since the newest announce of the `n`th run of both families.
+    fn staleness(&self, n: usize) -> Option<u16> {
+        let v4 = self.v4.runs();
+        let newest = match v4.nth(n) {
+            Some(place) => v4.head(place).newest,
+            None => {
+                let v6 = self.v6.runs();
+                v6.head(v6.nth(n - v4.total())?).newest
+            }
+        };
+        Some(self.ages.age(newest))
+    }
+
+    fn nth(&self, n: usize) -> Option<Id> {
+        let (v4, v6) = (self.v4.runs(), self.v6.runs());
+        match v4.nth(n) {
+            Some(place) => Some(v4.head(place).infohash),
+            None => v6.nth(n - v4.total()).map(|place| v6.head(place).infohash),
+        }
+    }
+}
+
+/// The two filters of [`Store::scrape`].
+#[derive(Clone, Debug)]
+pub struct Scrape {
+    /// `BFsd`.
+    pub seeds: Bloom,
+    /// `BFpe`.
+    pub downloaders: Bloom,
+}
+
+/// Infohashes drawn to find a stale one.
+const DRAWN: usize = 16;
+
+/// Infohashes that one announce may evict. One is enough on the average; more are needed when the
+/// evicted ones are of other sizes and leave no whole chunk.
+const MAX_EVICTIONS: usize = 256;
+
+/// Infohashes that one call of [`Store::expire`] looks at: some 20 µs.
+const SWEPT_AT_ONCE: usize = 256;
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    memory: usize,
+    peers_per_infohash: usize,
+    ports_per_source: usize,
+    infohashes_per_source: usize,
+    expiry: Duration,
+}
+
+impl Limits {
+    /// Time for a pass over the store: an eighth of a life, 1 s to 5 minutes.
+    fn sweep_period(&self) -> Duration {
+        (self.expiry / 8).clamp(Duration::from_secs(1), Duration::from_secs(300))
+    }
+}
+
+/// An address family and where its peers are.
+trait Table: Stored {
+    type Other: Table<Other = Self>;
+    fn of(store: &Store) -> &Peers<Self>;
+    fn of_mut(store: &mut Store) -> &mut Peers<Self>;
+}
+
+impl Table for V4 {
+    type Other = V6;
+    fn of(store: &Store) -> &Peers<Self> {
+        &store.v4
+    }
+    fn of_mut(store: &mut Store) -> &mut Peers<Self> {
+        &mut store.v4
+    }
+}
+
+impl Table for V6 {
+    type Other = V4;
+    fn of(store: &Store) -> &Peers<Self> {
+        &store.v6
+    }
+    fn of_mut(store: &mut Store) -> &mut Peers<Self> {
+        &mut store.v6
+    }
+}
+
+fn accepts<A: Stored>(
+    peers: &Peers<A>,
+    sketch: Option<&Sketch>,
+    limits: &Limits,
+    infohash: &Id,
+    addr: &A,
+) -> bool {
+    let cap = limits.infohashes_per_source;
+    let below = |sketch: &Sketch| cap == 0 || sketch.count(addr.source()) < cap;
+    let is_known = |place| peers.peers(place).iter().any(|peer| peer.addr.source() == addr.source());
+    sketch.is_none_or(below) || peers.find(infohash).is_some_and(is_known)
+}
+
+fn sample<A: Stored>(
+    peers: &mut Peers<A>,
+    ages: &Ages,
+    infohash: &Id,
+    wanted: Wanted,
+    prefix: &[u8],
+    rng: &mut Rng,
+    out: &mut Vec<u8>,
+) -> usize {
+    let Some(place) = peers.find(infohash) else { return 0 };
+    let peers = peers.peers_mut(place);
+    let room = wanted.max.min(wanted.max_bytes / (prefix.len() + A::LEN));
+    let mut found = 0;
+    // The order of a run means nothing, so it is shuffled in place as far as needed (Fisher-Yates):
+    // no memory, and no pass over a big swarm for a small sample.
+    let everything_fits = peers.len() <= room;
+    for n in 0..peers.len() {
+        if found == room {
+            break;
+        }
+        if !everything_fits {
+            peers.swap(n, n + rng.below(peers.len() - n));
+        }
+        let Peer { addr, stamp } = &peers[n];
+        let unwanted = wanted.no_seed && stamp.is_seed();
+        if !unwanted && !ages.is_expired(*stamp) {
+            out.extend_from_slice(prefix);
+            out.extend_from_slice(addr.as_wire());
+            found += 1;
+        }
+    }
+    found
+}
+
+fn fill<A: Stored>(peers: &mut Peers<A>, ages: &Ages, infohash: &Id, scrape: &mut Scrape) -> bool {
+    let Some(place) = peers.find(infohash) else { return false };
+    let peers = peers.peers_mut(place);
+    peers.sort_unstable_by_key(|peer| peer.addr);
+    let mut any = false;
+    for ports in peers.chunk_by(|a, b| a.addr.to_socket().ip() == b.addr.to_socket().ip()) {
+        let mut live = ports.iter().filter(|peer| !ages.is_expired(peer.stamp)).peekable();
+        let Some(ip) = live.peek().map(|peer| peer.addr.to_socket().ip()) else { continue };
+        let filter =
+            if live.any(|peer| peer.stamp.is_seed()) { &mut scrape.seeds } else { &mut scrape.downloaders };
+        filter.insert(ip);
+        any = true;
+    }
+    any
+}
+
+fn live<A: Stored>(peers: &Peers<A>, ages: Ages) -> impl Iterator<Item = StoredPeer> {
+    peers.iter().flat_map(move |(infohash, peers)| {
+        peers.iter().filter(move |peer| !ages.is_expired(peer.stamp)).map(move |peer| StoredPeer {
+            infohash: *infohash,
+            addr: peer.addr.to_socket(),
+            seed: peer.stamp.is_seed(),
+            age: ages.span(ages.age(peer.stamp.tick())),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,363 @@
+//! [`Peers`]: the peers of one address family by infohash: an index over runs (see `slab`). Budget,
+//! eviction order and the two families together are the facade's business (`super::Store`).
+
+use hashbrown::HashTable;
+use krpc::Id;
+use krpc::compact::{Address, V4, V6};
+
+use super::slab::{Ages, Moved, Peer, Place, Runs, Stamp, class_for};
+use crate::{KeyedHash, Rng};
+
+/// An address family that peers are stored of.
+pub(super) trait Stored: Address {
+    /// What counts as one source of announces: the IPv4 address or the IPv6 /64.
+    fn source(&self) -> u64;
+}
+
+impl Stored for V4 {
+    fn source(&self) -> u64 {
+        let &[a, b, c, d, ..] = self.as_wire() else { return 0 };
+        u64::from(u32::from_be_bytes([a, b, c, d]))
+    }
+}
+
+impl Stored for V6 {
+    fn source(&self) -> u64 {
+        self.as_wire().first_chunk().map_or(0, |&prefix| u64::from_be_bytes(prefix))
+    }
+}
+
+/// What an announce meets in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Met {
+    /// The same address and port; stamped anew.
+    Same,
+    /// The source had all the ports that it may have; its stalest one was replaced.
+    Replaced,
+    /// Nothing: there is a further peer to store.
+    Nothing {
+        /// The run holds other ports of the source.
+        known_source: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Peers<A> {
+    runs: Runs<A>,
+    index: Index,
+    len: usize,
+    /// Where the sweep is: the run handled last.
+    hand: Option<Place>,
+}
+
+impl<A: Stored> Peers<A> {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self { runs: Runs::new(), index: Index::new(rng), len: 0, hand: None }
+    }
+
+    /// Stamps the peer if it is there, or puts it in the place of the source's stalest port if the
+    /// source has `max_ports` already.
+    pub(super) fn meet(&mut self, ages: &Ages, place: Place, addr: A, stamp: Stamp, max_ports: usize) -> Met {
+        self.runs.head_mut(place).newest = ages.now();
+        let source = addr.source();
+        let mut ports = 0;
+        let mut stalest: Option<&mut Peer<A>> = None;
+        for peer in self.runs.peers_mut(place) {
+            if peer.addr == addr {
+                peer.stamp = stamp;
+                return Met::Same;
+            }
+            if peer.addr.source() == source {
+                ports += 1;
+                let age = ages.age(peer.stamp.tick());
+                if stalest.as_ref().is_none_or(|other| ages.age(other.stamp.tick()) < age) {
+                    stalest = Some(peer);
+                }
+            }
+        }
+        match stalest {
+            Some(peer) if ports >= max_ports => {
+                *peer = Peer { addr, stamp };
+                Met::Replaced
+            }
+            _ => Met::Nothing { known_source: ports > 0 },
+        }
+    }
+
+    /// Stores a peer that is not there yet, in `place` or in a new run.
+    pub(super) fn insert(&mut self, ages: &Ages, place: Option<Place>, infohash: &Id, addr: A, stamp: Stamp) {
+        let place = match place {
+            None => {
+                let place = self.runs.insert(0, *infohash, ages.now());
+                self.index.insert(place, &self.runs);
+                place
+            }
+            Some(full) if self.runs.is_full(full) => {
+                let (place, moved) = self.runs.relocate(full, full.class() + 1);
+                self.index.replace(infohash, full, place);
+                self.apply(moved);
+                place
+            }
+            Some(place) => place,
+        };
+        self.runs.push(place, Peer { addr, stamp });
+        self.len += 1;
+    }
+
+    /// Puts a peer in the place of the stalest of some that are drawn at random. `gone` is told the
+    /// source that has no other peer in the run.
+    pub(super) fn replace_stalest(
+        &mut self,
+        ages: &Ages,
+        place: Place,
+        addr: A,
+        stamp: Stamp,
+        rng: &mut Rng,
+        gone: impl FnOnce(u64),
+    ) {
+        let peers = self.runs.peers_mut(place);
+        let drawn = std::iter::repeat_with(|| rng.below(peers.len())).take(DRAWN);
+        let Some(victim) = drawn.max_by_key(|&n| ages.age(peers[n].stamp.tick())) else { return };
+        let source = peers[victim].addr.source();
+        if peers.iter().filter(|peer| peer.addr.source() == source).count() == 1 {
+            gone(source);
+        }
+        peers[victim] = Peer { addr, stamp };
+    }
+
+    /// Removes the expired peers of a run. `gone` is told each source that has no peer left in it.
+    /// A run that became much too long moves to a shorter one if that allocates at most `spare` bytes.
+    pub(super) fn expire(
+        &mut self,
+        ages: &Ages,
+        place: Place,
+        spare: usize,
+        gone: impl FnMut(u64),
+    ) -> Option<Id> {
+        if !self.runs.peers(place).iter().any(|peer| ages.is_expired(peer.stamp)) {
+            return None;
+        }
+        self.retain(place, spare, |peer| !ages.is_expired(peer.stamp), gone)
+    }
+
+    /// Removes a whole run; says whose it was. `gone` is told each of its sources.
+    pub(super) fn remove(&mut self, place: Place, gone: impl FnMut(u64)) -> Option<Id> {
+        self.retain(place, 0, |_| false, gone)
+    }
+
+    /// The next run of the sweep, which goes down so that runs that fill holes behind it were
+    /// handled before; `None` once at the end of each round.
+    pub(super) fn next_to_sweep(&mut self) -> Option<Place> {
+        self.hand = self.runs.before(self.hand);
+        self.hand
+    }
+
+    /// The peers of a run in an arbitrary order, for sampling in place.
+    pub(super) fn peers_mut(&mut self, place: Place) -> &mut [Peer<A>] {
+        self.runs.peers_mut(place)
+    }
+
+    pub(super) fn find(&self, infohash: &Id) -> Option<Place> {
+        self.index.find(infohash, &self.runs)
+    }
+
+    pub(super) fn peers(&self, place: Place) -> &[Peer<A>] {
+        self.runs.peers(place)
+    }
+
+    /// Peers of a run; 0 for none.
+    pub(super) fn count(&self, place: Option<Place>) -> usize {
+        place.map_or(0, |place| usize::from(self.runs.head(place).count))
+    }
+
+    pub(super) fn runs(&self) -> &Runs<A> {
+        &self.runs
+    }
+
+    /// Number of peers, with expired ones that no sweep has met yet.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Every run with its peers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Id, &[Peer<A>])> {
+        std::iter::successors(self.runs.before(None), |&place| self.runs.before(Some(place)))
+            .map(|place| (&self.runs.head(place).infohash, self.runs.peers(place)))
+    }
+
+    /// Every source of every run, once per run.
+    pub(super) fn sources(&self) -> impl Iterator<Item = u64> {
+        self.iter().flat_map(|(_, peers)| {
+            peers.iter().enumerate().filter_map(|(n, peer)| {
+                let source = peer.addr.source();
+                peers[..n].iter().all(|other| other.addr.source() != source).then_some(source)
+            })
+        })
+    }
+
+    /// Most bytes that [`Peers::insert`] would allocate now.
+    pub(super) fn cost(&self, place: Option<Place>, infohash: &Id) -> usize {
+        match place {
+            None => self.runs.cost(0) + self.index.cost(infohash),
+            Some(place) if self.runs.is_full(place) => self.runs.cost(place.class() + 1),
+            Some(_) => 0,
+        }
+    }
+
+    /// Bytes allocated.
+    pub(super) fn memory(&self) -> usize {
+        self.runs.memory() + self.index.bytes
+    }
+
+    fn retain(
+        &mut self,
+        place: Place,
+        spare: usize,
+        keep: impl Fn(&Peer<A>) -> bool,
+        mut gone: impl FnMut(u64),
+    ) -> Option<Id> {
+        let peers = self.runs.peers_mut(place);
+        let before = peers.len();
+        // Their order means nothing, so the run itself can be sorted to bring sources together.
+        peers.sort_unstable_by_key(|peer| peer.addr);
+        for group in peers.chunk_by(|a, b| a.addr.source() == b.addr.source()) {
+            if !group.iter().any(&keep) {
+                group.first().into_iter().for_each(|peer| gone(peer.addr.source()));
+            }
+        }
+        let mut kept = 0;
+        for n in 0..before {
+            if keep(&peers[n]) {
+                peers[kept] = peers[n];
+                kept += 1;
+            }
+        }
+        self.len -= before - kept;
+        let head = self.runs.head_mut(place);
+        head.count = kept as u16;
+        let infohash = head.infohash;
+        if kept == 0 {
+            self.index.remove(&infohash, place, &self.runs);
+            let moved = self.runs.remove(place);
+            self.apply(moved);
+            return Some(infohash);
+        }
+        let class = class_for(kept);
+        if class + 2 <= place.class() && self.runs.cost(class) <= spare {
+            let (shorter, moved) = self.runs.relocate(place, class);
+            self.index.replace(&infohash, place, shorter);
+            self.apply(moved);
+        }
+        None
+    }
+
+    fn apply(&mut self, moved: Option<Moved>) {
+        if let Some(Moved { infohash, from, to }) = moved {
+            self.index.replace(&infohash, from, to);
+        }
+    }
+}
+
+/// Peers drawn to find a stale one.
+const DRAWN: usize = 16;
+
+/// Infohash to place. One table at first; [`SHARDS`] tables once it has [`SPLIT_AT`] entries, so that
+/// the rehash of a growing table takes microseconds and not the tenth of a second that a million
+/// entries in one table take.
+#[derive(Debug)]
+struct Index {
+    hash: KeyedHash,
+    shards: Vec<HashTable<Place>>,
+    bytes: usize,
+}
+
+const SHARDS: usize = 64;
+const SPLIT_AT: usize = 4096;
+
+impl Index {
+    fn new(rng: &mut Rng) -> Self {
+        Self { hash: KeyedHash::new(rng), shards: Vec::new(), bytes: 0 }
+    }
+
+    fn insert<A: Stored>(&mut self, place: Place, runs: &Runs<A>) {
+        if self.shards.is_empty() {
+            self.shards = vec![HashTable::new()];
+        } else if self.shards.len() == 1 && self.shards[0].len() >= SPLIT_AT {
+            self.split(runs);
+        }
+        let hash = self.hash.hash(runs.head(place).infohash.as_bytes());
+        let key = self.hash;
+        let shard = self.shard_mut(hash);
+        let before = shard.allocation_size();
+        shard.insert_unique(hash, place, |&place| key.hash(runs.head(place).infohash.as_bytes()));
+        let after = shard.allocation_size();
+        self.bytes = self.bytes + after - before;
+    }
+
+    fn remove<A: Stored>(&mut self, infohash: &Id, place: Place, runs: &Runs<A>) {
+        let hash = self.hash.hash(infohash.as_bytes());
+        let key = self.hash;
+        let shard = self.shard_mut(hash);
+        let before = shard.allocation_size();
+        if let Ok(entry) = shard.find_entry(hash, |&other| other == place) {
+            entry.remove();
+        }
+        if shard.capacity() > 64 && shard.len() * 8 < shard.capacity() {
+            shard.shrink_to(shard.len() * 2, |&place| key.hash(runs.head(place).infohash.as_bytes()));
+        }
+        let after = shard.allocation_size();
+        self.bytes = self.bytes + after - before;
+    }
+
+    /// Notes that the run of `infohash` is elsewhere now.
+    fn replace(&mut self, infohash: &Id, from: Place, to: Place) {
+        let hash = self.hash.hash(infohash.as_bytes());
+        if let Some(place) = self.shard_mut(hash).find_mut(hash, |&other| other == from) {
+            *place = to;
+        }
+    }
+
+    fn find<A: Stored>(&self, infohash: &Id, runs: &Runs<A>) -> Option<Place> {
+        let hash = self.hash.hash(infohash.as_bytes());
+        let shard = self.shards.get(self.number(hash))?;
+        shard.find(hash, |&place| runs.head(place).infohash == *infohash).copied()
+    }
+
+    /// Most bytes that one more entry would allocate.
+    fn cost(&self, infohash: &Id) -> usize {
+        let hash = self.hash.hash(infohash.as_bytes());
+        match self.shards.get(self.number(hash)) {
+            Some(_) if self.shards.len() == 1 && self.shards[0].len() >= SPLIT_AT => self.bytes + SHARDS * 64,
+            Some(shard) if shard.len() == shard.capacity() => shard.allocation_size().max(64),
+            Some(_) => 0,
+            None => 128,
+        }
+    }
+
+    fn split<A: Stored>(&mut self, runs: &Runs<A>) {
+        let key = self.hash;
+        let id_hash = |place: &Place| key.hash(runs.head(*place).infohash.as_bytes());
+        let mut shards: Vec<HashTable<Place>> = (0..SHARDS).map(|_| HashTable::new()).collect();
+        for place in self.shards.drain(..).flatten() {
+            let hash = id_hash(&place);
+            shards[number(hash, SHARDS)].insert_unique(hash, place, id_hash);
+        }
+        self.bytes = shards.iter().map(HashTable::allocation_size).sum::<usize>()
+            + SHARDS * (size_of::<HashTable<Place>>() + super::slab::MALLOC_OVERHEAD);
+        self.shards = shards;
+    }
+
+    fn shard_mut(&mut self, hash: u64) -> &mut HashTable<Place> {
+        let number = self.number(hash);
+        &mut self.shards[number]
+    }
+
+    fn number(&self, hash: u64) -> usize {
+        number(hash, self.shards.len())
+    }
+}
+
+/// The table of a hash: by bits that `hashbrown` uses neither for the bucket nor for the tag.
+fn number(hash: u64, shards: usize) -> usize {
+    (hash >> 40) as usize & shards.wrapping_sub(1)
+}

@@ -1,0 +1,75 @@
+//! [`Sketch`]: about how many infohashes each source announced, in memory of fixed size (a count-min
+//! sketch with a keyed hash). Counts are never too low; they go down when announces expire or are
+//! evicted, because every pair of source and infohash that was added is removed once.
+
+use crate::{KeyedHash, Rng};
+
+#[derive(Debug)]
+pub(super) struct Sketch {
+    hash: KeyedHash,
+    /// [`ROWS`] rows of a power of two of counters.
+    counters: Box<[u16]>,
+}
+
+impl Sketch {
+    /// A sketch that takes 1/128 of `budget` bytes, at least 8 KiB and at most 8 MiB. With the
+    /// default of 64 MiB and a store full of small swarms, a source is counted some 60 too high.
+    pub(super) fn new(budget: usize, rng: &mut Rng) -> Self {
+        let width = (budget / 1024).next_power_of_two().clamp(1 << 10, 1 << 20);
+        Self { hash: KeyedHash::new(rng), counters: vec![0; ROWS * width].into() }
+    }
+
+    pub(super) fn add(&mut self, source: u64) {
+        for cell in self.cells(source) {
+            self.counters[cell] = self.counters[cell].saturating_add(1);
+        }
+    }
+
+    pub(super) fn remove(&mut self, source: u64) {
+        for cell in self.cells(source) {
+            // A saturated counter no longer knows its count; it stays on the high side.
+            if self.counters[cell] != u16::MAX {
+                self.counters[cell] = self.counters[cell].saturating_sub(1);
+            }
+        }
+    }
+
+    /// At least the number of infohashes of `source`.
+    pub(super) fn count(&self, source: u64) -> usize {
+        self.cells(source).iter().map(|&cell| usize::from(self.counters[cell])).min().unwrap_or(0)
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(&*self.counters)
+    }
+
+    fn cells(&self, source: u64) -> [usize; ROWS] {
+        let hash = self.hash.hash(&source.to_be_bytes());
+        let (first, step) = (hash as usize, (hash >> 32) as usize | 1);
+        let width = self.counters.len() / ROWS;
+        std::array::from_fn(|row| row * width + (first.wrapping_add(step.wrapping_mul(row)) & (width - 1)))
+    }
+}
+
+const ROWS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_never_too_low_seldom_high_and_fall_back_to_zero() {
+        let mut sketch = Sketch::new(64 << 20, &mut Rng::from_seed(1));
+        assert_eq!(sketch.memory(), 512 << 10);
+        for source in 0..20_000u64 {
+            (0..source % 20).for_each(|_| sketch.add(source));
+        }
+        let wrong = (0..20_000).filter(|&source| sketch.count(source) != (source % 20) as usize).count();
+        assert!((0..20_000).all(|source| sketch.count(source) >= (source % 20) as usize));
+        assert!(wrong < 400, "{wrong}");
+        for source in 0..20_000u64 {
+            (0..source % 20).for_each(|_| sketch.remove(source));
+        }
+        assert!(sketch.counters.iter().all(|&count| count == 0));
+    }
+}
