@@ -5,6 +5,7 @@
 pub mod bitfield;
 #[cfg(feature = "net")]
 pub mod engine;
+pub mod metainfo;
 pub mod peer;
 pub mod piece;
 pub mod storage;
