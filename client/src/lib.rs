@@ -9,3 +9,4 @@ pub mod metainfo;
 pub mod peer;
 pub mod piece;
 pub mod storage;
+pub mod tracker;
