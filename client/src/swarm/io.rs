@@ -1,17 +1,46 @@
-//! The doors of a [`Swarm`](super::Swarm): what goes in ([`Input`]) and what comes out ([`Action`]).
+//! The doors of a [`Swarm`](super::Swarm): what it starts from ([`NewTorrent`]), what goes in
+//! ([`Input`]) and what comes out ([`Action`]).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use krpc::Id;
+use krpc::magnet::Selection;
 
 use crate::bitfield::Bitfield;
-use crate::metainfo::Info;
+use crate::metainfo::{Info, MetainfoError};
 use crate::peer::{PeerCommand, PeerEvent};
 use crate::piece::{PieceIndex, Slot};
 use crate::storage::{DiskError, Done, Job, Totals};
 use crate::tracker::{AnnounceEvent, AnnounceReply, TrackerError};
+
+/// What a swarm starts from.
+#[derive(Clone, Debug)]
+pub struct NewTorrent {
+    /// The infohash that peers, trackers and the DHT know it by.
+    pub infohash: Id,
+    /// Our peer id. Of two connections between the same two peers both sides keep the one that the
+    /// peer with the greater id dialed.
+    pub peer_id: [u8; 20],
+    /// The info dictionary; `None` for a magnet, whose peers are asked for it (BEP 9).
+    pub info: Option<Arc<Info>>,
+    /// Tracker tiers (BEP 12): URLs, and whether the user gave them. Of a magnet each is its own tier.
+    pub trackers: Vec<Vec<TrackerUrl>>,
+    /// Addresses to begin with: [`Source::User`] and [`Source::Magnet`].
+    pub peers: Vec<(Source, SocketAddr)>,
+    /// The wanted files (`so`, `--select`); `None` means all. See also [`Command::Select`].
+    pub select: Option<Selection>,
+}
+
+/// A tracker's URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackerUrl {
+    /// `http`, `https` or `udp`; others fail when announced to and are not asked again.
+    pub url: String,
+    /// Given by the user (`--tracker`): may be a private address.
+    pub trusted: bool,
+}
 
 /// What happens to a swarm.
 #[derive(Debug)]
@@ -41,8 +70,11 @@ pub enum Input {
 pub enum Command {
     /// Say good-bye: save, announce `stopped`, close all connections. [`Event::Stopped`] follows.
     Stop,
-    /// Go on after [`Event::DiskFailed`].
+    /// Go on after [`Event::DiskFailed`]; the shell has let the disk threads go on before.
     Retry,
+    /// Want these files only, one flag a file (a glob cannot be matched before
+    /// [`Event::Metadata`]). Missing flags mean wanted.
+    Select(Vec<bool>),
 }
 
 /// Where an address came from.
@@ -111,6 +143,8 @@ pub struct AnnounceJob {
     pub left: Option<u64>,
     /// Peers wanted; 0 when stopping.
     pub num_want: u16,
+    /// What the tracker gave us to send back.
+    pub tracker_id: Option<Vec<u8>>,
 }
 
 /// What a swarm tells the user.
@@ -118,6 +152,9 @@ pub struct AnnounceJob {
 pub enum Event {
     /// The info dictionary is known and verified.
     Metadata(Arc<Info>),
+    /// The info dictionary has the right hash, but says something that we refuse or cannot do yet;
+    /// the swarm does nothing more.
+    Refused(Refusal),
     /// A piece is verified and written.
     Piece(PieceIndex),
     /// A piece had the wrong hash; peers banned for it.
@@ -136,6 +173,15 @@ pub enum Event {
     DiskFailed(DiskError),
     /// The swarm has stopped and saved.
     Stopped,
+}
+
+/// Why a torrent is not downloaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its info dictionary breaks a rule.
+    Invalid(MetainfoError),
+    /// It has no SHA-1 pieces (BEP 52 only): not yet supported.
+    V2Only,
 }
 
 /// A picture of a swarm, for progress displays.

@@ -1,0 +1,187 @@
+//! [`Limits`]: every cap and interval of a swarm. Cores read nothing else about what they may do.
+
+use std::time::Duration;
+
+/// Caps and intervals of one swarm. The defaults are the house limits; the shell changes what the
+/// user asked for (`--max-peers`, `--allow-local`, `--sequential`, ...).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Accept loopback, private and link-local addresses from strangers; limits per IP then count
+    /// such an address together with its port.
+    pub allow_local: bool,
+    /// Announce to and search on the DHT (never for private torrents, BEP 27).
+    pub dht: bool,
+    /// Ask for pieces in ascending order instead of rarest first.
+    pub sequential: bool,
+
+    /// Connections, half-open ones included.
+    pub max_peers: usize,
+    /// Connections that were dialed and have not shaken hands yet.
+    pub max_half_open: usize,
+    /// Dials per second.
+    pub dials_per_second: u32,
+    /// Dials that may be saved up while none is due.
+    pub dial_burst: u32,
+    /// Addresses that are remembered; further ones are dropped unless a dead one can go.
+    pub max_known: usize,
+    /// Addresses remembered that differ only in the port.
+    pub ports_per_ip: usize,
+    /// Dials of an address that has never completed a handshake, in all (except those given by the
+    /// user).
+    pub dials_of_silent: u8,
+    /// First wait before a second dial of the same address; doubles up to `dial_backoff_max`.
+    pub dial_backoff: Duration,
+    /// Longest wait between dials of one address.
+    pub dial_backoff_max: Duration,
+    /// Longest wait between dials of an address given by the user.
+    pub user_backoff_max: Duration,
+    /// Banned sources that are remembered; the oldest goes first.
+    pub max_banned: usize,
+    /// A connection that gave nothing for this long makes room when all places are taken and
+    /// untried addresses wait.
+    pub useless_after: Duration,
+
+    /// Bytes of requested and received blocks that are not on disk yet. Nothing is asked for beyond
+    /// this, which is how a slow disk slows peers down.
+    pub write_budget: u64,
+    /// Bytes in unfinished pieces, counted by whole pieces. Beyond this peers share pieces that are
+    /// started instead of starting further ones; two pieces may always be unfinished.
+    pub unfinished_bytes: u64,
+    /// Pieces chosen at random before rarest first (BEP 3: a newcomer needs something to trade).
+    pub random_first: u32,
+    /// Steps along the rarest-first order for one choice before any piece that the peer has is taken.
+    pub pick_steps: usize,
+    /// End game: how many peers may be asked for one block at once.
+    pub endgame_holders: usize,
+    /// The same once a request has been outstanding for `endgame_patience`.
+    pub endgame_holders_late: usize,
+    /// See `endgame_holders_late`.
+    pub endgame_patience: Duration,
+    /// Pause after a peer rejected requests; doubles with each time in a row.
+    pub reject_pause: Duration,
+    /// Longest such pause.
+    pub reject_pause_max: Duration,
+    /// Pieces under suspicion whose block hashes are kept.
+    pub max_suspicions: usize,
+
+    /// Peers unchoked at once, the optimistic one included.
+    pub unchoke_slots: usize,
+    /// How often unchoked peers are chosen anew.
+    pub choke_interval: Duration,
+    /// How often the optimistic unchoke moves on.
+    pub optimistic_interval: Duration,
+    /// Requests of a peer that wait for the disk or for its turn; further ones are refused.
+    pub upload_queue: usize,
+    /// Bytes per peer that are being read or wait in its connection.
+    pub upload_window: u32,
+    /// Longest block that is served.
+    pub max_served_block: u32,
+
+    /// Largest info dictionary (BEP 9).
+    pub max_metadata: u32,
+    /// Peers that are asked for the info dictionary at the same time, each for a copy of its own.
+    pub metadata_racers: usize,
+    /// Received bytes of unfinished copies in all.
+    pub metadata_memory: u64,
+    /// Metadata requests outstanding with one peer.
+    pub metadata_window: usize,
+    /// A metadata request is repeated after this long, or after a reject.
+    pub metadata_retry: Duration,
+    /// One more racer is admitted each time this has passed without success.
+    pub metadata_patience: Duration,
+    /// How many whole info dictionaries one connection is served.
+    pub metadata_serves: u32,
+
+    /// Trackers of a torrent; further ones are dropped.
+    pub max_trackers: usize,
+    /// Announces under way at once.
+    pub max_announces: usize,
+    /// Without an answer for this long, a tier goes on to its next tracker.
+    pub tracker_patience: Duration,
+    /// First wait after all trackers of a tier failed; doubles up to `tracker_backoff_max`.
+    pub tracker_backoff: Duration,
+    /// Longest such wait.
+    pub tracker_backoff_max: Duration,
+    /// Peers asked of a tracker.
+    pub num_want: u16,
+    /// Time between DHT lookups while there are few peers; doubles up to `lookup_interval_max`.
+    pub lookup_interval: Duration,
+    /// Longest time between DHT lookups while something is missing.
+    pub lookup_interval_max: Duration,
+    /// Time between DHT announces, plus or minus a fifth.
+    pub dht_announce_interval: Duration,
+    /// With fewer connections than this, sources are asked sooner.
+    pub few_peers: usize,
+
+    /// Progress is saved when this many bytes were verified since the last time (at most once in
+    /// `save_pause`) ...
+    pub save_bytes: u64,
+    /// ... or when something was and this long has passed.
+    pub save_interval: Duration,
+    /// Shortest time between saves.
+    pub save_pause: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            allow_local: false,
+            dht: true,
+            sequential: false,
+
+            max_peers: 100,
+            max_half_open: 24,
+            dials_per_second: 10,
+            dial_burst: 10,
+            max_known: 1000,
+            ports_per_ip: 2,
+            dials_of_silent: 3,
+            dial_backoff: Duration::from_secs(15),
+            dial_backoff_max: Duration::from_secs(600),
+            user_backoff_max: Duration::from_secs(30),
+            max_banned: 1000,
+            useless_after: Duration::from_secs(15),
+
+            write_budget: 12 << 20,
+            unfinished_bytes: 48 << 20,
+            random_first: 4,
+            pick_steps: 512,
+            endgame_holders: 2,
+            endgame_holders_late: 4,
+            endgame_patience: Duration::from_secs(2),
+            reject_pause: Duration::from_millis(50),
+            reject_pause_max: Duration::from_secs(30),
+            max_suspicions: 64,
+
+            unchoke_slots: 8,
+            choke_interval: Duration::from_secs(10),
+            optimistic_interval: Duration::from_secs(30),
+            upload_queue: 512,
+            upload_window: 1 << 20,
+            max_served_block: 128 << 10,
+
+            max_metadata: 64 << 20,
+            metadata_racers: 3,
+            metadata_memory: 128 << 20,
+            metadata_window: 8,
+            metadata_retry: Duration::from_secs(3),
+            metadata_patience: Duration::from_secs(3),
+            metadata_serves: 3,
+
+            max_trackers: 100,
+            max_announces: 10,
+            tracker_patience: Duration::from_secs(14),
+            tracker_backoff: Duration::from_secs(30),
+            tracker_backoff_max: Duration::from_secs(1800),
+            num_want: 100,
+            lookup_interval: Duration::from_secs(15),
+            lookup_interval_max: Duration::from_secs(300),
+            dht_announce_interval: Duration::from_secs(900),
+            few_peers: 10,
+
+            save_bytes: 16 << 20,
+            save_interval: Duration::from_secs(10),
+            save_pause: Duration::from_secs(1),
+        }
+    }
+}
