@@ -1,5 +1,5 @@
 //! [`Reader`]: a pull reader over borrowed bytes. It neither recurses nor builds anything: memory
-//! is one frame of 16 bytes per open container, the first twelve of them inside the reader.
+//! is one frame of 16 bytes per open container, the first ten of them inside the reader.
 
 use std::cmp::Ordering;
 
@@ -95,15 +95,9 @@ impl<'a> Reader<'a> {
         };
         match (self.top.state, byte) {
             (State::Key | State::List, b'e') => Ok(self.close()),
-            (State::Key, _) => self.read_key(byte),
+            (State::Key, _) => self.read_key(byte).map(Token::Bytes),
             (State::Done, _) => Err(self.fail(DecodeErrorKind::TrailingBytes)),
-            (_, b'0'..=b'9') => {
-                let (string, next) = read_string(self.bytes, self.pos)?;
-                self.count_token()?;
-                self.pos = next;
-                self.top.state = self.top.state.after_value();
-                Ok(Token::Bytes(string))
-            }
+            (_, b'0'..=b'9') => self.read_bytes().map(Token::Bytes),
             (_, b'i') => self.read_int(),
             (_, b'l') => self.open(State::List),
             (_, b'd') => self.open(State::Key),
@@ -140,9 +134,13 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn key(&mut self) -> Result<Option<&'a [u8]>, DecodeError> {
         debug_assert_eq!(self.top.state, State::Key, "the value of the last key was not read");
-        match self.next()? {
-            Token::Bytes(key) => Ok(Some(key)),
-            _ => Ok(None),
+        match self.bytes.get(self.pos) {
+            Some(b'e') if self.top.state == State::Key => {
+                self.close();
+                Ok(None)
+            }
+            Some(&byte) if self.top.state == State::Key => self.read_key(byte).map(Some),
+            _ => Err(self.wrong_type()),
         }
     }
 
@@ -172,10 +170,7 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
         match self.peek() {
-            Some(Kind::Bytes) => match self.next()? {
-                Token::Bytes(string) => Ok(string),
-                _ => unreachable!("the byte says string"),
-            },
+            Some(Kind::Bytes) if !matches!(self.top.state, State::Key | State::Done) => self.read_bytes(),
             _ => Err(self.wrong_type()),
         }
     }
@@ -278,6 +273,16 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// A byte string that is no key.
+    #[inline]
+    fn read_bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+        let (string, next) = read_string(self.bytes, self.pos)?;
+        self.count_token()?;
+        self.pos = next;
+        self.top.state = self.top.state.after_value();
+        Ok(string)
+    }
+
     fn read_int(&mut self) -> Result<Token<'a>, DecodeError> {
         let digit_at = |at| self.bytes.get(at).copied();
         let mut at = self.pos + 1;
@@ -324,7 +329,8 @@ impl<'a> Reader<'a> {
         Ok(Token::Int(number))
     }
 
-    fn read_key(&mut self, byte: u8) -> Result<Token<'a>, DecodeError> {
+    #[inline]
+    fn read_key(&mut self, byte: u8) -> Result<&'a [u8], DecodeError> {
         if !byte.is_ascii_digit() {
             return Err(self.fail(match byte {
                 b'i' | b'l' | b'd' => DecodeErrorKind::KeyNotString,
@@ -333,7 +339,7 @@ impl<'a> Reader<'a> {
         }
         let (key, next) = read_string(self.bytes, self.pos)?;
         self.count_token()?;
-        match self.top.last_key(self.bytes).map_or(Ordering::Greater, |last| key.cmp(last)) {
+        match self.top.last_key(self.bytes).map_or(Ordering::Greater, |last| compare(key, last)) {
             Ordering::Greater => {
                 self.top.key_end = offset(next);
                 self.top.key_len = offset(key.len());
@@ -347,7 +353,7 @@ impl<'a> Reader<'a> {
         }
         self.pos = next;
         self.top.state = State::Value;
-        Ok(Token::Bytes(key))
+        Ok(key)
     }
 
     /// Looks for `key` among the earlier keys of the innermost dictionary.
@@ -391,6 +397,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn open(&mut self, inside: State) -> Result<Token<'a>, DecodeError> {
         if self.depth >= self.max_depth {
             return Err(self.fail(DecodeErrorKind::TooDeep));
@@ -407,6 +414,7 @@ impl<'a> Reader<'a> {
         Ok(if inside == State::List { Token::List } else { Token::Dict })
     }
 
+    #[inline]
     fn close(&mut self) -> Token<'a> {
         self.pos += 1;
         self.depth -= 1;
@@ -464,14 +472,23 @@ impl State {
     }
 }
 
+/// `key.cmp(last)`; most keys differ in their first byte, which spares a call to memcmp.
+#[inline]
+fn compare(key: &[u8], last: &[u8]) -> Ordering {
+    match (key.first(), last.first()) {
+        (Some(first), Some(last_first)) if first != last_first => first.cmp(last_first),
+        _ => key.cmp(last),
+    }
+}
+
 /// Documents are at most `u32::MAX` bytes long ([`Reader::new`]).
 #[inline]
 fn offset(at: usize) -> u32 {
     at as u32
 }
 
-/// Frames inside the reader: two more than a datagram may use, so that KRPC never allocates.
-const INLINE: usize = 12;
+/// Frames inside the reader: as many as [`Limits::KRPC`] allows, so that a datagram never allocates.
+const INLINE: usize = 10;
 /// How often the token limit may be spent again on looking for duplicates in unsorted dictionaries.
 const RESCANS: u32 = 4;
 

@@ -64,6 +64,7 @@ impl fmt::Debug for Strings<'_> {
 }
 
 /// Reads the string that begins at `at`; returns it and the offset behind it.
+#[inline]
 pub(super) fn read_string(bytes: &[u8], at: usize) -> Result<(&[u8], usize), DecodeError> {
     let fail = |kind, at: usize| Err(DecodeError { kind, at: u32::try_from(at).unwrap_or(u32::MAX) });
     let mut len = match bytes.get(at) {
