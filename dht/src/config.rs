@@ -63,6 +63,8 @@ pub struct Config {
     pub lookup_max_queries: u32,
     /// Longest lookup.
     pub lookup_max_time: Duration,
+    /// Longest wait of a lookup that nobody has answered, and for somebody to ask.
+    pub lookup_max_silence: Duration,
     /// Candidates that a lookup remembers.
     pub lookup_candidates: usize,
     /// Nodes taken from one reply, per family.
@@ -155,6 +157,7 @@ impl Default for Config {
             lookup_max_in_flight: 32,
             lookup_max_queries: 300,
             lookup_max_time: Duration::from_secs(30),
+            lookup_max_silence: Duration::from_secs(10),
             lookup_candidates: 200,
             lookup_nodes_per_reply: 8,
             lookup_queries_per_silent_ip: 3,

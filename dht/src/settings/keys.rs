@@ -79,6 +79,7 @@ keys! {
         lookup_max_in_flight in config;
         lookup_max_queries in config;
         lookup_max_time in config;
+        lookup_max_silence in config;
         lookup_candidates in config;
         lookup_nodes_per_reply in config;
         lookup_queries_per_silent_ip in config;

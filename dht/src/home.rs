@@ -1,0 +1,94 @@
+//! A node's presence at one address: one id, one family, one table (BEP 32, BEP 45). All homes of a
+//! node share one store and one token server.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use krpc::{Id, Want};
+
+use crate::store::Family;
+use crate::table::FamilyTable;
+use crate::{Config, Time};
+
+/// What a node is given for each of its sockets. Its index in the list is the socket's index.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// Our id at this address (BEP 42, BEP 45: another one for each address).
+    pub id: Id,
+    /// The address that the socket is bound to; its family decides which nodes live in the table, and
+    /// nodes and peers that claim to live there are refused.
+    pub local: SocketAddr,
+    /// Nodes known from an earlier run. They are asked before any router.
+    pub saved: Vec<(Id, SocketAddr)>,
+}
+
+/// How a home's routing table stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HomeStats {
+    /// Our id there.
+    pub id: Id,
+    /// The address that the socket is bound to.
+    pub local: SocketAddr,
+    /// Nodes in the table.
+    pub nodes: usize,
+    /// Nodes that are good in the sense of BEP 5.
+    pub trusty: usize,
+    /// Buckets down to the deepest that holds a node.
+    pub buckets: usize,
+    /// Nodes that answered and wait for a place.
+    pub candidates: usize,
+    /// Median of the nodes' round-trip times; zero in an empty table.
+    pub median_rtt: Duration,
+}
+
+/// A home at work.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) local: SocketAddr,
+    pub(crate) family: Family,
+    pub(crate) table: FamilyTable,
+    /// Nodes of an earlier run, until we have bootstrapped.
+    pub(crate) saved: Vec<(Id, SocketAddr)>,
+}
+
+impl Place {
+    pub(crate) fn new(home: Home) -> Self {
+        let family = family_of(home.local);
+        let saved = home.saved.into_iter().filter(|&(_, addr)| family_of(addr) == family).collect();
+        Self { local: home.local, family, table: FamilyTable::new(family, home.id), saved }
+    }
+
+    /// Our id here.
+    pub(crate) fn id(&self) -> Id {
+        *self.table.own()
+    }
+
+    pub(crate) fn stats(&self, now: Time, config: &Config) -> HomeStats {
+        HomeStats {
+            id: self.id(),
+            local: self.local,
+            nodes: self.table.len(),
+            trusty: self.table.trusty(now, config),
+            buckets: self.table.buckets(),
+            candidates: self.table.candidates(),
+            median_rtt: self.table.median_rtt(),
+        }
+    }
+}
+
+/// The `want` of our queries: both families when we live in both, else nothing, which means the
+/// family of the datagram (BEP 32).
+pub(crate) fn want(places: &[Place]) -> Want {
+    let lives_in = |family| places.iter().any(|place| place.family == family);
+    if lives_in(Family::V4) && lives_in(Family::V6) { Want::BOTH } else { Want::UNSPECIFIED }
+}
+
+/// The first home that can talk to `to`.
+pub(crate) fn reaching(places: &[Place], to: SocketAddr) -> Option<usize> {
+    places.iter().position(|place| place.family == family_of(to))
+}
+
+/// The family of `addr`; an IPv4-mapped IPv6 address is IPv4.
+pub(crate) fn family_of(addr: SocketAddr) -> Family {
+    if addr.ip().to_canonical().is_ipv4() { Family::V4 } else { Family::V6 }
+}

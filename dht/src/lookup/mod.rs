@@ -1,0 +1,422 @@
+//! [`Lookup`]: the iterative search of BEP 5 for a target, in all our families at once.
+//!
+//! A lookup has one [`Search`] per home. Nodes that a reply names in `nodes` and `nodes6` go to the
+//! searches of their family (BEP 32), peers are told as they come. When the closest nodes of a family
+//! have answered, they are announced to at once, with the token that each gave; a slow family does
+//! not hold up the other. One struct serves all kinds of lookups; [`Kind`] has what differs.
+//!
+//! Everything in a reply is a stranger's word: addresses that cannot be, our own, port 0, more than
+//! [`Config::lookup_nodes_per_reply`] nodes and half records are ignored (RELIABILITY.md D7, D9).
+
+mod kind;
+mod peers;
+mod running;
+mod search;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use krpc::compact::{self, Address, V4, V6};
+use krpc::{Id, Response};
+
+pub(crate) use self::kind::Kind;
+use self::peers::Peers;
+pub(crate) use self::running::{Finished, Lookups};
+use self::search::{AnnounceState, Candidate, Facts, Phase, Search, Step};
+use crate::addr::acceptable;
+use crate::home::{Place, want};
+use crate::purpose::{Asked, Purpose};
+use crate::rpc::{Destination, Rpc, Taken};
+use crate::store::Family;
+use crate::{Config, Event, Hop, HopStep, LookupId, LookupStats, Outbox, Outcome, Time};
+
+/// The siblings that a lookup works with.
+pub(crate) struct Env<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) places: &'a [Place],
+    pub(crate) rpc: &'a mut Rpc<Purpose>,
+    pub(crate) out: &'a mut Outbox,
+}
+
+/// Who wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The node's owner, by events; with `trace` every step.
+    User { id: LookupId, trace: bool },
+    /// The upkeep of a home's table.
+    Upkeep { home: u8, kind: Upkeep },
+}
+
+/// What kind of upkeep a lookup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Upkeep {
+    /// Finding our own neighbourhood.
+    Own,
+    /// Refreshing a bucket.
+    Refresh,
+}
+
+/// One lookup.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    key: u64,
+    owner: Owner,
+    kind: Kind,
+    target: Id,
+    /// By home; homes that take no part have a search that is over.
+    searches: Vec<Search>,
+    peers: Peers,
+    started: Time,
+    stats: LookupStats,
+    out_of_budget: bool,
+    /// A query could not be sent because too many are in flight; tried again at this time.
+    retry: Time,
+}
+
+impl Lookup {
+    /// A lookup with the nodes that we know near the target as first candidates; nodes of an earlier
+    /// run fill up what is missing.
+    pub(crate) fn new(
+        now: Time,
+        key: u64,
+        (owner, kind, target): (Owner, Kind, Id),
+        config: &Config,
+        places: &[Place],
+    ) -> Self {
+        let mut searches = Vec::with_capacity(places.len());
+        for (index, place) in places.iter().enumerate() {
+            let mut search = Search::new(target, config);
+            if matches!(owner, Owner::Upkeep { home, .. } if usize::from(home) != index) {
+                search.phase = Phase::Done;
+            }
+            let wide = config.lookup_start_width.max(config.k) * 2;
+            for (id, addr) in place.table.closest(&target, wide, config) {
+                search.offer(Some(id), addr, 0, config);
+            }
+            if place.table.len() < config.k {
+                let mut saved = place.saved.clone();
+                saved.sort_by_key(|(id, _)| id.distance(&target));
+                for &(id, addr) in saved.iter().take(config.lookup_candidates) {
+                    search.offer(Some(id), addr, 0, config);
+                }
+            }
+            searches.push(search);
+        }
+        Self {
+            key,
+            owner,
+            kind,
+            target,
+            searches,
+            peers: Peers::default(),
+            started: now,
+            stats: LookupStats::default(),
+            out_of_budget: false,
+            retry: Time::NEVER,
+        }
+    }
+
+    /// Sends what may be sent. The outcome, once the lookup is over.
+    pub(crate) fn advance(&mut self, now: Time, env: &mut Env<'_>) -> Option<Outcome> {
+        self.retry = Time::NEVER;
+        for home in 0..self.searches.len() {
+            if self.searches[home].phase == Phase::Approaching {
+                self.approach(now, home, env);
+            }
+            if self.searches[home].phase == Phase::Announcing {
+                self.announce(now, home, env);
+            }
+        }
+        self.outcome(now, env.config)
+    }
+
+    /// Adds a node to ask, in the search of `home`: a router, or one named by an answer to another
+    /// question.
+    pub(crate) fn offer(&mut self, home: usize, id: Option<Id>, addr: SocketAddr, env: &Env<'_>) -> bool {
+        let config = env.config;
+        let is_ours = |place: &Place| place.local == addr || Some(place.id()) == id;
+        if !acceptable(addr, config.allow_local) && id.is_some() || env.places.iter().any(is_ours) {
+            return false;
+        }
+        let search = self.searches.get_mut(home).filter(|search| search.phase == Phase::Approaching);
+        search.is_some_and(|search| search.offer(id, addr, 0, config))
+    }
+
+    /// Takes an answer to one of this lookup's queries.
+    pub(crate) fn answered(
+        &mut self,
+        now: Time,
+        (asked, taken): (Asked, &Taken<Purpose>),
+        response: &Response<'_>,
+        env: &mut Env<'_>,
+    ) {
+        let Some(search) = self.searches.get_mut(usize::from(asked.home)) else {
+            return;
+        };
+        let first = search.answered(asked.serial, response.id, response.token, env.config);
+        let Some(facts) = first else {
+            return;
+        };
+        self.stats.answered += 1;
+        self.stats.hops = self.stats.hops.max(facts.depth);
+        let was_router = taken.destination.id.is_none();
+        let nodes = self.take_nodes(response, facts.depth.saturating_add(1), was_router, env);
+        let peers = self.take_peers(now, taken.destination.to, response, env);
+        let step = HopStep::Answered { rtt: taken.rtt, nodes, peers };
+        self.hop(now, first, step, env.out);
+    }
+
+    /// The node answered with an error, or as somebody else.
+    pub(crate) fn refused(&mut self, now: Time, asked: Asked, code: i64, env: &mut Env<'_>) {
+        let node = self.searches.get_mut(usize::from(asked.home)).and_then(|s| s.refused(asked.serial));
+        self.hop(now, node, HopStep::Refused { code }, env.out);
+    }
+
+    /// A query is past its soft deadline.
+    pub(crate) fn slow(&mut self, now: Time, asked: Asked, env: &mut Env<'_>) {
+        let node = self.searches.get_mut(usize::from(asked.home)).and_then(|s| s.slow(asked.serial));
+        self.hop(now, node, HopStep::Slow, env.out);
+    }
+
+    /// A query was given up.
+    pub(crate) fn silent(&mut self, now: Time, asked: Asked, env: &mut Env<'_>) {
+        let node = self.searches.get_mut(usize::from(asked.home)).and_then(|s| s.silent(asked.serial));
+        self.hop(now, node, HopStep::Silent, env.out);
+    }
+
+    /// A node took our announce, refused it or is silent for good.
+    pub(crate) fn announce_over(&mut self, asked: Asked, stored: Option<SocketAddr>, out: &mut Outbox) {
+        let search = self.searches.get_mut(usize::from(asked.home));
+        let Some(candidate) = search.and_then(|search| search.by_serial(asked.serial)) else {
+            return;
+        };
+        if candidate.announce == AnnounceState::Over {
+            return;
+        }
+        candidate.announce = AnnounceState::Over;
+        if let (Some(node), Some(id), Owner::User { id: lookup, .. }) = (stored, candidate.id, self.owner) {
+            out.events.push(Event::Stored { lookup, id, node });
+        }
+    }
+
+    /// An announce is past its soft deadline: it is sent once more, and then not waited for.
+    pub(crate) fn announce_slow(&mut self, now: Time, asked: Asked, env: &mut Env<'_>) {
+        let home = usize::from(asked.home);
+        let again = self.searches.get_mut(home).and_then(|search| {
+            let candidate = search.by_serial(asked.serial)?;
+            match candidate.announce {
+                AnnounceState::Sent(1) => Some(()),
+                AnnounceState::Sent(_) => {
+                    candidate.announce = AnnounceState::Over;
+                    None
+                }
+                AnnounceState::No | AnnounceState::Over => None,
+            }
+        });
+        if again.is_some() {
+            self.send_announce(now, home, asked.serial, env);
+        }
+    }
+
+    /// Tells the owner how it ended.
+    pub(crate) fn finish(mut self, now: Time, outcome: Outcome, env: &mut Env<'_>) -> Finished {
+        self.stats.elapsed = now.since(self.started);
+        self.stats.peers = self.peers.len() as u32;
+        if let Owner::User { id: lookup, .. } = self.owner {
+            let closest = self.closest(env.config);
+            env.out.events.push(Event::Done { lookup, outcome, stats: self.stats, closest });
+        }
+        Finished { owner: self.owner, outcome }
+    }
+
+    /// When something happens without an answer.
+    pub(crate) fn timeout(&self, config: &Config) -> Time {
+        let deadline = match (self.stats.answered, self.out_of_budget) {
+            (0, _) => self.started + config.lookup_max_silence,
+            (_, false) => self.started + approach_time(config),
+            (_, true) => self.started + config.lookup_max_time,
+        };
+        deadline.min(self.started + config.lookup_max_time).min(self.retry)
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// Whether nobody has answered yet, so that any node is welcome.
+    pub(crate) fn is_hungry(&self) -> bool {
+        self.stats.answered == 0
+    }
+
+    fn approach(&mut self, now: Time, home: usize, env: &mut Env<'_>) {
+        let Some(place) = env.places.get(home) else {
+            return;
+        };
+        let (own, query) = (place.id(), self.kind.query(self.target, want(env.places)));
+        loop {
+            let late = now >= self.started + approach_time(env.config);
+            let spent = late || self.stats.queries >= env.config.lookup_max_queries;
+            let search = &mut self.searches[home];
+            let index = match search.step(env.config) {
+                Step::Ask(_) if spent => {
+                    self.out_of_budget = true;
+                    search.phase = Phase::Announcing;
+                    return;
+                }
+                Step::Wait if late => {
+                    self.out_of_budget = true;
+                    search.phase = Phase::Announcing;
+                    return;
+                }
+                Step::Ask(index) => index,
+                Step::Wait => return,
+                // A search that nobody was offered to waits for a bootstrap or for the other family.
+                Step::Converged if search.is_empty() && !late => return,
+                Step::Converged => {
+                    search.phase = Phase::Announcing;
+                    return;
+                }
+            };
+            let &Candidate { serial, id, addr, .. } = search.candidate(index);
+            let facts = search.candidate(index).facts();
+            let destination = Destination { socket: home as u8, to: addr, id };
+            let purpose = Purpose::Lookup(Asked { lookup: self.key, home: home as u8, serial });
+            if !env.rpc.ask(now, destination, (own, query), purpose, env.out) {
+                self.retry = now + RETRY;
+                return;
+            }
+            search.asked(index);
+            self.stats.queries += 1;
+            self.hop(now, Some(facts), HopStep::Asked, env.out);
+        }
+    }
+
+    /// Announces to the closest nodes that gave a token; the search is over when all are through.
+    fn announce(&mut self, now: Time, home: usize, env: &mut Env<'_>) {
+        if self.kind.announces() {
+            let closest = self.searches[home].closest(env.config.announce_nodes, env.config);
+            let fresh = closest.filter(|c| c.announce == AnnounceState::No && c.token.is_some());
+            let serials: Vec<u32> = fresh.map(|candidate| candidate.serial).collect();
+            for serial in serials {
+                self.send_announce(now, home, serial, env);
+            }
+        }
+        let search = &mut self.searches[home];
+        if !search.candidates_mut().any(|c| matches!(c.announce, AnnounceState::Sent(_))) {
+            search.phase = Phase::Done;
+        }
+    }
+
+    fn send_announce(&mut self, now: Time, home: usize, serial: u32, env: &mut Env<'_>) {
+        let (Some(candidate), Some(place)) = (self.searches[home].by_serial(serial), env.places.get(home))
+        else {
+            return;
+        };
+        let Some(query) = candidate.token.as_deref().and_then(|token| self.kind.announce(self.target, token))
+        else {
+            return;
+        };
+        let destination = Destination { socket: home as u8, to: candidate.addr, id: candidate.id };
+        let purpose = Purpose::Announce(Asked { lookup: self.key, home: home as u8, serial });
+        let sent = env.rpc.ask(now, destination, (place.id(), query), purpose, env.out);
+        candidate.announce = match candidate.announce {
+            _ if !sent => AnnounceState::Over,
+            AnnounceState::Sent(times) => AnnounceState::Sent(times + 1),
+            AnnounceState::No | AnnounceState::Over => AnnounceState::Sent(1),
+        };
+        self.stats.queries += u32::from(sent);
+    }
+
+    /// Gives the nodes of a reply to the searches of their family; how many were new.
+    fn take_nodes(&mut self, response: &Response<'_>, depth: u16, router: bool, env: &Env<'_>) -> u16 {
+        // Routers answer with 16 (libtorrent's bootstrap node), and there are few of them.
+        let most = env.config.lookup_nodes_per_reply * if router { 2 } else { 1 };
+        let v4 = response.nodes.map_or_else(Vec::new, |raw| self.sound_nodes::<V4>(raw, most, env));
+        let v6 = response.nodes6.map_or_else(Vec::new, |raw| self.sound_nodes::<V6>(raw, most, env));
+        let mut new = 0;
+        for (index, place) in env.places.iter().enumerate() {
+            let nodes = if place.family == Family::V4 { &v4 } else { &v6 };
+            let search = &mut self.searches[index];
+            if search.phase == Phase::Approaching {
+                let offered =
+                    nodes.iter().filter(|&&(id, addr)| search.offer(Some(id), addr, depth, env.config));
+                new += offered.count() as u16;
+            }
+        }
+        new
+    }
+
+    /// The `most` nodes of a record string that are nearest to the target and may exist.
+    fn sound_nodes<A: Address>(&self, raw: &[u8], most: usize, env: &Env<'_>) -> Vec<(Id, SocketAddr)> {
+        if !compact::is_whole_nodes::<A>(raw) {
+            return Vec::new();
+        }
+        let sound = |&(id, addr): &(Id, SocketAddr)| {
+            acceptable(addr, env.config.allow_local)
+                && !env.places.iter().any(|place| place.local == addr || place.id() == id)
+        };
+        let mut nodes: Vec<_> =
+            compact::nodes::<A>(raw).map(|c| (c.id, c.addr.to_socket())).filter(sound).collect();
+        nodes.sort_by_key(|(id, _)| id.distance(&self.target));
+        nodes.truncate(most);
+        nodes
+    }
+
+    /// Tells the peers of a reply that are new; how many there were.
+    fn take_peers(&mut self, now: Time, node: SocketAddr, response: &Response<'_>, env: &mut Env<'_>) -> u16 {
+        let (Some(values), true, Owner::User { id: lookup, .. }) =
+            (response.values, self.kind.takes_peers(), self.owner)
+        else {
+            return 0;
+        };
+        let mut new = 0;
+        for addr in values.iter().take(env.config.lookup_values_per_reply).filter_map(compact::peer) {
+            if self.peers.insert(addr, env.config) {
+                new += 1;
+                env.out.events.push(Event::Peer { lookup, addr, node });
+            }
+        }
+        if new > 0 && self.stats.first_peer.is_none() {
+            self.stats.first_peer = Some(now.since(self.started));
+        }
+        new
+    }
+
+    fn outcome(&self, now: Time, config: &Config) -> Option<Outcome> {
+        let passed = now.since(self.started);
+        // An empty search is over as soon as another family is: nobody named a node for it.
+        let anyone = self.stats.answered > 0;
+        let over = |search: &Search| search.phase == Phase::Done || search.is_empty() && anyone;
+        if anyone && (self.searches.iter().all(over) || passed >= config.lookup_max_time) {
+            let late = self.out_of_budget || !self.searches.iter().all(over);
+            return Some(if late { Outcome::OutOfBudget } else { Outcome::Converged });
+        }
+        let tried_all = self.searches.iter().all(|search| search.phase == Phase::Done);
+        if !anyone && (tried_all || passed >= config.lookup_max_silence.min(config.lookup_max_time)) {
+            return Some(if self.stats.queries > 0 { Outcome::NoAnswer } else { Outcome::NoNodes });
+        }
+        None
+    }
+
+    fn closest(&self, config: &Config) -> Vec<(Id, SocketAddr)> {
+        let found = self.searches.iter().flat_map(|search| search.closest(config.k, config));
+        let mut closest: Vec<_> = found.filter_map(|c| c.id.map(|id| (id, c.addr))).collect();
+        closest.sort_by_key(|(id, _)| id.distance(&self.target));
+        closest
+    }
+
+    fn hop(&self, at: Time, node: Option<Facts>, step: HopStep, out: &mut Outbox) {
+        if let (Some(Facts { addr, id, depth }), Owner::User { id: lookup, trace: true }) = (node, self.owner)
+        {
+            out.events.push(Event::Hop { lookup, hop: Hop { at, node: addr, id, depth, step } });
+        }
+    }
+}
+
+/// How long a lookup asks new nodes: what is left of [`Config::lookup_max_time`] is for announcing.
+fn approach_time(config: &Config) -> Duration {
+    config.lookup_max_time.saturating_sub(config.query_timeout)
+}
+
+/// Pause after a query that found too many in flight.
+const RETRY: Duration = Duration::from_millis(100);

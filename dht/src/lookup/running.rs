@@ -1,0 +1,122 @@
+//! [`Lookups`]: all lookups of a node. At most [`Config::max_lookups`] run; the owner's further ones
+//! wait for their turn.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use krpc::{Id, Response};
+
+use super::{Env, Kind, Lookup, Owner};
+use crate::purpose::{Asked, Purpose};
+use crate::rpc::Taken;
+use crate::{Config, Event, LookupId, LookupStats, Outcome, Time};
+
+/// Lookups by key, which is the number of their [`LookupId`].
+#[derive(Debug, Default)]
+pub(crate) struct Lookups {
+    running: BTreeMap<u64, Lookup>,
+    waiting: VecDeque<(LookupId, Kind, Id, bool)>,
+    next_key: u64,
+    /// Cached minimum of the timeouts of those that run.
+    timeout: Option<Time>,
+}
+
+/// A lookup that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Finished {
+    pub(crate) owner: Owner,
+    pub(crate) outcome: Outcome,
+}
+
+impl Lookups {
+    /// A name for a lookup or for a direct question.
+    pub(crate) fn name(&mut self) -> LookupId {
+        self.next_key += 1;
+        LookupId(self.next_key)
+    }
+
+    /// Makes a lookup for our owner. It starts with [`Lookups::start_waiting`].
+    pub(crate) fn queue(&mut self, kind: Kind, target: Id, trace: bool) -> LookupId {
+        let id = self.name();
+        self.waiting.push_back((id, kind, target, trace));
+        id
+    }
+
+    /// The next lookup whose turn it is, made but not advanced; its key.
+    pub(crate) fn start_waiting(&mut self, now: Time, env: &Env<'_>) -> Option<u64> {
+        if self.running.len() >= env.config.max_lookups.max(1) {
+            return None;
+        }
+        let (id, kind, target, trace) = self.waiting.pop_front()?;
+        let what = (Owner::User { id, trace }, kind, target);
+        self.running.insert(id.0, Lookup::new(now, id.0, what, env.config, env.places));
+        Some(id.0)
+    }
+
+    /// Starts a lookup of our own, made but not advanced; its key.
+    pub(crate) fn start_upkeep(&mut self, now: Time, owner: Owner, target: Id, env: &Env<'_>) -> u64 {
+        let key = self.name().0;
+        let what = (owner, Kind::FindNode, target);
+        self.running.insert(key, Lookup::new(now, key, what, env.config, env.places));
+        key
+    }
+
+    /// Lets a lookup send what it may; what it was, if it is over.
+    pub(crate) fn advance(&mut self, now: Time, key: u64, env: &mut Env<'_>) -> Option<Finished> {
+        self.timeout = None;
+        let outcome = self.running.get_mut(&key)?.advance(now, env)?;
+        let lookup = self.running.remove(&key)?;
+        Some(lookup.finish(now, outcome, env))
+    }
+
+    /// Ends a lookup of our owner's.
+    pub(crate) fn cancel(&mut self, now: Time, id: LookupId, env: &mut Env<'_>) {
+        self.timeout = None;
+        if let Some(lookup) = self.running.remove(&id.0) {
+            lookup.finish(now, Outcome::Cancelled, env);
+        } else if let Some(at) = self.waiting.iter().position(|waiting| waiting.0 == id) {
+            self.waiting.remove(at);
+            let (outcome, stats) = (Outcome::Cancelled, LookupStats::default());
+            env.out.events.push(Event::Done { lookup: id, outcome, stats, closest: Vec::new() });
+        }
+    }
+
+    pub(crate) fn answered(
+        &mut self,
+        now: Time,
+        (asked, taken): (Asked, &Taken<Purpose>),
+        response: &Response<'_>,
+        env: &mut Env<'_>,
+    ) {
+        if let Some(lookup) = self.running.get_mut(&asked.lookup) {
+            lookup.answered(now, (asked, taken), response, env);
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut Lookup> {
+        self.running.get_mut(&key)
+    }
+
+    /// Keys of those that nobody has answered yet.
+    pub(crate) fn hungry(&self) -> Vec<u64> {
+        self.running.iter().filter(|(_, lookup)| lookup.is_hungry()).map(|(&key, _)| key).collect()
+    }
+
+    /// Keys of those that are due.
+    pub(crate) fn due(&self, now: Time, config: &Config) -> Vec<u64> {
+        let due = self.running.iter().filter(|(_, lookup)| lookup.timeout(config) <= now);
+        due.map(|(&key, _)| key).collect()
+    }
+
+    /// Whether a lookup of this kind is under way.
+    pub(crate) fn has(&self, owner: Owner) -> bool {
+        self.running.values().any(|lookup| lookup.owner() == owner)
+    }
+
+    /// When [`Lookups::due`] has something to say.
+    pub(crate) fn timeout(&mut self, config: &Config) -> Time {
+        let running = &self.running;
+        *self.timeout.get_or_insert_with(|| {
+            running.values().map(|lookup| lookup.timeout(config)).min().unwrap_or(Time::NEVER)
+        })
+    }
+}

@@ -1,0 +1,506 @@
+//! [`Search`]: the way of a lookup through one address family, from one home: candidates by distance,
+//! which of them to ask next, and when the closest have answered.
+//!
+//! Width (PERFORMANCE.md "Lookups"): a search opens with [`Config::lookup_start_width`] queries, each
+//! answer allows [`Config::lookup_queries_per_answer`] further ones, and a node past its soft
+//! deadline hands its query back. Among the k closest such a node is asked a second time; silent
+//! again, the search goes on without it, though its late answer still counts.
+
+use std::net::SocketAddr;
+
+use arrayvec::ArrayVec;
+use krpc::{Distance, Id};
+
+use crate::Config;
+use crate::addr::{SubnetKey, source_key, subnet_key};
+
+/// One family's part of a lookup.
+#[derive(Debug)]
+pub(crate) struct Search {
+    target: Id,
+    /// By distance, nearest first; those whose id is unknown (routers) last.
+    candidates: Vec<Candidate>,
+    next_serial: u32,
+    /// Queries that may be sent now.
+    credit: usize,
+    /// Queries before their soft deadline.
+    in_flight: usize,
+    answered: usize,
+    pub(crate) phase: Phase,
+}
+
+/// How far a search is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Approaching the target.
+    Approaching,
+    /// The closest have answered and are being told.
+    Announcing,
+    /// Over.
+    Done,
+}
+
+/// A node on the way.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    pub(crate) serial: u32,
+    /// `None` for a router until it has answered.
+    pub(crate) id: Option<Id>,
+    pub(crate) addr: SocketAddr,
+    /// Referrals between the start and this node.
+    pub(crate) depth: u16,
+    pub(crate) token: Option<Box<[u8]>>,
+    pub(crate) announce: AnnounceState,
+    distance: Distance,
+    state: State,
+    /// Queries sent.
+    tries: u8,
+    /// Queries that may still be answered.
+    open: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Not asked yet.
+    Fresh,
+    /// Asked; before the soft deadline.
+    Asked,
+    /// Past the soft deadline of the last query.
+    Slow,
+    /// Answered.
+    Answered,
+    /// Gave no answer, an error, or one from another id.
+    Failed,
+}
+
+/// What a trace tells of a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) addr: SocketAddr,
+    pub(crate) id: Option<Id>,
+    /// See [`Candidate::depth`].
+    pub(crate) depth: u16,
+}
+
+impl Candidate {
+    pub(crate) fn facts(&self) -> Facts {
+        Facts { addr: self.addr, id: self.id, depth: self.depth }
+    }
+}
+
+/// The `announce_peer` to a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnnounceState {
+    /// Not sent.
+    No,
+    /// Sent so many times, not acknowledged.
+    Sent(u8),
+    /// Acknowledged, refused or given up.
+    Over,
+}
+
+/// What a search wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Ask the candidate at this index.
+    Ask(usize),
+    /// Wait for answers.
+    Wait,
+    /// The k closest reachable nodes have answered, or there is nobody left to ask.
+    Converged,
+}
+
+impl Search {
+    pub(crate) fn new(target: Id, config: &Config) -> Self {
+        Self {
+            target,
+            candidates: Vec::new(),
+            next_serial: 0,
+            credit: config.lookup_start_width.max(1),
+            in_flight: 0,
+            answered: 0,
+            phase: Phase::Approaching,
+        }
+    }
+
+    /// Adds a candidate, unless it is there already. Beyond [`Config::lookup_candidates`] the farthest
+    /// unasked one goes. Whether it was new and stays.
+    pub(crate) fn offer(&mut self, id: Option<Id>, addr: SocketAddr, depth: u16, config: &Config) -> bool {
+        let distance = id.map_or(Distance::MAX, |id| id.distance(&self.target));
+        let at = self.candidates.partition_point(|c| c.distance < distance);
+        let same = |c: &&Candidate| c.addr == addr && (c.id == id || id.is_none() || c.id.is_none());
+        if self.candidates.iter().any(|c| same(&c)) {
+            return false;
+        }
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let (state, announce) = (State::Fresh, AnnounceState::No);
+        let candidate =
+            Candidate { serial, id, addr, depth, token: None, announce, distance, state, tries: 0, open: 0 };
+        self.candidates.insert(at, candidate);
+        if self.candidates.iter().filter(|c| c.state == State::Fresh).count() > config.lookup_candidates {
+            let farthest = self.candidates.iter().rposition(|c| c.state == State::Fresh);
+            if let Some(dropped) = farthest.map(|farthest| self.candidates.remove(farthest)) {
+                return dropped.serial != serial;
+            }
+        }
+        true
+    }
+
+    /// What to do now. Changes nothing: tell [`Search::asked`] about a query that was sent.
+    pub(crate) fn step(&self, config: &Config) -> Step {
+        let mut closest = ArrayVec::<SubnetKey, MAX_K>::new();
+        let mut pending = ArrayVec::<SubnetKey, MAX_K>::new();
+        let mut next = None;
+        let mut waiting = false;
+        let k = config.k.clamp(1, MAX_K);
+        for (index, candidate) in self.candidates.iter().enumerate() {
+            if closest.len() == k {
+                break;
+            }
+            let subnet = subnet_key(candidate.addr, config.allow_local);
+            match candidate.state {
+                State::Answered => {
+                    if !closest.contains(&subnet) {
+                        closest.push(subnet);
+                    }
+                }
+                State::Asked => {
+                    waiting = true;
+                    let _ = pending.try_push(subnet);
+                }
+                State::Fresh | State::Slow => {
+                    let again = candidate.state == State::Slow;
+                    // A second try is for nodes that would be among the closest, and for the first ones
+                    // of all, without which there is no lookup.
+                    if again && (candidate.tries >= 2 || closest.len() + pending.len() >= k) {
+                        continue;
+                    }
+                    // One node of a network in the closest set (RELIABILITY.md D7): the others wait
+                    // until the nearer one turns out to be silent.
+                    if closest.contains(&subnet) || pending.contains(&subnet) || !self.may_ask(index, config)
+                    {
+                        continue;
+                    }
+                    waiting = true;
+                    let _ = pending.try_push(subnet);
+                    next = next.or(Some(index));
+                }
+                State::Failed => {}
+            }
+        }
+        match next {
+            Some(index) if self.credit > 0 && self.in_flight < config.lookup_max_in_flight => {
+                Step::Ask(index)
+            }
+            _ if waiting => Step::Wait,
+            // Nobody has answered, but somebody still may.
+            _ if self.answered == 0 && self.candidates.iter().any(|c| c.open > 0) => Step::Wait,
+            _ => Step::Converged,
+        }
+    }
+
+    /// Whether the diversity rules allow a query to the candidate at `index`: one answering node of an
+    /// IP, and few queries to an IP that never answered, which may be a victim that liars point at.
+    fn may_ask(&self, index: usize, config: &Config) -> bool {
+        let candidate = &self.candidates[index];
+        let source = source_key(candidate.addr, config.allow_local);
+        let subnet = subnet_key(candidate.addr, config.allow_local);
+        let (mut silent, mut of_subnet) = (0, 0);
+        for other in self.candidates.iter().filter(|other| other.tries > 0) {
+            if source_key(other.addr, config.allow_local) == source {
+                if other.state == State::Answered {
+                    return false;
+                }
+                silent += u32::from(other.tries);
+            }
+            of_subnet += usize::from(
+                other.state == State::Answered && subnet_key(other.addr, config.allow_local) == subnet,
+            );
+        }
+        silent < config.lookup_queries_per_silent_ip && of_subnet < ANSWERS_PER_SUBNET
+    }
+
+    /// The candidate at `index` was sent a query.
+    pub(crate) fn asked(&mut self, index: usize) {
+        let candidate = &mut self.candidates[index];
+        candidate.state = State::Asked;
+        candidate.tries = candidate.tries.saturating_add(1);
+        candidate.open += 1;
+        self.credit = self.credit.saturating_sub(1);
+        self.in_flight += 1;
+    }
+
+    /// The soft deadline of a query passed. The candidate's address, if that made a difference.
+    pub(crate) fn slow(&mut self, serial: u32) -> Option<Facts> {
+        let index = self.position(serial)?;
+        let candidate = &mut self.candidates[index];
+        if candidate.state != State::Asked {
+            return None;
+        }
+        candidate.state = State::Slow;
+        self.in_flight -= 1;
+        self.credit += 1;
+        Some(candidate.facts())
+    }
+
+    /// A query was given up. The candidate, if it is silent for good now.
+    pub(crate) fn silent(&mut self, serial: u32) -> Option<Facts> {
+        let index = self.position(serial)?;
+        let candidate = &mut self.candidates[index];
+        candidate.open = candidate.open.saturating_sub(1);
+        if candidate.open > 0 || !matches!(candidate.state, State::Asked | State::Slow) {
+            return None;
+        }
+        if candidate.state == State::Asked {
+            self.in_flight -= 1;
+            self.credit += 1;
+        }
+        candidate.state = State::Failed;
+        Some(candidate.facts())
+    }
+
+    /// The node answered with an error, or is not who it should be.
+    pub(crate) fn refused(&mut self, serial: u32) -> Option<Facts> {
+        let index = self.position(serial)?;
+        let candidate = &mut self.candidates[index];
+        if !matches!(candidate.state, State::Asked | State::Slow) {
+            return None;
+        }
+        if candidate.state == State::Asked {
+            self.in_flight -= 1;
+        }
+        self.credit += 1;
+        candidate.state = State::Failed;
+        Some(candidate.facts())
+    }
+
+    /// The node answered, now or late, as `id`. The candidate, if this is its first answer.
+    pub(crate) fn answered(
+        &mut self,
+        serial: u32,
+        id: Id,
+        token: Option<&[u8]>,
+        config: &Config,
+    ) -> Option<Facts> {
+        let mut index = self.position(serial)?;
+        let candidate = &mut self.candidates[index];
+        candidate.open = candidate.open.saturating_sub(1);
+        if candidate.state == State::Answered {
+            return None;
+        }
+        if candidate.state == State::Asked {
+            self.in_flight -= 1;
+        }
+        candidate.state = State::Answered;
+        candidate.token = token.filter(|token| token.len() <= MAX_TOKEN).map(Into::into);
+        self.answered += 1;
+        self.credit = (self.credit + config.lookup_queries_per_answer).min(config.lookup_max_in_flight);
+        if candidate.id.is_none() {
+            let mut candidate = self.candidates.remove(index);
+            candidate.id = Some(id);
+            candidate.distance = id.distance(&self.target);
+            index = self.candidates.partition_point(|c| c.distance < candidate.distance);
+            self.candidates.insert(index, candidate);
+        }
+        Some(self.candidates[index].facts())
+    }
+
+    /// The nearest candidates that answered, nearest first: at most `count`, one per network.
+    pub(crate) fn closest(&self, count: usize, config: &Config) -> impl Iterator<Item = &Candidate> {
+        let mut subnets = Vec::with_capacity(count);
+        let answered = self.candidates.iter().filter(|c| c.state == State::Answered);
+        answered
+            .filter(move |candidate| {
+                let subnet = subnet_key(candidate.addr, config.allow_local);
+                let fresh = !subnets.contains(&subnet);
+                subnets.push(subnet);
+                fresh
+            })
+            .take(count)
+    }
+
+    pub(crate) fn candidate(&self, index: usize) -> &Candidate {
+        &self.candidates[index]
+    }
+
+    pub(crate) fn by_serial(&mut self, serial: u32) -> Option<&mut Candidate> {
+        self.candidates.iter_mut().find(|candidate| candidate.serial == serial)
+    }
+
+    pub(crate) fn candidates_mut(&mut self) -> impl Iterator<Item = &mut Candidate> {
+        self.candidates.iter_mut()
+    }
+
+    /// Whether there never was anybody to ask.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
+    fn position(&self, serial: u32) -> Option<usize> {
+        self.candidates.iter().position(|candidate| candidate.serial == serial)
+    }
+}
+
+/// Largest k.
+const MAX_K: usize = 64;
+
+/// Answering nodes of one network in one search: each could refer us to a nearer neighbour for ever.
+const ANSWERS_PER_SUBNET: usize = 4;
+
+/// Longest token that is kept; a reply carries at most this much for it to fit our announce.
+const MAX_TOKEN: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(distance: u8) -> Option<Id> {
+        let mut bytes = [0; 20];
+        bytes[1] = distance;
+        Some(Id::new(bytes))
+    }
+
+    fn addr(n: u8) -> SocketAddr {
+        ([81, 2, n, 1], 6881).into()
+    }
+
+    /// A search with candidates at the given distances, each in its own network.
+    fn search(distances: &[u8], config: &Config) -> Search {
+        let mut search = Search::new(Id::ZERO, config);
+        for &distance in distances {
+            assert!(search.offer(at(distance), addr(distance), 0, config));
+        }
+        search
+    }
+
+    fn ask(search: &mut Search, config: &Config) -> Option<u32> {
+        let Step::Ask(index) = search.step(config) else {
+            return None;
+        };
+        let serial = search.candidate(index).serial;
+        search.asked(index);
+        Some(serial)
+    }
+
+    fn answer(search: &mut Search, serial: u32, config: &Config) {
+        let id = search.by_serial(serial).unwrap().id.unwrap();
+        search.answered(serial, id, Some(b"token"), config);
+    }
+
+    #[test]
+    fn nearest_are_asked_first_and_each_answer_allows_three_more() {
+        let config = Config { lookup_start_width: 2, ..Config::default() };
+        let mut search = search(&[9, 3, 7, 1, 5, 11], &config);
+        let first = [ask(&mut search, &config), ask(&mut search, &config)].map(Option::unwrap);
+        let ids: Vec<_> = first.iter().map(|&serial| search.by_serial(serial).unwrap().id).collect();
+        assert_eq!(ids, [at(1), at(3)]);
+        assert_eq!(search.step(&config), Step::Wait);
+        answer(&mut search, first[0], &config);
+        assert_eq!((0..9).filter(|_| ask(&mut search, &config).is_some()).count(), 3);
+    }
+
+    #[test]
+    fn search_converges_when_the_k_closest_have_answered() {
+        let config = Config { k: 2, lookup_start_width: 3, ..Config::default() };
+        let mut search = search(&[1, 2, 3, 4], &config);
+        let serials: Vec<_> = (0..3).map(|_| ask(&mut search, &config).unwrap()).collect();
+        answer(&mut search, serials[2], &config);
+        answer(&mut search, serials[1], &config);
+        assert_eq!(search.step(&config), Step::Wait);
+        answer(&mut search, serials[0], &config);
+        assert_eq!(search.step(&config), Step::Converged);
+        let closest: Vec<_> = search.closest(2, &config).map(|c| c.id).collect();
+        assert_eq!(closest, [at(1), at(2)]);
+    }
+
+    #[test]
+    fn silent_node_near_the_target_is_asked_twice_and_then_left_behind() {
+        let config = Config { k: 1, lookup_start_width: 1, ..Config::default() };
+        let mut search = search(&[1, 2], &config);
+        let near = ask(&mut search, &config).unwrap();
+        assert_eq!(search.step(&config), Step::Wait);
+        search.slow(near).unwrap();
+        assert_eq!(ask(&mut search, &config), Some(near));
+        search.slow(near).unwrap();
+        let far = ask(&mut search, &config).unwrap();
+        assert_ne!(far, near);
+        answer(&mut search, far, &config);
+        assert_eq!(search.step(&config), Step::Converged);
+        // Its late answer still counts.
+        answer(&mut search, near, &config);
+        assert_eq!(search.closest(1, &config).next().unwrap().id, at(1));
+    }
+
+    #[test]
+    fn when_nobody_has_answered_late_answers_are_waited_for() {
+        let config = Config::default();
+        let mut search = search(&[1], &config);
+        for _ in 0..2 {
+            let serial = ask(&mut search, &config).unwrap();
+            search.slow(serial).unwrap();
+        }
+        assert_eq!(search.step(&config), Step::Wait);
+        assert!(search.silent(0).is_none());
+        assert!(search.silent(0).is_some());
+        assert_eq!(search.step(&config), Step::Converged);
+        assert_eq!(search.answered, 0);
+    }
+
+    #[test]
+    fn closest_set_holds_one_node_of_a_network() {
+        let config = Config { k: 2, ..Config::default() };
+        let mut search = Search::new(Id::ZERO, &config);
+        for n in 1..=16 {
+            search.offer(at(n), ([81, 2, 3, n], 6881).into(), 0, &config);
+        }
+        search.offer(at(200), ([91, 2, 3, 1], 6881).into(), 0, &config);
+        let first = ask(&mut search, &config).unwrap();
+        let second = ask(&mut search, &config).unwrap();
+        assert_eq!(ask(&mut search, &config), None);
+        answer(&mut search, first, &config);
+        answer(&mut search, second, &config);
+        assert_eq!(search.step(&config), Step::Converged);
+        let closest: Vec<_> = search.closest(2, &config).map(|c| c.id).collect();
+        assert_eq!(closest, [at(1), at(200)]);
+    }
+
+    #[test]
+    fn silent_ip_gets_three_queries_whatever_its_ports_and_ids() {
+        let config = Config::default();
+        let mut search = Search::new(Id::ZERO, &config);
+        for n in 1..=50 {
+            search.offer(at(n), ([81, 2, 3, 4], 1000 + u16::from(n)).into(), 0, &config);
+        }
+        let mut asked = 0;
+        while let Some(serial) = ask(&mut search, &config) {
+            asked += 1;
+            search.slow(serial);
+        }
+        assert_eq!(asked, 3);
+    }
+
+    #[test]
+    fn candidates_are_capped_and_the_farthest_go() {
+        let config = Config { lookup_candidates: 3, ..Config::default() };
+        let mut search = search(&[5, 4, 3], &config);
+        assert!(search.offer(at(1), addr(1), 0, &config));
+        assert!(!search.offer(at(9), addr(9), 0, &config));
+        assert!(!search.offer(at(1), addr(1), 0, &config));
+        let kept: Vec<_> = search.candidates.iter().map(|c| c.id).collect();
+        assert_eq!(kept, [at(1), at(3), at(4)]);
+    }
+
+    #[test]
+    fn router_finds_its_place_when_it_answers() {
+        let config = Config::default();
+        let mut search = search(&[1, 9], &config);
+        search.offer(None, addr(77), 0, &config);
+        let serials: Vec<_> = (0..3).map(|_| ask(&mut search, &config).unwrap()).collect();
+        search.answered(serials[2], at(5).unwrap(), None, &config);
+        answer(&mut search, serials[0], &config);
+        answer(&mut search, serials[1], &config);
+        let closest: Vec<_> = search.closest(8, &config).map(|c| c.id).collect();
+        assert_eq!(closest, [at(1), at(5), at(9)]);
+    }
+}

@@ -1,0 +1,297 @@
+//! [`Maintain`]: when a node bootstraps, refreshes its buckets and pings whom. It decides; `Node`
+//! carries out each [`Chore`] with the lookups and queries that it has.
+//!
+//! Bootstrap: nodes of an earlier run first; routers when those leave us with fewer than k nodes.
+//! Attempts repeat after 1 to 60 seconds, with jitter (RELIABILITY.md S17). Routers are asked, never
+//! inserted (BEP 5, DECISIONS.md 13). After the first bootstrap each wide bucket is filled once.
+//!
+//! Strangers that query us get a ping, so that they can prove that they answer; a few per second, and
+//! at most one a minute per source, so that forged queries cannot use us as a reflector (DECISIONS.md 5).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use krpc::Id;
+
+use crate::addr::source_key;
+use crate::home::{Place, family_of};
+use crate::table::FamilyTable;
+use crate::{Config, KeyedHash, Rng, Time};
+
+/// The upkeep of all homes.
+#[derive(Debug)]
+pub(crate) struct Maintain {
+    rng: Rng,
+    routers: Vec<SocketAddr>,
+    homes: Vec<Upkeep>,
+    newcomers: Newcomers,
+}
+
+/// Something to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chore {
+    /// Find our own neighbourhood, `with_routers` if nodes that we know are not enough.
+    Bootstrap { home: usize, with_routers: bool },
+    /// Look up a target in a bucket that nobody was added to for long.
+    Refresh { home: usize, target: Id },
+    /// Ask a questionable node whether it is there.
+    Ping { home: usize, node: (Id, SocketAddr) },
+}
+
+/// When which chore of a home is due.
+#[derive(Debug)]
+struct Upkeep {
+    bootstrap_at: Time,
+    refresh_at: Time,
+    ping_at: Time,
+    /// Pause after the next unanswered bootstrap.
+    pause: Duration,
+    attempts: u32,
+    bootstrapped: bool,
+    /// The next bucket to fill for the first time; 0 when that is over or has not begun.
+    filling: u32,
+}
+
+impl Maintain {
+    /// Upkeep of so many homes; all of them bootstrap at once.
+    pub(crate) fn new(now: Time, homes: usize, config: &Config, mut rng: Rng) -> Self {
+        let home = || Upkeep {
+            bootstrap_at: now,
+            refresh_at: Time::NEVER,
+            ping_at: now,
+            pause: config.bootstrap_retry_min,
+            attempts: 0,
+            bootstrapped: false,
+            filling: 0,
+        };
+        let newcomers = Newcomers::new(&mut rng);
+        Self { rng, routers: Vec::new(), homes: (0..homes).map(|_| home()).collect(), newcomers }
+    }
+
+    /// Replaces the routers and tries them soon where they are needed.
+    pub(crate) fn set_routers(
+        &mut self,
+        now: Time,
+        routers: Vec<SocketAddr>,
+        places: &[Place],
+        config: &Config,
+    ) {
+        self.routers = routers;
+        for (upkeep, place) in self.homes.iter_mut().zip(places) {
+            if place.table.len() < config.k {
+                upkeep.bootstrap_at = upkeep.bootstrap_at.min(now);
+                upkeep.pause = config.bootstrap_retry_min;
+            }
+        }
+    }
+
+    /// The next thing to do at `now`; call it until it says `None`.
+    pub(crate) fn next_chore(&mut self, now: Time, places: &mut [Place], config: &Config) -> Option<Chore> {
+        for (home, (upkeep, place)) in self.homes.iter_mut().zip(places).enumerate() {
+            if upkeep.bootstrap_at <= now {
+                let routers = self.routers.iter().any(|&router| family_of(router) == place.family);
+                if let Some(with_routers) = upkeep.bootstrap(now, place, routers, config, &mut self.rng) {
+                    return Some(Chore::Bootstrap { home, with_routers });
+                }
+            }
+            if upkeep.refresh_at <= now
+                && let Some(target) = upkeep.refresh(now, &mut place.table, config, &mut self.rng)
+            {
+                return Some(Chore::Refresh { home, target });
+            }
+            if upkeep.ping_at <= now
+                && let Some(node) = upkeep.ping(now, &mut place.table, config)
+            {
+                return Some(Chore::Ping { home, node });
+            }
+        }
+        None
+    }
+
+    /// Our own neighbourhood answered. Whether that was the first time.
+    pub(crate) fn bootstrapped(&mut self, now: Time, home: usize) -> bool {
+        let Some(upkeep) = self.homes.get_mut(home).filter(|upkeep| !upkeep.bootstrapped) else {
+            return false;
+        };
+        upkeep.bootstrapped = true;
+        upkeep.filling = Id::BITS;
+        upkeep.refresh_at = now;
+        true
+    }
+
+    /// A node entered the table. The first one is a place to start from.
+    pub(crate) fn grew(&mut self, now: Time, home: usize, nodes: usize) {
+        if let Some(upkeep) = self.homes.get_mut(home)
+            && !upkeep.bootstrapped
+            && nodes == 1
+        {
+            upkeep.bootstrap_at = upkeep.bootstrap_at.min(now + FIRST_NODE_PAUSE);
+        }
+    }
+
+    /// Whether a stranger that queried us should be pinged now; counts it as pinged if so.
+    pub(crate) fn may_ping_newcomer(
+        &mut self,
+        now: Time,
+        (id, from): (Id, SocketAddr),
+        table: &FamilyTable,
+        config: &Config,
+    ) -> bool {
+        !self.is_router(from)
+            && self.newcomers.has_budget(now, table.len() < config.young_table, config)
+            && table.wants(now, id, from, config)
+            && self.newcomers.take(now, from, table.len() < config.young_table, config)
+    }
+
+    /// Whether `addr` is a router, which is never inserted.
+    pub(crate) fn is_router(&self, addr: SocketAddr) -> bool {
+        self.routers.contains(&addr)
+    }
+
+    /// Routers that a home of this family can ask.
+    pub(crate) fn routers(&self, place: &Place) -> Vec<SocketAddr> {
+        let family = place.family;
+        self.routers.iter().copied().filter(|&router| family_of(router) == family).collect()
+    }
+
+    /// When the next chore is due.
+    pub(crate) fn timeout(&self) -> Time {
+        let dues = self.homes.iter().flat_map(|home| [home.bootstrap_at, home.refresh_at, home.ping_at]);
+        dues.min().unwrap_or(Time::NEVER)
+    }
+}
+
+impl Upkeep {
+    /// Whether to bootstrap now, and if so whether with routers.
+    fn bootstrap(
+        &mut self,
+        now: Time,
+        place: &Place,
+        has_routers: bool,
+        config: &Config,
+        rng: &mut Rng,
+    ) -> Option<bool> {
+        if place.table.len() >= config.k {
+            self.pause = config.bootstrap_retry_min;
+            self.bootstrap_at = now + config.bootstrap_retry_max;
+            // Started with a full table, or grown by strangers: the neighbourhood is still unknown.
+            return (!self.bootstrapped).then_some(false);
+        }
+        self.bootstrap_at = now + jittered(self.pause, rng);
+        let nobody = place.table.len() == 0 && place.saved.is_empty() && !has_routers;
+        if nobody {
+            return None;
+        }
+        self.pause = (self.pause * 2).min(config.bootstrap_retry_max);
+        self.attempts = self.attempts.saturating_add(1);
+        Some(has_routers && (self.attempts > 1 || place.saved.is_empty()))
+    }
+
+    /// The target of the refresh that is due.
+    fn refresh(&mut self, now: Time, table: &mut FamilyTable, config: &Config, rng: &mut Rng) -> Option<Id> {
+        let deepest = Id::BITS + 1 - table.buckets().max(1) as u32;
+        while self.filling >= deepest && self.filling > 0 {
+            let number = self.filling;
+            self.filling -= 1;
+            let target = table.random_id(number, rng);
+            if !table.is_full(&target, config) {
+                table.refreshing(now, number);
+                self.refresh_at = now + FILL_PAUSE;
+                return Some(target);
+            }
+        }
+        self.filling = 0;
+        let Some((number, due)) = table.next_refresh(config).filter(|_| table.len() > 0) else {
+            self.refresh_at = now + IDLE_CHECK;
+            return None;
+        };
+        if table.is_fresh(now, number, config) {
+            self.refresh_at = due.min(now + config.refresh_after).max(now + FILL_PAUSE);
+            return None;
+        }
+        table.refreshing(now, number);
+        self.refresh_at = now + jittered(FILL_PAUSE * 2, rng);
+        // The deepest bucket is our neighbourhood: looking for ourselves serves it best.
+        Some(if number == deepest { *table.own() } else { table.random_id(number, rng) })
+    }
+
+    fn ping(&mut self, now: Time, table: &mut FamilyTable, config: &Config) -> Option<(Id, SocketAddr)> {
+        let rate = config.questionable_pings_per_second.max(1);
+        let node = table.ping_most_questionable(now, config);
+        self.ping_at = match node {
+            Some(_) => now + Duration::from_secs(1) / rate,
+            None => {
+                let next = table.next_questionable(config).unwrap_or(Time::NEVER);
+                next.clamp(now + Duration::from_secs(1), now + IDLE_CHECK)
+            }
+        };
+        node
+    }
+}
+
+/// The budget of pings of strangers: so many a second, and one a minute per source.
+#[derive(Debug)]
+struct Newcomers {
+    hash: KeyedHash,
+    /// The time until which the budget is in debt; that it has passed means a full budget.
+    until: Time,
+    /// Tags of the sources pinged lately, by hash; allocated at the first ping.
+    recent: Vec<u32>,
+    forget_at: Time,
+}
+
+impl Newcomers {
+    fn new(rng: &mut Rng) -> Self {
+        Self { hash: KeyedHash::new(rng), until: Time::ZERO, recent: Vec::new(), forget_at: Time::ZERO }
+    }
+
+    fn has_budget(&self, now: Time, young: bool, config: &Config) -> bool {
+        let (interval, burst) = pace(young, config);
+        self.until <= now + interval * (burst - 1)
+    }
+
+    fn take(&mut self, now: Time, from: SocketAddr, young: bool, config: &Config) -> bool {
+        if now >= self.forget_at {
+            self.recent.clear();
+            self.forget_at = now + RECENT_SPAN;
+        }
+        self.recent.resize(RECENT_SOURCES, 0);
+        let hash = self.hash.hash(&source_key(from, config.allow_local).to_bytes());
+        let tag = (hash >> 32) as u32 | 1;
+        let slot = &mut self.recent[hash as usize % RECENT_SOURCES];
+        if *slot == tag {
+            return false;
+        }
+        *slot = tag;
+        self.until = self.until.max(now) + pace(young, config).0;
+        true
+    }
+}
+
+/// Time per ping, and how many may go at once.
+fn pace(young: bool, config: &Config) -> (Duration, u32) {
+    let (rate, burst) = if young {
+        (config.young_newcomer_pings_per_second, config.young_newcomer_pings_per_second)
+    } else {
+        (config.newcomer_pings_per_second, config.newcomer_ping_burst)
+    };
+    (Duration::from_secs(1) / rate.max(1), burst.max(1))
+}
+
+/// `pause` or up to a half more, so that nodes that lost the network together do not come back in step.
+fn jittered(pause: Duration, rng: &mut Rng) -> Duration {
+    pause + pause * rng.below(512) as u32 / 1024
+}
+
+/// Pause between two refreshes.
+const FILL_PAUSE: Duration = Duration::from_millis(500);
+
+/// The first node in an empty table may be followed by others of the same burst.
+const FIRST_NODE_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often an upkeep without deadline looks again.
+const IDLE_CHECK: Duration = Duration::from_secs(60);
+
+/// Slots for sources of newcomers pinged within [`RECENT_SPAN`].
+const RECENT_SOURCES: usize = 256;
+const RECENT_SPAN: Duration = Duration::from_secs(60);

@@ -1,0 +1,284 @@
+//! [`Responder`]: strangers' queries in, replies out (BEP 5, 32, 33, 42). The only writer of replies;
+//! lookups and the table's growth are no business of its.
+//!
+//! Nobody gets much for little: a reply is at most [`Config::max_datagram`] bytes, errors carry no
+//! version and few words, and the guard has the last word on every reply (RELIABILITY.md D2, D3).
+
+use std::net::SocketAddr;
+
+use krpc::bencode::Strings;
+use krpc::compact::put_peer;
+use krpc::{Body, ErrorBody, ErrorCode, Id, Message, Query, Response, Want};
+
+use crate::guard::Guard;
+use crate::home::{Place, family_of};
+use crate::rpc::VERSION;
+use crate::store::{Announced, Family, Scrape, Store, Wanted};
+use crate::token::TokenServer;
+use crate::{Class, Config, Counters, Outbox, Rng, Time};
+
+/// Answers with what it borrows from its siblings.
+pub(crate) struct Responder<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) places: &'a [Place],
+    pub(crate) store: &'a mut Store,
+    pub(crate) tokens: &'a TokenServer,
+    pub(crate) guard: &'a mut Guard,
+    pub(crate) rng: &'a mut Rng,
+    pub(crate) counters: &'a mut Counters,
+    pub(crate) scratch: &'a mut Scratch,
+}
+
+/// Buffers for the parts of a reply, kept from query to query.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    nodes: Vec<u8>,
+    nodes6: Vec<u8>,
+    values: Vec<u8>,
+    ip: Vec<u8>,
+}
+
+/// A query's sender and how to answer it.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    /// The socket that it came to.
+    pub(crate) socket: u8,
+    pub(crate) from: SocketAddr,
+    pub(crate) tid: &'a [u8],
+}
+
+impl Responder<'_> {
+    /// Answers `query`, or leaves it unanswered: when we don't echo so long a transaction id, or when
+    /// its sender had enough replies.
+    pub(crate) fn answer(&mut self, now: Time, asker: Asker<'_>, query: &Query<'_>, out: &mut Outbox) {
+        if asker.tid.len() > self.config.max_tid {
+            self.counters.dropped_undecodable += 1;
+            return;
+        }
+        if self.guard.is_exhausted(now, asker.from) {
+            self.counters.dropped_rate_limit += 1;
+            return;
+        }
+        self.count(query);
+        match *query {
+            Query::Ping => self.reply(now, asker, Parts::default(), out),
+            Query::FindNode { target, want }
+            | Query::SampleInfohashes { target, want }
+            | Query::Other { target: Some(target), want, .. } => {
+                self.find_node(now, asker, (target, want), out)
+            }
+            Query::GetPeers { infohash, want, scrape, no_seed } => {
+                self.get_peers(now, asker, (infohash, want), (scrape, no_seed), out);
+            }
+            Query::AnnouncePeer { infohash, port, implied_port, token, seed } => {
+                self.announce_peer(now, asker, (infohash, token), (port, implied_port, seed), out);
+            }
+            _ => self.refuse(now, asker, (ErrorCode::MethodUnknown, b"unknown method"), out),
+        }
+    }
+
+    /// Tells a sender that its query makes no sense (BEP 5, "Errors").
+    pub(crate) fn refuse_malformed(&mut self, now: Time, asker: Asker<'_>, out: &mut Outbox) {
+        if asker.tid.len() <= self.config.max_tid && !self.guard.is_exhausted(now, asker.from) {
+            self.refuse(now, asker, (ErrorCode::Protocol, b"bad arguments"), out);
+        }
+    }
+
+    fn find_node(&mut self, now: Time, asker: Asker<'_>, (target, want): (Id, Want), out: &mut Outbox) {
+        self.gather_nodes(asker, &target, want);
+        self.reply(now, asker, Parts { nodes: true, ..Parts::default() }, out);
+    }
+
+    fn get_peers(
+        &mut self,
+        now: Time,
+        asker: Asker<'_>,
+        (infohash, want): (Id, Want),
+        (scrape, no_seed): (bool, bool),
+        out: &mut Outbox,
+    ) {
+        self.gather_nodes(asker, &infohash, want);
+        let ip = asker.from.ip();
+        let scrape = if scrape { self.store.scrape(now, &infohash) } else { None };
+        let token = self.tokens.issue(ip, &infohash);
+        // BEP 5 lets a node that stores no more withhold its token.
+        let token = self.store.accepts_more(&infohash, ip).then_some(token);
+
+        let filters = if scrape.is_some() { FILTERS_BYTES } else { 0 };
+        let mut room = self.config.max_datagram.saturating_sub(ENVELOPE_BYTES + asker.tid.len() + filters);
+        // Whoever wants filters has the nodes of its own family at most; filters and both would not fit.
+        if room < self.scratch.nodes.len() + self.scratch.nodes6.len() {
+            match family_of(asker.from) {
+                Family::V4 => self.scratch.nodes6.clear(),
+                Family::V6 => self.scratch.nodes.clear(),
+            }
+        }
+        room = room.saturating_sub(self.scratch.nodes.len() + self.scratch.nodes6.len());
+        self.scratch.values.clear();
+        let mut max = self.config.max_values;
+        for family in wanted_families(want, asker.from) {
+            let max_bytes = room - self.scratch.values.len();
+            let wanted = Wanted { family, max, max_bytes, no_seed };
+            max -= self.store.values(now, &infohash, wanted, self.rng, &mut self.scratch.values).min(max);
+        }
+        let parts = Parts { nodes: true, values: true, token, scrape };
+        self.reply(now, asker, parts, out);
+    }
+
+    fn announce_peer(
+        &mut self,
+        now: Time,
+        asker: Asker<'_>,
+        (infohash, token): (Id, &[u8]),
+        (port, implied_port, seed): (i64, bool, bool),
+        out: &mut Outbox,
+    ) {
+        let port = if implied_port { asker.from.port() } else { u16::try_from(port).unwrap_or(0) };
+        if port == 0 {
+            return self.refuse(now, asker, (ErrorCode::Protocol, b"bad port"), out);
+        }
+        let ip = asker.from.ip().to_canonical();
+        if !self.tokens.accepts(ip, &infohash, token) {
+            self.counters.tokens_refused += 1;
+            if self.guard.token_failed(now, asker.from) {
+                self.refuse(now, asker, (ErrorCode::Protocol, b"bad token"), out);
+            }
+            return;
+        }
+        match self.store.announce(now, &infohash, SocketAddr::new(ip, port), seed) {
+            Announced::Stored => self.counters.announces_stored += 1,
+            Announced::Refreshed => self.counters.announces_refreshed += 1,
+            Announced::Refused => self.counters.announces_refused += 1,
+        }
+        self.reply(now, asker, Parts::default(), out);
+    }
+
+    /// Collects the records of the nodes nearest to `target`, of the families that were asked for.
+    fn gather_nodes(&mut self, asker: Asker<'_>, target: &Id, want: Want) {
+        self.scratch.nodes.clear();
+        self.scratch.nodes6.clear();
+        for family in wanted_families(want, asker.from) {
+            let records = match family {
+                Family::V4 => &mut self.scratch.nodes,
+                Family::V6 => &mut self.scratch.nodes6,
+            };
+            // The home that was asked knows best; a node of the other family answers for its first one.
+            let asked = self.places.get(usize::from(asker.socket)).filter(|place| place.family == family);
+            let place = asked.or_else(|| self.places.iter().find(|place| place.family == family));
+            if let Some(place) = place {
+                place.table.put_closest(target, self.config.k, self.config, records);
+            }
+        }
+    }
+
+    fn reply(&mut self, now: Time, asker: Asker<'_>, parts: Parts, out: &mut Outbox) {
+        let Some(place) = self.places.get(usize::from(asker.socket)) else {
+            return;
+        };
+        let scratch = &mut *self.scratch;
+        scratch.ip.clear();
+        put_peer(&mut scratch.ip, asker.from);
+        let wants_empty = parts.nodes && scratch.nodes.is_empty() && scratch.nodes6.is_empty();
+        let mut response = Response::new(place.id());
+        if parts.nodes {
+            // An empty table says so in the family of the asker: the key is not optional in BEP 5.
+            let v4 = wants_empty && family_of(asker.from) == Family::V4;
+            let v6 = wants_empty && family_of(asker.from) == Family::V6;
+            response.nodes = (v4 || !scratch.nodes.is_empty()).then_some(&scratch.nodes);
+            response.nodes6 = (v6 || !scratch.nodes6.is_empty()).then_some(&scratch.nodes6);
+        }
+        if parts.values && !scratch.values.is_empty() {
+            response.values = Strings::from_raw(&scratch.values).ok();
+        }
+        response.token = parts.token.as_ref().map(|token| &token[..]);
+        response.bloom_seeds = parts.scrape.as_ref().map(|scrape| &scrape.seeds.as_bytes()[..]);
+        response.bloom_peers = parts.scrape.as_ref().map(|scrape| &scrape.downloaders.as_bytes()[..]);
+        let message = Message {
+            tid: asker.tid,
+            version: Some(VERSION),
+            ip: Some(&scratch.ip),
+            read_only: false,
+            body: Body::Response(response),
+        };
+        let (guard, counters, max) = (&mut *self.guard, &mut *self.counters, self.config.max_datagram);
+        out.send(asker.socket, asker.from, Class::Reply, |bytes| {
+            if send_if_allowed(now, asker.from, &message, (guard, max), bytes) {
+                counters.replies_out += 1;
+            } else {
+                counters.dropped_rate_limit += 1;
+            }
+        });
+    }
+
+    /// Sends an error: short and without version, so that it is smaller than any query.
+    fn refuse(&mut self, now: Time, asker: Asker<'_>, (code, text): (ErrorCode, &[u8]), out: &mut Outbox) {
+        let body = Body::Error(ErrorBody { code: code.number(), text });
+        let message = Message { tid: asker.tid, version: None, ip: None, read_only: false, body };
+        let (guard, counters, max) = (&mut *self.guard, &mut *self.counters, self.config.max_datagram);
+        out.send(asker.socket, asker.from, Class::Reply, |bytes| {
+            if !send_if_allowed(now, asker.from, &message, (guard, max), bytes) {
+                counters.dropped_rate_limit += 1;
+            } else if code == ErrorCode::MethodUnknown {
+                counters.errors_method_out += 1;
+            } else {
+                counters.errors_protocol_out += 1;
+            }
+        });
+    }
+
+    fn count(&mut self, query: &Query<'_>) {
+        let counter = match query {
+            Query::Ping => &mut self.counters.queries_ping,
+            Query::FindNode { .. } => &mut self.counters.queries_find_node,
+            Query::GetPeers { .. } => &mut self.counters.queries_get_peers,
+            Query::AnnouncePeer { .. } => &mut self.counters.queries_announce_peer,
+            Query::SampleInfohashes { .. } => &mut self.counters.queries_sample_infohashes,
+            _ => &mut self.counters.queries_unknown,
+        };
+        *counter += 1;
+    }
+}
+
+/// What a reply carries of the scratch buffers and beside them.
+#[derive(Default)]
+struct Parts {
+    nodes: bool,
+    values: bool,
+    token: Option<[u8; TokenServer::LEN]>,
+    scrape: Option<Scrape>,
+}
+
+/// Appends the message unless it is too long or the guard says no.
+fn send_if_allowed(
+    now: Time,
+    to: SocketAddr,
+    message: &Message<'_>,
+    (guard, max): (&mut Guard, usize),
+    bytes: &mut Vec<u8>,
+) -> bool {
+    let start = bytes.len();
+    message.encode(bytes);
+    let len = bytes.len() - start;
+    let allowed = len <= max && guard.allow_reply(now, to, len);
+    if !allowed {
+        bytes.truncate(start);
+    }
+    allowed
+}
+
+/// The families that a query asks for: without `want`, that of its datagram (BEP 32).
+fn wanted_families(want: Want, from: SocketAddr) -> impl Iterator<Item = Family> {
+    let own = family_of(from);
+    let (v4, v6) = match want {
+        Want::UNSPECIFIED => (own == Family::V4, own == Family::V6),
+        Want { n4, n6 } => (n4, n6),
+    };
+    [(Family::V4, v4), (Family::V6, v6)].into_iter().filter(|&(_, wanted)| wanted).map(|(family, _)| family)
+}
+
+/// More than all of a reply but its transaction id and the contents of nodes, nodes6, values and
+/// filters: `d2:ip18:…1:rd2:id20:…5:nodes208:6:nodes6304:5:token8:…6:valuesleee1:t32:1:v4:…1:y1:re`.
+const ENVELOPE_BYTES: usize = 144;
+
+/// `4:BFpe256:…4:BFsd256:…`.
+const FILTERS_BYTES: usize = 2 * (6 + 4 + 256);

@@ -1,0 +1,350 @@
+//! [`Table`]: the routing table of BEP 5 for one own id and one address family.
+//!
+//! Only a node that answered one of our queries enters a bucket. A full bucket takes nobody in:
+//! the newcomer becomes a *candidate* and the bucket's most questionable node is pinged; once that
+//! one has failed twice, a candidate takes its place. A bucket splits off our own half of the key
+//! space until the last bit, so that bucket numbers are bit lengths of distances; the farthest
+//! buckets are wide ([`Config::wide_buckets`]).
+//!
+//! Diversity (RELIABILITY.md D6): one node per IP in the table, two per /24 (IPv6: /64) in a bucket.
+//! A node that comes back with another id at the same address is evicted.
+//!
+//! The table decides about places; when to ping and to refresh is [`crate::maintain`]'s business.
+
+mod bucket;
+mod closest;
+mod entry;
+mod family;
+
+use std::time::Duration;
+
+use krpc::Id;
+use krpc::compact::{Address, Contact};
+
+use self::bucket::{Bounds, bucket_number, capacity, depth};
+use self::entry::Ticks;
+pub(crate) use self::entry::{Entry, Standing};
+pub(crate) use self::family::FamilyTable;
+use crate::addr::{is_local, subnet_key};
+use crate::{Config, Rng, Time};
+
+/// Nodes by distance from our own id.
+#[derive(Clone, Debug)]
+pub(crate) struct Table<A> {
+    own: Id,
+    /// In bucket order, farthest bucket first.
+    entries: Vec<Entry<A>>,
+    bounds: Bounds,
+    /// Replacements: nodes that answered when their bucket was full. Few, of all buckets together.
+    candidates: Vec<Entry<A>>,
+}
+
+/// What became of a node that answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Insertion<A> {
+    /// It has an entry, which is refreshed.
+    Known,
+    /// It has a place now.
+    Added,
+    /// The bucket is full: it is a candidate, and `ping` names the node whose place is in doubt.
+    Candidate {
+        /// The most questionable node of the bucket; `None` if all are trusty.
+        ping: Option<Contact<A>>,
+    },
+    /// The address had an entry with another id: that one is gone, and this one has to answer again.
+    Evicted,
+    /// A diversity rule, or our own id.
+    Refused,
+}
+
+/// What became of a node that did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It has no entry.
+    Unknown,
+    /// It stays.
+    Kept,
+    /// It stays, but somebody waits for its place: ask it once more now.
+    PingAgain,
+    /// It is gone.
+    Removed,
+}
+
+impl<A: Address> Table<A> {
+    /// An empty table around `own`.
+    pub(crate) fn new(own: Id) -> Self {
+        Self { own, entries: Vec::new(), bounds: Bounds::default(), candidates: Vec::new() }
+    }
+
+    /// Takes in a node that answered one of our queries, if there is room for it.
+    pub(crate) fn insert(
+        &mut self,
+        now: Time,
+        contact: Contact<A>,
+        rtt: Duration,
+        config: &Config,
+    ) -> Insertion<A> {
+        if contact.id == self.own {
+            return Insertion::Refused;
+        }
+        if let Some(index) = self.position(&contact.id) {
+            let entry = &mut self.entries[index];
+            if entry.addr == contact.addr {
+                entry.answered(now, rtt);
+                self.bounds.touch(self.depth_of(&contact.id), Ticks::new(now));
+                return Insertion::Known;
+            }
+            // Our id for a node at another address: it moved, or somebody poses as it.
+            if self.standing(index, now, config) == Standing::Trusty {
+                return Insertion::Refused;
+            }
+            self.remove(index);
+        }
+        if let Some(index) = self.entries.iter().position(|e| same_source(e.addr, contact.addr, config)) {
+            if self.entries[index].addr == contact.addr {
+                self.remove(index);
+                return Insertion::Evicted;
+            }
+            if self.standing(index, now, config) != Standing::Bad {
+                return Insertion::Refused;
+            }
+            self.remove(index);
+        }
+        self.candidates.retain(|e| e.id != contact.id && !same_source(e.addr, contact.addr, config));
+        self.place(now, Entry::new(now, contact, rtt), config)
+    }
+
+    /// Notes a query from a node; only one that has an entry gains by it. Whether it has one.
+    pub(crate) fn heard(&mut self, now: Time, contact: &Contact<A>) -> bool {
+        let Some(index) = self.position(&contact.id) else {
+            return false;
+        };
+        let entry = &mut self.entries[index];
+        let known = entry.addr == contact.addr;
+        if known {
+            entry.heard(now);
+        }
+        known
+    }
+
+    /// Notes that the node at `addr` did not answer in time.
+    pub(crate) fn failed(&mut self, addr: A, config: &Config) -> Failure {
+        self.candidates.retain(|candidate| candidate.addr != addr);
+        let Some(index) = self.entries.iter().position(|entry| entry.addr == addr) else {
+            return Failure::Unknown;
+        };
+        self.entries[index].failed();
+        let fails = self.entries[index].fails();
+        let depth = self.depth_of(&self.entries[index].id);
+        let successor = self.successor(depth, index, config);
+        if fails >= config.drop_after_failures || fails >= config.bad_after_failures && successor.is_some() {
+            self.remove(index);
+            if let Some(successor) = successor {
+                let entry = self.candidates.remove(successor);
+                self.add(depth, entry);
+            }
+            return Failure::Removed;
+        }
+        if successor.is_some() { Failure::PingAgain } else { Failure::Kept }
+    }
+
+    /// Removes whoever is at `addr`, because it lied. Whether there was somebody.
+    pub(crate) fn evict(&mut self, addr: A) -> bool {
+        self.candidates.retain(|candidate| candidate.addr != addr);
+        let index = self.entries.iter().position(|entry| entry.addr == addr);
+        index.map(|index| self.remove(index)).is_some()
+    }
+
+    /// The node in the whole table that was heard of least recently, if it is questionable or failing
+    /// and not being pinged; it is marked as pinged.
+    pub(crate) fn ping_most_questionable(&mut self, now: Time, config: &Config) -> Option<Contact<A>> {
+        let stalest = (0..self.entries.len())
+            .filter(|&index| !self.entries[index].is_pinged())
+            .filter(|&index| self.standing(index, now, config) != Standing::Trusty)
+            .min_by_key(|&index| self.entries[index].seen())?;
+        self.entries[stalest].mark_pinged();
+        Some(self.entries[stalest].contact())
+    }
+
+    /// Notes that the bucket `number` is being refreshed.
+    pub(crate) fn refreshing(&mut self, now: Time, number: u32) {
+        self.bounds.touch(depth(number), Ticks::new(now));
+    }
+
+    /// Our own id.
+    pub(crate) fn own(&self) -> &Id {
+        &self.own
+    }
+
+    /// Nodes in the buckets.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Nodes that wait for a place.
+    pub(crate) fn candidates(&self) -> usize {
+        self.candidates.len()
+    }
+
+    /// Buckets down to the deepest that holds a node.
+    pub(crate) fn buckets(&self) -> usize {
+        self.entries.last().map_or(0, |deepest| self.depth_of(&deepest.id) + 1)
+    }
+
+    /// All entries, farthest bucket first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry<A>> {
+        self.entries.iter()
+    }
+
+    /// Entries that are trusty.
+    pub(crate) fn trusty(&self, now: Time, config: &Config) -> usize {
+        (0..self.len()).filter(|&index| self.standing(index, now, config) == Standing::Trusty).count()
+    }
+
+    /// Whether the bucket of `id` has no room.
+    pub(crate) fn is_full(&self, id: &Id, config: &Config) -> bool {
+        let depth = self.depth_of(id);
+        self.bounds.range(depth, self.len()).len() >= capacity(depth, &config.wide_buckets, config.k)
+    }
+
+    /// Whether a stranger would find a place if it answered, so that pinging it makes sense.
+    pub(crate) fn wants(&self, now: Time, contact: &Contact<A>, config: &Config) -> bool {
+        let depth = self.depth_of(&contact.id);
+        contact.id != self.own
+            && !self.entries.iter().any(|entry| same_source(entry.addr, contact.addr, config))
+            && self.has_subnet_room(depth, contact.addr, usize::MAX, config)
+            && (!self.is_full(&contact.id, config)
+                || self
+                    .bounds
+                    .range(depth, self.len())
+                    .any(|i| self.standing(i, now, config) != Standing::Trusty))
+    }
+
+    /// The number of the bucket that should be refreshed first, and when.
+    pub(crate) fn next_refresh(&self, config: &Config) -> Option<(u32, Time)> {
+        let stalest = (0..self.buckets()).min_by_key(|&depth| self.bounds.changed(depth))?;
+        let changed = self.bounds.changed(stalest)?;
+        Some((Id::BITS - stalest as u32, changed.time() + config.refresh_after))
+    }
+
+    /// Whether bucket `number` changed within [`Config::refresh_after`].
+    pub(crate) fn is_fresh(&self, now: Time, number: u32, config: &Config) -> bool {
+        self.bounds.changed(depth(number)).is_some_and(|at| now.since(at.time()) < config.refresh_after)
+    }
+
+    /// A random id of bucket `number`.
+    pub(crate) fn random_id(&self, number: u32, rng: &mut Rng) -> Id {
+        bucket::random_id(&self.own, number, rng)
+    }
+
+    /// When the node heard of least recently becomes questionable.
+    pub(crate) fn next_questionable(&self, config: &Config) -> Option<Time> {
+        let pingable = self.entries.iter().filter(|entry| !entry.is_pinged());
+        pingable.map(|entry| entry.seen().time() + config.questionable_after).min()
+    }
+
+    fn place(&mut self, now: Time, entry: Entry<A>, config: &Config) -> Insertion<A> {
+        let depth = self.depth_of(&entry.id);
+        if !self.has_subnet_room(depth, entry.addr, usize::MAX, config) {
+            return Insertion::Refused;
+        }
+        self.bounds.reach(depth, self.entries.len(), Ticks::new(now));
+        let bucket = self.bounds.range(depth, self.len());
+        if bucket.len() >= capacity(depth, &config.wide_buckets, config.k) {
+            let bad = |&index: &usize| self.standing(index, now, config) == Standing::Bad;
+            match bucket.clone().filter(bad).max_by_key(|&index| self.entries[index].fails()) {
+                Some(worst) => self.remove(worst),
+                None => {
+                    self.wait(depth, entry, config);
+                    return Insertion::Candidate { ping: self.most_questionable(now, bucket, config) };
+                }
+            }
+        }
+        self.add(depth, entry);
+        self.bounds.touch(depth, Ticks::new(now));
+        Insertion::Added
+    }
+
+    /// Makes `entry` a candidate of its bucket; the stalest one goes when there are too many.
+    fn wait(&mut self, depth: usize, entry: Entry<A>, config: &Config) {
+        self.candidates.push(entry);
+        let own = self.own;
+        let of_bucket = |e: &Entry<A>| own.prefix_len(&e.id) as usize == depth;
+        if self.candidates.iter().filter(|e| of_bucket(e)).count() > config.candidates_per_bucket {
+            let stalest = (0..self.candidates.len())
+                .filter(|&index| of_bucket(&self.candidates[index]))
+                .min_by_key(|&index| self.candidates[index].seen());
+            stalest.map(|index| self.candidates.remove(index));
+        }
+    }
+
+    /// The candidate heard of last that may take the place of the entry at `leaving`.
+    fn successor(&self, depth: usize, leaving: usize, config: &Config) -> Option<usize> {
+        (0..self.candidates.len())
+            .filter(|&index| self.depth_of(&self.candidates[index].id) == depth)
+            .filter(|&index| {
+                let addr = self.candidates[index].addr;
+                let others = self.entries.iter().enumerate().filter(|&(other, _)| other != leaving);
+                !others.into_iter().any(|(_, entry)| same_source(entry.addr, addr, config))
+                    && self.has_subnet_room(depth, addr, leaving, config)
+            })
+            .max_by_key(|&index| self.candidates[index].seen())
+    }
+
+    fn most_questionable(
+        &mut self,
+        now: Time,
+        bucket: std::ops::Range<usize>,
+        config: &Config,
+    ) -> Option<Contact<A>> {
+        let stalest = bucket
+            .filter(|&index| !self.entries[index].is_pinged())
+            .filter(|&index| self.standing(index, now, config) == Standing::Questionable)
+            .min_by_key(|&index| self.entries[index].seen())?;
+        self.entries[stalest].mark_pinged();
+        Some(self.entries[stalest].contact())
+    }
+
+    fn has_subnet_room(&self, depth: usize, addr: A, except: usize, config: &Config) -> bool {
+        let subnet = |addr: A| subnet_key(addr.to_socket(), config.allow_local);
+        let own = subnet(addr);
+        let bucket = self.bounds.range(depth, self.len()).filter(|&index| index != except);
+        bucket.filter(|&index| subnet(self.entries[index].addr) == own).count()
+            < config.nodes_per_subnet_per_bucket
+    }
+
+    fn standing(&self, index: usize, now: Time, config: &Config) -> Standing {
+        self.entries[index].standing(now, config.questionable_after, config.bad_after_failures)
+    }
+
+    fn position(&self, id: &Id) -> Option<usize> {
+        let bucket = self.bounds.range(self.depth_of(id), self.len());
+        let start = bucket.start;
+        self.entries[bucket].iter().position(|entry| entry.id == *id).map(|index| start + index)
+    }
+
+    fn add(&mut self, depth: usize, entry: Entry<A>) {
+        let end = self.bounds.range(depth, self.len()).end;
+        self.entries.insert(end, entry);
+        self.bounds.grew(depth);
+    }
+
+    fn remove(&mut self, index: usize) {
+        let entry = self.entries.remove(index);
+        self.bounds.shrank(self.depth_of(&entry.id));
+    }
+
+    fn depth_of(&self, id: &Id) -> usize {
+        depth(bucket_number(&self.own, id))
+    }
+}
+
+/// Whether two addresses count as one source of nodes: the same IP, or for local addresses where
+/// they are allowed the same IP and port (DECISIONS.md 1).
+fn same_source<A: Address>(a: A, b: A, config: &Config) -> bool {
+    let ip = |addr: &A| addr.as_wire().len() - 2;
+    if a.as_wire()[..ip(&a)] != b.as_wire()[..ip(&b)] {
+        return false;
+    }
+    a == b || !(config.allow_local && is_local(a.to_socket().ip()))
+}
