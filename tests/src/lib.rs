@@ -4,6 +4,8 @@
 
 pub mod corpus;
 pub mod fuzz;
+pub mod load;
+pub mod mmsg;
 pub mod netns;
 pub mod process;
 pub mod rivals;
