@@ -4,6 +4,7 @@
 
 pub mod corpus;
 pub mod fuzz;
+pub mod hostile;
 pub mod load;
 pub mod mmsg;
 pub mod netns;
