@@ -1,4 +1,4 @@
-//! The tokio shell around the core: sockets, clock, saved state and a handle.
+//! The tokio shell around the core: sockets, clock, saved state and the [`Dht`] handle.
 //!
 //! It has no opinion about the protocol. Tokio appears in this crate nowhere else but in the binary.
 
@@ -6,15 +6,21 @@ pub mod udp;
 
 mod clock;
 mod error;
+mod handle;
 mod persist;
+mod port;
 mod resolve;
+mod shard;
 
 use std::net::SocketAddr;
 
 pub use clock::Clock;
 pub use error::Error;
+pub use handle::{Answer, Dht, Lookup, Options, State};
 pub use persist::{Saved, SavedHome};
+pub use port::PortCounters;
 pub use resolve::lookup;
+pub use shard::{SocketStats, Stats};
 
 /// An address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

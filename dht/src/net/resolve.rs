@@ -72,7 +72,11 @@ impl Routers {
 
     /// Resolves what is unknown, telling `news` each time that more is known, until nothing is
     /// unknown or `news` says that nobody listens any more.
-    pub(super) async fn resolve(mut self, mut rng: Rng, mut news: impl AsyncFnMut(Vec<SocketAddr>) -> bool) {
+    pub(super) async fn resolve<F: Future<Output = bool>>(
+        mut self,
+        mut rng: Rng,
+        mut news: impl FnMut(Vec<SocketAddr>) -> F,
+    ) {
         let mut pause = RETRY.0;
         let mut warned: Option<tokio::time::Instant> = None;
         loop {
@@ -87,10 +91,8 @@ impl Routers {
                 match finished {
                     Ok((index, Ok(addrs))) => {
                         self.known[index].1 = addrs;
-                        if lookups.is_empty() || self.families.of(&self.known[index].1[0]) {
-                            if !news(self.addresses()).await {
-                                return;
-                            }
+                        if !news(self.addresses()).await {
+                            return;
                         }
                     }
                     Ok((_, Err(error))) => failed = Some(error),
@@ -157,9 +159,9 @@ mod tests {
         let routers = routers(&["192.0.2.1:9", "localhost:7"], BOTH).unwrap();
         let mut told = Vec::new();
         routers
-            .resolve(Rng::from_seed(1), async |addrs| {
+            .resolve(Rng::from_seed(1), |addrs| {
                 told.push(addrs);
-                true
+                std::future::ready(true)
             })
             .await;
         let last = told.last().expect("localhost resolves without a network");
@@ -170,6 +172,6 @@ mod tests {
     #[tokio::test]
     async fn resolving_ends_when_nobody_listens() {
         let routers = routers(&["localhost:7", "name.invalid:7"], BOTH).unwrap();
-        routers.resolve(Rng::from_seed(1), async |_| false).await;
+        routers.resolve(Rng::from_seed(1), |_| std::future::ready(false)).await;
     }
 }

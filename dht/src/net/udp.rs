@@ -10,6 +10,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 
 use arrayvec::ArrayVec;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -174,6 +175,16 @@ impl UdpSocket {
         self.io.readable().await
     }
 
+    /// Whether a datagram is there; wakes the task when one comes. Remembers one task only.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_recv_ready(cx)
+    }
+
+    /// Whether the send buffer has room; wakes the task when it has. Remembers one task only.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_send_ready(cx)
+    }
+
     /// Waits until the send buffer has room. Cancel safe.
     ///
     /// # Errors
@@ -211,10 +222,16 @@ impl UdpSocket {
 
         let Some(headers) = &mut self.headers else { return self.recv_singly() };
         let (io, slots, filled) = (&self.io, &mut self.slots, &mut self.filled);
-        let truncated =
-            io.try_io(tokio::io::Interest::READABLE, || headers.receive(io.as_raw_fd(), slots, filled))?;
-        self.counters.truncated += truncated;
-        Ok(())
+        let mut dropped = 0;
+        let received = io.try_io(tokio::io::Interest::READABLE, || {
+            let (taken, truncated) = headers.receive(io.as_raw_fd(), slots, filled)?;
+            dropped = truncated;
+            // A batch that is not full has emptied the socket. Saying so here saves the call that
+            // would find nothing; a datagram that comes meanwhile makes the socket ready anew.
+            if taken < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        self.counters.truncated += dropped;
+        received
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -223,8 +240,11 @@ impl UdpSocket {
     }
 
     fn recv_singly(&mut self) -> io::Result<()> {
-        while self.filled.len() < BATCH {
+        for _ in 0..BATCH {
             let slot = self.filled.len();
+            if slot == BATCH {
+                break;
+            }
             let buffer = &mut self.slots[slot * SLOT..][..SLOT];
             let (len, from) = self.io.try_recv_from(buffer)?;
             if len > MAX_DATAGRAM {
@@ -321,13 +341,14 @@ mod mmsg {
             Box::new(unsafe { mem::zeroed() })
         }
 
-        /// One `recvmmsg` into `slots`. Pushes what arrived whole and returns how many did not.
+        /// One `recvmmsg` into `slots`. Pushes what arrived whole and returns how many arrived in
+        /// all, and how many of these were too long.
         pub(super) fn receive(
             &mut self,
             fd: RawFd,
             slots: &mut [u8],
             filled: &mut ArrayVec<Filled, BATCH>,
-        ) -> io::Result<u64> {
+        ) -> io::Result<(usize, u64)> {
             filled.clear();
             let wanted = slots.chunks_exact_mut(SLOT).take(BATCH).enumerate().fold(0, |count, (i, slot)| {
                 self.vectors[i] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
@@ -359,7 +380,7 @@ mod mmsg {
                     filled.push(Filled { slot, len, from });
                 }
             }
-            Ok(truncated)
+            Ok((count, truncated))
         }
 
         /// One `sendmmsg` of up to [`BATCH`] datagrams from the front; returns how many went. An

@@ -1,1 +1,150 @@
-fn main() {}
+//! `btdht`: a Mainline DHT node and questions to the DHT, from the command line. This file only
+//! dispatches; each verb has a file of its own.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod announce;
+mod completions;
+mod config;
+mod context;
+mod failure;
+mod find_node;
+mod follow;
+mod get_peers;
+mod id;
+mod krpc;
+mod man;
+mod output;
+mod ping;
+mod serve;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use btdht::settings::Flags;
+use context::Context;
+use failure::Failure;
+use signals::Stop;
+
+/// A node of the BitTorrent DHT, and questions to it.
+#[derive(Parser)]
+#[command(name = "btdht", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "\
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 port taken; 4 nothing found or no answer;
+5 disk refused; 6 state in use; 130 and 143 ended by a signal.
+
+Example: btdht get-peers 08ada5a7a6183aae1e09d831df6748d566095a10")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Serve(serve::Args),
+    GetPeers(get_peers::Args),
+    Announce(announce::Args),
+    Ping(ping::Args),
+    FindNode(find_node::Args),
+    Id(id::Args),
+    /// Fetch an item (BEP 44); not yet
+    Get(NotYet),
+    /// Store an item (BEP 44); not yet
+    Put(NotYet),
+    /// Estimate seeds and downloaders (BEP 33); not yet
+    Scrape(NotYet),
+    /// Sample infohashes of a node (BEP 51); not yet
+    Sample(NotYet),
+    /// Walk the key space; not yet
+    Crawl(NotYet),
+    /// A DHT of many nodes on loopback; not yet
+    Testnet(NotYet),
+    /// The node in a virtual network; not yet
+    Sim(NotYet),
+    Krpc(krpc::Args),
+    /// Why am I not finding peers; not yet
+    Doctor(NotYet),
+    Config(config::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// A verb that a later version brings.
+#[derive(Args)]
+struct NotYet {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::start_logging(&cli.flags);
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let Cli { flags, verb } = cli;
+    match verb {
+        Verb::Serve(args) => online(flags, async |context, stop| serve::run(&args, context, stop).await),
+        Verb::GetPeers(args) => one_shot(flags, async |context| get_peers::run(&args, context).await),
+        Verb::Announce(args) => one_shot(flags, async |context| announce::run(&args, context).await),
+        Verb::Ping(args) => one_shot(flags, async |context| ping::run(&args, context).await),
+        Verb::FindNode(args) => one_shot(flags, async |context| find_node::run(&args, context).await),
+        Verb::Krpc(args) => one_shot(flags, async |context| krpc::run(&args, context).await),
+        Verb::Id(args) => id::run(&args, &flags),
+        Verb::Config(args) => config::run(&args, &Context::new(flags)?),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&args),
+        Verb::Get(rest) => not_yet("get", &rest),
+        Verb::Put(rest) => not_yet("put", &rest),
+        Verb::Scrape(rest) => not_yet("scrape", &rest),
+        Verb::Sample(rest) => not_yet("sample", &rest),
+        Verb::Crawl(rest) => not_yet("crawl", &rest),
+        Verb::Testnet(rest) => not_yet("testnet", &rest),
+        Verb::Sim(rest) => not_yet("sim", &rest),
+        Verb::Doctor(rest) => not_yet("doctor", &rest),
+    }
+}
+
+/// Runs a verb that keeps no state: a signal ends it where it is.
+fn one_shot(flags: Flags, verb: impl AsyncFnOnce(&Context) -> Result<(), Failure>) -> Result<(), Failure> {
+    online(flags, async |context, stop| {
+        tokio::select! {
+            result = verb(context) => result,
+            signal = stop.requested() => Err(Failure::signal(signal)),
+        }
+    })
+}
+
+/// Runs a verb that needs the network.
+fn online(
+    flags: Flags,
+    verb: impl AsyncFnOnce(&Context, &mut Stop) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let context = Context::new(flags)?;
+    // Further threads keep the node and signals alive while the verb writes to a slow pipe.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::other(format!("starting the runtime: {error}")))?;
+    let result = runtime.block_on(async {
+        let mut stop = signals::watch()?;
+        verb(&context, &mut stop).await
+    });
+    // A name lookup of the system can hang for half a minute; nobody waits for it any more.
+    runtime.shutdown_background();
+    result
+}
+
+fn not_yet(verb: &str, given: &NotYet) -> Result<(), Failure> {
+    tracing::debug!(arguments = given.rest.len(), "not yet");
+    Err(Failure::other(format!("`btdht {verb}` is not yet in this version"))
+        .hint("see CHANGELOG or `btdht --help` for what is"))
+}

@@ -1,0 +1,32 @@
+//! `btdht man`: the manual page.
+
+use std::io::Write as _;
+
+use clap::CommandFactory as _;
+
+use crate::Cli;
+use crate::failure::Failure;
+
+/// Print the manual page
+#[derive(clap::Args)]
+#[command(after_help = "Example: btdht man | man -l -")]
+pub(crate) struct Args {
+    /// The page of one verb
+    verb: Option<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let mut command = Cli::command();
+    command.build();
+    let page = match &args.verb {
+        None => command,
+        Some(verb) => command
+            .find_subcommand(verb)
+            .cloned()
+            .ok_or_else(|| Failure::usage(format!("no verb is called `{}`", verb.escape_debug())))?,
+    };
+    let mut roff = Vec::new();
+    clap_mangen::Man::new(page).render(&mut roff)?;
+    std::io::stdout().lock().write_all(&roff)?;
+    Ok(std::io::stdout().flush()?)
+}

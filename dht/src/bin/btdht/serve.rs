@@ -1,0 +1,77 @@
+//! `btdht serve`: a node that runs until a signal.
+
+use std::io;
+use std::time::Duration;
+
+use btdht::net::{Dht, Error, State};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::signals::Stop;
+
+/// Ports that are tried, in order, when the user named none.
+const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
+/// Saving at the end takes no longer; what a hung disk has not taken by then is lost.
+const GOODBYE: Duration = Duration::from_millis(2500);
+
+/// Run a node until a signal
+#[derive(clap::Args)]
+#[command(after_help = "\
+Prints `listening ADDR:PORT id <hex>` for each socket, and `bootstrapped N nodes` later. Keeps its id
+and its nodes in the state folder.
+
+Example: btdht serve --port 6881")]
+pub(crate) struct Args {}
+
+pub(crate) async fn run(_: &Args, context: &Context, stop: &mut Stop) -> Result<(), Failure> {
+    let dht = listen(context)?;
+    for (addr, id) in dht.local_addrs().zip(dht.ids()) {
+        context.out.say(
+            || json!({"event": "listening", "addr": addr.to_string(), "id": id.to_string()}),
+            || format!("listening {addr} id {id}"),
+        )?;
+    }
+    let announce = async {
+        let nodes = dht.bootstrapped().await?;
+        context.out.say(
+            || json!({"event": "bootstrapped", "nodes": nodes}),
+            || format!("bootstrapped {nodes} nodes"),
+        )?;
+        std::future::pending::<Result<(), Failure>>().await
+    };
+    let limit = async {
+        match context.flags.timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        result = announce => result,
+        () = limit => Ok(()),
+        signal = stop.requested() => Err(Failure::signal(signal)),
+    };
+    match tokio::time::timeout(GOODBYE, dht.shutdown()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "state was not saved"),
+        Err(_) => tracing::warn!("the disk is too slow: state was not saved"),
+    }
+    ended
+}
+
+/// Binds the port that was asked for, or the first free one of the usual ones.
+fn listen(context: &Context) -> Result<Dht, Failure> {
+    let state = || context.settings.folders.state.clone().map_or(State::Nothing, State::Keep);
+    if let Some(port) = context.settings.listen.port {
+        return Ok(Dht::bind(context.options(port, state()))?);
+    }
+    let mut ports = PORTS;
+    loop {
+        let port = ports.next().unwrap_or(*PORTS.end());
+        match Dht::bind(context.options(port, state())) {
+            Err(Error::Bind { source, addr })
+                if source.kind() == io::ErrorKind::AddrInUse && addr.port() == port && !ports.is_empty() => {}
+            other => return Ok(other?),
+        }
+    }
+}

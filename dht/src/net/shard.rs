@@ -1,0 +1,443 @@
+//! The drive loop: one task that owns one [`Node`], its sockets and its saved state.
+//!
+//! A turn reads the clock once, receives a batch from each socket, hands it on, runs what is due,
+//! takes a few requests, sends everything in batches and delivers the events. Then it waits for a
+//! socket, a request or the node's next deadline, whichever comes first. No protocol lives here.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::persist::{Saved, SavedHome, StateFolder};
+use super::port::{Port, PortCounters};
+use super::{Clock, Error};
+use crate::{Command, Counters, Event, HomeStats, LookupId, Node, Outbox, Time};
+
+/// Requests taken in one turn.
+const REQUESTS_PER_TURN: usize = 32;
+/// Turns with work in a row before other tasks of the thread get theirs: about 2 ms.
+const TURNS_IN_A_ROW: u32 = 16;
+/// Longest wait: timers of the runtime stand still while the machine sleeps, ours do not.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Pause after a receive call that keeps failing.
+const BROKEN_PAUSE: Duration = Duration::from_millis(100);
+/// Pause between saves of state that changed.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+/// Pause between complaints about the same thing.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// What handles ask of the task.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// Run a command whose events go to `sink`.
+    Start { command: Command, sink: Sink },
+    /// Run a command that nobody hears of again.
+    Tell(Command),
+    /// Stop the lookup of that ticket.
+    Cancel(u64),
+    /// Copy the counters.
+    Stats(oneshot::Sender<Stats>),
+    /// Save and end.
+    Shutdown(oneshot::Sender<Result<(), Error>>),
+}
+
+/// Where the events of one lookup go.
+#[derive(Debug)]
+pub(super) struct Sink {
+    /// Names the lookup before the node has given it an id.
+    pub(super) ticket: u64,
+    pub(super) events: mpsc::Sender<Event>,
+    /// The place of the last event, reserved from the start: a slow reader never misses the end.
+    pub(super) last: mpsc::OwnedPermit<Event>,
+}
+
+/// A copy of what a node counts.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Of the core.
+    pub counters: Counters,
+    /// Of each socket.
+    pub sockets: Vec<SocketStats>,
+    /// Lookups and questions that run.
+    pub running: usize,
+    /// Events that a slow reader missed.
+    pub events_missed: u64,
+    /// How long the node has been running, suspended time included.
+    pub uptime: Duration,
+}
+
+/// One socket of a node.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct SocketStats {
+    /// The node's presence there.
+    pub home: HomeStats,
+    /// What happened.
+    pub counters: PortCounters,
+}
+
+/// The task's state.
+pub(super) struct Shard {
+    pub(super) node: Node,
+    pub(super) clock: Clock,
+    pub(super) ports: Vec<Port>,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) bootstrapped: watch::Sender<Option<usize>>,
+    /// Whether there is somebody to ask: an address of a router, a saved node.
+    pub(super) ready: watch::Sender<bool>,
+    pub(super) state: Option<StateKeeper>,
+    /// Whether anybody was named to bootstrap from.
+    pub(super) has_routers: bool,
+}
+
+/// Saves what changed, off the task's thread.
+#[derive(Debug)]
+pub(super) struct StateKeeper {
+    folder: Arc<StateFolder>,
+    last: Saved,
+    due: Time,
+    running: Option<JoinHandle<Result<(), Error>>>,
+}
+
+/// Everything that a running task changes besides the shard's parts.
+struct Running {
+    out: Outbox,
+    sinks: BTreeMap<LookupId, Sink>,
+    started: Time,
+    events_missed: u64,
+    /// A receive call failed in this turn.
+    broken: bool,
+    send_complaint: Complaint,
+    receive_complaint: Complaint,
+    lonely_complaint: Complaint,
+    finished: Option<Finish>,
+}
+
+/// Why the task ends.
+enum Finish {
+    /// Nobody holds a handle any more.
+    Abandoned,
+    /// Somebody asked, and waits.
+    Asked(oneshot::Sender<Result<(), Error>>),
+}
+
+/// A repeated problem: one line a minute with a count.
+struct Complaint {
+    next: Time,
+    count: u64,
+}
+
+impl Shard {
+    /// Runs until asked to stop or abandoned.
+    pub(super) async fn run(mut self) {
+        for port in &self.ports {
+            if let Err(error) = port.warm_up().await {
+                tracing::warn!(%error, "the runtime cannot watch a socket");
+            }
+        }
+        let started = self.clock.now();
+        let mut running = Running {
+            out: Outbox::new(),
+            sinks: BTreeMap::new(),
+            started,
+            events_missed: 0,
+            broken: false,
+            send_complaint: Complaint { next: started, count: 0 },
+            receive_complaint: Complaint { next: started, count: 0 },
+            lonely_complaint: Complaint { next: started + COMPLAIN_EVERY, count: 0 },
+            finished: None,
+        };
+        let mut turns = 0;
+        let finish = loop {
+            let worked = self.turn(&mut running);
+            if let Some(finish) = running.finished.take() {
+                break finish;
+            }
+            if !worked {
+                turns = 0;
+                self.wait(&mut running).await;
+            } else if turns == TURNS_IN_A_ROW {
+                turns = 0;
+                tokio::task::yield_now().await;
+            } else {
+                turns += 1;
+            }
+        };
+        let saved = self.finish().await;
+        match finish {
+            Finish::Asked(reply) => drop(reply.send(saved)),
+            Finish::Abandoned => {
+                if let Err(error) = saved {
+                    tracing::warn!(%error, "state was not saved");
+                }
+            }
+        }
+    }
+
+    /// Does what there is to do, bounded; whether it was anything.
+    fn turn(&mut self, running: &mut Running) -> bool {
+        let now = self.clock.now();
+        let mut worked = self.receive(now, running);
+        if self.node.timeout() <= now {
+            worked = true;
+            self.node.handle_timeout(now, &mut running.out);
+        }
+        for _ in 0..REQUESTS_PER_TURN {
+            match self.requests.try_recv() {
+                Ok(request) => self.request(now, request, running),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    running.finished.get_or_insert(Finish::Abandoned);
+                    break;
+                }
+            }
+            worked = true;
+        }
+        self.flush(now, running);
+        self.housekeeping(now, running);
+        worked
+    }
+
+    fn receive(&mut self, now: Time, running: &mut Running) -> bool {
+        let mut worked = false;
+        for (index, port) in (0..).zip(&mut self.ports) {
+            let mut foreign = 0;
+            match port.receive() {
+                Ok(batch) => {
+                    for (from, bytes) in batch {
+                        worked = true;
+                        if is_krpc(bytes) {
+                            self.node.handle_datagram(now, index, from, bytes, &mut running.out);
+                        } else {
+                            foreign += 1;
+                        }
+                    }
+                }
+                Err(error) => {
+                    running.broken = true;
+                    running.receive_complaint.about(now, |count| {
+                        tracing::warn!(%error, count, "receiving failed; going on");
+                    });
+                }
+            }
+            port.foreign(foreign);
+        }
+        worked
+    }
+
+    fn request(&mut self, now: Time, request: Request, running: &mut Running) {
+        match request {
+            Request::Start { command, sink } => {
+                if let Some(lookup) = self.node.handle_command(now, command, &mut running.out) {
+                    running.sinks.insert(lookup, sink);
+                }
+            }
+            Request::Tell(command) => {
+                let somebody = matches!(&command, Command::Routers(routers) if !routers.is_empty());
+                self.node.handle_command(now, command, &mut running.out);
+                if somebody {
+                    self.ready.send_replace(true);
+                }
+            }
+            Request::Cancel(ticket) => {
+                let named = running.sinks.iter().find(|(_, sink)| sink.ticket == ticket);
+                if let Some(lookup) = named.map(|(lookup, _)| *lookup) {
+                    self.node.handle_command(now, Command::Cancel(lookup), &mut running.out);
+                }
+            }
+            // Whoever asked may have gone; the same holds for every answer here.
+            Request::Stats(reply) => {
+                self.flush(now, running);
+                drop(reply.send(self.stats(now, running)));
+            }
+            Request::Shutdown(reply) => running.finished = Some(Finish::Asked(reply)),
+        }
+    }
+
+    /// Sends and delivers what the node produced. Delivering may find that a reader has gone, which
+    /// makes the node produce more; it ends because each lookup is cancelled once.
+    fn flush(&mut self, now: Time, running: &mut Running) {
+        loop {
+            for port in &mut self.ports {
+                if let Some(error) = port.send(&running.out) {
+                    running.send_complaint.about(now, |count| {
+                        tracing::debug!(%error, count, "datagrams were refused by the system");
+                    });
+                }
+            }
+            running.out.bytes.clear();
+            running.out.transmits.clear();
+            let mut abandoned = Vec::new();
+            for event in std::mem::take(&mut running.out.events) {
+                if let Some(lookup) = self.deliver(event, running) {
+                    abandoned.push(lookup);
+                }
+            }
+            if abandoned.is_empty() {
+                return;
+            }
+            for lookup in abandoned {
+                self.node.handle_command(now, Command::Cancel(lookup), &mut running.out);
+            }
+        }
+    }
+
+    /// Passes one event on; the lookup whose reader has gone, if it has. A reader that is too slow
+    /// misses events, but never the last one.
+    fn deliver(&mut self, event: Event, running: &mut Running) -> Option<LookupId> {
+        let lookup = match &event {
+            Event::Bootstrapped { nodes } => {
+                self.bootstrapped.send_replace(Some(*nodes));
+                return None;
+            }
+            Event::Done { lookup, .. } | Event::Answered { lookup, .. } => {
+                if let Some(sink) = running.sinks.remove(lookup) {
+                    sink.last.send(event);
+                }
+                return None;
+            }
+            Event::Peer { lookup, .. } | Event::Stored { lookup, .. } | Event::Hop { lookup, .. } => *lookup,
+        };
+        match running.sinks.get(&lookup)?.events.try_send(event) {
+            Ok(()) => None,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                running.events_missed += 1;
+                None
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => running.sinks.remove(&lookup).map(|_| lookup),
+        }
+    }
+
+    fn housekeeping(&mut self, now: Time, running: &mut Running) {
+        if self.has_routers && self.bootstrapped.borrow().is_none() && now >= running.lonely_complaint.next {
+            running.lonely_complaint.about(now, |_| {
+                tracing::warn!("not bootstrapped yet: no router has answered; trying on");
+            });
+        }
+        if self.state.as_ref().is_some_and(|state| state.due <= now) {
+            let saved = self.saved(now);
+            if let Some(state) = &mut self.state {
+                state.save(now, saved);
+            }
+        }
+    }
+
+    /// Waits until there is something to do.
+    async fn wait(&mut self, running: &mut Running) {
+        if std::mem::take(&mut running.broken) {
+            // The socket stays ready with its error; without a pause this loop would spin.
+            tokio::time::sleep(BROKEN_PAUSE).await;
+            return;
+        }
+        let now = self.clock.now();
+        let save_due = self.state.as_ref().map_or(Time::NEVER, |state| state.due);
+        let pause = self.node.timeout().min(save_due).since(now).min(LONGEST_WAIT);
+        let ports = &self.ports;
+        let ready = poll_fn(|cx| {
+            // Every port is asked, so that each will wake this task.
+            let ready = ports.iter().filter(|port| port.poll_ready(cx).is_ready()).count();
+            if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::select! {
+            () = ready => {}
+            () = tokio::time::sleep(pause) => {}
+            request = self.requests.recv() => {
+                let now = self.clock.now();
+                match request {
+                    Some(request) => self.request(now, request, running),
+                    None => running.finished = Some(Finish::Abandoned),
+                }
+            }
+        }
+    }
+
+    /// Saves for the last time.
+    async fn finish(&mut self) -> Result<(), Error> {
+        match self.state.take() {
+            Some(state) => {
+                let now = self.clock.now();
+                state.finish(self.saved(now)).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What is kept between runs.
+    fn saved(&self, now: Time) -> Saved {
+        let homes = self.node.saved(now).into_iter().zip(&self.ports);
+        let homes = homes.map(|((id, nodes), port)| SavedHome { id, ipv6: port.is_ipv6(), nodes });
+        Saved { homes: homes.collect() }
+    }
+
+    fn stats(&self, now: Time, running: &Running) -> Stats {
+        let homes = self.node.stats(now).into_iter();
+        let sockets =
+            homes.zip(&self.ports).map(|(home, port)| SocketStats { home, counters: port.counters() });
+        Stats {
+            counters: *self.node.counters(),
+            sockets: sockets.collect(),
+            running: running.sinks.len(),
+            events_missed: running.events_missed,
+            uptime: now.since(running.started),
+        }
+    }
+}
+
+impl StateKeeper {
+    /// Keeps `folder`, which holds `last` now.
+    pub(super) fn new(folder: StateFolder, last: Saved, now: Time) -> Self {
+        Self { folder: Arc::new(folder), last, due: now + SAVE_EVERY, running: None }
+    }
+
+    /// Starts to save `saved` if it differs from what is on disk, unless a save is running.
+    fn save(&mut self, now: Time, saved: Saved) {
+        self.due = now + SAVE_EVERY;
+        if self.running.as_ref().is_some_and(|running| !running.is_finished()) || saved == self.last {
+            return;
+        }
+        self.last = saved.clone();
+        let folder = Arc::clone(&self.folder);
+        self.running = Some(tokio::task::spawn_blocking(move || {
+            let written = folder.write(&saved);
+            if let Err(error) = &written {
+                tracing::warn!(%error, "state was not saved; trying again later");
+            }
+            written
+        }));
+    }
+
+    async fn finish(mut self, saved: Saved) -> Result<(), Error> {
+        let earlier = match self.running.take() {
+            Some(running) => running.await.unwrap_or(Err(Error::Stopped)),
+            None => Ok(()),
+        };
+        if earlier.is_ok() && saved == self.last {
+            return Ok(());
+        }
+        let folder = Arc::clone(&self.folder);
+        tokio::task::spawn_blocking(move || folder.write(&saved)).await.unwrap_or(Err(Error::Stopped))
+    }
+}
+
+impl Complaint {
+    fn about(&mut self, now: Time, say: impl FnOnce(u64)) {
+        self.count += 1;
+        if now >= self.next {
+            self.next = now + COMPLAIN_EVERY;
+            say(std::mem::take(&mut self.count));
+        }
+    }
+}
+
+/// Whether a datagram is for the node. A KRPC message is a dictionary; the port is shared with other
+/// protocols whose first byte is never `d`: uTP's is version and type (BEP 29: 0x01 to 0x41), the
+/// UDP tracker's is the first of an action below 4 (BEP 15).
+fn is_krpc(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&b'd')
+}

@@ -1,0 +1,66 @@
+//! Lookups over real nodes.
+
+use crate::harness::{Home, NOBODY, silent_node};
+
+const INFOHASH: &str = "08ada5a7a6183aae1e09d831df6748d566095a10";
+
+fn run(args: &[&str], router: &str) -> crate::harness::Finished {
+    let home = Home::new();
+    home.run(&[args, &["--bind", "127.0.0.1", "--allow-local", "--bootstrap", router]].concat())
+}
+
+#[test]
+fn a_peer_announced_at_one_node_is_found_through_the_other() {
+    let (home_a, home_b) = (Home::new(), Home::new());
+    let (_a, addr_a) = home_a.serve(NOBODY, &[]);
+    let addr_a = addr_a.to_string();
+    let (b, addr_b) = home_b.serve(&addr_a, &[]);
+    b.line(|line| line.starts_with("bootstrapped ") && line.ends_with(" nodes"));
+
+    let stored = run(&["announce", INFOHASH, "--peer-port", "7777"], &addr_a).expect_code(0).stdout;
+    assert!(stored.lines().any(|line| line.ends_with(&format!(" {addr_a}"))), "{stored}");
+    let addr_b = addr_b.to_string();
+    let found = run(&["get-peers", INFOHASH], &addr_b).expect_code(0);
+    assert_eq!(found.stdout, "127.0.0.1:7777\n");
+
+    let magnet = format!("magnet:?xt=urn:btih:{INFOHASH}");
+    let json = run(&["get-peers", &magnet, "--json", "--trace", "--limit", "1"], &addr_b).expect_code(0);
+    let events: Vec<serde_json::Value> =
+        json.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let named = |name: &str| events.iter().filter(|event| event["event"] == name).collect::<Vec<_>>();
+    assert_eq!(named("peer")[0]["addr"], "127.0.0.1:7777");
+    assert!(named("peer")[0]["ms"].is_u64() && named("peer")[0]["node"].is_string());
+    assert!(!named("hop").is_empty());
+    let last = events.last().unwrap();
+    assert_eq!(last["event"], "done");
+    for key in ["queries", "answered", "hops", "ms"] {
+        assert!(last[key].is_number(), "{last}");
+    }
+
+    let nodes = run(&["find-node", INFOHASH, "--trace"], &addr_b).expect_code(0);
+    assert!(nodes.stdout.lines().any(|line| line.ends_with(&addr_b)), "{nodes:#?}");
+    assert!(nodes.stderr.contains("answered in"), "{nodes:#?}");
+}
+
+// S26
+#[test]
+fn silent_nodes_are_exit_code_4_no_answer() {
+    let silent = silent_node();
+    let router = silent.local_addr().unwrap().to_string();
+    for verb in
+        [&["get-peers", INFOHASH][..], &["find-node", INFOHASH], &["announce", INFOHASH, "--peer-port", "7"]]
+    {
+        let finished = run(verb, &router).expect_code(4);
+        assert!(finished.error().contains("no answer"), "{finished:#?}");
+        assert!(finished.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_timeout_ends_a_lookup_with_what_it_has() {
+    let silent = silent_node();
+    let router = silent.local_addr().unwrap().to_string();
+    let finished = run(&["get-peers", INFOHASH, "--timeout", "0.3", "--json"], &router).expect_code(4);
+    let last: serde_json::Value = serde_json::from_str(finished.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["event"], &last["outcome"]), (&"done".into(), &"timeout".into()));
+}

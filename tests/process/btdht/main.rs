@@ -1,0 +1,11 @@
+//! The contract of `btdht` as a process: exit codes, output, signals, state. Everything is on
+//! loopback; outcomes are asserted, durations are not, but for one generous guard.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+mod lookups;
+mod questions;
+mod serving;
+mod state;
+mod usage;

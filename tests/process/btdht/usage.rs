@@ -1,0 +1,130 @@
+//! Wrong and right usage, and the verbs that open no network.
+
+use std::process::Stdio;
+
+use crate::harness::{Home, Running};
+
+#[test]
+fn wrong_usage_is_exit_code_2_with_a_suggestion() {
+    let home = Home::new();
+    let finished = home.run(&["get-peer", "x"]).expect_code(2);
+    assert!(finished.stderr.contains("get-peers"), "{finished:#?}");
+    for args in [
+        &["get-peers", "nonsense"][..],
+        &["get-peers", "magnet:?dn=nothing"],
+        &["announce", "08ada5a7a6183aae1e09d831df6748d566095a10"],
+        &["announce", "08ada5a7a6183aae1e09d831df6748d566095a10", "--peer-port", "0"],
+        &["find-node", "08ada5"],
+        &["ping", "--port", "65536", "127.0.0.1:1"],
+        &["id", "--ip", "300.0.0.1"],
+        &["serve", "--bind", "nowhere"],
+        &["serve", "--ipv4-only", "--ipv6-only"],
+        &["ping", "--timeout", "-1", "127.0.0.1:1"],
+        &[],
+    ] {
+        let finished = home.run(args).expect_code(2);
+        assert!(finished.stdout.is_empty() && !finished.stderr.is_empty(), "{args:?} {finished:#?}");
+    }
+    let finished = home.run(&["ping", "127.0.0.1", "--bootstrap", "127.0.0.1:1"]).expect_code(2);
+    assert!(finished.error().contains("HOST:PORT"));
+    let finished = home.run(&["serve", "--bootstrap", "127.0.0.1"]).expect_code(2);
+    assert!(finished.error().contains("HOST:PORT"));
+}
+
+#[test]
+fn every_verb_has_help_with_an_example() {
+    let home = Home::new();
+    for verb in
+        ["serve", "get-peers", "announce", "ping", "find-node", "id", "krpc", "config", "completions", "man"]
+    {
+        let help = home.run(&[verb, "--help"]).expect_code(0).stdout;
+        assert!(help.contains("Example: ") && help.contains("--json"), "{verb}: {help}");
+    }
+}
+
+#[test]
+fn verbs_that_come_later_say_so() {
+    let home = Home::new();
+    for verb in ["get", "put", "scrape", "sample", "crawl", "testnet", "sim", "doctor"] {
+        let finished = home.run(&[verb, "something", "--nodes", "5"]).expect_code(1);
+        assert!(finished.error().contains("not yet"), "{finished:#?}");
+    }
+}
+
+#[test]
+fn ids_are_fresh_and_belong_to_an_address_if_asked() {
+    let home = Home::new();
+    let id = |args: &[&str]| home.run(args).expect_code(0).stdout.trim_end().parse::<krpc::Id>().unwrap();
+    assert_ne!(id(&["id"]), id(&["id"]));
+    assert!(btdht::secure_id::is_secure(
+        &id(&["id", "--ip", "124.31.75.21"]),
+        "124.31.75.21".parse().unwrap()
+    ));
+    let json = home.run(&["--json", "id"]).expect_code(0).stdout;
+    let object: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(object["id"].as_str().map(str::len), Some(40));
+}
+
+#[test]
+fn config_prints_values_with_their_origin_and_loads_what_it_printed() {
+    let home = Home::new();
+    let mut command = home.command(&["config", "--port", "7000"]);
+    let printed = Running::start(command.env("BTDHT_K", "20")).finish().expect_code(0).stdout;
+    let origin = |key: &str| {
+        let line = printed.lines().find(|line| line.starts_with(&format!("{key} = "))).unwrap();
+        line.split_once('#').unwrap().1.trim().to_owned()
+    };
+    assert_eq!((&origin("port")[..], &origin("k")[..]), ("--port", "BTDHT_K"));
+    assert_eq!(origin("store_memory"), "built-in");
+    let file = home.path().join("printed.toml");
+    std::fs::write(&file, &printed).unwrap();
+    let again = home.run(&["config", "--config", file.to_str().unwrap()]).expect_code(0).stdout;
+    let values = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.split('#').next().unwrap().trim().to_owned()).collect()
+    };
+    assert_eq!(values(&again), values(&printed));
+}
+
+#[test]
+fn a_wrong_setting_is_exit_code_2_and_says_where_it_stands() {
+    let home = Home::new();
+    let folder = home.path().join(".config/btdht");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("bootstrap.toml"), "[limits]\nmax_valeus = 3\n").unwrap();
+    let finished = home.run(&["config"]).expect_code(2);
+    assert!(
+        finished.error().contains("max_values") && finished.error().contains("bootstrap.toml"),
+        "{finished:#?}"
+    );
+    std::fs::write(folder.join("bootstrap.toml"), "[limits]\nmax_values = \n").unwrap();
+    home.run(&["config"]).expect_code(2).error();
+    let finished = home.run(&["config", "--config", "/nonexistent/file"]).expect_code(2);
+    assert!(finished.error().contains("/nonexistent/file"));
+    // A settings file that happens to lie in the current folder is none of ours.
+    std::fs::remove_file(folder.join("bootstrap.toml")).unwrap();
+    std::fs::write(home.path().join("bootstrap.toml"), "nonsense").unwrap();
+    Running::start(home.command(&["config"]).current_dir(home.path())).finish().expect_code(0);
+}
+
+#[test]
+fn completions_and_the_manual_name_the_verbs() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(home.run(&["completions", shell]).expect_code(0).stdout.contains("get-peers"));
+    }
+    assert!(home.run(&["man"]).expect_code(0).stdout.contains(".TH btdht"));
+    assert!(home.run(&["man", "get-peers"]).expect_code(0).stdout.contains("INFOHASH"));
+    home.run(&["man", "nothing"]).expect_code(2);
+}
+
+#[test]
+fn a_closed_pipe_is_a_quiet_end() {
+    let home = Home::new();
+    for verb in ["config", "man", "id"] {
+        let mut child = home.command(&[verb]).stdout(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{verb}");
+        assert_eq!(output.status.code(), Some(0), "{verb}");
+    }
+}
