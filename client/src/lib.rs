@@ -10,3 +10,4 @@ pub mod peer;
 pub mod piece;
 pub mod storage;
 pub mod tracker;
+pub mod wire;

@@ -149,6 +149,10 @@ pub enum Violation {
     RequestFlood,
     /// An extension message that cannot be read.
     BadExtension,
+    /// A message of an extension that was not agreed on (BEP 6).
+    NotNegotiated,
+    /// Useless messages by the thousand.
+    Chatter,
 }
 
 /// What a swarm asks of a connection.

@@ -1,0 +1,41 @@
+//! [`Chatter`]: an account of messages without use, so that nobody makes us work by flapping.
+
+use btdht::Time;
+
+use super::PeerConfig;
+
+/// Useless messages that are not forgiven yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Chatter {
+    count: u32,
+    since: Time,
+}
+
+impl Chatter {
+    /// Counts one. `false` when it is one too many.
+    pub(super) fn count(&mut self, now: Time, config: &PeerConfig) -> bool {
+        let seconds = u32::try_from(now.since(self.since).as_secs()).unwrap_or(u32::MAX);
+        if seconds > 0 {
+            self.since = now;
+            self.count = self.count.saturating_sub(seconds.saturating_mul(config.chatter_per_second));
+        }
+        self.count += 1;
+        self.count <= config.chatter_burst
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_forgiven_with_time() {
+        let config = PeerConfig { chatter_burst: 20, chatter_per_second: 10, ..PeerConfig::default() };
+        let mut chatter = Chatter::default();
+        let start = Time::from_secs(5);
+        assert!((0..20).all(|_| chatter.count(start, &config)));
+        assert!(!chatter.count(start, &config));
+        let later = Time::from_secs(6);
+        assert!((0..9).all(|_| chatter.count(later, &config)) && !chatter.count(later, &config));
+    }
+}

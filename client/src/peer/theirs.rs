@@ -1,0 +1,99 @@
+//! [`Theirs`]: what a peer says that it has, checked. Before the size of the torrent is known (magnet)
+//! it is kept back, within bounds.
+
+use super::{PeerEvent, TorrentShape, Violation};
+use crate::bitfield::Bitfield;
+use crate::piece::PieceIndex;
+
+/// Single pieces kept back; further ones are dropped, so that the peer seems to have less.
+const MAX_KEPT: usize = 4096;
+
+/// The piece set of a peer, as far as it went through here.
+#[derive(Debug, Default)]
+pub(super) struct Theirs {
+    first: First,
+    /// Pieces announced before the size was known.
+    kept: Vec<u32>,
+    /// `have` messages so far.
+    haves: u32,
+}
+
+/// The message that comes first: `bitfield`, `have all` or `have none`.
+#[derive(Debug, Default)]
+enum First {
+    #[default]
+    None,
+    /// Kept back; at most 256 KiB, which were really received.
+    Kept(Said),
+    /// Passed on.
+    Told,
+}
+
+/// A first piece set.
+#[derive(Debug)]
+pub(super) enum Said {
+    Bits(Vec<u8>),
+    All,
+    Nothing,
+}
+
+impl Theirs {
+    /// The first piece set.
+    pub(super) fn first(
+        &mut self,
+        said: Said,
+        shape: Option<&TorrentShape>,
+        out: &mut Vec<PeerEvent>,
+    ) -> Result<(), Violation> {
+        if !matches!(self.first, First::None) || self.haves > 0 {
+            return Err(Violation::LateBitfield);
+        }
+        self.first = First::Kept(said);
+        shape.map_or(Ok(()), |shape| self.shape_known(shape, out))
+    }
+
+    /// A further piece. `Ok(false)` when there have been more of them than pieces.
+    pub(super) fn have(
+        &mut self,
+        index: u32,
+        shape: Option<&TorrentShape>,
+        out: &mut Vec<PeerEvent>,
+    ) -> Result<bool, Violation> {
+        self.haves = self.haves.saturating_add(1);
+        let Some(shape) = shape else {
+            if self.kept.len() < MAX_KEPT {
+                self.kept.push(index);
+            }
+            return Ok(self.kept.len() < MAX_KEPT);
+        };
+        if index >= shape.pieces {
+            return Err(Violation::OutOfRange);
+        }
+        out.push(PeerEvent::Have(PieceIndex(index)));
+        Ok(self.haves <= shape.pieces)
+    }
+
+    /// The size of the torrent is known: checks and passes on what was kept back.
+    pub(super) fn shape_known(
+        &mut self,
+        shape: &TorrentShape,
+        out: &mut Vec<PeerEvent>,
+    ) -> Result<(), Violation> {
+        if let First::Kept(said) = &self.first {
+            let set = match said {
+                Said::Bits(bits) => Bitfield::from_wire(bits, shape.pieces).ok_or(Violation::BadBitfield)?,
+                Said::All => Bitfield::full(shape.pieces),
+                Said::Nothing => Bitfield::new(shape.pieces),
+            };
+            out.push(PeerEvent::Pieces(set));
+            self.first = First::Told;
+        }
+        for index in std::mem::take(&mut self.kept) {
+            if index >= shape.pieces {
+                return Err(Violation::OutOfRange);
+            }
+            out.push(PeerEvent::Have(PieceIndex(index)));
+        }
+        Ok(())
+    }
+}
