@@ -1,5 +1,81 @@
-//! The disk side of a torrent: jobs, files and the threads that work on them.
+//! The disk side of a torrent, from jobs down to files.
+//!
+//! | what | where |
+//! |---|---|
+//! | what a swarm asks and is told | [`Job`], [`Done`] |
+//! | bytes of files | the trait [`Storage`]; [`FileStorage`], [`MemStorage`] |
+//! | begin, resume or recheck a download | [`open`] |
+//! | threads that hash, write, read, check and save | [`Pool`] |
+//! | what survives a restart | [`ResumeFile`] |
+//! | one process per torrent and folder | [`Lock`] |
+//!
+//! Nothing here decides which piece to fetch. Nothing is mapped into memory: an I/O error would come
+//! as SIGBUS and stalls would hide in page faults.
 
+mod cache;
+mod file;
 mod job;
+mod lock;
+mod mem;
+mod open;
+mod pool;
+mod resume;
+mod span;
+mod worker;
 
+use std::io::{self, IoSlice};
+use std::path::Path;
+
+pub use file::{FileStorage, default_open_files};
 pub use job::{DiskError, DiskErrorKind, Done, Job, Totals, Verdict};
+pub use lock::Lock;
+pub use mem::{Fault, FaultyStorage, MemStorage};
+pub use open::{Access, OpenError, OpenOptions, Opened, open};
+pub use pool::{Pool, PoolConfig};
+pub use resume::{Resume, ResumeFile};
+
+/// The files of one torrent, by their index in its layout. Calls block, and may come from several
+/// threads at once. Whoever implements this loops over short reads and writes and over EINTR, so
+/// that no caller can overlook a count.
+pub trait Storage: Send + Sync {
+    /// Fills `buf` from `offset` on. A file that is absent or too short is
+    /// [`DiskErrorKind::Missing`].
+    fn read(&self, file: usize, offset: u64, buf: &mut [u8]) -> Result<(), DiskError>;
+
+    /// Writes the buffers one behind the other from `offset` on, making the file and its folders if
+    /// need be. The slices are used up.
+    fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError>;
+
+    /// Makes the file exist with exactly its length: makes an empty one, cuts a longer one.
+    fn finish(&self, file: usize) -> Result<(), DiskError>;
+
+    /// Returns when what was written to the file survives a crash. Fails with
+    /// [`DiskErrorKind::Missing`] if the file was taken away meanwhile.
+    fn sync(&self, file: usize) -> Result<(), DiskError>;
+
+    /// The file as it is now; `None` if it is absent.
+    fn stamp(&self, file: usize) -> Result<Option<Stamp>, DiskError>;
+}
+
+/// By what a change of a file is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its bytes.
+    pub len: u64,
+    /// When it was last written to, in nanoseconds since 1970.
+    pub mtime: i64,
+}
+
+impl DiskError {
+    /// Classifies an error of the system.
+    pub fn new(doing: &'static str, path: &Path, error: &io::Error) -> Self {
+        use io::ErrorKind as K;
+        let kind = match error.kind() {
+            K::StorageFull | K::QuotaExceeded => DiskErrorKind::NoSpace,
+            K::ReadOnlyFilesystem | K::PermissionDenied => DiskErrorKind::ReadOnly,
+            K::NotFound | K::UnexpectedEof => DiskErrorKind::Missing,
+            _ => DiskErrorKind::Io,
+        };
+        Self { kind, doing, path: path.to_owned(), detail: error.to_string() }
+    }
+}

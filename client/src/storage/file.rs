@@ -1,0 +1,331 @@
+//! [`FileStorage`]: the files of a torrent below a folder.
+//!
+//! The folder is opened once; below it every component is opened on its own without following
+//! symbolic links, so that no name of a torrent and no link in the folder leads out of it. Files are
+//! made when first written to, sparse, at their full length.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::{DiskError, Stamp, Storage};
+use crate::metainfo::Info;
+
+/// Slices of one vectored write (IOV_MAX of Linux).
+const MAX_SLICES: usize = 1024;
+
+/// Files below a folder.
+#[derive(Debug)]
+pub struct FileStorage {
+    info: Arc<Info>,
+    root: OwnedFd,
+    root_path: PathBuf,
+    open: Mutex<LruCache<usize, Arc<Open>>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    writable: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Want {
+    Read,
+    /// Make it and its folders if absent; lengthen it to its full length.
+    Write,
+}
+
+impl FileStorage {
+    /// The files of `info` below the folder `dir`, which must be there. At most `max_open` files are
+    /// kept open, beside the folder.
+    pub fn new(info: Arc<Info>, dir: &Path, max_open: NonZeroUsize) -> Result<Self, DiskError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(dir, flags, Mode::empty())
+            .map_err(|error| DiskError::new("opening folder", dir, &error.into()))?;
+        let open = Mutex::new(LruCache::new(max_open));
+        Ok(Self { info, root, root_path: dir.to_owned(), open })
+    }
+
+    fn file(&self, index: usize, want: Want) -> io::Result<Arc<Open>> {
+        if let Some(open) = self.lock().get(&index)
+            && (open.writable || want == Want::Read)
+        {
+            return Ok(Arc::clone(open));
+        }
+        // Outside the lock: a slow folder must not stop the other threads.
+        let open = Arc::new(self.open(index, want)?);
+        // The one that falls out is closed after the lock is gone.
+        let fallen = self.lock().push(index, Arc::clone(&open));
+        drop(fallen);
+        Ok(open)
+    }
+
+    fn open(&self, index: usize, want: Want) -> io::Result<Open> {
+        let info = self.info.file(index).ok_or(Errno::NOENT)?;
+        let path = info.path();
+        let folder = self.folder(&path, want)?;
+        let name = path.file_name().ok_or(Errno::INVAL)?;
+        // NONBLOCK: opening a fifo must not wait for somebody at its other end.
+        let common = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let flags = match want {
+            Want::Read => common | OFlags::RDONLY,
+            Want::Write => common | OFlags::RDWR | OFlags::CREATE,
+        };
+        let mode = if info.attributes.is_executable() { 0o777 } else { 0o666 };
+        let file = match rustix::fs::openat(
+            folder_fd(&folder, &self.root),
+            name,
+            flags,
+            Mode::from_raw_mode(mode),
+        ) {
+            Ok(file) => file,
+            Err(Errno::LOOP) => return Err(io::Error::other("it is a symbolic link")),
+            Err(error) => return Err(error.into()),
+        };
+        let stat = rustix::fs::fstat(&file)?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        if want == Want::Write && (stat.st_size as u64) < info.len() {
+            rustix::fs::ftruncate(&file, info.len())?;
+        }
+        Ok(Open { file: file.into(), writable: want == Want::Write })
+    }
+
+    /// Opens the folder that holds `path`, component by component; `None` is the root.
+    fn folder(&self, path: &Path, want: Want) -> io::Result<Option<OwnedFd>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut folder: Option<OwnedFd> = None;
+        for component in path.parent().into_iter().flat_map(Path::components) {
+            let at = folder_fd(&folder, &self.root);
+            let name = component.as_os_str();
+            let opened = match rustix::fs::openat(at, name, flags, Mode::empty()) {
+                Err(Errno::NOENT) if want == Want::Write => {
+                    match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o777)) {
+                        // Another thread was faster.
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                    rustix::fs::openat(at, name, flags, Mode::empty())
+                }
+                other => other,
+            };
+            folder = Some(match opened {
+                Ok(opened) => opened,
+                Err(Errno::LOOP | Errno::NOTDIR) => {
+                    let what = format!("{} is no folder or a symbolic link", Path::new(name).display());
+                    return Err(io::Error::other(what));
+                }
+                Err(error) => return Err(error.into()),
+            });
+        }
+        Ok(folder)
+    }
+
+    fn stat(&self, index: usize) -> io::Result<Option<Stat>> {
+        let Some(info) = self.info.file(index) else { return Ok(None) };
+        let path = info.path();
+        let stat = self.folder(&path, Want::Read).and_then(|folder| {
+            let name = path.file_name().ok_or(Errno::INVAL)?;
+            let at = folder_fd(&folder, &self.root);
+            Ok(rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?)
+        });
+        match stat {
+            Ok(stat) => Ok(Some(stat)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn sync_file(&self, index: usize) -> io::Result<()> {
+        let open = self.file(index, Want::Read)?;
+        // The file's entry in its folder is left to the file system: should it be lost in a crash,
+        // the file is missed on the next start and its pieces are not believed.
+        open.file.sync_all()?;
+        // Writes to a file that was deleted meanwhile succeed and are lost.
+        if rustix::fs::fstat(&open.file)?.st_nlink == 0 {
+            self.lock().pop(&index);
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the file was deleted"));
+        }
+        Ok(())
+    }
+
+    fn failed(&self, doing: &'static str, index: usize) -> impl FnOnce(io::Error) -> DiskError {
+        let path = self.info.file(index).map(|file| file.path());
+        let path = self.root_path.join(path.unwrap_or_default());
+        move |error| DiskError::new(doing, &path, &error)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<usize, Arc<Open>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Storage for FileStorage {
+    fn read(&self, file: usize, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        let read = self.file(file, Want::Read).and_then(|open| open.file.read_exact_at(buf, offset));
+        read.map_err(|error| self.failed("reading", file)(error))
+    }
+
+    fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError> {
+        let write = self.file(file, Want::Write).and_then(|open| write_all_at(&open.file, offset, bufs));
+        write.map_err(|error| self.failed("writing", file)(error))
+    }
+
+    fn finish(&self, file: usize) -> Result<(), DiskError> {
+        let len = self.info.file(file).map_or(0, |file| file.len());
+        let finish = self.file(file, Want::Write).and_then(|open| match open.file.metadata()?.len() == len {
+            true => Ok(()),
+            false => open.file.set_len(len),
+        });
+        finish.map_err(|error| self.failed("finishing", file)(error))
+    }
+
+    fn sync(&self, file: usize) -> Result<(), DiskError> {
+        self.sync_file(file).map_err(|error| self.failed("syncing", file)(error))
+    }
+
+    fn stamp(&self, file: usize) -> Result<Option<Stamp>, DiskError> {
+        let stat = self.stat(file).map_err(|error| self.failed("looking at", file)(error))?;
+        Ok(stat.map(|stat| Stamp {
+            len: stat.st_size as u64,
+            mtime: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64),
+        }))
+    }
+}
+
+/// How many files to keep open: a quarter of what the process may open, 4 to 128.
+pub fn default_open_files() -> NonZeroUsize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let quarter = usize::try_from(limit.unwrap_or(u64::MAX) / 4).unwrap_or(usize::MAX);
+    NonZeroUsize::new(quarter.clamp(4, 128)).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn folder_fd<'a>(folder: &'a Option<OwnedFd>, root: &'a OwnedFd) -> std::os::fd::BorrowedFd<'a> {
+    folder.as_ref().unwrap_or(root).as_fd()
+}
+
+/// Writes all slices, however many calls that takes.
+fn write_all_at(file: &File, mut offset: u64, mut bufs: &mut [IoSlice<'_>]) -> io::Result<()> {
+    IoSlice::advance_slices(&mut bufs, 0); // drops empty ones
+    while !bufs.is_empty() {
+        let batch = bufs.len().min(MAX_SLICES);
+        match rustix::io::pwritev(file, &bufs[..batch], offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset += written as u64;
+                IoSlice::advance_slices(&mut bufs, written);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metainfo::create;
+    use crate::storage::DiskErrorKind;
+    use std::fs;
+
+    /// `root/a` with 5 bytes, `root/b/c` with 10, `root/e` empty; nothing on disk.
+    fn info() -> Arc<Info> {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir_all(root.join("b")).unwrap();
+        fs::write(root.join("a"), b"01234").unwrap();
+        fs::write(root.join("b/c"), b"0123456789").unwrap();
+        fs::write(root.join("e"), b"").unwrap();
+        let options = create::Options { piece_length: Some(1024), ..Default::default() };
+        Arc::new(create::create(&root, &options, &|_| ()).unwrap().metainfo.info)
+    }
+
+    fn storage(dir: &Path, max_open: usize) -> FileStorage {
+        FileStorage::new(info(), dir, NonZeroUsize::new(max_open).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn files_are_made_sparse_when_first_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = storage(dir.path(), 1);
+        assert_eq!(storage.stamp(1), Ok(None));
+        assert_eq!(storage.read(1, 0, &mut [0]).unwrap_err().kind, DiskErrorKind::Missing);
+        let mut slices = [IoSlice::new(b"x"), IoSlice::new(b""), IoSlice::new(b"yz")];
+        storage.write(1, 4, &mut slices).unwrap();
+        assert_eq!(fs::read(dir.path().join("root/b/c")).unwrap(), b"\0\0\0\0xyz\0\0\0");
+        assert_eq!(storage.stamp(1).unwrap().unwrap().len, 10);
+        storage.write(0, 0, &mut [IoSlice::new(b"ab")]).unwrap();
+        let mut buf = [0; 3];
+        storage.read(1, 4, &mut buf).unwrap();
+        assert_eq!(&buf, b"xyz");
+        assert_eq!(storage.read(1, 8, &mut buf).unwrap_err().kind, DiskErrorKind::Missing);
+        assert!(storage.sync(1).is_ok() && storage.lock().len() == 1);
+        storage.finish(2).unwrap();
+        assert_eq!(fs::read(dir.path().join("root/e")).unwrap(), b"");
+    }
+
+    #[test]
+    fn more_slices_than_one_call_takes_are_written() {
+        let file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..3000_u32).map(|at| at as u8).collect();
+        let mut slices: Vec<_> = bytes.iter().map(|byte| IoSlice::new(std::slice::from_ref(byte))).collect();
+        write_all_at(&file, 7, &mut slices).unwrap();
+        let mut written = vec![0; 3000];
+        file.read_exact_at(&mut written, 7).unwrap();
+        assert_eq!(written, bytes);
+    }
+
+    #[test]
+    fn longer_files_are_cut_only_when_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("root")).unwrap();
+        let path = dir.path().join("root/a");
+        fs::write(&path, b"longer than that").unwrap();
+        let storage = storage(dir.path(), 8);
+        storage.write(0, 0, &mut [IoSlice::new(b"01234")]).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"01234r than that");
+        storage.finish(0).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"01234");
+    }
+
+    #[test]
+    fn links_and_fifos_are_not_followed() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(dir.path().join("root")).unwrap();
+        let victim = outside.path().join("victim");
+        fs::write(&victim, b"").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join("root/a")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("root/b")).unwrap();
+        let storage = storage(dir.path(), 8);
+        for file in [0, 1] {
+            let error = storage.write(file, 0, &mut [IoSlice::new(b"x")]).unwrap_err();
+            assert!(error.detail.contains("symbolic link"), "{error}");
+            assert!(storage.read(file, 0, &mut [0]).is_err());
+        }
+        assert_eq!(fs::read(&victim).unwrap(), b"");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+        let fifo = dir.path().join("root/e");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(storage.finish(2).unwrap_err().detail.contains("no regular file"));
+    }
+
+    #[test]
+    fn a_file_that_was_deleted_is_noticed_when_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = storage(dir.path(), 8);
+        storage.write(0, 0, &mut [IoSlice::new(b"01234")]).unwrap();
+        fs::remove_dir_all(dir.path().join("root")).unwrap();
+        assert_eq!(storage.sync(0).unwrap_err().kind, DiskErrorKind::Missing);
+    }
+}

@@ -1,0 +1,266 @@
+//! [`ResumeFile`]: what is known of a download between two runs — a hidden file
+//! `.<infohash>.btfetch` in the download folder, so that the same command finds it and so that it
+//! goes where the data goes.
+//!
+//! It claims only pieces whose data was synced before, holds the size and time of each file so that
+//! a change is noticed, and ends in a checksum: a damaged one is as good as none. It also holds the
+//! info dictionary, so that a magnet link resumes without peers.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use krpc::Id;
+use krpc::bencode::{self, Limits, Writer};
+use serde::Deserialize;
+use serde_bytes::ByteBuf;
+use sha1::{Digest, Sha1};
+
+use super::{DiskError, Stamp, Totals};
+use crate::bitfield::Bitfield;
+use crate::metainfo::Info;
+
+/// Of the document; another one is not read.
+const VERSION: i64 = 1;
+/// Bytes of a stamp in the document: length and time, big-endian.
+const STAMP_LEN: usize = 16;
+/// Length of a file that is absent.
+const ABSENT: u64 = u64::MAX;
+
+/// Reads and writes the resume file of one torrent in one folder.
+#[derive(Clone, Debug)]
+pub struct ResumeFile {
+    dir: PathBuf,
+    info: Arc<Info>,
+}
+
+/// What a resume file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Pieces that were synced.
+    pub have: Bitfield,
+    /// The files as they were then; `None` was absent.
+    pub stamps: Vec<Option<Stamp>>,
+    /// Counters.
+    pub totals: Totals,
+}
+
+impl Resume {
+    /// Reads the bytes of a resume file of `info`. An error says why they are not believed.
+    pub fn parse(bytes: &[u8], info: &Info) -> Result<Self, String> {
+        Document::parse(bytes)?.resume(info)
+    }
+}
+
+impl ResumeFile {
+    /// The resume file of `info` in `dir`; touches nothing.
+    pub fn new(dir: &Path, info: Arc<Info>) -> Self {
+        Self { dir: dir.to_owned(), info }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        path(&self.dir, self.info.hash().swarm())
+    }
+
+    /// Reads it; `None` if there is none. An error says why it is not believed.
+    pub fn load(&self) -> Result<Option<Resume>, String> {
+        match read(&self.path()) {
+            Ok(Some(bytes)) => Resume::parse(&bytes, &self.info).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Replaces it: whatever happens meanwhile, either the old or the new one is found. The caller
+    /// has synced what `resume` claims.
+    pub fn save(&self, resume: &Resume) -> Result<(), DiskError> {
+        let path = self.path();
+        let bytes = encode(&self.info, resume);
+        let write = || {
+            let temporary = path.with_extension("btfetch.new");
+            // Left by a killed run, or put there by somebody else: not to be followed.
+            match fs::remove_file(&temporary) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+            let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+            if let Err(error) = written.and_then(|()| fs::rename(&temporary, &path)) {
+                // A full disk should not stay fuller for it.
+                let _ = fs::remove_file(&temporary);
+                return Err(error);
+            }
+            File::open(&self.dir)?.sync_all()
+        };
+        write().map_err(|error| DiskError::new("saving", &path, &error))
+    }
+
+    /// Reads the info dictionary of `infohash` out of its resume file in `dir`, if there is one that
+    /// is right.
+    pub fn load_info(dir: &Path, infohash: Id) -> Option<Info> {
+        let bytes = read(&path(dir, infohash)).ok()??;
+        let info = Info::parse(&Document::parse(&bytes).ok()?.info).ok()?;
+        (info.hash().swarm() == infohash).then_some(info)
+    }
+}
+
+fn path(dir: &Path, infohash: Id) -> PathBuf {
+    dir.join(format!(".{infohash}.btfetch"))
+}
+
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Err(io::Error::other("it is no regular file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let mut bytes = Vec::new();
+    // One byte more than allowed, so that the decoder sees that it is too much.
+    File::open(path)?.take(Limits::RESUME.len as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// The file's contents as they are read. Written by [`encode`], which copies less.
+#[derive(Deserialize)]
+struct Document {
+    version: i64,
+    infohash: ByteBuf,
+    have: ByteBuf,
+    files: ByteBuf,
+    downloaded: i64,
+    uploaded: i64,
+    info: ByteBuf,
+    /// SHA-1 over all of the above.
+    checksum: ByteBuf,
+}
+
+impl Document {
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let document: Self = bencode::from_bytes(bytes, Limits::RESUME).map_err(|error| error.to_string())?;
+        if document.version != VERSION {
+            return Err(format!("version {} is not known", document.version));
+        }
+        let numbers = [document.version, document.downloaded, document.uploaded];
+        let strings = [&document.infohash, &document.have, &document.files, &document.info];
+        if document.checksum[..] != checksum(numbers, strings.map(|bytes| &bytes[..])) {
+            return Err("the checksum does not match".into());
+        }
+        Ok(document)
+    }
+
+    fn resume(&self, info: &Info) -> Result<Resume, String> {
+        if self.infohash[..] != info.hash().swarm().as_bytes()[..] {
+            return Err("it belongs to another torrent".into());
+        }
+        let have = Bitfield::from_wire(&self.have, info.pieces()).ok_or("the piece set does not fit")?;
+        let (stamps, rest) = self.files.as_chunks::<STAMP_LEN>();
+        if stamps.len() != info.layout().files().len() || !rest.is_empty() {
+            return Err("the file list does not fit".into());
+        }
+        let stamps = stamps.iter().map(|bytes| {
+            let (len, mtime) = bytes.split_at(8);
+            let len = u64::from_be_bytes(len.try_into().expect("half of 16 bytes"));
+            let mtime = i64::from_be_bytes(mtime.try_into().expect("half of 16 bytes"));
+            (len != ABSENT).then_some(Stamp { len, mtime })
+        });
+        let count = |number| u64::try_from(number).unwrap_or(0);
+        let totals = Totals { downloaded: count(self.downloaded), uploaded: count(self.uploaded) };
+        Ok(Resume { have, stamps: stamps.collect(), totals })
+    }
+}
+
+fn encode(info: &Info, resume: &Resume) -> Vec<u8> {
+    let mut have = Vec::new();
+    resume.have.put_wire(&mut have);
+    let mut files = Vec::with_capacity(resume.stamps.len() * STAMP_LEN);
+    for stamp in &resume.stamps {
+        let Stamp { len, mtime } = stamp.unwrap_or(Stamp { len: ABSENT, mtime: 0 });
+        files.extend_from_slice(&len.to_be_bytes());
+        files.extend_from_slice(&mtime.to_be_bytes());
+    }
+    let count = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let (downloaded, uploaded) = (count(resume.totals.downloaded), count(resume.totals.uploaded));
+    let infohash = info.hash().swarm();
+    let strings = [&infohash.as_bytes()[..], &have, &files, info.raw()];
+    let checksum = checksum([VERSION, downloaded, uploaded], strings);
+    let mut out = Vec::with_capacity(strings.iter().map(|bytes| bytes.len()).sum::<usize>() + 256);
+    let mut writer = Writer::new(&mut out);
+    writer.dict().key(b"checksum").bytes(&checksum).key(b"downloaded").int(downloaded);
+    writer.key(b"files").bytes(&files).key(b"have").bytes(&have).key(b"info").bytes(info.raw());
+    writer.key(b"infohash").bytes(infohash.as_bytes()).key(b"uploaded").int(uploaded);
+    writer.key(b"version").int(VERSION).end();
+    out
+}
+
+fn checksum(numbers: [i64; 3], strings: [&[u8]; 4]) -> [u8; 20] {
+    let mut sum = Sha1::new();
+    numbers.iter().for_each(|number| sum.update(number.to_be_bytes()));
+    for bytes in strings {
+        sum.update((bytes.len() as u64).to_be_bytes());
+        sum.update(bytes);
+    }
+    sum.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info() -> Arc<Info> {
+        let raw = b"d6:lengthi1500e4:name1:x12:piece lengthi1024e6:pieces40:\
+            aaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbbe";
+        Arc::new(Info::parse(raw).unwrap())
+    }
+
+    fn sample() -> Resume {
+        let mut have = Bitfield::new(2);
+        have.insert(1);
+        let stamps = vec![Some(Stamp { len: 1500, mtime: -7 })];
+        Resume { have, stamps, totals: Totals { downloaded: 5, uploaded: u64::MAX } }
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = ResumeFile::new(dir.path(), info());
+        assert_eq!(file.load(), Ok(None));
+        fs::write(file.path().with_extension("btfetch.new"), b"left by a killed run").unwrap();
+        file.save(&sample()).unwrap();
+        let mut expected = sample();
+        expected.totals.uploaded = i64::MAX as u64;
+        assert_eq!(file.load(), Ok(Some(expected)));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let hash = info().hash().swarm();
+        assert_eq!(ResumeFile::load_info(dir.path(), hash).as_ref(), Some(&*info()));
+        assert_eq!(ResumeFile::load_info(dir.path(), Id::ZERO), None);
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_is_noticed() {
+        let bytes = encode(&info(), &sample());
+        assert!(Resume::parse(&bytes, &info()).is_ok());
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Resume::parse(&flipped, &info()).is_err(), "bit {bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(Resume::parse(&bytes[..len], &info()).is_err());
+        }
+    }
+
+    #[test]
+    fn garbage_and_strange_files_are_errors_not_panics() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = ResumeFile::new(dir.path(), info());
+        fs::write(file.path(), [b'l'; 100_000]).unwrap();
+        assert!(file.load().is_err());
+        fs::remove_file(file.path()).unwrap();
+        fs::create_dir(file.path()).unwrap();
+        assert!(file.load().unwrap_err().contains("no regular file"));
+        assert!(file.save(&sample()).is_err());
+    }
+}

@@ -1,0 +1,345 @@
+//! One disk thread: takes its tasks in order, keeps the write cache of its pieces and a little
+//! read-ahead, and checks pieces when it has nothing better to do.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lru::LruCache;
+use sha1::{Digest, Sha1};
+
+use super::cache::Unfinished;
+use super::pool::{Barrier, Shared};
+use super::{DiskError, DiskErrorKind, Done, Job, Verdict, span};
+use crate::piece::{Block, BlockRef, PieceIndex, Slot};
+
+/// Bytes read at a time for peers, which ask for the blocks of a piece one after the other.
+const CHUNK_LEN: u32 = 128 << 10;
+/// Bytes hashed at a time in a check.
+const CHECK_LEN: u32 = 256 << 10;
+/// Answers that are given together.
+const MAX_ANSWERS: usize = 64;
+
+/// Freed bytes that are told together.
+const MAX_FREED: u32 = 256 << 10;
+
+/// What a worker is given.
+pub(super) enum Task {
+    Job(Job),
+    Check(Arc<Check>),
+    Save(Arc<Barrier>),
+}
+
+/// A [`Job::Check`]: every worker takes the next piece that nobody has taken.
+pub(super) struct Check {
+    pieces: Vec<u32>,
+    next: AtomicUsize,
+    /// Workers that still have a piece of it in hand.
+    workers: AtomicUsize,
+}
+
+impl Check {
+    pub(super) fn new(pieces: Vec<u32>, workers: usize) -> Self {
+        Self { pieces, next: AtomicUsize::new(0), workers: AtomicUsize::new(workers) }
+    }
+
+    fn take(&self) -> Option<PieceIndex> {
+        self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)).copied().map(PieceIndex)
+    }
+}
+
+/// What failed and will be tried again first.
+enum Stuck {
+    /// Hash on, and compare and write the piece if it is all there.
+    Advance(PieceIndex),
+    /// Make room in the cache.
+    Flush,
+    /// A piece of the check at the front.
+    Check(PieceIndex),
+}
+
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    index: usize,
+    tasks: VecDeque<Task>,
+    stuck: Option<Stuck>,
+    checks: VecDeque<Arc<Check>>,
+    unfinished: BTreeMap<PieceIndex, Unfinished>,
+    /// Bytes of all unfinished pieces in memory.
+    held: usize,
+    chunks: LruCache<(PieceIndex, u32), Vec<u8>>,
+    check_buffer: Vec<u8>,
+    answers: Vec<Done>,
+    freed: u32,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, index: usize) -> Self {
+        let chunks = shared.config.read_cache / CHUNK_LEN as usize / shared.workers();
+        Self {
+            shared,
+            index,
+            tasks: VecDeque::new(),
+            stuck: None,
+            checks: VecDeque::new(),
+            unfinished: BTreeMap::new(),
+            held: 0,
+            chunks: LruCache::new(NonZeroUsize::new(chunks).unwrap_or(NonZeroUsize::MIN)),
+            check_buffer: Vec::new(),
+            answers: Vec::new(),
+            freed: 0,
+        }
+    }
+
+    /// Waits for something to do and does it: all tasks that are there, or one piece of a check.
+    pub(super) fn turn(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        if shared.is_held() {
+            self.pass_saves();
+        }
+        let idle = self.tasks.is_empty() && self.stuck.is_none() && self.checks.is_empty();
+        let wait = || !shared.is_stopping() && (idle || shared.is_held());
+        shared.queue(self.index).take(&mut self.tasks, wait);
+        if shared.is_held() {
+            return self.pass_saves();
+        }
+        if let Err(error) = self.work() {
+            shared.hold(error, false);
+        }
+        self.answer();
+    }
+
+    /// While the disk refuses, only saves go on.
+    fn pass_saves(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        self.tasks.retain(|task| {
+            if let Task::Save(barrier) = task {
+                shared.queue(self.index).ended();
+                shared.arrive(barrier);
+            }
+            !matches!(task, Task::Save(_))
+        });
+    }
+
+    fn work(&mut self) -> Result<(), DiskError> {
+        if let Some(stuck) = self.stuck.take() {
+            self.retry(stuck)?;
+        }
+        while !self.shared.is_held() && !self.shared.is_stopping() {
+            let Some(task) = self.tasks.pop_front() else {
+                return self.check();
+            };
+            self.shared.queue(self.index).ended();
+            match task {
+                Task::Job(Job::Write(at, block)) => self.write(at, block)?,
+                Task::Job(Job::Read(slot, at)) => self.read(slot, at)?,
+                Task::Job(Job::Discard(piece)) => self.discard(piece),
+                // Split up and given as tasks of their own.
+                Task::Job(Job::Check(_) | Job::Save(_)) => {}
+                Task::Check(check) => self.checks.push_back(check),
+                Task::Save(barrier) => {
+                    self.answer();
+                    self.shared.arrive(&barrier);
+                }
+            }
+            if self.answers.len() >= MAX_ANSWERS || self.freed >= MAX_FREED {
+                self.answer();
+            }
+        }
+        Ok(())
+    }
+
+    fn retry(&mut self, stuck: Stuck) -> Result<(), DiskError> {
+        match stuck {
+            Stuck::Advance(piece) => self.advance(piece),
+            Stuck::Flush => self.flush(),
+            Stuck::Check(piece) => self.check_piece(piece),
+        }
+    }
+
+    fn write(&mut self, at: BlockRef, block: Block) -> Result<(), DiskError> {
+        let len = block.len();
+        let unfinished = match self.unfinished.get_mut(&at.piece) {
+            Some(unfinished) => unfinished,
+            // A late copy of a block whose piece is done.
+            None if self.shared.lock_progress().written.contains(at.piece.0) => {
+                self.freed += len as u32;
+                return Ok(());
+            }
+            None => {
+                let piece_len = self.shared.info.layout().piece_len(at.piece);
+                self.unfinished.entry(at.piece).or_insert_with(|| Unfinished::new(piece_len))
+            }
+        };
+        if unfinished.insert(at, block).is_err() {
+            self.freed += len as u32;
+            return Ok(());
+        }
+        self.held += len;
+        self.advance(at.piece)?;
+        self.flush()
+    }
+
+    /// Hashes `piece` on; when it is all there, compares it and writes it. After an error it will be
+    /// done again.
+    fn advance(&mut self, piece: PieceIndex) -> Result<(), DiskError> {
+        self.try_advance(piece).inspect_err(|_| self.stuck = Some(Stuck::Advance(piece)))
+    }
+
+    fn try_advance(&mut self, piece: PieceIndex) -> Result<(), DiskError> {
+        let Some(unfinished) = self.unfinished.get_mut(&piece) else { return Ok(()) };
+        let (storage, layout) = (&*self.shared.storage, self.shared.info.layout());
+        let read = |begin, block: &mut [u8]| span::read(storage, layout, piece, begin, block);
+        unfinished.hash(read)?;
+        let Some(digest) = unfinished.finished() else { return Ok(()) };
+        let verdict = if self.shared.info.piece_hash(piece) == Some(&digest) {
+            for run in unfinished.runs(false) {
+                span::write(storage, layout, piece, run.begin, &run.blocks)?;
+            }
+            self.shared.mark_written(piece);
+            // It may have been read, then found damaged and fetched anew.
+            for chunk in 0..layout.piece_len(piece).div_ceil(CHUNK_LEN) {
+                self.chunks.pop(&(piece, chunk));
+            }
+            Verdict::Good
+        } else {
+            Verdict::Bad { blocks: unfinished.block_hashes(read)? }
+        };
+        self.discard(piece);
+        self.answers.push(Done::Piece(piece, verdict));
+        Ok(())
+    }
+
+    fn discard(&mut self, piece: PieceIndex) {
+        if let Some(unfinished) = self.unfinished.remove(&piece) {
+            self.held -= unfinished.held();
+            self.freed += unfinished.held() as u32;
+        }
+    }
+
+    /// Writes parts of unfinished pieces while the cache is over its budget: what is hashed already
+    /// if there is any, else the piece that holds most, to be read back later.
+    fn flush(&mut self) -> Result<(), DiskError> {
+        self.try_flush().inspect_err(|_| self.stuck = Some(Stuck::Flush))
+    }
+
+    fn try_flush(&mut self) -> Result<(), DiskError> {
+        let budget = self.shared.config.write_cache / self.shared.workers();
+        while self.held > budget {
+            let by_hashed = self.unfinished.iter().max_by_key(|(_, piece)| piece.held_hashed());
+            let hashed_only = by_hashed.is_some_and(|(_, piece)| piece.held_hashed() > 0);
+            let victim = match hashed_only {
+                true => by_hashed.map(|(&piece, _)| piece),
+                false => {
+                    self.unfinished.iter().max_by_key(|(_, piece)| piece.held()).map(|(&piece, _)| piece)
+                }
+            };
+            let Some(piece) = victim else { return Ok(()) };
+            let Some(unfinished) = self.unfinished.get_mut(&piece) else { return Ok(()) };
+            let layout = self.shared.info.layout();
+            self.shared.mark_dirty(piece);
+            for run in unfinished.runs(hashed_only) {
+                span::write(&*self.shared.storage, layout, piece, run.begin, &run.blocks)?;
+            }
+            let freed = unfinished.stored(hashed_only);
+            self.held -= freed;
+            self.freed += freed as u32;
+        }
+        Ok(())
+    }
+
+    /// Copies a block out of the read-ahead, reading the parts that are not there.
+    fn read(&mut self, slot: Slot, at: BlockRef) -> Result<(), DiskError> {
+        // Nothing leaves that was not verified; the swarm does not ask for it either.
+        if !self.shared.lock_progress().written.contains(at.piece.0) {
+            return Ok(());
+        }
+        let piece_len = self.shared.info.layout().piece_len(at.piece);
+        let end = match at.begin.checked_add(at.len) {
+            Some(end) if end <= piece_len => end,
+            _ => return Ok(()),
+        };
+        let mut block = self.shared.config.blocks.take(at.len as usize);
+        let mut from = at.begin;
+        while from < end {
+            let chunk = from / CHUNK_LEN;
+            let start = chunk * CHUNK_LEN;
+            let bytes = self.chunk(at.piece, chunk, (piece_len - start).min(CHUNK_LEN))?;
+            let until = end.min(start + CHUNK_LEN);
+            let to = &mut block.as_mut_slice()[(from - at.begin) as usize..(until - at.begin) as usize];
+            to.copy_from_slice(&bytes[(from - start) as usize..(until - start) as usize]);
+            from = until;
+        }
+        self.answers.push(Done::Read(slot, at, block));
+        Ok(())
+    }
+
+    fn chunk(&mut self, piece: PieceIndex, chunk: u32, len: u32) -> Result<&[u8], DiskError> {
+        let (storage, layout) = (&*self.shared.storage, self.shared.info.layout());
+        let bytes = self.chunks.try_get_or_insert((piece, chunk), || {
+            let mut bytes = vec![0; len as usize];
+            span::read(storage, layout, piece, chunk * CHUNK_LEN, &mut bytes).map(|()| bytes)
+        })?;
+        Ok(bytes)
+    }
+
+    /// Checks one piece of the first check.
+    fn check(&mut self) -> Result<(), DiskError> {
+        let Some(check) = self.checks.front().cloned() else { return Ok(()) };
+        if let Some(piece) = check.take() {
+            return self.check_piece(piece);
+        }
+        self.checks.pop_front();
+        self.check_buffer = Vec::new();
+        // Before the end is told, what this thread has found must be.
+        self.answer();
+        if check.workers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.answers.push(Done::CheckEnded);
+        }
+        Ok(())
+    }
+
+    fn check_piece(&mut self, piece: PieceIndex) -> Result<(), DiskError> {
+        let good = match self.hash_stored(piece) {
+            Ok(digest) => self.shared.info.piece_hash(piece) == Some(&digest),
+            Err(error) if error.kind == DiskErrorKind::Missing => false,
+            Err(error) => {
+                self.stuck = Some(Stuck::Check(piece));
+                return Err(error);
+            }
+        };
+        match good {
+            // What was read may still be on its way to the disk: synced before it is claimed.
+            true => self.shared.mark_written(piece),
+            false => drop(self.shared.lock_progress().written.remove(piece.0)),
+        }
+        self.answers.push(Done::Checked(piece, good));
+        Ok(())
+    }
+
+    fn hash_stored(&mut self, piece: PieceIndex) -> Result<[u8; 20], DiskError> {
+        let layout = self.shared.info.layout();
+        let len = layout.piece_len(piece);
+        let mut digest = Sha1::new();
+        let mut begin = 0;
+        self.check_buffer.resize(CHECK_LEN.min(layout.nominal_piece_len()) as usize, 0);
+        while begin < len {
+            let part = (len - begin).min(self.check_buffer.len() as u32);
+            let buffer = &mut self.check_buffer[..part as usize];
+            span::read(&*self.shared.storage, layout, piece, begin, buffer)?;
+            digest.update(&*buffer);
+            begin += part;
+        }
+        Ok(digest.finalize().into())
+    }
+
+    fn answer(&mut self) {
+        if self.freed > 0 {
+            self.answers.push(Done::Freed(std::mem::take(&mut self.freed)));
+        }
+        if !self.answers.is_empty() {
+            (self.shared.on_done)(std::mem::take(&mut self.answers));
+        }
+    }
+}
