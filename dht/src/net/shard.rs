@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -103,6 +104,8 @@ pub(super) struct StateKeeper {
     last: Saved,
     due: Time,
     running: Option<JoinHandle<Result<(), Error>>>,
+    /// The last save failed, so that `last` is not on disk.
+    failed: Arc<AtomicBool>,
 }
 
 /// Everything that a running task changes besides the shard's parts.
@@ -392,32 +395,34 @@ impl Shard {
 impl StateKeeper {
     /// Keeps `folder`, which holds `last` now.
     pub(super) fn new(folder: StateFolder, last: Saved, now: Time) -> Self {
-        Self { folder: Arc::new(folder), last, due: now + SAVE_EVERY, running: None }
+        Self { folder: Arc::new(folder), last, due: now + SAVE_EVERY, running: None, failed: Arc::default() }
     }
 
     /// Starts to save `saved` if it differs from what is on disk, unless a save is running.
     fn save(&mut self, now: Time, saved: Saved) {
         self.due = now + SAVE_EVERY;
-        if self.running.as_ref().is_some_and(|running| !running.is_finished()) || saved == self.last {
+        let is_running = self.running.as_ref().is_some_and(|running| !running.is_finished());
+        if is_running || saved == self.last && !self.failed.swap(false, Ordering::Relaxed) {
             return;
         }
         self.last = saved.clone();
-        let folder = Arc::clone(&self.folder);
+        let (folder, failed) = (Arc::clone(&self.folder), Arc::clone(&self.failed));
         self.running = Some(tokio::task::spawn_blocking(move || {
             let written = folder.write(&saved);
             if let Err(error) = &written {
-                tracing::warn!(%error, "state was not saved; trying again later");
+                failed.store(true, Ordering::Relaxed);
+                tracing::warn!(%error, "state was not saved; trying again in a minute");
             }
             written
         }));
     }
 
     async fn finish(mut self, saved: Saved) -> Result<(), Error> {
-        let earlier = match self.running.take() {
-            Some(running) => running.await.unwrap_or(Err(Error::Stopped)),
-            None => Ok(()),
-        };
-        if earlier.is_ok() && saved == self.last {
+        if let Some(running) = self.running.take() {
+            // How it went is in `failed`.
+            let _ = running.await;
+        }
+        if saved == self.last && !self.failed.load(Ordering::Relaxed) {
             return Ok(());
         }
         let folder = Arc::clone(&self.folder);
@@ -440,4 +445,74 @@ impl Complaint {
 /// UDP tracker's is the first of an action below 4 (BEP 15).
 fn is_krpc(bytes: &[u8]) -> bool {
     bytes.first() == Some(&b'd')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some(seed: u64) -> Saved {
+        let id = crate::Rng::from_seed(seed).id();
+        Saved { homes: vec![SavedHome { id, ipv6: false, nodes: Vec::new() }] }
+    }
+
+    #[tokio::test]
+    async fn state_is_saved_when_it_changed_and_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut now = Time::from_secs(100);
+        let mut keeper = StateKeeper::new(StateFolder::open(folder.path()).unwrap(), Saved::default(), now);
+        assert_eq!(keeper.due, now + SAVE_EVERY);
+        now = keeper.due;
+        keeper.save(now, Saved::default());
+        assert!(keeper.running.is_none(), "nothing has changed");
+        keeper.save(now, some(1));
+        keeper.running.as_mut().expect("it has changed").await.unwrap().unwrap();
+        assert_eq!((Saved::read(folder.path()), keeper.due), (some(1), now + SAVE_EVERY));
+        keeper.running = None;
+        keeper.save(now, some(2));
+        keeper.finish(some(3)).await.unwrap();
+        assert_eq!(Saved::read(folder.path()), some(3), "the last save comes last");
+    }
+
+    #[tokio::test]
+    async fn a_save_that_failed_is_tried_again_in_a_minute_and_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, away) = (folder.path().join("state"), folder.path().join("away"));
+        let mut keeper = StateKeeper::new(StateFolder::open(&state).unwrap(), Saved::default(), Time::ZERO);
+        for in_the_end in [false, true] {
+            std::fs::rename(&state, &away).unwrap();
+            let saved = some(in_the_end.into());
+            keeper.save(Time::ZERO, saved.clone());
+            keeper.running.as_mut().expect("it has changed").await.unwrap().unwrap_err();
+            keeper.running = None;
+            std::fs::rename(&away, &state).unwrap();
+            if in_the_end {
+                keeper.finish(saved.clone()).await.unwrap();
+                assert_eq!(Saved::read(&state), saved);
+                return;
+            }
+            keeper.save(Time::ZERO, saved.clone());
+            keeper.running.as_mut().expect("the last one failed").await.unwrap().unwrap();
+            keeper.running = None;
+            assert_eq!(Saved::read(&state), saved);
+        }
+    }
+
+    #[test]
+    fn a_repeated_complaint_is_one_line_a_minute_with_a_count() {
+        let mut complaint = Complaint { next: Time::ZERO, count: 0 };
+        let mut said = Vec::new();
+        for seconds in 0..130 {
+            complaint.about(Time::from_secs(seconds), |count| said.push(count));
+        }
+        assert_eq!(said, [1, 60, 60]);
+    }
+
+    #[test]
+    fn only_dictionaries_go_to_the_node() {
+        assert!(is_krpc(b"d1:q4:pinge"));
+        for other in [&b""[..], b"\x01utp", b"\x41utp", b"\0\0\0\x03error"] {
+            assert!(!is_krpc(other));
+        }
+    }
 }

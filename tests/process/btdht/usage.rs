@@ -7,8 +7,10 @@ use crate::harness::{Home, Running};
 #[test]
 fn wrong_usage_is_exit_code_2_with_a_suggestion() {
     let home = Home::new();
-    let finished = home.run(&["get-peer", "x"]).expect_code(2);
-    assert!(finished.stderr.contains("get-peers"), "{finished:#?}");
+    let finished = home.run(&["get-pears", "x"]).expect_code(2);
+    assert!(finished.error().contains("did you mean `get-peers`?"), "{finished:#?}");
+    // No verb is inferred from its beginning.
+    home.run(&["serv"]).expect_code(2);
     for args in [
         &["get-peers", "nonsense"][..],
         &["get-peers", "magnet:?dn=nothing"],

@@ -104,10 +104,8 @@ impl End {
     pub(crate) fn nothing(&self, what: &str) -> Failure {
         let failure = |why: String| Failure::nothing(format!("{what}: {why}"));
         match self.outcome {
-            Some(Outcome::NoAnswer) => {
-                failure(format!("no answer from any of {} nodes asked", self.stats.queries))
-                    .hint("is UDP blocked here? --bootstrap HOST:PORT asks another router")
-            }
+            Some(Outcome::NoAnswer) => failure(format!("no answer to any of {} queries", self.stats.queries))
+                .hint("is UDP blocked here? --bootstrap HOST:PORT asks another router"),
             Some(Outcome::NoNodes) => {
                 failure("no node to ask".into()).hint("--bootstrap HOST:PORT names a router")
             }

@@ -14,8 +14,8 @@ use crate::follow::follow;
 /// Find peers of a torrent
 #[derive(clap::Args)]
 #[command(after_help = "\
-Prints one ip:port a line, each once, as they are found. Ends when the lookup has converged or after
---timeout (30 seconds). Exit code 4 when there are none.
+Prints one ip:port a line, each once, as they are found. Ends when the lookup has converged or \
+after --timeout (30 seconds). Exit code 4 when there are none.
 
 Example: btdht get-peers 08ada5a7a6183aae1e09d831df6748d566095a10 --limit 10")]
 pub(crate) struct Args {

@@ -19,8 +19,8 @@ const MAX_ARGUMENTS: usize = 900;
 /// Send one raw query and print the answer
 #[derive(clap::Args)]
 #[command(after_help = "\
-The query is {\"q\": METHOD, \"a\": {...}}; an \"id\" is added to \"a\" where there is none. Texts are
-bytes; \"hex:00ff\" is bytes in hexadecimal.
+The query is {\"q\": METHOD, \"a\": {...}}; an \"id\" is added to \"a\" where there is none. Texts \
+are bytes; \"hex:00ff\" is bytes in hexadecimal.
 
 Example: btdht krpc 127.0.0.1:6881 '{\"q\":\"find_node\",\"a\":{\"target\":\"abcdefghij0123456789\"}}'")]
 pub(crate) struct Args {

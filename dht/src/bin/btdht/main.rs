@@ -20,9 +20,10 @@ mod signals;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use btdht::settings::Flags;
+use btdht::settings::{Flags, nearest};
 use context::Context;
 use failure::Failure;
 use signals::Stop;
@@ -31,7 +32,7 @@ use signals::Stop;
 #[derive(Parser)]
 #[command(name = "btdht", version, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "\
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 port taken; 4 nothing found or no answer;
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 port taken; 4 nothing found or no answer; \
 5 disk refused; 6 state in use; 130 and 143 ended by a signal.
 
 Example: btdht get-peers 08ada5a7a6183aae1e09d831df6748d566095a10")]
@@ -80,7 +81,10 @@ struct NotYet {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong_usage(&error),
+    };
     output::start_logging(&cli.flags);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -141,6 +145,24 @@ fn online(
     // A name lookup of the system can hang for half a minute; nobody waits for it any more.
     runtime.shutdown_background();
     result
+}
+
+/// Says what is wrong with the command line; help and version are asked for in the same way.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    if let (ErrorKind::InvalidSubcommand, Some(ContextValue::String(word))) =
+        (error.kind(), error.get(ContextKind::InvalidSubcommand))
+    {
+        let verbs =
+            Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect::<Vec<_>>();
+        let meant = nearest(word, verbs.iter().map(String::as_str));
+        let meant = meant.map(|verb| format!("; did you mean `{verb}`?")).unwrap_or_default();
+        return Failure::usage(format!("no verb is called `{}`{meant}", word.escape_debug()))
+            .hint("`btdht --help` lists them")
+            .report();
+    }
+    // A closed pipe is a quiet end here too.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
 
 fn not_yet(verb: &str, given: &NotYet) -> Result<(), Failure> {

@@ -18,8 +18,8 @@ const GOODBYE: Duration = Duration::from_millis(2500);
 /// Run a node until a signal
 #[derive(clap::Args)]
 #[command(after_help = "\
-Prints `listening ADDR:PORT id <hex>` for each socket, and `bootstrapped N nodes` later. Keeps its id
-and its nodes in the state folder.
+Prints `listening ADDR:PORT id <hex>` for each socket, and `bootstrapped N nodes` later. Keeps \
+its id and its nodes in the state folder.
 
 Example: btdht serve --port 6881")]
 pub(crate) struct Args {}
