@@ -2,6 +2,13 @@
 //! them over their seeds and a fixed sequence of mutations (`fuzz_smoke`). A target panics when the
 //! parser breaks a promise; refusing input is no such thing.
 
+use std::path::Component;
+use std::sync::Arc;
+
+use btfetch::bitfield::Bitfield;
+use btfetch::metainfo::{Info, Metainfo};
+use btfetch::piece::PieceIndex;
+use btfetch::storage::{Resume, ResumeFile, Totals};
 use krpc::bencode::{Limits, Reader, Value, from_bytes, scan, scan_prefix};
 use krpc::magnet::Magnet;
 use krpc::{Id, Message};
@@ -24,6 +31,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "value", run: value, seeds: documents },
     Target { name: "krpc_message", run: krpc_message, seeds: datagrams },
     Target { name: "magnet", run: magnet, seeds: magnets },
+    Target { name: "metainfo", run: metainfo, seeds: torrents },
+    Target { name: "resume", run: resume, seeds: resumes },
 ];
 
 /// What `scan` accepts is one document to every other reader too; what it refuses, to none.
@@ -78,6 +87,89 @@ pub fn magnet(data: &[u8]) {
     if printed.len() <= Magnet::MAX_LEN {
         assert_eq!(Magnet::parse(&printed), Ok(magnet));
     }
+}
+
+/// What is accepted is within its limits, stays in its folder, and survives being written.
+pub fn metainfo(data: &[u8]) {
+    let _ = Info::parse(data);
+    let Ok(metainfo) = Metainfo::parse(data) else { return };
+    let info = &metainfo.info;
+    assert!(
+        data.windows(info.raw().len()).any(|window| window == &**info.raw()),
+        "the hash is of other bytes"
+    );
+    assert_eq!(Info::parse(info.raw()).as_ref(), Ok(info));
+    assert!((1..=1 << 21).contains(&info.pieces()) && info.total() <= 1 << 48);
+    assert_eq!(info.is_v2_only(), info.piece_hash(PieceIndex(info.pieces() - 1)).is_none());
+    assert_eq!(info.piece_hash(PieceIndex(info.pieces())), None);
+    let mut end = 0;
+    for file in info.files() {
+        assert_eq!(file.extent.offset, end);
+        end += file.len();
+        assert!(file.path().components().all(|part| matches!(part, Component::Normal(_))));
+    }
+    assert_eq!(end, info.total());
+    let mut written = Vec::new();
+    metainfo.write(&mut written);
+    // Without `piece layers`, which is not kept, a v2 torrent is not whole.
+    if !info.is_v2_only() {
+        let again =
+            Metainfo::parse(&written).map(|again| Metainfo { nodes: metainfo.nodes.clone(), ..again });
+        assert_eq!(again, Ok(metainfo));
+    }
+}
+
+/// A resume file that is believed fits its torrent and was not damaged.
+pub fn resume(data: &[u8]) {
+    let info = sample_info();
+    let Ok(resume) = Resume::parse(data, &info) else { return };
+    assert_eq!(resume.have.len(), info.pieces());
+    assert_eq!(resume.stamps.len(), info.files().len());
+    // Nobody stumbles over a SHA-1 checksum by mutation: it says what we wrote.
+    assert_eq!(resume, sample_resume());
+}
+
+fn torrents() -> Vec<Vec<u8>> {
+    let hashes = "aaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbb";
+    let single = format!("d6:lengthi1500e4:name1:x12:piece lengthi1024e6:pieces40:{hashes}e");
+    let multi = format!(
+        "d5:filesld6:lengthi1000e4:pathl1:a1:beed4:attr1:p6:lengthi24e4:pathl4:.pad2:24eed4:attr1:x6:lengthi7e\
+         4:pathl1:ceed4:attr1:l4:pathl1:de12:symlink pathl1:ceee4:name1:n12:piece lengthi1024e6:pieces40:{hashes}\
+         7:privatei1ee"
+    );
+    let tree = format!("d1:xd0:d6:lengthi1500e11:pieces root32:{0}{0}eee", "r".repeat(16));
+    let v2 = format!("d9:file tree{tree}12:meta versioni2e4:name1:x12:piece lengthi16384ee");
+    let hybrid = format!(
+        "d9:file tree{tree}6:lengthi1500e12:meta versioni2e4:name1:x12:piece lengthi16384e6:pieces20:{}e",
+        &hashes[..20]
+    );
+    let outer = |info: &str| {
+        format!(
+            "d8:announce8:udp://a/13:announce-listll8:udp://b/8:udp://c/el8:udp://d/ee7:comment2:hi10:created by1:x\
+             13:creation datei99e4:info{info}5:nodesll9:127.0.0.1i6881eee12:piece layersde8:url-listl9:http://w/ee"
+        )
+        .into_bytes()
+    };
+    let mut torrents: Vec<_> = [&single, &multi, &v2, &hybrid].map(|info| outer(info)).into();
+    torrents.push(single.into_bytes());
+    torrents
+}
+
+fn sample_info() -> Arc<Info> {
+    Arc::new(Info::parse(torrents().last().unwrap()).unwrap())
+}
+
+fn sample_resume() -> Resume {
+    let have = Bitfield::full(2);
+    let totals = Totals { downloaded: 7, uploaded: 1 << 40 };
+    Resume { have, stamps: vec![None], totals }
+}
+
+fn resumes() -> Vec<Vec<u8>> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = ResumeFile::new(dir.path(), sample_info());
+    file.save(&sample_resume()).unwrap();
+    vec![std::fs::read(file.path()).unwrap()]
 }
 
 fn datagrams() -> Vec<Vec<u8>> {

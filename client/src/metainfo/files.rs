@@ -144,7 +144,7 @@ impl FileTable {
     }
 
     pub(super) fn attributes(&self, file: usize) -> Attributes {
-        self.entries.get(file).map_or(Attributes::default(), |entry| entry.attributes)
+        self.entries.get(file).map(|entry| entry.attributes).unwrap_or_default()
     }
 
     /// Checks what concerns all paths: lengths with the torrent's name, duplicates and clashes.

@@ -157,8 +157,8 @@ impl Outer {
             b"announce" => self.announce = reader.bytes_or_skip()?.and_then(url),
             b"announce-list" => self.read_tiers(reader)?,
             b"nodes" => self.read_nodes(reader)?,
-            b"url-list" => read_urls(reader, MAX_SOURCES, &mut self.web_seeds)?,
-            b"httpseeds" => read_urls(reader, MAX_SOURCES, &mut self.http_seeds)?,
+            b"url-list" => read_urls(reader, MAX_SOURCES, &[], &mut self.web_seeds)?,
+            b"httpseeds" => read_urls(reader, MAX_SOURCES, &[], &mut self.http_seeds)?,
             b"creation date" => self.creation_date = reader.int_or_skip()?,
             b"comment" => self.comment = reader.bytes_or_skip()?.map(text),
             b"created by" => self.created_by = reader.bytes_or_skip()?.map(text),
@@ -179,8 +179,7 @@ impl Outer {
         while reader.item()? {
             // Some makers forget the inner list; then each string is a tier.
             let mut tier = Vec::new();
-            read_urls(reader, left, &mut tier)?;
-            tier.retain(|url| !self.tiers.iter().flatten().any(|known| known == url));
+            read_urls(reader, left, &self.tiers, &mut tier)?;
             left -= tier.len();
             if !tier.is_empty() {
                 self.tiers.push(tier);
@@ -224,12 +223,18 @@ impl Outer {
     }
 }
 
-/// Reads a string or a list of strings as URLs, each once, up to `cap`.
-fn read_urls(reader: &mut Reader<'_>, cap: usize, urls: &mut Vec<String>) -> Result<(), DecodeError> {
+/// Reads a string or a list of strings as URLs, those that are not `known`, each once, up to `cap`.
+fn read_urls(
+    reader: &mut Reader<'_>,
+    cap: usize,
+    known: &[Vec<String>],
+    urls: &mut Vec<String>,
+) -> Result<(), DecodeError> {
     let mut take = |bytes: Option<&[u8]>| {
         if urls.len() < cap
             && let Some(url) = bytes.and_then(url)
             && !urls.contains(&url)
+            && !known.iter().any(|known| known.contains(&url))
         {
             urls.push(url);
         }

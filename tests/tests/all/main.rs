@@ -3,3 +3,4 @@
 
 mod fuzz_smoke;
 mod krpc_corpus;
+mod metainfo_hostile;
