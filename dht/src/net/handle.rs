@@ -415,7 +415,7 @@ mod tests {
         let Body::Response(response) = message.body else { panic!("{message:?}") };
         assert_eq!(Some(response.id), b.ids().next());
         let stats = within(b.stats()).await.unwrap();
-        assert_eq!(stats.sockets[0].counters.udp.received, 1);
+        assert!(stats.sockets[0].counters.udp.received >= 1);
         assert_eq!(stats.sockets[0].home.local, addr_b);
     }
 
