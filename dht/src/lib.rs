@@ -26,6 +26,8 @@ pub mod store;
 mod table;
 mod time;
 pub mod token;
+#[cfg(test)]
+mod world;
 
 pub use config::Config;
 pub use counters::Counters;

@@ -25,6 +25,8 @@ pub(crate) struct Maintain {
     routers: Vec<SocketAddr>,
     homes: Vec<Upkeep>,
     newcomers: Newcomers,
+    /// The owner knows that we have bootstrapped.
+    told: bool,
 }
 
 /// Something to do now.
@@ -38,6 +40,17 @@ pub(crate) enum Chore {
     Ping { home: usize, node: (Id, SocketAddr) },
 }
 
+/// What a lookup of our own id brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nothing new.
+    None,
+    /// The neighbourhood is known.
+    Settled,
+    /// The first bootstrap of the node is complete.
+    Bootstrapped,
+}
+
 /// When which chore of a home is due.
 #[derive(Debug)]
 struct Upkeep {
@@ -47,9 +60,12 @@ struct Upkeep {
     /// Pause after the next unanswered bootstrap.
     pause: Duration,
     attempts: u32,
-    bootstrapped: bool,
+    /// k nodes answered a lookup of our own id.
+    settled: bool,
     /// The next bucket to fill for the first time; 0 when that is over or has not begun.
     filling: u32,
+    /// Lookups done for that bucket.
+    fills: usize,
 }
 
 impl Maintain {
@@ -61,11 +77,13 @@ impl Maintain {
             ping_at: now,
             pause: config.bootstrap_retry_min,
             attempts: 0,
-            bootstrapped: false,
+            settled: false,
             filling: 0,
+            fills: 0,
         };
         let newcomers = Newcomers::new(&mut rng);
-        Self { rng, routers: Vec::new(), homes: (0..homes).map(|_| home()).collect(), newcomers }
+        let homes = (0..homes).map(|_| home()).collect();
+        Self { rng, routers: Vec::new(), homes, newcomers, told: false }
     }
 
     /// Replaces the routers and tries them soon where they are needed.
@@ -108,21 +126,37 @@ impl Maintain {
         None
     }
 
-    /// Our own neighbourhood answered. Whether that was the first time.
-    pub(crate) fn bootstrapped(&mut self, now: Time, home: usize) -> bool {
-        let Some(upkeep) = self.homes.get_mut(home).filter(|upkeep| !upkeep.bootstrapped) else {
-            return false;
+    /// A lookup of our own id ended with so many answers. It is repeated until k nodes have answered;
+    /// in a network of fewer nodes for ever, at the longest pause.
+    pub(crate) fn looked_around(
+        &mut self,
+        now: Time,
+        home: usize,
+        answered: u32,
+        config: &Config,
+    ) -> Progress {
+        let Some(upkeep) = self.homes.get_mut(home) else {
+            return Progress::None;
         };
-        upkeep.bootstrapped = true;
-        upkeep.filling = Id::BITS;
-        upkeep.refresh_at = now;
-        true
+        let settled = answered as usize >= config.k;
+        if settled && !upkeep.settled {
+            upkeep.settled = true;
+            (upkeep.filling, upkeep.fills) = (Id::BITS, 0);
+            upkeep.refresh_at = now;
+        }
+        // One answer may be that of a router that has just started itself.
+        if self.told || answered == 0 || !settled && upkeep.attempts < 2 {
+            return if settled { Progress::Settled } else { Progress::None };
+        }
+        self.told = true;
+        upkeep.refresh_at = upkeep.refresh_at.min(now + config.refresh_after);
+        Progress::Bootstrapped
     }
 
     /// A node entered the table. The first one is a place to start from.
     pub(crate) fn grew(&mut self, now: Time, home: usize, nodes: usize) {
         if let Some(upkeep) = self.homes.get_mut(home)
-            && !upkeep.bootstrapped
+            && !upkeep.settled
             && nodes == 1
         {
             upkeep.bootstrap_at = upkeep.bootstrap_at.min(now + FIRST_NODE_PAUSE);
@@ -171,11 +205,11 @@ impl Upkeep {
         config: &Config,
         rng: &mut Rng,
     ) -> Option<bool> {
-        if place.table.len() >= config.k {
+        let grown = place.table.len() >= config.k;
+        if grown && self.settled {
             self.pause = config.bootstrap_retry_min;
             self.bootstrap_at = now + config.bootstrap_retry_max;
-            // Started with a full table, or grown by strangers: the neighbourhood is still unknown.
-            return (!self.bootstrapped).then_some(false);
+            return None;
         }
         self.bootstrap_at = now + jittered(self.pause, rng);
         let nobody = place.table.len() == 0 && place.saved.is_empty() && !has_routers;
@@ -184,7 +218,7 @@ impl Upkeep {
         }
         self.pause = (self.pause * 2).min(config.bootstrap_retry_max);
         self.attempts = self.attempts.saturating_add(1);
-        Some(has_routers && (self.attempts > 1 || place.saved.is_empty()))
+        Some(has_routers && !grown && (self.attempts > 1 || place.saved.is_empty()))
     }
 
     /// The target of the refresh that is due.
@@ -192,9 +226,13 @@ impl Upkeep {
         let deepest = Id::BITS + 1 - table.buckets().max(1) as u32;
         while self.filling >= deepest && self.filling > 0 {
             let number = self.filling;
-            self.filling -= 1;
             let target = table.random_id(number, rng);
-            if !table.is_full(&target, config) {
+            // A lookup meets some 30 nodes of the far half; a wide bucket takes several.
+            let width = config.wide_buckets.get((Id::BITS - number) as usize).copied().unwrap_or(config.k);
+            if table.is_full(&target, config) || self.fills >= width.div_ceil(32) {
+                (self.filling, self.fills) = (number - 1, 0);
+            } else {
+                self.fills += 1;
                 table.refreshing(now, number);
                 self.refresh_at = now + FILL_PAUSE;
                 return Some(target);

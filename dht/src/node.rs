@@ -9,7 +9,7 @@ use krpc::{Body, Id, Message, Query, Response, Tolerated};
 use crate::guard::{Admission, Guard};
 use crate::home::{Home, HomeStats, Place, reaching};
 use crate::lookup::{Env, Finished, Kind, Lookups, Owner, Upkeep};
-use crate::maintain::{Chore, Maintain};
+use crate::maintain::{Chore, Maintain, Progress};
 use crate::purpose::{Asked, Purpose};
 use crate::responder::{Asker, Responder, Scratch};
 use crate::rpc::{Destination, Expired, Rpc, Taken};
@@ -444,25 +444,28 @@ impl Node {
     /// Lets a lookup go on, and what follows from its end.
     fn advance(&mut self, now: Time, key: u64, out: &mut Outbox) {
         let (lookups, mut env) = self.lookups_and_env(out);
-        let Some(Finished { owner, outcome }) = lookups.advance(now, key, &mut env) else {
+        let Some(Finished { owner, outcome, answered }) = lookups.advance(now, key, &mut env) else {
             return;
         };
         match owner {
             Owner::User { .. } => {
-                let answered = matches!(outcome, Outcome::Converged | Outcome::OutOfBudget);
-                self.counters.lookups_done += u64::from(answered);
-                self.counters.lookups_failed += u64::from(!answered);
+                let done = matches!(outcome, Outcome::Converged | Outcome::OutOfBudget);
+                self.counters.lookups_done += u64::from(done);
+                self.counters.lookups_failed += u64::from(!done);
                 self.start_waiting(now, out);
             }
-            Owner::Upkeep { home, kind: Upkeep::Own } if outcome == Outcome::Converged => {
+            Owner::Upkeep { home, kind: Upkeep::Own } => {
                 let home = usize::from(home);
-                self.places[home].saved = Vec::new();
-                if self.maintain.bootstrapped(now, home) {
+                let progress = self.maintain.looked_around(now, home, answered, &self.config);
+                if progress != Progress::None {
+                    self.places[home].saved = Vec::new();
+                }
+                if progress == Progress::Bootstrapped {
                     let nodes = self.places.iter().map(|place| place.table.len()).sum();
                     out.events.push(Event::Bootstrapped { nodes });
                 }
             }
-            Owner::Upkeep { .. } => {}
+            Owner::Upkeep { kind: Upkeep::Refresh, .. } => {}
         }
     }
 

@@ -226,7 +226,7 @@ impl Lookup {
             let closest = self.closest(env.config);
             env.out.events.push(Event::Done { lookup, outcome, stats: self.stats, closest });
         }
-        Finished { owner: self.owner, outcome }
+        Finished { owner: self.owner, outcome, answered: self.stats.answered }
     }
 
     /// When something happens without an answer.

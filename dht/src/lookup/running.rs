@@ -25,6 +25,8 @@ pub(crate) struct Lookups {
 pub(crate) struct Finished {
     pub(crate) owner: Owner,
     pub(crate) outcome: Outcome,
+    /// Nodes that answered.
+    pub(crate) answered: u32,
 }
 
 impl Lookups {

@@ -1,0 +1,313 @@
+//! Honest nodes together: bootstrap, lookups, announces, churn.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::*;
+use crate::HopStep;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn two_nodes_meet_when_one_hears_of_the_other() {
+    let mut world = World::new(1, Config::default());
+    let (a, b) = (world.add_node(&[]), world.add_node(&[]));
+    let addr = world.addr(a);
+    world.command(b, Command::AddNode(addr));
+    world.run(MINUTE);
+    let expected = [(world.id(a), world.addr(a))];
+    assert_eq!(world.node(b).closest(&Id::ZERO, 9), expected);
+    // The stranger that asked was pinged, answered and has its place.
+    let expected = [(world.id(b), world.addr(b))];
+    assert_eq!(world.node(a).closest(&Id::ZERO, 9), expected);
+}
+
+#[test]
+fn node_with_only_a_router_announces_to_it_and_finds_it_again() {
+    let mut world = World::new(2, Config::default());
+    let (router, a, b) = (world.add_node(&[]), world.add_node(&[]), world.add_node(&[]));
+    world.join(a..a + 1, router);
+    let infohash = world.random_id();
+    let found = world.announce(a, infohash, 4444);
+    assert_eq!((found.outcome, found.stored), (Outcome::Converged, vec![world.addr(router)]));
+    world.join(b..b + 1, router);
+    let found = world.get_peers(b, infohash);
+    assert_eq!(found.peers, [SocketAddr::new(world.addr(a).ip(), 4444)]);
+    // Routers are asked, never inserted (BEP 5, "nodes").
+    world.run(MINUTE);
+    let router = world.addr(router);
+    for node in [a, b] {
+        assert!(world.node(node).closest(&Id::ZERO, 9).iter().all(|&(_, addr)| addr != router));
+    }
+}
+
+#[test]
+fn crowd_bootstraps_from_one_router_and_lookups_find_the_true_closest() {
+    let mut world = World::grown(3, 150, MINUTE);
+    for index in 1..150 {
+        let stats = world.node(index).stats(world.now)[0];
+        assert!(stats.nodes >= 45, "node {index}: {stats:?}");
+        let bootstrapped =
+            world.hosts[index].events.iter().find(|event| matches!(event.1, Event::Bootstrapped { .. }));
+        assert!(bootstrapped.unwrap().0 < Time::from_secs(6), "node {index}");
+    }
+    let mut queries = 0;
+    for n in 0..20 {
+        let target = world.random_id();
+        let index = 1 + n * 7;
+        let found = world.find_node(index, target);
+        let truth = world.truth((1..150).filter(|&host| host != index), &target, 8);
+        assert_eq!(found.closest, truth, "lookup {n}");
+        assert_eq!(found.outcome, Outcome::Converged);
+        assert!(found.stats.elapsed < Duration::from_millis(1500), "{:?}", found.stats);
+        queries += found.stats.queries;
+    }
+    assert!(queries <= 20 * 50, "{queries} queries in 20 lookups");
+}
+
+#[test]
+fn announced_peers_are_found_by_others_each_once() {
+    let mut world = World::grown(4, 100, MINUTE);
+    let infohash = world.random_id();
+    for n in 1..=12 {
+        let found = world.announce(n, infohash, 1000 + n as u16);
+        assert_eq!(found.stored.len(), 8, "{found:?}");
+    }
+    let found = world.get_peers(50, infohash);
+    let mut peers = found.peers.clone();
+    peers.sort();
+    let expected: Vec<_> = (1..=12).map(|n| SocketAddr::new(world.addr(n).ip(), 1000 + n as u16)).collect();
+    assert_eq!(peers, expected);
+    assert_eq!(found.stats.peers, 12);
+    assert!(found.stats.first_peer.unwrap() < found.stats.elapsed);
+    let holders = (0..100).filter(|&n| world.node(n).store().len() > 0).count();
+    assert!((8..=10).contains(&holders), "{holders} nodes hold the peers");
+}
+
+#[test]
+fn cold_start_asks_routers_and_finds_peers_before_the_bootstrap_is_over() {
+    let mut world = World::grown(5, 100, MINUTE);
+    let infohash = world.random_id();
+    world.announce(9, infohash, 4444);
+    let cold = world.add_node(&[]);
+    world.join(cold..cold + 1, 0);
+    let found = world.get_peers(cold, infohash);
+    assert_eq!(found.peers.len(), 1);
+    assert!(found.stats.first_peer.unwrap() < Duration::from_millis(800), "{:?}", found.stats);
+    assert_eq!(found.outcome, Outcome::Converged);
+}
+
+#[test]
+fn lookup_that_comes_before_the_routers_waits_for_them() {
+    let mut world = World::grown(6, 50, MINUTE);
+    let infohash = world.random_id();
+    world.announce(9, infohash, 4444);
+    let cold = world.add_node(&[]);
+    let name = world.command(cold, Command::GetPeers { infohash, announce: None, trace: false }).unwrap();
+    world.run(Duration::from_secs(3));
+    assert!(world.hosts[cold].events.is_empty());
+    world.join(cold..cold + 1, 0);
+    world.run(Duration::from_secs(3));
+    let found = |event: &(Time, Event)| matches!(event.1, Event::Peer { lookup, .. } if lookup == name);
+    assert!(world.hosts[cold].events.iter().any(found));
+}
+
+#[test]
+fn node_that_knows_nobody_says_so() {
+    let mut world = World::new(7, Config::default());
+    let lonely = world.add_node(&[]);
+    let target = world.random_id();
+    let found = world.find_node(lonely, target);
+    assert_eq!((found.outcome, found.stats.queries), (Outcome::NoNodes, 0));
+    assert!(found.stats.elapsed <= Duration::from_secs(12));
+}
+
+#[test]
+fn saved_nodes_are_asked_before_any_router() {
+    let mut world = World::grown(8, 60, MINUTE);
+    let saved = world.node(10).saved(world.now).remove(0).1;
+    assert!(saved.len() >= 30);
+    let router = world.add_actor(Box::new(|_, _, _| Vec::new()));
+    let back = world.add_node(&saved);
+    world.join(back..back + 1, router);
+    world.run(MINUTE);
+    assert!(world.node(back).stats(world.now)[0].nodes >= 30);
+    assert_eq!(world.hosts[router].received, 0);
+}
+
+#[test]
+fn stale_saved_nodes_do_not_keep_a_node_from_the_routers() {
+    let mut world = World::grown(9, 60, MINUTE);
+    let dead: Vec<_> = (0..40).map(|_| world.add_dead()).collect();
+    let saved: Vec<_> = dead.iter().map(|&host| (world.random_id(), world.addr(host))).collect();
+    let back = world.add_node(&saved);
+    world.join(back..back + 1, 0);
+    world.run(Duration::from_secs(10));
+    assert!(world.node(back).stats(world.now)[0].nodes >= 20);
+}
+
+#[test]
+fn lookups_converge_with_dead_nodes_and_loss() {
+    let mut world = World::grown(10, 200, MINUTE);
+    for index in (2..200).step_by(3) {
+        world.kill(index);
+    }
+    world.loss = 3;
+    // As in the real network many nodes in every table are dead, though not all of a sudden.
+    world.run(5 * MINUTE);
+    let alive: Vec<_> = (1..200).filter(|index| index % 3 != 2).collect();
+    let (mut right, mut total) = (0, 0);
+    for n in 0..20 {
+        let target = world.random_id();
+        let index = alive[n * 5];
+        let found = world.find_node(index, target);
+        let truth = world.truth(alive.iter().copied().filter(|&host| host != index), &target, 8);
+        right += truth.iter().filter(|node| found.closest.contains(node)).count();
+        total += truth.len();
+        assert!(found.stats.elapsed < Duration::from_secs(4), "{:?}", found.stats);
+    }
+    assert!(right * 100 >= total * 97, "{right} of {total}");
+}
+
+#[test]
+fn thirty_percent_loss_leaves_ninety_five_percent_of_lookups_successful() {
+    let mut world = World::grown(11, 100, MINUTE);
+    let infohashes: Vec<_> = (0..20).map(|_| world.random_id()).collect();
+    for (n, &infohash) in infohashes.iter().enumerate() {
+        assert_eq!(world.announce(1 + n, infohash, 7777).stored.len(), 8);
+    }
+    world.loss = 30;
+    let found = |world: &mut World, n: usize| !world.get_peers(40 + n, infohashes[n]).peers.is_empty();
+    assert!((0..20).filter(|&n| found(&mut world, n)).count() >= 19);
+}
+
+#[test]
+fn dead_nodes_leave_the_tables_within_half_an_hour() {
+    let mut world = World::grown(12, 60, MINUTE);
+    for index in 30..60 {
+        world.kill(index);
+    }
+    world.run(Duration::from_secs(30 * 60));
+    let dead: Vec<_> = (30..60).map(|index| world.addr(index)).collect();
+    for index in 1..30 {
+        let known = world.node(index).closest(&Id::ZERO, 64);
+        assert!(known.len() >= 15, "node {index} knows {}", known.len());
+        let left = known.iter().filter(|(_, addr)| dead.contains(addr)).count();
+        assert_eq!(left, 0, "node {index} still knows dead nodes");
+    }
+}
+
+#[test]
+fn both_families_are_searched_at_once_and_announced_to() {
+    let mut world = World::new(13, Config::default());
+    for n in 0..40 {
+        // Some nodes live in one family only.
+        match n % 4 {
+            1 => world.add_node_at(&[World::v4(n)], &[]),
+            2 => world.add_node_at(&[World::v6(n)], &[]),
+            _ => world.add_node_at(&[World::v4(n), World::v6(n)], &[]),
+        };
+    }
+    world.join(1..40, 0);
+    world.run(MINUTE);
+    for n in [3, 4, 7] {
+        let stats = world.node(n).stats(world.now);
+        assert!(stats.iter().all(|home| home.nodes >= 12), "{stats:?}");
+        assert_ne!(stats[0].id, stats[1].id);
+    }
+    let infohash = world.random_id();
+    let found = world.announce(3, infohash, 5555);
+    let (v4, v6): (Vec<_>, Vec<_>) = found.stored.iter().copied().partition(SocketAddr::is_ipv4);
+    assert_eq!((v4.len(), v6.len()), (8, 8), "{found:?}");
+    let expected = [SocketAddr::new(World::v4(3).ip(), 5555), SocketAddr::new(World::v6(3).ip(), 5555)];
+    // A node of both families finds both addresses, a node of one only its own.
+    let mut peers = world.get_peers(7, infohash).peers;
+    peers.sort();
+    assert_eq!(peers, expected);
+    assert_eq!(world.get_peers(5, infohash).peers, expected[..1]);
+    assert_eq!(world.get_peers(6, infohash).peers, expected[1..]);
+}
+
+#[test]
+fn same_seed_gives_the_same_bytes() {
+    let run = |seed| {
+        let mut world = World::grown(seed, 40, MINUTE);
+        let infohash = world.random_id();
+        world.announce(3, infohash, 1);
+        world.digest()
+    };
+    assert_eq!(run(14), run(14));
+    assert_ne!(run(14), run(15));
+}
+
+#[test]
+fn trace_tells_every_query_and_its_fate() {
+    let mut world = World::grown(16, 50, MINUTE);
+    let target = world.random_id();
+    let found = world.find_node(5, target);
+    let mut steps = BTreeMap::<SocketAddr, (u32, u32)>::new();
+    for (_, event) in &world.hosts[5].events {
+        if let Event::Hop { hop, .. } = event {
+            let entry = steps.entry(hop.node).or_default();
+            entry.0 += u32::from(hop.step == HopStep::Asked);
+            entry.1 += u32::from(matches!(hop.step, HopStep::Answered { .. }));
+        }
+    }
+    assert_eq!(steps.values().map(|step| step.0).sum::<u32>(), found.stats.queries);
+    assert_eq!(steps.values().map(|step| step.1).sum::<u32>(), found.stats.answered);
+    assert!(steps.values().all(|&(asked, answered)| asked >= 1 && answered <= 1));
+}
+
+#[test]
+fn cancelled_and_waiting_lookups_end_once() {
+    let config = Config { max_lookups: 2, ..Config::default() };
+    let mut world = World::new(17, config);
+    let node = world.add_node(&[]);
+    let names: Vec<_> = (0..4)
+        .map(|_| {
+            let target = world.random_id();
+            world.command(node, Command::FindNode { target, trace: false }).unwrap()
+        })
+        .collect();
+    world.command(node, Command::Cancel(names[1]));
+    world.command(node, Command::Cancel(names[3]));
+    world.run(MINUTE);
+    let mut done = BTreeMap::new();
+    for (_, event) in &world.hosts[node].events {
+        if let Event::Done { lookup, outcome, .. } = event {
+            assert!(done.insert(*lookup, *outcome).is_none());
+        }
+    }
+    let outcomes: Vec<_> = names.iter().map(|name| done[name]).collect();
+    assert_eq!(outcomes, [Outcome::NoNodes, Outcome::Cancelled, Outcome::NoNodes, Outcome::Cancelled]);
+}
+
+#[test]
+fn direct_question_is_answered_with_the_whole_datagram_or_given_up() {
+    let mut world = World::new(18, Config::default());
+    let (a, b, dead) = (world.add_node(&[]), world.add_node(&[]), world.add_dead());
+    let ask = |world: &mut World, to, question| {
+        let to = world.addr(to);
+        let name = world.command(a, Command::Ask { to, question }).unwrap();
+        world.run(Duration::from_secs(5));
+        let answers = world.hosts[a].events.iter().filter_map(|(_, event)| match event {
+            Event::Answered { lookup, answer, .. } if *lookup == name => Some(answer.clone()),
+            _ => None,
+        });
+        let answers: Vec<_> = answers.collect();
+        assert_eq!(answers.len(), 1);
+        answers[0].clone()
+    };
+    let (bytes, rtt) = ask(&mut world, b, crate::Question::Ping).unwrap();
+    let Body::Response(response) = Message::decode(&bytes).unwrap().body else { panic!() };
+    assert_eq!(response.id, world.id(b));
+    assert!(rtt > Duration::from_millis(20));
+    assert_eq!(ask(&mut world, dead, crate::Question::Ping), None);
+    let mut arguments = b"d2:id20:".to_vec();
+    arguments.extend_from_slice(world.id(a).as_bytes());
+    arguments.push(b'e');
+    let raw = crate::Question::Raw { method: b"vote".to_vec(), arguments };
+    let (bytes, _) = ask(&mut world, b, raw).unwrap();
+    let Body::Error(error) = Message::decode(&bytes).unwrap().body else { panic!() };
+    assert_eq!(error.code, 204);
+}

@@ -1,0 +1,312 @@
+//! Hosts that lie, fall silent or flood (RELIABILITY.md, scenarios S7, S13, S24 to S27).
+
+use std::time::Duration;
+
+use krpc::bencode::Strings;
+use krpc::compact::{Address as _, Contact, V4, put_node, put_value};
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn records(nodes: &[(Id, SocketAddr)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for &(id, addr) in nodes {
+        put_node(&mut bytes, &Contact { id, addr: V4::from_socket(addr).unwrap() });
+    }
+    bytes
+}
+
+#[test]
+fn when_all_nodes_are_silent_a_lookup_ends_within_twelve_seconds_without_success() {
+    let mut world = World::new(1, Config::default());
+    let dead: Vec<_> = (0..100).map(|_| world.add_dead()).collect();
+    let saved: Vec<_> = dead.iter().map(|&host| (world.random_id(), world.addr(host))).collect();
+    let node = world.add_node(&saved);
+    let target = world.random_id();
+    let found = world.get_peers(node, target);
+    assert_eq!(found.outcome, Outcome::NoAnswer);
+    assert!(found.stats.elapsed <= Duration::from_secs(12), "{:?}", found.stats);
+    assert!(found.closest.is_empty());
+}
+
+#[test]
+fn endless_referrals_end_within_the_budget() {
+    let mut world = World::new(2, Config::default());
+    let target = world.random_id();
+    // Each is nearer to the target than the last, and refers to the eight next.
+    let crowd: Vec<_> = (0..600u16)
+        .map(|n| {
+            let mut distance = [0; 20];
+            distance[10..12].copy_from_slice(&(u16::MAX - n).to_be_bytes());
+            (target.at(&krpc::Distance::new(distance)), World::v4(usize::from(n)))
+        })
+        .collect();
+    for n in 0..crowd.len() {
+        let nodes = records(&crowd[n + 1..(n + 9).min(crowd.len())]);
+        let own = crowd[n].0;
+        world.add_actor(Box::new(move |_, from, message| {
+            let response = Response { nodes: Some(&nodes), token: Some(b"x"), ..Response::new(own) };
+            vec![(from, reply(message.tid, response))]
+        }));
+    }
+    let node = world.add_node(&[]);
+    world.join(node..node + 1, 0);
+    let found = world.get_peers(node, target);
+    assert!(found.stats.elapsed <= Duration::from_secs(30), "{:?}", found.stats);
+    assert!((250..=300).contains(&found.stats.queries), "{:?}", found.stats);
+    assert_eq!(found.outcome, Outcome::OutOfBudget);
+}
+
+/// A router that names `crowd` nodes, which follow `conduct`; a victim that takes no part; six honest
+/// nodes, of which each knows the peer.
+fn ambush(
+    seed: u64,
+    conduct: impl Fn(u64, &Message<'_>, SocketAddr) -> Vec<(SocketAddr, Vec<u8>)> + Clone + 'static,
+) -> (World, Found, u32) {
+    let mut world = World::new(seed, Config::default());
+    let honest: Vec<_> = (0..6).map(|_| world.add_node(&[])).collect();
+    for &index in &honest {
+        for other in honest.iter().map(|&other| World::v4(other)) {
+            if other != world.addr(index) {
+                world.command(index, Command::AddNode(other));
+            }
+        }
+    }
+    world.run(MINUTE);
+    let infohash = world.random_id();
+    let found = world.announce(honest[0], infohash, 4444);
+    assert_eq!(found.stored.len(), 5);
+    let victim = world.add_dead();
+    let mut saved: Vec<_> = honest.iter().map(|&index| (world.id(index), world.addr(index))).collect();
+    for n in 0..30u64 {
+        let conduct = conduct.clone();
+        let index = world.add_actor(Box::new(move |_, from, message| conduct(n, message, from)));
+        let mut id = *infohash.as_bytes();
+        id[10..12].copy_from_slice(&(n as u16 + 1).to_be_bytes());
+        saved.push((Id::new(id), world.addr(index)));
+    }
+    let node = world.add_node(&saved);
+    let found = world.get_peers(node, infohash);
+    let received = world.hosts[victim].received;
+    (world, found, received)
+}
+
+/// Host index of the victim of [`ambush`].
+const VICTIM: usize = 6;
+
+fn true_peer() -> SocketAddr {
+    SocketAddr::new(World::v4(0).ip(), 4444)
+}
+
+/// The id that an actor of [`ambush`] has.
+fn claimed(n: u64, target: Id) -> Id {
+    let mut id = *target.as_bytes();
+    id[10..12].copy_from_slice(&(n as u16 + 1).to_be_bytes());
+    Id::new(id)
+}
+
+#[test]
+fn liars_near_the_target_do_not_hide_the_true_peer_nor_aim_us_at_a_victim() {
+    let (_, found, received) = ambush(3, |n, message, from| {
+        let Some(target) = target_of(message) else { return Vec::new() };
+        let nodes: Vec<_> = (0..8u16)
+            .map(|k| {
+                let mut id = *target.as_bytes();
+                id[18..].copy_from_slice(&(n as u16 * 8 + k).to_be_bytes());
+                (Id::new(id), SocketAddr::new(World::v4(VICTIM).ip(), 7000 + n as u16 * 8 + k))
+            })
+            .collect();
+        let nodes = records(&nodes);
+        let mut values = Vec::new();
+        for port in 1..=100 {
+            put_value(&mut values, SocketAddr::new(World::v4(VICTIM).ip(), port));
+        }
+        let values = Strings::from_raw(&values).ok();
+        let response = Response { nodes: Some(&nodes), values, ..Response::new(claimed(n, target)) };
+        vec![(from, reply(message.tid, response))]
+    });
+    assert!(found.stats.queries <= 300 && found.stats.elapsed <= Duration::from_secs(15));
+    assert!(received <= 3, "{received} datagrams to a victim");
+    let at_victim = found.peers.iter().filter(|peer| peer.ip() == World::v4(VICTIM).ip()).count();
+    assert_eq!(at_victim, 8);
+    assert!(found.peers.contains(&true_peer()), "{found:?}");
+}
+
+#[test]
+fn values_count_only_from_the_address_tid_and_id_that_were_asked() {
+    let victim = || SocketAddr::new(World::v4(99).ip(), 9999);
+    let (_, found, _) = ambush(4, move |n, message, from| {
+        let Some(target) = target_of(message) else { return Vec::new() };
+        let mut values = Vec::new();
+        put_value(&mut values, victim());
+        let values = Strings::from_raw(&values).ok();
+        let response = Response { values, ..Response::new(claimed(n, target)) };
+        match n % 3 {
+            // A wrong transaction id, which is the right one but for a bit.
+            0 => {
+                let mut tid = message.tid.to_vec();
+                tid[0] ^= 1;
+                vec![(from, reply(&tid, response))]
+            }
+            // Another id than the one asked for.
+            1 => vec![(from, reply(message.tid, Response { id: Id::new([9; 20]), ..response }))],
+            // Nodes that are no whole records.
+            _ => {
+                vec![(from, reply(message.tid, Response { nodes: Some(&[7; 27]), values: None, ..response }))]
+            }
+        }
+    });
+    assert_eq!(found.peers, [true_peer()]);
+}
+
+#[test]
+fn answer_from_another_port_is_no_answer() {
+    let mut world = World::new(5, Config::default());
+    let node = world.add_node(&[]);
+    let dead = world.add_dead();
+    let addr = world.addr(dead);
+    world.command(node, Command::AddNode(addr));
+    let now = world.now;
+    world.run(Duration::from_millis(1));
+    // The tid is in the only packet under way.
+    let tid =
+        world.packets.values().map(|packet| Message::decode(&packet.bytes).unwrap().tid.to_vec()).next();
+    let answer = reply(&tid.unwrap(), Response::new(Id::new([5; 20])));
+    world.inject(node, SocketAddr::new(addr.ip(), 1), &answer);
+    assert_eq!(world.node(node).stats(now)[0].nodes, 0);
+    assert_eq!(world.node(node).counters().dropped_unsolicited, 1);
+    world.inject(node, addr, &answer);
+    assert_eq!(world.node(node).stats(now)[0].nodes, 1);
+}
+
+#[test]
+fn eclipse_from_one_network_leaves_honest_nodes_in_the_closest_set() {
+    let mut world = World::grown(6, 60, MINUTE);
+    let infohash = world.random_id();
+    world.announce(7, infohash, 4444);
+    let mut ring = Vec::new();
+    for n in 0..16u8 {
+        let mut id = *infohash.as_bytes();
+        id[8] ^= n + 1;
+        let addr: SocketAddr = ([90, 1, 1, n + 1], 6881).into();
+        ring.push((Id::new(id), addr));
+    }
+    for n in 0..16 {
+        let own = ring[n].0;
+        let nodes = records(&ring[..8]);
+        let conduct: Box<Conduct> = Box::new(move |_, from, message| {
+            let response = Response { nodes: Some(&nodes), token: Some(b"x"), ..Response::new(own) };
+            vec![(from, reply(message.tid, response))]
+        });
+        world.add_host(&[ring[n].1], Kind::Actor(conduct));
+    }
+    let saved: Vec<_> = ring.iter().copied().chain(world.node(9).saved(world.now).remove(0).1).collect();
+    let node = world.add_node(&saved);
+    let found = world.get_peers(node, infohash);
+    assert_eq!(found.peers.len(), 1);
+    let evil = found.closest.iter().filter(|(_, addr)| addr.ip().to_string().starts_with("90.1.1.")).count();
+    assert!(evil <= 1 && found.closest.len() == 8, "{found:?}");
+}
+
+#[test]
+fn flood_from_forged_sources_leaves_the_table_unchanged() {
+    let mut world = World::grown(7, 40, MINUTE);
+    let before = world.node(5).closest(&Id::ZERO, 64);
+    let mut rng = Rng::from_seed(1);
+    let (mut pings, start) = (0, world.now);
+    for n in 0..20_000u32 {
+        let from: SocketAddr = (std::net::Ipv4Addr::from(0x5a00_0000 + n * 256), 6881).into();
+        let bytes =
+            if n % 2 == 0 { query(rng.id(), Query::Ping) } else { reply(b"abcd", Response::new(rng.id())) };
+        for sent in world.inject(5, from, &bytes) {
+            pings += u32::from(matches!(Message::decode(&sent).unwrap().body, Body::Query { .. }));
+        }
+        if n % 100 == 0 {
+            world.run(Duration::from_millis(50));
+        }
+    }
+    world.run(Duration::from_secs(10));
+    let seconds = world.now.since(start).as_secs() as u32;
+    // While the table is young it pings strangers faster (DECISIONS.md 5), but never all of them.
+    assert!(pings <= 200 + 200 * seconds, "{pings} pings in {seconds} s");
+    assert_eq!(world.node(5).closest(&Id::ZERO, 64), before);
+}
+
+#[test]
+fn grown_table_pings_four_strangers_a_second() {
+    let mut world = World::new(8, Config { young_table: 0, ..Config::default() });
+    let node = world.add_node(&[]);
+    let mut rng = Rng::from_seed(1);
+    let mut pings = 0;
+    for n in 0..10_000u32 {
+        let from: SocketAddr = (std::net::Ipv4Addr::from(0x5a00_0000 + n * 256), 6881).into();
+        let sent = world.inject(node, from, &query(rng.id(), Query::Ping));
+        pings += sent.len() - 1;
+        world.run(Duration::from_millis(1));
+    }
+    assert!((50..=16 + 4 * 10 + 1).contains(&pings), "{pings}");
+}
+
+#[test]
+fn read_only_senders_and_unsolicited_repliers_never_enter() {
+    let mut world = World::new(9, Config::default());
+    let node = world.add_node(&[]);
+    let read_only = Arc::new(Config { read_only: true, ..Config::default() });
+    let shy = world.add_node(&[]);
+    let seeds = Seeds::from_u64(3);
+    let home = Home { id: Id::new([3; 20]), local: world.addr(shy), saved: Vec::new() };
+    world.hosts[shy].kind = Kind::Node(Box::new(Node::new(read_only, vec![home], seeds, world.now)));
+    let addr = world.addr(node);
+    world.command(shy, Command::AddNode(addr));
+    world.inject(node, World::v4(77), &reply(b"aaaa", Response::new(Id::new([7; 20]))));
+    world.run(MINUTE);
+    assert_eq!(world.node(shy).stats(world.now)[0].nodes, 1);
+    assert_eq!(world.node(node).stats(world.now)[0].nodes, 0);
+    // And the shy one answers nobody.
+    let sent = world.inject(shy, World::v4(55), &query(Id::new([1; 20]), Query::Ping));
+    assert!(sent.iter().all(|bytes| matches!(Message::decode(bytes).unwrap().body, Body::Query { .. })));
+    assert_eq!(world.node(shy).counters().dropped_read_only, 1);
+}
+
+#[test]
+fn node_that_comes_back_with_another_id_is_evicted() {
+    let mut world = World::new(10, Config::default());
+    let node = world.add_node(&[]);
+    let liar = world.add_actor(Box::new({
+        let mut answers = 0u8;
+        move |_, from, message| {
+            answers += 1;
+            vec![(from, reply(message.tid, Response::new(Id::new([answers; 20]))))]
+        }
+    }));
+    let addr = world.addr(liar);
+    world.command(node, Command::AddNode(addr));
+    world.run(Duration::from_millis(300));
+    // Its own bootstrap asked it again and got another id.
+    world.run(MINUTE);
+    let counters = world.node(node).counters();
+    assert!(counters.nodes_inserted >= 1);
+    assert!(counters.nodes_removed >= 1);
+    assert!(world.node(node).stats(world.now)[0].nodes <= 1);
+}
+
+#[test]
+fn late_answer_still_counts() {
+    let mut world = World::new(11, Config::default());
+    let peer: SocketAddr = "85.1.2.3:4444".parse().unwrap();
+    let id = Id::new([4; 20]);
+    let slow = world.add_actor(Box::new(move |_, from, message| {
+        let mut values = Vec::new();
+        put_value(&mut values, peer);
+        let values = Strings::from_raw(&values).ok();
+        vec![(from, reply(message.tid, Response { values, ..Response::new(id) }))]
+    }));
+    world.hosts[slow].delay = Duration::from_secs(2);
+    let addr = world.addr(slow);
+    let node = world.add_node(&[(id, addr)]);
+    let found = world.get_peers(node, Id::new([5; 20]));
+    assert_eq!((found.outcome, found.peers, found.stats.answered), (Outcome::Converged, vec![peer], 1));
+    assert!(found.stats.elapsed > Duration::from_secs(2));
+    assert_eq!(found.closest, [(id, addr)]);
+}
