@@ -3,13 +3,15 @@
 //!
 //! | file | specification |
 //! |---|---|
-//! | `http` | BEP 3, 7, 23, 24, 31 |
-//! | `udp` | BEP 15, 41 |
-//! | `url` | schemes, and which addresses a URL of a stranger may lead to |
+//! | [`http`] | BEP 3, 7, 23, 24, 31 |
+//! | [`udp`] | BEP 15, 41 |
+//! | [`url`] | schemes, and which addresses a URL of a stranger may lead to |
 //!
 //! Nothing here opens a socket: `http` writes a URL and reads a body, `udp` is a state machine over
 //! datagrams. When to announce to whom is the swarm's business.
 
+pub mod http;
+pub mod udp;
 pub mod url;
 
 use std::fmt;
