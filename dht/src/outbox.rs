@@ -63,7 +63,7 @@ impl Outbox {
         let len = self.bytes.len() - start;
         match (u32::try_from(start), u16::try_from(len)) {
             (Ok(start), Ok(len)) if len > 0 => {
-                self.transmits.push(Transmit { to, socket, class, start, len })
+                self.transmits.push(Transmit { to, socket, class, start, len });
             }
             _ => self.bytes.truncate(start),
         }

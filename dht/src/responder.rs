@@ -65,7 +65,7 @@ impl Responder<'_> {
             Query::FindNode { target, want }
             | Query::SampleInfohashes { target, want }
             | Query::Other { target: Some(target), want, .. } => {
-                self.find_node(now, asker, (target, want), out)
+                self.find_node(now, asker, (target, want), out);
             }
             Query::GetPeers { infohash, want, scrape, no_seed } => {
                 self.get_peers(now, asker, (infohash, want), (scrape, no_seed), out);

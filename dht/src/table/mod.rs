@@ -15,6 +15,8 @@ mod bucket;
 mod closest;
 mod entry;
 mod family;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -80,7 +80,7 @@ fn announced_peers_are_found_by_others_each_once() {
     assert_eq!(peers, expected);
     assert_eq!(found.stats.peers, 12);
     assert!(found.stats.first_peer.unwrap() < found.stats.elapsed);
-    let holders = (0..100).filter(|&n| world.node(n).store().len() > 0).count();
+    let holders = (0..100).filter(|&n| !world.node(n).store().is_empty()).count();
     assert!((8..=10).contains(&holders), "{holders} nodes hold the peers");
 }
 

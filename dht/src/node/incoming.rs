@@ -1,0 +1,235 @@
+//! Where messages and expired queries go: a query to the responder, an answer to the table and to
+//! whoever asked, silence to the table and to whoever waits.
+
+use std::net::SocketAddr;
+
+use krpc::{Body, Id, Message, Query, Response, Tolerated};
+
+use super::Node;
+use crate::addr::acceptable;
+use crate::purpose::Purpose;
+use crate::responder::Asker;
+use crate::rpc::{Destination, Expired, Taken};
+use crate::table::{Failure, Insertion};
+use crate::{Event, Outbox, Time};
+
+impl Node {
+    pub(super) fn handle_message(
+        &mut self,
+        now: Time,
+        (socket, from): (u8, SocketAddr),
+        bytes: &[u8],
+        out: &mut Outbox,
+    ) {
+        let mut tolerated = Tolerated::default();
+        let decoded = Message::decode_counting(bytes, &mut tolerated);
+        self.counters.tolerated_unsorted += tolerated.unsorted_keys;
+        match decoded {
+            Ok(message) => match message.body {
+                Body::Query { id, query } => {
+                    let asker = Asker { socket, from, tid: message.tid };
+                    self.handle_query(now, asker, (id, message.read_only), &query, out);
+                }
+                Body::Response(_) | Body::Error(_) => {
+                    self.handle_answer(now, (socket, from), &message, bytes, out);
+                }
+            },
+            Err(failure) => {
+                self.counters.dropped_undecodable += 1;
+                if let (Some(tid), false) = (failure.answerable(), self.read_only) {
+                    self.responder().refuse_malformed(now, Asker { socket, from, tid }, out);
+                }
+            }
+        }
+    }
+
+    fn handle_query(
+        &mut self,
+        now: Time,
+        asker: Asker<'_>,
+        (id, read_only): (Id, bool),
+        query: &Query<'_>,
+        out: &mut Outbox,
+    ) {
+        if self.read_only {
+            self.counters.dropped_read_only += 1;
+        } else {
+            self.responder().answer(now, asker, query, out);
+        }
+        // BEP 43: who does not answer has no business in a table.
+        if read_only {
+            return;
+        }
+        let home = usize::from(asker.socket);
+        let table = &mut self.places[home].table;
+        if !table.heard(now, id, asker.from)
+            && self.maintain.may_ping_newcomer(now, (id, asker.from), table, &self.config)
+        {
+            self.ping(now, home, (Some(id), asker.from), out);
+        }
+    }
+
+    fn handle_answer(
+        &mut self,
+        now: Time,
+        (socket, from): (u8, SocketAddr),
+        message: &Message<'_>,
+        bytes: &[u8],
+        out: &mut Outbox,
+    ) {
+        let Some(taken) = self.rpc.take(now, socket, from, message.tid) else {
+            self.counters.dropped_unsolicited += 1;
+            return;
+        };
+        match &message.body {
+            Body::Response(response) => {
+                let expected = taken.destination.id.is_none_or(|id| id == response.id);
+                let own = self.places.iter().any(|place| place.id() == response.id);
+                if expected && !own || matches!(taken.purpose, Purpose::Ask(_)) {
+                    self.counters.replies_in += 1;
+                    self.handle_response(now, (&taken, bytes), response, message.read_only, out);
+                } else {
+                    // Another node lives there now, or somebody lies.
+                    self.counters.dropped_unsolicited += 1;
+                    let evicted = self.places[usize::from(socket)].table.evict(taken.destination.to);
+                    self.counters.nodes_removed += u64::from(evicted);
+                    self.handle_refusal(now, (&taken, bytes), 0, out);
+                }
+            }
+            Body::Error(error) => {
+                self.counters.errors_in += 1;
+                self.handle_refusal(now, (&taken, bytes), error.code, out);
+            }
+            Body::Query { .. } => {}
+        }
+    }
+
+    fn handle_response(
+        &mut self,
+        now: Time,
+        (taken, bytes): (&Taken<Purpose>, &[u8]),
+        response: &Response<'_>,
+        read_only: bool,
+        out: &mut Outbox,
+    ) {
+        if !read_only {
+            self.insert(now, taken, response.id, out);
+        }
+        match taken.purpose {
+            Purpose::Lookup(asked) => {
+                let (lookups, mut env) = self.lookups_and_env(out);
+                lookups.answered(now, (asked, taken), response, &mut env);
+                self.advance(now, asked.lookup, out);
+            }
+            Purpose::Announce(asked) => {
+                self.announce_over(now, asked, Some(taken.destination.to), out);
+            }
+            Purpose::Ping => {}
+            Purpose::Ask(lookup) => {
+                let (from, answer) = (taken.destination.to, Some((bytes.to_vec(), taken.rtt)));
+                out.events.push(Event::Answered { lookup, from, answer });
+            }
+        }
+    }
+
+    /// An error, or an answer by somebody else than we asked.
+    fn handle_refusal(
+        &mut self,
+        now: Time,
+        (taken, bytes): (&Taken<Purpose>, &[u8]),
+        code: i64,
+        out: &mut Outbox,
+    ) {
+        match taken.purpose {
+            Purpose::Lookup(asked) => {
+                let (lookups, mut env) = self.lookups_and_env(out);
+                if let Some(lookup) = lookups.get_mut(asked.lookup) {
+                    lookup.refused(now, asked, code, &mut env);
+                }
+                self.advance(now, asked.lookup, out);
+            }
+            Purpose::Announce(asked) => self.announce_over(now, asked, None, out),
+            Purpose::Ping => {}
+            Purpose::Ask(lookup) => {
+                let (from, answer) = (taken.destination.to, Some((bytes.to_vec(), taken.rtt)));
+                out.events.push(Event::Answered { lookup, from, answer });
+            }
+        }
+    }
+
+    pub(super) fn handle_expired(&mut self, now: Time, expired: Expired<Purpose>, out: &mut Outbox) {
+        match expired {
+            Expired::Slow(_, Purpose::Lookup(asked)) => {
+                let (lookups, mut env) = self.lookups_and_env(out);
+                if let Some(lookup) = lookups.get_mut(asked.lookup) {
+                    lookup.slow(now, asked, &mut env);
+                }
+                self.advance(now, asked.lookup, out);
+            }
+            Expired::Slow(_, Purpose::Announce(asked)) => {
+                let (lookups, mut env) = self.lookups_and_env(out);
+                if let Some(lookup) = lookups.get_mut(asked.lookup) {
+                    lookup.announce_slow(now, asked, &mut env);
+                }
+                self.advance(now, asked.lookup, out);
+            }
+            Expired::Slow(..) => {}
+            Expired::Silent(destination, purpose) => {
+                self.counters.timeouts += 1;
+                self.blame(now, destination, out);
+                match purpose {
+                    Purpose::Lookup(asked) => {
+                        let (lookups, mut env) = self.lookups_and_env(out);
+                        if let Some(lookup) = lookups.get_mut(asked.lookup) {
+                            lookup.silent(now, asked, &mut env);
+                        }
+                        self.advance(now, asked.lookup, out);
+                    }
+                    Purpose::Announce(asked) => self.announce_over(now, asked, None, out),
+                    Purpose::Ping => {}
+                    Purpose::Ask(lookup) => {
+                        out.events.push(Event::Answered { lookup, from: destination.to, answer: None });
+                    }
+                }
+            }
+        }
+    }
+
+    /// A node answered: it gets a place in the table if there is one.
+    fn insert(&mut self, now: Time, taken: &Taken<Purpose>, id: Id, out: &mut Outbox) {
+        let Destination { socket, to, .. } = taken.destination;
+        let home = usize::from(socket);
+        if self.maintain.is_router(to) || !acceptable(to, self.config.allow_local) {
+            return;
+        }
+        let table = &mut self.places[home].table;
+        let before = table.len();
+        match table.insert(now, id, to, taken.rtt, &self.config) {
+            Insertion::Added => {
+                self.counters.nodes_inserted += 1;
+                self.counters.nodes_removed += (before + 1 - table.len()) as u64;
+                let nodes = table.len();
+                self.maintain.grew(now, home, nodes);
+            }
+            Insertion::Candidate { ping } => {
+                self.counters.nodes_refused += 1;
+                if let Some(node) = ping {
+                    self.ping(now, home, (Some(node.id), node.addr), out);
+                }
+            }
+            Insertion::Evicted => self.counters.nodes_removed += 1,
+            Insertion::Refused => self.counters.nodes_refused += 1,
+            Insertion::Known => {}
+        }
+    }
+
+    /// A node did not answer. If somebody waits for its place it is asked once more (BEP 5).
+    fn blame(&mut self, now: Time, destination: Destination, out: &mut Outbox) {
+        let home = usize::from(destination.socket);
+        match self.places[home].table.failed(destination.to, &self.config) {
+            Failure::PingAgain => self.ping(now, home, (destination.id, destination.to), out),
+            Failure::Removed => self.counters.nodes_removed += 1,
+            Failure::Kept | Failure::Unknown => {}
+        }
+    }
+}

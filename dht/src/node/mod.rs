@@ -1,0 +1,213 @@
+//! [`Node`]: the deciding half of a DHT node. It owns the parts and hands each input to one of them;
+//! what a message means is decided in the parts. Messages and expired queries are handed out in
+//! `incoming`, what we do of ourselves in `tasks`.
+
+mod incoming;
+mod tasks;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use krpc::Id;
+
+use crate::guard::{Admission, Guard};
+use crate::home::{Home, HomeStats, Place, reaching};
+use crate::lookup::{Env, Kind, Lookups};
+use crate::maintain::Maintain;
+use crate::purpose::Purpose;
+use crate::responder::{Responder, Scratch};
+use crate::rpc::Rpc;
+use crate::store::Store;
+use crate::token::TokenServer;
+use crate::{Class, Command, Config, Counters, LookupId, Outbox, Rng, Seeds, Time};
+
+/// One DHT node at one or more addresses (BEP 5, 32, 45): a core without clock, socket or thread.
+///
+/// Feed it datagrams, commands and the passing of time; it appends what it wants sent and told to an
+/// [`Outbox`]. Nothing that a stranger sends makes it fail or grow without bound.
+pub struct Node {
+    config: Arc<Config>,
+    rng: Rng,
+    places: Vec<Place>,
+    rpc: Rpc<Purpose>,
+    lookups: Lookups,
+    maintain: Maintain,
+    store: Store,
+    tokens: TokenServer,
+    guard: Guard,
+    scratch: Scratch,
+    counters: Counters,
+    read_only: bool,
+    timeout: Time,
+}
+
+impl Node {
+    /// A node with a home per socket; a home's index in `homes` is the index of its socket. It wants
+    /// [`Node::handle_timeout`] at once.
+    pub fn new(config: Arc<Config>, homes: Vec<Home>, seeds: Seeds, now: Time) -> Self {
+        let mut rng = Rng::new(seeds);
+        let places: Vec<Place> = homes.into_iter().map(Place::new).collect();
+        Self {
+            rpc: Rpc::new(&config, seeds.derive("rpc")),
+            lookups: Lookups::default(),
+            maintain: Maintain::new(now, places.len(), &config, Rng::new(seeds.derive("maintain"))),
+            store: Store::new(&config, &mut Rng::new(seeds.derive("store"))),
+            tokens: TokenServer::new(&mut Rng::new(seeds.derive("tokens")), now, config.token_rotation),
+            guard: Guard::new(&config, &mut rng),
+            scratch: Scratch::default(),
+            counters: Counters::default(),
+            read_only: config.read_only,
+            timeout: now,
+            places,
+            rng,
+            config,
+        }
+    }
+
+    /// Takes a datagram that came to `socket`.
+    pub fn handle_datagram(
+        &mut self,
+        now: Time,
+        socket: u8,
+        from: SocketAddr,
+        bytes: &[u8],
+        out: &mut Outbox,
+    ) {
+        let sent = out.transmits.len();
+        self.counters.datagrams_in += 1;
+        self.counters.bytes_in += bytes.len() as u64;
+        match self.guard.admit(from, bytes) {
+            Admission::Admitted if usize::from(socket) < self.places.len() => {
+                self.handle_message(now, (socket, from), bytes, out);
+            }
+            Admission::Admitted | Admission::BadAddress => self.counters.dropped_address += 1,
+            Admission::BadLength => self.counters.dropped_length += 1,
+            Admission::NotDictionary => self.counters.dropped_not_dictionary += 1,
+        }
+        self.settle(sent, out);
+    }
+
+    /// Does what its owner asks. A command that starts something returns its name, under which exactly
+    /// one [`Event::Done`] or [`Event::Answered`] follows.
+    pub fn handle_command(&mut self, now: Time, command: Command, out: &mut Outbox) -> Option<LookupId> {
+        let sent = out.transmits.len();
+        let name = match command {
+            Command::FindNode { target, trace } => Some(self.start(now, Kind::FindNode, target, trace, out)),
+            Command::GetPeers { infohash, announce, trace } => {
+                Some(self.start(now, Kind::GetPeers { announce }, infohash, trace, out))
+            }
+            Command::Ask { to, question } => Some(self.ask_directly(now, to, &question, out)),
+            Command::AddNode(addr) => {
+                if let Some(home) = reaching(&self.places, addr) {
+                    self.ping(now, home, (None, addr), out);
+                }
+                None
+            }
+            Command::Routers(routers) => {
+                self.maintain.set_routers(now, routers, &self.places, &self.config);
+                self.upkeep(now, out);
+                None
+            }
+            Command::Cancel(id) => {
+                let (lookups, mut env) = self.lookups_and_env(out);
+                lookups.cancel(now, id, &mut env);
+                self.start_waiting(now, out);
+                None
+            }
+        };
+        self.settle(sent, out);
+        name
+    }
+
+    /// Does what is due at `now`; call it when [`Node::timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Time, out: &mut Outbox) {
+        let sent = out.transmits.len();
+        self.tokens.handle_timeout(now, &mut self.rng);
+        if self.store.timeout() <= now {
+            self.store.expire(now);
+        }
+        while let Some(expired) = self.rpc.expire(now) {
+            self.handle_expired(now, expired, out);
+        }
+        for key in self.lookups.due(now, &self.config) {
+            self.advance(now, key, out);
+        }
+        self.upkeep(now, out);
+        self.settle(sent, out);
+    }
+
+    /// When [`Node::handle_timeout`] wants to be called, at the latest.
+    pub fn timeout(&self) -> Time {
+        self.timeout
+    }
+
+    /// Says by BEP 43 whether we answer queries, and acts accordingly.
+    pub fn set_read_only(&mut self, read_only: bool) {
+        self.read_only = read_only;
+        self.rpc.set_read_only(read_only);
+    }
+
+    /// What this node did so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The state of each home's routing table, in the order of the homes.
+    pub fn stats(&self, now: Time) -> Vec<HomeStats> {
+        self.places.iter().map(|place| place.stats(now, &self.config)).collect()
+    }
+
+    /// What is worth saving of each home: our id there, and nodes for [`Home::saved`], trusty ones first.
+    pub fn saved(&self, now: Time) -> Vec<(Id, Vec<(Id, SocketAddr)>)> {
+        let of = |place: &Place| {
+            let nodes = place.table.saved(now, &self.config);
+            // Before the first bootstrap the list of the last run is better than nothing.
+            (place.id(), if nodes.is_empty() { place.saved.clone() } else { nodes })
+        };
+        self.places.iter().map(of).collect()
+    }
+
+    /// The peers that others announced to us.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The known nodes of all homes nearest to `target`, at most `count` of each home.
+    pub fn closest(&self, target: &Id, count: usize) -> Vec<(Id, SocketAddr)> {
+        self.places.iter().flat_map(|place| place.table.closest(target, count, &self.config)).collect()
+    }
+
+    fn responder(&mut self) -> Responder<'_> {
+        Responder {
+            config: &self.config,
+            places: &self.places,
+            store: &mut self.store,
+            tokens: &self.tokens,
+            guard: &mut self.guard,
+            rng: &mut self.rng,
+            counters: &mut self.counters,
+            scratch: &mut self.scratch,
+        }
+    }
+
+    fn lookups_and_env<'a>(&'a mut self, out: &'a mut Outbox) -> (&'a mut Lookups, Env<'a>) {
+        let env = Env { config: &self.config, places: &self.places, rpc: &mut self.rpc, out };
+        (&mut self.lookups, env)
+    }
+
+    /// Counts what was sent and computes when to wake up.
+    fn settle(&mut self, sent: usize, out: &Outbox) {
+        for transmit in &out.transmits[sent..] {
+            self.counters.datagrams_out += 1;
+            self.counters.bytes_out += u64::from(transmit.len);
+            self.counters.queries_out += u64::from(transmit.class == Class::Query);
+        }
+        self.timeout = self
+            .rpc
+            .timeout()
+            .min(self.lookups.timeout(&self.config))
+            .min(self.maintain.timeout())
+            .min(self.tokens.timeout())
+            .min(self.store.timeout());
+    }
+}

@@ -1,0 +1,171 @@
+//! What a node does of itself or for its owner: lookups, direct questions, upkeep.
+
+use std::net::SocketAddr;
+
+use krpc::{Id, Query};
+
+use super::Node;
+use crate::home::reaching;
+use crate::lookup::{Finished, Kind, Owner, Upkeep};
+use crate::maintain::{Chore, Progress};
+use crate::purpose::{Asked, Purpose};
+use crate::rpc::Destination;
+use crate::{Event, LookupId, Outbox, Outcome, Question, Time};
+
+impl Node {
+    pub(super) fn ping(
+        &mut self,
+        now: Time,
+        home: usize,
+        (id, to): (Option<Id>, SocketAddr),
+        out: &mut Outbox,
+    ) {
+        let own = self.places[home].id();
+        let destination = Destination { socket: home as u8, to, id };
+        if !self.rpc.ask(now, destination, (own, Query::Ping), Purpose::Ping, out) {
+            self.places[home].table.failed(to, &self.config);
+        }
+    }
+
+    pub(super) fn start(
+        &mut self,
+        now: Time,
+        kind: Kind,
+        target: Id,
+        trace: bool,
+        out: &mut Outbox,
+    ) -> LookupId {
+        let name = self.lookups.queue(kind, target, trace);
+        self.start_waiting(now, out);
+        name
+    }
+
+    pub(super) fn start_waiting(&mut self, now: Time, out: &mut Outbox) {
+        loop {
+            let (lookups, env) = self.lookups_and_env(out);
+            let Some(key) = lookups.start_waiting(now, &env) else {
+                return;
+            };
+            self.counters.lookups_started += 1;
+            // Cold: nobody to start from but the routers.
+            for home in 0..self.places.len() {
+                if self.places[home].table.len() < self.config.k && self.places[home].saved.is_empty() {
+                    self.offer_routers(key, home, out);
+                }
+            }
+            self.advance(now, key, out);
+        }
+    }
+
+    fn offer_routers(&mut self, key: u64, home: usize, out: &mut Outbox) {
+        let routers = self.maintain.routers(&self.places[home]);
+        let (lookups, env) = self.lookups_and_env(out);
+        if let Some(lookup) = lookups.get_mut(key) {
+            for router in routers {
+                lookup.offer(home, None, router, &env);
+            }
+        }
+    }
+
+    pub(super) fn announce_over(
+        &mut self,
+        now: Time,
+        asked: Asked,
+        stored: Option<SocketAddr>,
+        out: &mut Outbox,
+    ) {
+        if let Some(lookup) = self.lookups.get_mut(asked.lookup) {
+            lookup.announce_over(asked, stored, out);
+        }
+        self.advance(now, asked.lookup, out);
+    }
+
+    /// Lets a lookup go on, and what follows from its end.
+    pub(super) fn advance(&mut self, now: Time, key: u64, out: &mut Outbox) {
+        let (lookups, mut env) = self.lookups_and_env(out);
+        let Some(Finished { owner, outcome, answered }) = lookups.advance(now, key, &mut env) else {
+            return;
+        };
+        match owner {
+            Owner::User { .. } => {
+                let done = matches!(outcome, Outcome::Converged | Outcome::OutOfBudget);
+                self.counters.lookups_done += u64::from(done);
+                self.counters.lookups_failed += u64::from(!done);
+                self.start_waiting(now, out);
+            }
+            Owner::Upkeep { home, kind: Upkeep::Own } => {
+                let home = usize::from(home);
+                let progress = self.maintain.looked_around(now, home, answered, &self.config);
+                if progress != Progress::None {
+                    self.places[home].saved = Vec::new();
+                }
+                if progress == Progress::Bootstrapped {
+                    let nodes = self.places.iter().map(|place| place.table.len()).sum();
+                    out.events.push(Event::Bootstrapped { nodes });
+                }
+            }
+            Owner::Upkeep { kind: Upkeep::Refresh, .. } => {}
+        }
+    }
+
+    pub(super) fn upkeep(&mut self, now: Time, out: &mut Outbox) {
+        while let Some(chore) = self.maintain.next_chore(now, &mut self.places, &self.config) {
+            match chore {
+                Chore::Bootstrap { home, with_routers } => self.bootstrap(now, home, with_routers, out),
+                Chore::Refresh { home, target } => {
+                    let owner = Owner::Upkeep { home: home as u8, kind: Upkeep::Refresh };
+                    let (lookups, env) = self.lookups_and_env(out);
+                    let key = lookups.start_upkeep(now, owner, target, &env);
+                    self.advance(now, key, out);
+                }
+                Chore::Ping { home, node: (id, addr) } => self.ping(now, home, (Some(id), addr), out),
+            }
+        }
+    }
+
+    fn bootstrap(&mut self, now: Time, home: usize, with_routers: bool, out: &mut Outbox) {
+        let owner = Owner::Upkeep { home: home as u8, kind: Upkeep::Own };
+        let own = self.places[home].id();
+        let (lookups, env) = self.lookups_and_env(out);
+        if !lookups.has(owner) {
+            lookups.start_upkeep(now, owner, own, &env);
+        }
+        // Whoever has no answer yet is glad of a router too, our owner's lookups among them.
+        for key in self.lookups.hungry() {
+            if with_routers {
+                self.offer_routers(key, home, out);
+            }
+            self.advance(now, key, out);
+        }
+    }
+
+    pub(super) fn ask_directly(
+        &mut self,
+        now: Time,
+        to: SocketAddr,
+        question: &Question,
+        out: &mut Outbox,
+    ) -> LookupId {
+        let name = self.lookups.name();
+        let sent = reaching(&self.places, to).is_some_and(|home| {
+            let own = self.places[home].id();
+            let destination = Destination { socket: home as u8, to, id: None };
+            let purpose = Purpose::Ask(name);
+            let query = match *question {
+                Question::Ping => Query::Ping,
+                Question::FindNode(target, want) => Query::FindNode { target, want },
+                Question::GetPeers(infohash, want) => {
+                    Query::GetPeers { infohash, want, scrape: false, no_seed: false }
+                }
+                Question::Raw { ref method, ref arguments } => {
+                    return self.rpc.ask_raw(now, destination, (method, arguments), purpose, out);
+                }
+            };
+            self.rpc.ask(now, destination, (own, query), purpose, out)
+        });
+        if !sent {
+            out.events.push(Event::Answered { lookup: name, from: to, answer: None });
+        }
+        name
+    }
+}
