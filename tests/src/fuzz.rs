@@ -2,6 +2,8 @@
 //! them over their seeds and a fixed sequence of mutations (`fuzz_smoke`). A target panics when the
 //! parser breaks a promise; refusing input is no such thing.
 
+mod wire;
+
 use std::path::Component;
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ use krpc::magnet::Magnet;
 use krpc::{Id, Message};
 
 use crate::corpus;
+
+pub use wire::{extension_handshake, http_tracker, metadata_message, peer_conn, udp_tracker};
 
 /// A parser under test.
 pub struct Target {
@@ -33,6 +37,11 @@ pub const TARGETS: &[Target] = &[
     Target { name: "magnet", run: magnet, seeds: magnets },
     Target { name: "metainfo", run: metainfo, seeds: torrents },
     Target { name: "resume", run: resume, seeds: resumes },
+    Target { name: "peer_conn", run: peer_conn, seeds: wire::streams },
+    Target { name: "extension_handshake", run: extension_handshake, seeds: wire::handshakes },
+    Target { name: "metadata_message", run: metadata_message, seeds: wire::metadata_messages },
+    Target { name: "http_tracker", run: http_tracker, seeds: wire::http_replies },
+    Target { name: "udp_tracker", run: udp_tracker, seeds: wire::udp_replies },
 ];
 
 /// What `scan` accepts is one document to every other reader too; what it refuses, to none.

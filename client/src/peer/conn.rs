@@ -490,7 +490,7 @@ impl State {
         match self.phase {
             Phase::Greeting { deadline } if now >= deadline => self.close(CloseReason::HandshakeTimeout, out),
             Phase::Open { .. } if now >= self.heard + config.idle_timeout => {
-                self.close(CloseReason::Idle, out)
+                self.close(CloseReason::Idle, out);
             }
             Phase::Open { .. } if now >= self.progress + config.stall_timeout => {
                 self.close(CloseReason::Stalled, out);

@@ -566,7 +566,7 @@ fn choke_flaps_get_a_few_requests_a_second_and_an_end() {
             break;
         }
         if let Some(PeerEvent::Room(n)) =
-            solo.events.drain(..).filter(|e| matches!(e, PeerEvent::Room(_))).last()
+            solo.events.drain(..).filter(|e| matches!(e, PeerEvent::Room(_))).next_back()
         {
             requests += u32::from(n);
             let blocks = (0..u32::from(n)).map(|i| block(i, 0, 16)).collect();
