@@ -179,6 +179,11 @@ impl<P: Copy> Rpc<P> {
         self.deadlines.peek().map_or(Time::NEVER, |&Reverse((at, ..))| at)
     }
 
+    /// Whether `addr` owes us an answer. Looks through all queries: not for every datagram.
+    pub(crate) fn is_waiting_for(&self, addr: SocketAddr) -> bool {
+        self.in_flight.values().any(|query| is_same(query.destination.to, addr))
+    }
+
     fn begin(&mut self, now: Time, destination: Destination, purpose: P) -> Option<[u8; 4]> {
         if self.capacity != 0 && self.in_flight.len() >= self.capacity {
             return None;

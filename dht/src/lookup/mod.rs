@@ -268,6 +268,7 @@ impl Lookup {
                     search.phase = Phase::Announcing;
                     return;
                 }
+                Step::Ask(_) if self.stats.answered > 0 && search.is_unheard(env.config) => return,
                 Step::Ask(index) => index,
                 Step::Wait => return,
                 // A search that nobody was offered to waits for a bootstrap or for the other family.
@@ -384,9 +385,12 @@ impl Lookup {
 
     fn outcome(&self, now: Time, config: &Config) -> Option<Outcome> {
         let passed = now.since(self.started);
-        // An empty search is over as soon as another family is: nobody named a node for it.
+        // A search is over as soon as another family is if nobody named a node for it, or if nobody
+        // answers in it: a host may have addresses of a family and no way out.
         let anyone = self.stats.answered > 0;
-        let over = |search: &Search| search.phase == Phase::Done || search.is_empty() && anyone;
+        let over = |search: &Search| {
+            search.phase == Phase::Done || anyone && (search.is_empty() || search.is_unheard(config))
+        };
         if anyone && (self.searches.iter().all(over) || passed >= config.lookup_max_time) {
             let late = self.out_of_budget || !self.searches.iter().all(over);
             return Some(if late { Outcome::OutOfBudget } else { Outcome::Converged });

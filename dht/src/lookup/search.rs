@@ -26,6 +26,8 @@ pub(crate) struct Search {
     /// Queries before their soft deadline.
     in_flight: usize,
     answered: usize,
+    /// Queries sent.
+    sent: usize,
     pub(crate) phase: Phase,
 }
 
@@ -119,6 +121,7 @@ impl Search {
             credit: config.lookup_start_width.max(1),
             in_flight: 0,
             answered: 0,
+            sent: 0,
             phase: Phase::Approaching,
         }
     }
@@ -229,6 +232,7 @@ impl Search {
         candidate.open += 1;
         self.credit = self.credit.saturating_sub(1);
         self.in_flight += 1;
+        self.sent += 1;
     }
 
     /// The soft deadline of a query passed. The candidate's address, if that made a difference.
@@ -330,6 +334,11 @@ impl Search {
 
     pub(crate) fn candidates_mut(&mut self) -> impl Iterator<Item = &mut Candidate> {
         self.candidates.iter_mut()
+    }
+
+    /// Whether nobody of a whole first wave has answered: this family may have no way out.
+    pub(crate) fn is_unheard(&self, config: &Config) -> bool {
+        self.answered == 0 && self.in_flight == 0 && self.sent >= config.lookup_start_width
     }
 
     /// Whether there never was anybody to ask.

@@ -80,6 +80,12 @@ impl Node {
             Admission::Admitted if usize::from(socket) < self.places.len() => {
                 self.handle_message(now, (socket, from), bytes, out);
             }
+            // What our owner has us ask may live anywhere (DECISIONS.md 1).
+            Admission::BadAddress
+                if usize::from(socket) < self.places.len() && self.rpc.is_waiting_for(from) =>
+            {
+                self.handle_message(now, (socket, from), bytes, out);
+            }
             Admission::Admitted | Admission::BadAddress => self.counters.dropped_address += 1,
             Admission::BadLength => self.counters.dropped_length += 1,
             Admission::NotDictionary => self.counters.dropped_not_dictionary += 1,
@@ -88,7 +94,7 @@ impl Node {
     }
 
     /// Does what its owner asks. A command that starts something returns its name, under which exactly
-    /// one [`Event::Done`] or [`Event::Answered`] follows.
+    /// one [`crate::Event::Done`] or [`crate::Event::Answered`] follows.
     pub fn handle_command(&mut self, now: Time, command: Command, out: &mut Outbox) -> Option<LookupId> {
         let sent = out.transmits.len();
         let name = match command {

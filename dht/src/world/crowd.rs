@@ -311,3 +311,81 @@ fn direct_question_is_answered_with_the_whole_datagram_or_given_up() {
     let Body::Error(error) = Message::decode(&bytes).unwrap().body else { panic!() };
     assert_eq!(error.code, 204);
 }
+
+#[test]
+fn routers_are_tried_again_until_the_network_is_there() {
+    let mut world = World::grown(19, 40, MINUTE);
+    // Ten minutes without network, as far as the newcomer can tell.
+    let late = world.add_node(&[]);
+    world.loss = 100;
+    world.join(late..late + 1, 0);
+    world.run(10 * MINUTE);
+    assert_eq!(world.node(late).stats(world.now)[0].nodes, 0);
+    let attempts = world.node(late).counters().queries_out;
+    assert!((8..=40).contains(&attempts), "{attempts} queries in ten minutes");
+    world.loss = 0;
+    world.run(Duration::from_secs(90));
+    assert!(world.node(late).stats(world.now)[0].nodes >= 15);
+}
+
+#[test]
+fn network_that_comes_and_goes_is_found_again_within_two_minutes() {
+    let mut world = World::grown(20, 80, MINUTE);
+    let target = world.random_id();
+    for _ in 0..5 {
+        world.loss = 100;
+        world.run(3 * MINUTE);
+        world.loss = 0;
+        world.run(2 * MINUTE);
+        let stats = world.node(7).stats(world.now)[0];
+        assert!(stats.trusty >= 25, "{stats:?}");
+        let found = world.find_node(7, target);
+        assert_eq!(found.closest, world.truth((1..80).filter(|&host| host != 7), &target, 8));
+    }
+}
+
+#[test]
+fn idle_node_is_quiet() {
+    let mut world = World::grown(21, 50, 5 * MINUTE);
+    let before = *world.node(9).counters();
+    world.run(30 * MINUTE);
+    let spent = world.node(9).counters().since(&before);
+    // Two refreshes of seven buckets, and pings of whom nobody heard from.
+    assert!(spent.queries_out < 1200, "{} queries in half an hour", spent.queries_out);
+    assert!(spent.queries_out > 20);
+    assert_eq!(spent.timeouts, 0);
+}
+
+#[test]
+fn family_without_a_way_out_does_not_hold_up_the_other() {
+    let mut world = World::new(22, Config::default());
+    for n in 0..60 {
+        world.add_node_at(&[World::v4(n), World::v6(n)], &[]);
+    }
+    world.join(1..60, 0);
+    world.run(MINUTE);
+    let infohash = world.random_id();
+    world.announce(3, infohash, 5555);
+    let half = world.add_node_at(&[World::v4(60), World::v6(60)], &[]);
+    world.by_addr.remove(&World::v6(60));
+    world.join(half..half + 1, 0);
+    world.run(Duration::from_secs(20));
+    let found = world.get_peers(half, infohash);
+    assert_eq!((found.outcome, found.peers.len()), (Outcome::Converged, 2));
+    assert!(found.stats.elapsed < Duration::from_secs(2), "{:?}", found.stats);
+    assert!(found.stats.queries < 100, "{:?}", found.stats);
+}
+
+#[test]
+fn router_and_direct_question_may_be_at_a_private_address() {
+    let mut world = World::new(23, Config::default());
+    let router = world.add_node_at(&["192.168.1.5:6881".parse().unwrap()], &[]);
+    let node = world.add_node(&[]);
+    let addr = world.addr(router);
+    // The router itself refuses private strangers, but not us.
+    world.command(node, Command::Ask { to: addr, question: crate::Question::Ping });
+    world.run(MINUTE);
+    let answered = |event: &(Time, Event)| matches!(event.1, Event::Answered { answer: Some(_), .. });
+    assert!(world.hosts[node].events.iter().any(answered));
+    assert_eq!(world.node(node).stats(world.now)[0].nodes, 0);
+}
