@@ -4,7 +4,7 @@
 //! |---|---|
 //! | what a swarm asks and is told | [`Job`], [`Done`] |
 //! | bytes of files | the trait [`Storage`]; [`FileStorage`], [`MemStorage`] |
-//! | begin, resume or recheck a download | [`open`] |
+//! | begin, resume or recheck a download | [`open()`] |
 //! | threads that hash, write, read, check and save | [`Pool`] |
 //! | what survives a restart | [`ResumeFile`] |
 //! | one process per torrent and folder | [`Lock`] |

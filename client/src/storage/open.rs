@@ -1,4 +1,4 @@
-//! [`open`]: begins a download, resumes it, or finds out what has to be checked.
+//! [`open()`]: begins a download, resumes it, or finds out what has to be checked.
 
 use std::fmt;
 use std::fs;

@@ -58,7 +58,7 @@ impl Default for PoolConfig {
     }
 }
 
-/// What a pool begins with; [`super::open`] finds it out.
+/// What a pool begins with; [`super::open()`] finds it out.
 #[derive(Debug, Default)]
 pub(super) struct Start {
     pub(super) have: Bitfield,
