@@ -17,11 +17,11 @@ impl Bitfield {
 
     /// The full set over `len` pieces.
     pub fn full(len: u32) -> Self {
-        let mut all = Self::new(len);
-        for index in 0..len {
-            all.insert(index);
+        let mut words = vec![u64::MAX; (len as usize).div_ceil(64)];
+        if let (Some(last), spare @ 1..) = (words.last_mut(), len % 64) {
+            *last = u64::MAX << (64 - spare);
         }
-        all
+        Self { words, len, ones: len }
     }
 
     /// Reads the wire form; `None` unless it has exactly the bytes that `len` pieces need and the
@@ -112,6 +112,25 @@ impl Bitfield {
         })
     }
 
+    /// How many members it shares with `other`.
+    pub fn common(&self, other: &Self) -> u32 {
+        self.words.iter().zip(&other.words).map(|(a, b)| (a & b).count_ones()).sum()
+    }
+
+    /// The first member from `from` on that is also in `other`. Costs a step per 64 indices.
+    pub fn first_common(&self, other: &Self, from: u32) -> Option<u32> {
+        let start = from as usize / 64;
+        let words = self.words.iter().zip(&other.words).enumerate().skip(start);
+        for (at, (a, b)) in words {
+            let skipped = if at == start { u64::MAX >> (from % 64) } else { u64::MAX };
+            let both = a & b & skipped;
+            if both != 0 {
+                return Some(at as u32 * 64 + both.leading_zeros());
+            }
+        }
+        None
+    }
+
     fn mask(index: u32) -> u64 {
         1 << (63 - index % 64)
     }
@@ -142,5 +161,18 @@ mod tests {
         assert!(Bitfield::from_wire(&[0xff, 0xc0], 10).is_some_and(|field| field.is_full()));
         assert!(Bitfield::full(64).is_full() && Bitfield::full(65).iter().count() == 65);
         assert!(Bitfield::from_wire(&[], 0).is_some());
+    }
+
+    #[test]
+    fn common_members_are_counted_and_found_from_any_point() {
+        let (mut a, b) = (Bitfield::new(200), Bitfield::full(200));
+        for index in [3, 64, 199] {
+            a.insert(index);
+        }
+        assert_eq!(a.common(&b), 3);
+        let found: Vec<_> = [0, 3, 4, 64, 65, 199, 200].map(|from| b.first_common(&a, from)).into();
+        assert_eq!(found, [Some(3), Some(3), Some(64), Some(64), Some(199), Some(199), None]);
+        assert_eq!(Bitfield::full(65).iter().last(), Some(64));
+        assert_eq!(Bitfield::full(130).common(&Bitfield::full(128)), 128);
     }
 }

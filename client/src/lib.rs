@@ -9,5 +9,6 @@ pub mod metainfo;
 pub mod peer;
 pub mod piece;
 pub mod storage;
+pub mod swarm;
 pub mod tracker;
 pub mod wire;

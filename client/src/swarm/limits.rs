@@ -136,7 +136,7 @@ impl Default for Limits {
             max_known: 1000,
             ports_per_ip: 2,
             dials_of_silent: 3,
-            dial_backoff: Duration::from_secs(15),
+            dial_backoff: Duration::from_secs(5),
             dial_backoff_max: Duration::from_secs(600),
             user_backoff_max: Duration::from_secs(30),
             max_banned: 1000,

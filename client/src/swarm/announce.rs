@@ -1,0 +1,496 @@
+//! [`Announce`]: which source of peers to ask when: tracker tiers (BEP 12) and the DHT (BEP 5).
+//!
+//! Each tier is asked on its own, one tracker of it at a time; the first that answers moves to the
+//! front. (BEP 12 asks a later tier only when the earlier ones fail; like most clients today we do
+//! not let the first tracker's silence or poverty keep us from the others.) The rule for private
+//! torrents (BEP 27: trackers are the only source) lives here and nowhere else.
+
+use std::time::Duration;
+
+use btdht::{Rng, Time};
+
+use super::io::{AnnounceJob, TrackerId, TrackerUrl};
+use super::limits::Limits;
+use crate::tracker::{AnnounceEvent, AnnounceReply, MIN_INTERVAL, Retry, TrackerError};
+
+/// The state of all sources.
+#[derive(Debug)]
+pub(super) struct Announce {
+    trackers: Vec<Tracker>,
+    tiers: Vec<Tier>,
+    private: bool,
+    lookup: Lookup,
+}
+
+/// Which sources a torrent may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Privacy {
+    /// All; also while the info dictionary is unknown.
+    Public,
+    /// Trackers only (BEP 27).
+    Private,
+}
+
+/// What the decisions and announces are made of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Facts {
+    /// Open connections.
+    pub(super) peers: usize,
+    /// Nothing is missing.
+    pub(super) complete: bool,
+    /// Bytes sent.
+    pub(super) uploaded: u64,
+    /// Bytes received.
+    pub(super) downloaded: u64,
+    /// Bytes missing; `None` before the metadata.
+    pub(super) left: Option<u64>,
+}
+
+/// Whom to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// A tracker.
+    Tracker(TrackerId, AnnounceJob),
+    /// The DHT.
+    Lookup {
+        /// Announce there, too.
+        announce: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Tracker {
+    url: TrackerUrl,
+    tracker_id: Option<Vec<u8>>,
+    /// It knows us: `started` was answered.
+    started: bool,
+    /// It is owed `completed`.
+    completed: bool,
+    /// It said that it must not be asked again, or cannot be.
+    dead: bool,
+}
+
+#[derive(Debug)]
+struct Tier {
+    /// In the order in which they are tried.
+    order: Vec<TrackerId>,
+    at: usize,
+    state: TierState,
+    failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TierState {
+    /// To be asked then.
+    Due(Time),
+    /// Asked; to be passed over then.
+    Asking(Time),
+}
+
+#[derive(Debug)]
+struct Lookup {
+    enabled: bool,
+    next: Time,
+    /// Under way; given up then.
+    running: Option<Time>,
+    interval: Duration,
+    announce_at: Time,
+}
+
+/// A lookup whose end we are not told of is taken for ended after this.
+const LOOKUP_LOST: Duration = Duration::from_secs(120);
+
+impl Announce {
+    /// All sources are due at once. Each tier is shuffled (BEP 12). Trackers beyond the limit are
+    /// dropped, later tiers first.
+    pub(super) fn new(tiers: Vec<Vec<TrackerUrl>>, limits: &Limits, rng: &mut Rng, now: Time) -> Self {
+        let mut trackers = Vec::new();
+        let mut kept = Vec::new();
+        for tier in tiers {
+            let mut order = Vec::new();
+            for url in tier.into_iter().take(limits.max_trackers - trackers.len()) {
+                order.push(TrackerId(trackers.len() as u32));
+                trackers.push(Tracker {
+                    url,
+                    tracker_id: None,
+                    started: false,
+                    completed: false,
+                    dead: false,
+                });
+            }
+            for at in (1..order.len()).rev() {
+                order.swap(at, rng.below(at + 1));
+            }
+            if !order.is_empty() {
+                kept.push(Tier { order, at: 0, state: TierState::Due(now), failures: 0 });
+            }
+        }
+        let lookup = Lookup {
+            enabled: limits.dht,
+            next: now,
+            running: None,
+            interval: limits.lookup_interval,
+            announce_at: now,
+        };
+        Self { trackers, tiers: kept, private: false, lookup }
+    }
+
+    /// The info dictionary says whether the torrent is private.
+    pub(super) fn set_privacy(&mut self, privacy: Privacy) {
+        self.private = privacy == Privacy::Private;
+    }
+
+    /// Whether peers may come from elsewhere than trackers (BEP 27): the DHT, other peers, the local
+    /// network.
+    pub(super) fn is_public(&self) -> bool {
+        !self.private
+    }
+
+    /// What to ask now.
+    pub(super) fn due(&mut self, now: Time, facts: &Facts, limits: &Limits, rng: &mut Rng) -> Vec<Ask> {
+        let mut asks = Vec::new();
+        for at in 0..self.tiers.len() {
+            if matches!(self.tiers[at].state, TierState::Asking(until) if until <= now) {
+                self.fail(now, at, limits);
+            }
+        }
+        let mut asking = self.tiers.iter().filter(|tier| matches!(tier.state, TierState::Asking(_))).count();
+        for tier in &mut self.tiers {
+            if asking >= limits.max_announces {
+                break;
+            }
+            let TierState::Due(at) = tier.state else { continue };
+            let Some(&id) = tier.order.get(tier.at).filter(|_| at <= now) else { continue };
+            tier.state = TierState::Asking(now + limits.tracker_patience);
+            asking += 1;
+            let tracker = &self.trackers[id.0 as usize];
+            let event = match (tracker.started, tracker.completed) {
+                (false, _) => Some(AnnounceEvent::Started),
+                (true, true) => Some(AnnounceEvent::Completed),
+                (true, false) => None,
+            };
+            asks.push(Ask::Tracker(id, tracker.job(facts, event, limits.num_want)));
+        }
+        asks.extend(self.lookup(now, facts, limits, rng));
+        asks
+    }
+
+    /// A tracker has answered or failed.
+    pub(super) fn answered(
+        &mut self,
+        now: Time,
+        id: TrackerId,
+        reply: &Result<AnnounceReply, TrackerError>,
+        facts: &Facts,
+        limits: &Limits,
+    ) {
+        let Some(tier_at) = self.tiers.iter().position(|tier| tier.order.contains(&id)) else { return };
+        let tracker = &mut self.trackers[id.0 as usize];
+        let tier = &mut self.tiers[tier_at];
+        let current = tier.order.get(tier.at) == Some(&id);
+        match reply {
+            Ok(reply) => {
+                tracker.completed &= !tracker.started;
+                tracker.started = true;
+                if reply.tracker_id.is_some() {
+                    tracker.tracker_id.clone_from(&reply.tracker_id);
+                }
+                // BEP 12: the tracker that answers moves to the front of its tier.
+                tier.order.retain(|&other| other != id);
+                tier.order.insert(0, id);
+                tier.at = 0;
+                tier.failures = 0;
+                let few = facts.peers < limits.few_peers && !facts.complete;
+                let sooner = if few { limits.lookup_interval_max } else { Duration::MAX };
+                let least = reply.min_interval.unwrap_or(MIN_INTERVAL);
+                let wait = reply.interval.min(sooner).max(least).max(MIN_INTERVAL);
+                let owed = tracker.completed;
+                tier.state = TierState::Due(if owed { now } else { now + wait });
+            }
+            Err(error) => {
+                let forbidden =
+                    matches!(error, TrackerError::UnsupportedScheme | TrackerError::ForbiddenAddress);
+                tracker.dead |= forbidden || error.retry() == Some(Retry::Never);
+                // The answer of one that was passed over already changes nothing.
+                if current && matches!(tier.state, TierState::Asking(_)) {
+                    self.fail(now, tier_at, limits);
+                    let tier = &mut self.tiers[tier_at];
+                    // BEP 31; a tier with other trackers goes on with those.
+                    if let (Some(Retry::In(wait)), [_]) = (error.retry(), &tier.order[..]) {
+                        tier.state = TierState::Due(now + wait.max(MIN_INTERVAL));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A DHT lookup has ended.
+    pub(super) fn lookup_ended(&mut self, now: Time, facts: &Facts, limits: &Limits) {
+        if self.lookup.running.take().is_some() {
+            let few = facts.peers < limits.few_peers && !facts.complete;
+            let interval = if few { self.lookup.interval } else { limits.lookup_interval_max };
+            self.lookup.next = now + interval;
+            self.lookup.interval = (self.lookup.interval * 2).min(limits.lookup_interval_max);
+        }
+    }
+
+    /// The download has become complete: trackers that know us are told, the DHT as well (BEP 33).
+    pub(super) fn completed(&mut self, now: Time) {
+        for tracker in &mut self.trackers {
+            tracker.completed = tracker.started;
+        }
+        for tier in &mut self.tiers {
+            let knows = tier.order.get(tier.at).is_some_and(|id| self.trackers[id.0 as usize].started);
+            if let (TierState::Due(at), true) = (&mut tier.state, knows) {
+                *at = now;
+            }
+        }
+        self.lookup.announce_at = self.lookup.announce_at.min(now);
+    }
+
+    /// Farewells to all trackers that know us.
+    pub(super) fn stop(&self, facts: &Facts) -> Vec<Ask> {
+        let known = (0..).zip(&self.trackers).filter(|(_, tracker)| tracker.started && !tracker.dead);
+        known
+            .map(|(id, tracker)| {
+                Ask::Tracker(TrackerId(id), tracker.job(facts, Some(AnnounceEvent::Stopped), 0))
+            })
+            .collect()
+    }
+
+    /// When something is due.
+    pub(super) fn next(&self) -> Time {
+        let tiers = self.tiers.iter().map(|tier| match tier.state {
+            TierState::Due(at) | TierState::Asking(at) => at,
+        });
+        tiers.chain([self.next_lookup()]).min().unwrap_or(Time::NEVER)
+    }
+
+    fn next_lookup(&self) -> Time {
+        match self.lookup.running {
+            _ if !self.lookup.enabled || self.private => Time::NEVER,
+            Some(lost) => lost,
+            None => self.lookup.next.min(self.lookup.announce_at),
+        }
+    }
+
+    fn lookup(&mut self, now: Time, facts: &Facts, limits: &Limits, rng: &mut Rng) -> Option<Ask> {
+        if self.next_lookup() > now {
+            return None;
+        }
+        let announce = self.lookup.announce_at <= now;
+        if announce {
+            let interval = limits.dht_announce_interval;
+            self.lookup.announce_at = now + interval.mul_f64(0.8 + rng.below(1024) as f64 * 0.4 / 1024.0);
+        }
+        self.lookup.next = now + limits.lookup_interval_max;
+        if facts.complete && !announce {
+            return None; // a seed is found by others
+        }
+        self.lookup.running = Some(now + LOOKUP_LOST);
+        Some(Ask::Lookup { announce })
+    }
+
+    /// The current tracker of a tier failed: the next one is due, or after the last one all of them
+    /// again later.
+    fn fail(&mut self, now: Time, tier_at: usize, limits: &Limits) {
+        let tier = &mut self.tiers[tier_at];
+        let trackers = &self.trackers;
+        let alive = |id: &TrackerId| !trackers[id.0 as usize].dead;
+        if let Some(step) = tier.order.iter().skip(tier.at + 1).position(alive) {
+            tier.at += step + 1;
+            tier.state = TierState::Due(now);
+            return;
+        }
+        let wait = limits.tracker_backoff * (1 << tier.failures.min(16));
+        tier.failures += 1;
+        tier.state = match tier.order.iter().position(alive) {
+            Some(first) => {
+                tier.at = first;
+                TierState::Due(now + wait.min(limits.tracker_backoff_max))
+            }
+            None => TierState::Due(Time::NEVER),
+        };
+    }
+}
+
+impl Tracker {
+    fn job(&self, facts: &Facts, event: Option<AnnounceEvent>, num_want: u16) -> AnnounceJob {
+        AnnounceJob {
+            url: self.url.url.clone(),
+            trusted: self.url.trusted,
+            event,
+            uploaded: facts.uploaded,
+            downloaded: facts.downloaded,
+            left: facts.left,
+            num_want: if facts.complete { 0 } else { num_want },
+            tracker_id: self.tracker_id.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct World {
+        announce: Announce,
+        limits: Limits,
+        rng: Rng,
+        now: Time,
+        facts: Facts,
+    }
+
+    impl World {
+        fn new(tiers: &[&[&str]]) -> Self {
+            let limits = Limits { dht: false, ..Limits::default() };
+            Self::with(tiers, limits)
+        }
+
+        fn with(tiers: &[&[&str]], limits: Limits) -> Self {
+            let mut rng = Rng::from_seed(3);
+            let url = |url: &&str| TrackerUrl { url: (*url).to_owned(), trusted: false };
+            let tiers = tiers.iter().map(|tier| tier.iter().map(url).collect()).collect();
+            let announce = Announce::new(tiers, &limits, &mut rng, Time::ZERO);
+            Self { announce, limits, rng, now: Time::ZERO, facts: Facts::default() }
+        }
+
+        fn due(&mut self) -> Vec<(TrackerId, String, Option<AnnounceEvent>)> {
+            let asks = self.announce.due(self.now, &self.facts, &self.limits, &mut self.rng);
+            let tracker = |ask| match ask {
+                Ask::Tracker(id, job) => Some((id, job.url, job.event)),
+                Ask::Lookup { .. } => None,
+            };
+            asks.into_iter().filter_map(tracker).collect()
+        }
+
+        fn lookups(&mut self) -> Vec<bool> {
+            let asks = self.announce.due(self.now, &self.facts, &self.limits, &mut self.rng);
+            let lookup = |ask| match ask {
+                Ask::Lookup { announce } => Some(announce),
+                Ask::Tracker(..) => None,
+            };
+            asks.into_iter().filter_map(lookup).collect()
+        }
+
+        fn ok(&mut self, id: TrackerId, interval: u64) {
+            let reply = AnnounceReply { interval: Duration::from_secs(interval), ..AnnounceReply::default() };
+            self.announce.answered(self.now, id, &Ok(reply), &self.facts, &self.limits);
+        }
+
+        fn err(&mut self, id: TrackerId, error: TrackerError) {
+            self.announce.answered(self.now, id, &Err(error), &self.facts, &self.limits);
+        }
+    }
+
+    #[test]
+    fn all_tiers_are_asked_at_once_one_tracker_of_each() {
+        let mut world = World::new(&[&["a", "b"], &["c"]]);
+        let asked = world.due();
+        assert_eq!(asked.len(), 2);
+        assert!(asked.iter().all(|(_, _, event)| *event == Some(AnnounceEvent::Started)));
+        assert_eq!(asked[1].1, "c");
+        assert!(world.due().is_empty());
+    }
+
+    #[test]
+    fn a_silent_tracker_is_passed_over_within_fifteen_seconds_and_the_next_one_moves_to_the_front() {
+        let mut world = World::new(&[&["a", "b"]]);
+        let first = world.due()[0].clone();
+        world.now = world.announce.next();
+        assert!(world.now <= Time::from_secs(15));
+        let second = world.due()[0].clone();
+        assert_ne!(first.0, second.0);
+        world.ok(second.0, 1800);
+        world.now = world.announce.next();
+        assert_eq!(world.due()[0], (second.0, second.1, None));
+    }
+
+    #[test]
+    fn when_all_fail_the_wait_doubles_up_to_half_an_hour() {
+        let mut world = World::new(&[&["a"]]);
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            let (id, _, _) = world.due()[0].clone();
+            world.err(id, TrackerError::Timeout);
+            waits.push(world.announce.next().since(world.now).as_secs());
+            world.now = world.announce.next();
+        }
+        assert_eq!(waits, [30, 60, 120, 240, 480, 960, 1800, 1800, 1800]);
+    }
+
+    #[test]
+    fn a_tracker_that_must_not_be_asked_again_is_not() {
+        let mut world = World::new(&[&["a"], &["b"]]);
+        let asked = world.due();
+        world.err(asked[0].0, TrackerError::Refused { reason: String::new(), retry: Some(Retry::Never) });
+        world.err(asked[1].0, TrackerError::UnsupportedScheme);
+        assert_eq!(world.announce.next(), Time::NEVER);
+    }
+
+    #[test]
+    fn intervals_are_kept_and_shortened_only_while_peers_are_few() {
+        let mut world = World::new(&[&["a"]]);
+        let id = world.due()[0].0;
+        world.ok(id, 1800);
+        assert_eq!(world.announce.next(), Time::from_secs(300));
+        world.now = Time::from_secs(300);
+        world.facts.peers = 50;
+        world.due();
+        world.ok(id, 0);
+        assert_eq!(world.announce.next(), Time::from_secs(360));
+    }
+
+    #[test]
+    fn completed_and_stopped_go_to_trackers_that_know_us() {
+        let mut world = World::new(&[&["a"], &["b"]]);
+        let asked = world.due();
+        world.ok(asked[0].0, 1800);
+        world.announce.completed(world.now);
+        let told = world.due();
+        assert_eq!(told, [(asked[0].0, "a".to_owned(), Some(AnnounceEvent::Completed))]);
+        world.ok(asked[0].0, 1800);
+        let Ask::Tracker(id, job) = &world.announce.stop(&world.facts)[0] else { panic!() };
+        assert_eq!((*id, job.event, job.num_want), (asked[0].0, Some(AnnounceEvent::Stopped), 0));
+        assert_eq!(world.announce.stop(&world.facts).len(), 1);
+    }
+
+    #[test]
+    fn a_hundred_trackers_are_kept_and_ten_asked_at_once() {
+        let tiers = vec![&["a"][..]; 300];
+        let mut world = World::new(&tiers);
+        assert_eq!((world.announce.trackers.len(), world.due().len()), (100, 10));
+    }
+
+    #[test]
+    fn lookups_start_at_once_repeat_while_peers_are_few_and_announce_every_quarter_hour() {
+        let mut world = World::with(&[], Limits::default());
+        assert_eq!(world.lookups(), [true]);
+        assert!(world.lookups().is_empty());
+        let mut gaps = Vec::new();
+        for _ in 0..6 {
+            world.announce.lookup_ended(world.now, &world.facts, &world.limits);
+            let next = world.announce.next();
+            gaps.push(next.since(world.now).as_secs());
+            world.now = next;
+            assert_eq!(world.lookups().len(), 1);
+        }
+        assert_eq!(gaps[..5], [15, 30, 60, 120, 240]);
+        let mut announces = Vec::new();
+        while world.now < Time::from_secs(10_000) {
+            world.announce.lookup_ended(world.now, &world.facts, &world.limits);
+            world.now = world.announce.next();
+            announces.extend(world.lookups().into_iter().filter(|&announce| announce).map(|_| world.now));
+        }
+        assert!(announces.windows(2).all(|two| (720..=1080).contains(&two[1].since(two[0]).as_secs())));
+        assert!(announces.len() >= 8);
+    }
+
+    #[test]
+    fn a_private_torrent_never_asks_the_dht() {
+        let mut world = World::with(&[], Limits::default());
+        world.announce.set_privacy(Privacy::Private);
+        assert!(world.lookups().is_empty() && !world.announce.is_public());
+        assert_eq!(world.announce.next(), Time::NEVER);
+    }
+}

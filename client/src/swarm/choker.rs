@@ -1,0 +1,291 @@
+//! [`Choker`]: whom we serve (BEP 3, "choking"): tit for tat while we download, in turns when we
+//! seed, one optimistic unchoke, and one slot per source address, so that one host with many
+//! connections cannot take all slots (RELIABILITY P15).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use btdht::addr::SourceKey;
+use btdht::{Rng, Time};
+
+use super::limits::Limits;
+use crate::piece::Slot;
+
+/// A connection that wants something of us.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    /// The connection.
+    pub(super) slot: Slot,
+    /// The source that has one slot.
+    pub(super) source: SourceKey,
+    /// Bytes per second from the peer.
+    pub(super) rate_down: u64,
+    /// Bytes per second to the peer.
+    pub(super) rate_up: u64,
+}
+
+/// What we are in this swarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Something is missing: those who give get.
+    Leech,
+    /// Nothing is missing: everybody has a turn.
+    Seed,
+}
+
+/// Who is to be told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// These are served from now on.
+    pub(super) unchoke: Vec<Slot>,
+    /// These no longer.
+    pub(super) choke: Vec<Slot>,
+}
+
+/// Who is unchoked, since when.
+#[derive(Debug)]
+pub(super) struct Choker {
+    unchoked: BTreeMap<Slot, Turn>,
+    /// When those that are choked had their last turn.
+    served: BTreeMap<Slot, Time>,
+    optimistic: Option<Slot>,
+    next_round: Time,
+    next_optimistic: Time,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    source: SourceKey,
+    since: Time,
+}
+
+/// Rounds that a turn lasts when we seed.
+const SEED_TURN: u32 = 3;
+
+impl Choker {
+    /// Everybody is choked.
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            unchoked: BTreeMap::new(),
+            served: BTreeMap::new(),
+            optimistic: None,
+            next_round: now,
+            next_optimistic: now,
+        }
+    }
+
+    /// A peer has become interested. Returns whether it is unchoked at once: when a slot is free, so
+    /// that small swarms need not wait for the next round.
+    pub(super) fn interested(&mut self, now: Time, slot: Slot, source: SourceKey, limits: &Limits) -> bool {
+        let taken = self.unchoked.values().any(|turn| turn.source == source);
+        if taken || self.unchoked.len() >= limits.unchoke_slots || self.unchoked.contains_key(&slot) {
+            return false;
+        }
+        self.unchoked.insert(slot, Turn { source, since: now });
+        true
+    }
+
+    /// A peer wants nothing more. Returns whether it was unchoked and is to be choked, which frees
+    /// its slot.
+    pub(super) fn uninterested(&mut self, now: Time, slot: Slot) -> bool {
+        let was = self.unchoked.remove(&slot).is_some();
+        if was {
+            self.served.insert(slot, now);
+        }
+        was
+    }
+
+    /// A connection is over.
+    pub(super) fn gone(&mut self, slot: Slot) {
+        self.unchoked.remove(&slot);
+        self.served.remove(&slot);
+    }
+
+    /// Chooses anew. `candidates` are all interested peers.
+    pub(super) fn round(
+        &mut self,
+        now: Time,
+        candidates: &[Candidate],
+        role: Role,
+        limits: &Limits,
+        rng: &mut Rng,
+    ) -> Changes {
+        self.next_round = now + limits.choke_interval;
+        let mut ranked: Vec<_> =
+            candidates.iter().map(|one| (self.rank(now, one, role, limits), rng.next_u32(), one)).collect();
+        ranked.sort_unstable_by_key(|&(rank, lot, _)| (rank, lot));
+
+        let mut chosen = BTreeMap::new();
+        let mut sources = BTreeSet::new();
+        let mut choose = |candidate: &Candidate, most: usize| {
+            if chosen.len() < most && sources.insert(candidate.source) {
+                chosen.insert(candidate.slot, candidate.source);
+            }
+        };
+        // One slot is for the optimistic unchoke; while we seed, turns do its work.
+        let regular = limits.unchoke_slots - usize::from(role == Role::Leech && limits.unchoke_slots > 1);
+        ranked.iter().for_each(|(_, _, candidate)| choose(candidate, regular));
+        if now >= self.next_optimistic {
+            self.next_optimistic = now + limits.optimistic_interval;
+            self.optimistic = None;
+        }
+        let kept = ranked.iter().find(|(_, _, candidate)| Some(candidate.slot) == self.optimistic);
+        let mut rest: Vec<_> = ranked.iter().skip(regular).collect();
+        rest.sort_unstable_by_key(|(_, lot, candidate)| {
+            let served = self.served.get(&candidate.slot).copied();
+            (self.unchoked.contains_key(&candidate.slot), served, *lot)
+        });
+        kept.into_iter().chain(rest).for_each(|(_, _, candidate)| choose(candidate, limits.unchoke_slots));
+        if self.optimistic.is_none() {
+            let lowest = ranked.iter().rev().find(|(_, _, candidate)| chosen.contains_key(&candidate.slot));
+            self.optimistic =
+                lowest.filter(|_| chosen.len() > regular).map(|(_, _, candidate)| candidate.slot);
+        }
+        self.apply(now, &chosen)
+    }
+
+    /// When the next round is due.
+    pub(super) fn next(&self) -> Time {
+        self.next_round
+    }
+
+    /// Whether a peer is served.
+    pub(super) fn is_unchoked(&self, slot: Slot) -> bool {
+        self.unchoked.contains_key(&slot)
+    }
+
+    /// Lower is served first.
+    fn rank(&self, now: Time, candidate: &Candidate, role: Role, limits: &Limits) -> (bool, u64, u64) {
+        let turn = self.unchoked.get(&candidate.slot);
+        match role {
+            // Ties keep what they have: nobody is choked for nothing.
+            Role::Leech => (false, u64::MAX - candidate.rate_down, u64::from(turn.is_none())),
+            Role::Seed => match turn {
+                Some(turn) if now.since(turn.since) < limits.choke_interval * SEED_TURN => {
+                    (false, 0, u64::MAX - candidate.rate_up)
+                }
+                Some(_) => (true, now.as_micros(), u64::MAX - candidate.rate_up),
+                None => (true, self.served.get(&candidate.slot).map_or(0, |at| at.as_micros()), 0),
+            },
+        }
+    }
+
+    fn apply(&mut self, now: Time, chosen: &BTreeMap<Slot, SourceKey>) -> Changes {
+        let choke: Vec<_> = self.unchoked.keys().copied().filter(|slot| !chosen.contains_key(slot)).collect();
+        for &slot in &choke {
+            self.uninterested(now, slot);
+        }
+        let mut unchoke = Vec::new();
+        for (&slot, &source) in chosen {
+            if let std::collections::btree_map::Entry::Vacant(vacant) = self.unchoked.entry(slot) {
+                vacant.insert(Turn { source, since: now });
+                unchoke.push(slot);
+            }
+        }
+        // A turn that goes on because nobody waits begins anew.
+        for turn in self.unchoked.values_mut() {
+            if choke.is_empty() && now.since(turn.since) > std::time::Duration::from_secs(300) {
+                turn.since = now;
+            }
+        }
+        Changes { unchoke, choke }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use btdht::addr::source_key;
+
+    use super::*;
+
+    fn candidate(index: u32, rate_down: u64) -> Candidate {
+        let slot = Slot { index, generation: 0 };
+        let addr = std::net::SocketAddr::from(([9, 9, (index >> 8) as u8, index as u8], 1));
+        Candidate { slot, source: source_key(addr, false), rate_down, rate_up: 0 }
+    }
+
+    fn unchoked(choker: &Choker) -> Vec<u32> {
+        choker.unchoked.keys().map(|slot| slot.index).collect()
+    }
+
+    #[test]
+    fn free_slots_are_given_at_the_first_interest() {
+        let limits = Limits { unchoke_slots: 2, ..Limits::default() };
+        let mut choker = Choker::new(Time::ZERO);
+        let all: Vec<_> = (0..3).map(|index| candidate(index, 0)).collect();
+        let quick: Vec<_> =
+            all.iter().map(|one| choker.interested(Time::ZERO, one.slot, one.source, &limits)).collect();
+        assert_eq!(quick, [true, true, false]);
+        assert!(choker.uninterested(Time::ZERO, all[0].slot));
+        assert!(choker.interested(Time::ZERO, all[2].slot, all[2].source, &limits));
+    }
+
+    #[test]
+    fn those_who_give_most_are_served_and_one_more_by_luck() {
+        let limits = Limits { unchoke_slots: 4, ..Limits::default() };
+        let (mut choker, mut rng) = (Choker::new(Time::ZERO), Rng::from_seed(1));
+        let all: Vec<_> = (0..20).map(|index| candidate(index, u64::from(index) * 10)).collect();
+        let mut lucky = BTreeSet::new();
+        for round in 0..60 {
+            let now = Time::from_secs(round * 10);
+            choker.round(now, &all, Role::Leech, &limits, &mut rng);
+            let mut served = unchoked(&choker);
+            assert_eq!(served.len(), 4);
+            assert_eq!(served.split_off(1), [17, 18, 19]);
+            lucky.insert(served[0]);
+        }
+        assert!(lucky.len() > 10, "the optimistic unchoke moves on: {lucky:?}");
+    }
+
+    #[test]
+    fn the_optimistic_unchoke_stays_for_thirty_seconds() {
+        let limits = Limits { unchoke_slots: 2, ..Limits::default() };
+        let (mut choker, mut rng) = (Choker::new(Time::ZERO), Rng::from_seed(2));
+        let all: Vec<_> = (0..9).map(|index| candidate(index, u64::from(index))).collect();
+        choker.round(Time::ZERO, &all, Role::Leech, &limits, &mut rng);
+        let first = unchoked(&choker);
+        for second in [10, 20] {
+            assert_eq!(
+                choker.round(Time::from_secs(second), &all, Role::Leech, &limits, &mut rng),
+                Changes::default()
+            );
+        }
+        let changes = choker.round(Time::from_secs(30), &all, Role::Leech, &limits, &mut rng);
+        assert_eq!((changes.choke.len(), changes.unchoke.len()), (1, 1));
+        assert_ne!(unchoked(&choker), first);
+    }
+
+    #[test]
+    fn a_seed_serves_everybody_in_turns() {
+        let limits = Limits { unchoke_slots: 3, ..Limits::default() };
+        let (mut choker, mut rng) = (Choker::new(Time::ZERO), Rng::from_seed(1));
+        let all: Vec<_> = (0..9).map(|index| candidate(index, 0)).collect();
+        let mut served = BTreeSet::new();
+        for round in 0..10 {
+            choker.round(Time::from_secs(round * 10), &all, Role::Seed, &limits, &mut rng);
+            served.extend(unchoked(&choker));
+        }
+        assert_eq!(served.len(), 9);
+        assert!(choker.next() == Time::from_secs(90) + Duration::from_secs(10));
+    }
+
+    #[test]
+    fn one_source_has_one_slot() {
+        let limits = Limits::default();
+        let (mut choker, mut rng) = (Choker::new(Time::ZERO), Rng::from_seed(1));
+        let one = candidate(0, 0);
+        let all: Vec<_> = (0..9)
+            .map(|index| Candidate {
+                slot: Slot { index, generation: 0 },
+                rate_down: u64::from(index),
+                ..one
+            })
+            .collect();
+        choker.round(Time::ZERO, &all, Role::Leech, &limits, &mut rng);
+        assert_eq!(unchoked(&choker), [8]);
+        assert!(!choker.interested(Time::ZERO, Slot { index: 20, generation: 0 }, one.source, &limits));
+        choker.gone(all[8].slot);
+        assert!(choker.interested(Time::ZERO, Slot { index: 20, generation: 0 }, one.source, &limits));
+    }
+}

@@ -1,0 +1,422 @@
+//! [`Known`]: the addresses that a swarm has heard of, which to dial next, and who is banned.
+//!
+//! Addresses of strangers are judged by `btdht::addr::acceptable`; those given by the user and those
+//! that connected to us always count. An address that never completes a handshake is dialed a few
+//! times in all, so that nobody can make swarms knock at a victim's door for long.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use btdht::addr::{SourceKey, acceptable, is_local, source_key};
+use btdht::{Rng, Time};
+
+use super::io::Source;
+use super::limits::Limits;
+
+/// Known addresses, at most `Limits::max_known`.
+#[derive(Debug)]
+pub(super) struct Known {
+    peers: BTreeMap<SocketAddr, Entry>,
+    banned: BTreeSet<SourceKey>,
+    /// The banned in the order of their bans; the oldest is pardoned when there are too many.
+    bans: VecDeque<SourceKey>,
+    /// When the next dial is due if dials came at exactly the allowed rate.
+    paced: Time,
+}
+
+/// How a connection or dial went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// No handshake.
+    Silent,
+    /// It shook hands, but gave nothing.
+    Useless,
+    /// It gave or took payload.
+    Useful,
+}
+
+#[derive(Debug)]
+struct Entry {
+    source: Source,
+    state: State,
+    /// It completed a handshake at some time.
+    real: bool,
+    /// Not to be dialed again.
+    retired: bool,
+    /// Dials since the last handshake; for one that never shook hands, dials in all.
+    dials: u8,
+    /// Connections in a row that came to nothing.
+    failures: u8,
+    not_before: Time,
+    /// The last dials, oldest first: what bounds reconnects a minute.
+    /// [`Time::ZERO`] stands for none.
+    recent: [Time; DIALS_A_MINUTE],
+    /// Spreads equals.
+    lot: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    Busy,
+}
+
+const DIALS_A_MINUTE: usize = 5;
+const MINUTE: Duration = Duration::from_secs(60);
+/// A dead address may be displaced by a new one this long after its last dial.
+const DEAD_KEPT: Duration = Duration::from_secs(600);
+
+impl Known {
+    /// Nobody is known.
+    pub(super) fn new() -> Self {
+        Self { peers: BTreeMap::new(), banned: BTreeSet::new(), bans: VecDeque::new(), paced: Time::ZERO }
+    }
+
+    /// Hears of an address; returns whether it is new. Dropped: unacceptable and banned ones, further
+    /// ports of an IP, and, when the table is full, whatever no dead entry can make room for.
+    pub(super) fn insert(
+        &mut self,
+        now: Time,
+        addr: SocketAddr,
+        source: Source,
+        limits: &Limits,
+        rng: &mut Rng,
+    ) -> bool {
+        let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        let trusted = matches!(source, Source::User | Source::Incoming) && addr.port() != 0;
+        if !trusted && !acceptable(addr, limits.allow_local) || self.is_banned(addr, limits) {
+            return false;
+        }
+        if let Some(entry) = self.peers.get_mut(&addr) {
+            entry.source = entry.source.min(source);
+            return false;
+        }
+        let spread = limits.allow_local && is_local(addr.ip());
+        if source != Source::User && !spread && self.ports(addr) >= limits.ports_per_ip {
+            return false;
+        }
+        if self.peers.len() >= limits.max_known && !self.displace(now, source, limits) {
+            return false;
+        }
+        let entry = Entry {
+            source,
+            state: State::Idle,
+            real: false,
+            retired: false,
+            dials: 0,
+            failures: 0,
+            not_before: now,
+            recent: [Time::ZERO; DIALS_A_MINUTE],
+            lot: rng.next_u32(),
+        };
+        self.peers.insert(addr, entry);
+        true
+    }
+
+    /// Addresses to dial now, at most `places`; they count as busy until [`Known::ended`].
+    pub(super) fn due(&mut self, now: Time, places: usize, limits: &Limits) -> Vec<SocketAddr> {
+        let spacing = spacing(limits);
+        let burst = spacing * limits.dial_burst.max(1);
+        let mut waiting: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, entry)| entry.ready_at(limits).is_some_and(|at| at <= now))
+            .map(|(&addr, entry)| ((entry.rank(), entry.lot), addr))
+            .collect();
+        waiting.sort_unstable();
+        let mut chosen = Vec::new();
+        for (_, addr) in waiting.into_iter().take(places) {
+            self.paced = self.paced.max(now - (burst - spacing));
+            if self.paced > now {
+                break;
+            }
+            self.paced += spacing;
+            if let Some(entry) = self.peers.get_mut(&addr) {
+                entry.state = State::Busy;
+                entry.dials = entry.dials.saturating_add(1);
+                entry.recent.rotate_left(1);
+                entry.recent[DIALS_A_MINUTE - 1] = now;
+            }
+            chosen.push(addr);
+        }
+        chosen
+    }
+
+    /// When [`Known::due`] will have something, if there are places.
+    pub(super) fn next(&self, limits: &Limits) -> Time {
+        let first = self.peers.values().filter_map(|entry| entry.ready_at(limits)).min();
+        first.map_or(Time::NEVER, |at| at.max(self.paced))
+    }
+
+    /// A connection with the address begins from the other side.
+    pub(super) fn busy(&mut self, addr: SocketAddr) {
+        if let Some(entry) = self.peers.get_mut(&addr) {
+            entry.state = State::Busy;
+        }
+    }
+
+    /// The address has shaken hands.
+    pub(super) fn shook_hands(&mut self, addr: SocketAddr) {
+        if let Some(entry) = self.peers.get_mut(&addr) {
+            entry.real = true;
+            entry.dials = 0;
+        }
+    }
+
+    /// A dial or connection is over.
+    pub(super) fn ended(
+        &mut self,
+        now: Time,
+        addr: SocketAddr,
+        outcome: Outcome,
+        limits: &Limits,
+        rng: &mut Rng,
+    ) {
+        let Some(entry) = self.peers.get_mut(&addr) else { return };
+        entry.state = State::Idle;
+        entry.failures = match outcome {
+            Outcome::Useful => 0,
+            Outcome::Silent | Outcome::Useless => entry.failures.saturating_add(1),
+        };
+        let (first, most) = match entry.source {
+            Source::User => (USER_BACKOFF, limits.user_backoff_max),
+            _ => (limits.dial_backoff, limits.dial_backoff_max),
+        };
+        let wait = (first * (1 << u32::from(entry.failures.saturating_sub(1).min(16)))).min(most);
+        let jitter = wait.mul_f64(rng.below(256) as f64 / 1024.0); // up to a quarter
+        let minute_over = if entry.recent[0] == Time::ZERO { now } else { entry.recent[0] + MINUTE };
+        entry.not_before = (now + wait + jitter).max(minute_over);
+    }
+
+    /// Bans the source of an address; its entries are forgotten.
+    pub(super) fn ban(&mut self, addr: SocketAddr, limits: &Limits) {
+        let key = source_key(addr, limits.allow_local);
+        if self.banned.insert(key) {
+            self.bans.push_back(key);
+        }
+        if self.bans.len() > limits.max_banned
+            && let Some(oldest) = self.bans.pop_front()
+        {
+            self.banned.remove(&oldest);
+        }
+        self.peers.retain(|&addr, _| source_key(addr, limits.allow_local) != key);
+    }
+
+    /// Whether its source is banned.
+    pub(super) fn is_banned(&self, addr: SocketAddr, limits: &Limits) -> bool {
+        self.banned.contains(&source_key(addr, limits.allow_local))
+    }
+
+    /// Never dials the address again: both of us are seeds.
+    pub(super) fn retire(&mut self, addr: SocketAddr) {
+        if let Some(entry) = self.peers.get_mut(&addr) {
+            entry.retired = true;
+        }
+    }
+
+    /// Where an address came from.
+    pub(super) fn source(&self, addr: SocketAddr) -> Option<Source> {
+        self.peers.get(&addr).map(|entry| entry.source)
+    }
+
+    /// Addresses known.
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether somebody could be dialed now who was never connected.
+    pub(super) fn has_untried(&self, now: Time, limits: &Limits) -> bool {
+        let untried = |entry: &Entry| !entry.real && entry.ready_at(limits).is_some_and(|at| at <= now);
+        self.peers.values().any(untried)
+    }
+
+    fn ports(&self, addr: SocketAddr) -> usize {
+        let (first, last) = (SocketAddr::new(addr.ip(), 0), SocketAddr::new(addr.ip(), u16::MAX));
+        self.peers.range(first..=last).count()
+    }
+
+    /// Makes room for an address of `source`.
+    fn displace(&mut self, now: Time, source: Source, limits: &Limits) -> bool {
+        let worst = self
+            .peers
+            .iter()
+            .filter(|(_, entry)| entry.state == State::Idle && entry.source != Source::User)
+            .find(|(_, entry)| {
+                let dead = entry.is_dead(limits);
+                let untried = entry.dials == 0 && !entry.real;
+                dead && now.since(entry.recent[DIALS_A_MINUTE - 1]) >= DEAD_KEPT
+                    || untried && entry.source > source
+            })
+            .map(|(&addr, _)| addr);
+        worst.is_some_and(|addr| self.peers.remove(&addr).is_some())
+    }
+}
+
+/// First wait before the user's own peer is dialed again; it may not be up yet.
+const USER_BACKOFF: Duration = Duration::from_secs(2);
+
+impl Entry {
+    fn is_dead(&self, limits: &Limits) -> bool {
+        self.retired || !self.real && self.source != Source::User && self.dials >= limits.dials_of_silent
+    }
+
+    /// When it may be dialed; `None` while it is busy, or never again.
+    fn ready_at(&self, limits: &Limits) -> Option<Time> {
+        (self.state == State::Idle && !self.is_dead(limits)).then_some(self.not_before)
+    }
+
+    /// Lower is dialed first: the user's, then those that worked, then the least tried.
+    fn rank(&self) -> (bool, u8, bool, Source) {
+        (self.source != Source::User, self.failures, !self.real, self.source)
+    }
+}
+
+fn spacing(limits: &Limits) -> Duration {
+    Duration::from_secs(1) / limits.dials_per_second.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(n: u32) -> SocketAddr {
+        SocketAddr::from(([30, (n >> 16) as u8, (n >> 8) as u8, n as u8], 6881))
+    }
+
+    struct World {
+        known: Known,
+        limits: Limits,
+        rng: Rng,
+        now: Time,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self {
+                known: Known::new(),
+                limits: Limits::default(),
+                rng: Rng::from_seed(1),
+                now: Time::from_secs(100),
+            }
+        }
+
+        fn insert(&mut self, addr: SocketAddr, source: Source) -> bool {
+            self.known.insert(self.now, addr, source, &self.limits, &mut self.rng)
+        }
+
+        fn due(&mut self, places: usize) -> Vec<SocketAddr> {
+            self.known.due(self.now, places, &self.limits)
+        }
+
+        fn ended(&mut self, addr: SocketAddr, outcome: Outcome) {
+            self.known.ended(self.now, addr, outcome, &self.limits, &mut self.rng);
+        }
+
+        /// Dials within `span` of an address whose connections all end with `outcome` at once.
+        fn dials(&mut self, addr: SocketAddr, outcome: Outcome, span: Duration) -> usize {
+            let end = self.now + span;
+            let mut dials = 0;
+            while self.known.next(&self.limits) < end {
+                self.now = self.now.max(self.known.next(&self.limits));
+                for due in self.due(9) {
+                    assert_eq!(due, addr);
+                    dials += 1;
+                    if outcome != Outcome::Silent {
+                        self.known.shook_hands(addr);
+                    }
+                    self.ended(addr, outcome);
+                }
+            }
+            dials
+        }
+    }
+
+    #[test]
+    fn local_addresses_count_from_the_user_and_incoming_only() {
+        let mut world = World::new();
+        let local: SocketAddr = "192.168.0.9:6881".parse().unwrap();
+        assert!(!world.insert(local, Source::Tracker) && !world.insert(local, Source::Magnet));
+        assert!(world.insert(local, Source::User));
+        assert!(!world.insert(
+            addr(0).ip().to_string().parse().map(|ip| SocketAddr::new(ip, 0)).unwrap(),
+            Source::User
+        ));
+        world.limits.allow_local = true;
+        for port in 1..10 {
+            assert!(world.insert(SocketAddr::from(([127, 0, 0, 1], port)), Source::Dht));
+        }
+    }
+
+    #[test]
+    fn two_ports_an_ip_and_a_thousand_addresses_are_kept() {
+        let mut world = World::new();
+        for port in 1..=9 {
+            world.insert(SocketAddr::from(([30, 0, 0, 0], port)), Source::Dht);
+        }
+        assert_eq!(world.known.len(), 2);
+        for n in 1..3000 {
+            world.insert(addr(n), Source::Dht);
+        }
+        assert_eq!(world.known.len(), 1000);
+        assert!(world.insert(addr(9999), Source::User), "a better source displaces an untried address");
+        assert_eq!(world.known.len(), 1000);
+    }
+
+    #[test]
+    fn a_silent_address_is_dialed_three_times_in_all_however_often_it_is_named() {
+        let mut world = World::new();
+        world.insert(addr(1), Source::Dht);
+        assert_eq!(world.dials(addr(1), Outcome::Silent, Duration::from_secs(3600)), 3);
+        assert!(!world.insert(addr(1), Source::Tracker));
+        assert_eq!(world.dials(addr(1), Outcome::Silent, Duration::from_secs(3600)), 0);
+    }
+
+    #[test]
+    fn the_users_own_peer_is_tried_on_and_on() {
+        let mut world = World::new();
+        world.insert(addr(1), Source::User);
+        let dials = world.dials(addr(1), Outcome::Silent, Duration::from_secs(3600));
+        assert!((90..=125).contains(&dials), "{dials}");
+    }
+
+    #[test]
+    fn reconnects_are_five_a_minute_even_if_each_was_useful() {
+        for outcome in [Outcome::Useful, Outcome::Useless] {
+            let mut world = World::new();
+            world.insert(addr(1), Source::User);
+            let dials = world.dials(addr(1), outcome, Duration::from_secs(60));
+            assert!(dials <= 5, "{dials}");
+            assert!(world.dials(addr(1), outcome, Duration::from_secs(600)) > 10);
+        }
+    }
+
+    #[test]
+    fn dials_are_at_most_twenty_in_any_second() {
+        let mut world = World::new();
+        for n in 0..500 {
+            world.insert(addr(n), Source::Dht);
+        }
+        let mut total = 0;
+        for _ in 0..100 {
+            total += world.due(100).len();
+            world.now += Duration::from_millis(10);
+        }
+        assert!((19..=20).contains(&total), "{total}");
+        assert_eq!(world.due(0).len(), 0);
+    }
+
+    #[test]
+    fn a_banned_source_is_forgotten_and_stays_out() {
+        let mut world = World::new();
+        world.insert(addr(1), Source::User);
+        world.known.ban(SocketAddr::new(addr(1).ip(), 50_000), &world.limits);
+        assert_eq!(world.known.len(), 0);
+        assert!(!world.insert(addr(1), Source::User) && world.insert(addr(2), Source::Dht));
+        for n in 10..2000 {
+            world.known.ban(addr(n), &world.limits);
+        }
+        assert_eq!(world.known.banned.len(), 1000);
+        assert!(!world.known.is_banned(addr(1), &world.limits), "the oldest ban is lifted when full");
+    }
+}

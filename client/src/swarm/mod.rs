@@ -1,0 +1,613 @@
+//! [`Swarm`]: everything that one torrent decides. A sans-IO core: events of connections, disk
+//! threads, trackers and the user go in with the time, [`Action`]s come out.
+//!
+//! It is a switchboard. The parts own the data and know nothing of each other:
+//!
+//! | part | decides |
+//! |---|---|
+//! | `known` | which address to dial, who is banned |
+//! | `announce` | which source of peers to ask when (BEP 12, 27) |
+//! | `metadata` | from whom to get the info dictionary (BEP 9) |
+//! | `transfer` over `picker`, `blocks`, `verify` | which blocks to ask whom for, who lied |
+//! | `choker`, `uploads` | whom to serve, how fast |
+//!
+//! A magnet starts in the metadata stage; then storage is opened; then pieces are transferred, for as
+//! long as the swarm lives: a complete one seeds.
+
+mod announce;
+mod blocks;
+mod choker;
+mod conns;
+mod has;
+mod io;
+mod known;
+mod limits;
+mod metadata;
+mod peers;
+mod picker;
+mod rate;
+mod transfer;
+mod uploads;
+mod verify;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use btdht::{Rng, Seeds, Time};
+use krpc::Id;
+use krpc::magnet::Selection;
+
+pub use io::{
+    Action, AnnounceJob, Command, Event, Input, NewTorrent, Refusal, Source, Status, TrackerId, TrackerUrl,
+};
+pub use limits::Limits;
+
+use crate::bitfield::Bitfield;
+use crate::metainfo::Info;
+use crate::peer::PeerCommand;
+use crate::piece::{PieceIndex, Slot};
+use crate::storage::{Done, Job, Totals, Verdict};
+use announce::{Announce, Ask, Facts, Privacy};
+use choker::{Candidate, Choker, Role};
+use conns::Conns;
+use known::Known;
+use metadata::Fetch;
+use rate::Rate;
+use transfer::{Judged, Transfer};
+use uploads::Uploads;
+
+/// One torrent.
+#[derive(Debug)]
+pub struct Swarm {
+    limits: Arc<Limits>,
+    infohash: Id,
+    peer_id: [u8; 20],
+    select: Select,
+    rng: Rng,
+    stage: Stage,
+    conns: Conns,
+    known: Known,
+    announce: Announce,
+    choker: Choker,
+    uploads: Uploads,
+    down: Rate,
+    up: Rate,
+    /// Counters of earlier runs.
+    before: Totals,
+    wasted: u64,
+    /// The disk has failed; nothing is asked for until [`Command::Retry`].
+    held: bool,
+    /// Somebody could use more requests than there were blocks or disk for.
+    starved: bool,
+    /// Blocks or disk have become free since.
+    stirred: bool,
+    completed: bool,
+    saves: Saves,
+    ending: Ending,
+    timers: [Time; Timer::COUNT],
+}
+
+/// How far a swarm is.
+#[derive(Debug)]
+enum Stage {
+    /// The info dictionary is being fetched.
+    Metadata(Box<Fetch>),
+    /// Storage is being opened.
+    Opening(Arc<Info>),
+    /// Pieces go in and out.
+    Transfer(Box<Transfer>),
+    /// The torrent cannot be downloaded.
+    Refused,
+}
+
+/// Which files are wanted.
+#[derive(Debug)]
+enum Select {
+    All,
+    List(Selection),
+    Flags(Vec<bool>),
+}
+
+/// When progress is saved.
+#[derive(Debug, Default)]
+struct Saves {
+    /// Bytes verified since the last save began.
+    dirty: u64,
+    last: Time,
+    in_flight: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Not,
+    /// Good-byes are said; the last save is under way.
+    Saving,
+    Stopped,
+}
+
+/// What a swarm waits for.
+#[derive(Clone, Copy, Debug)]
+enum Timer {
+    /// Once a second while there are connections: peers that paused, end game, churn, saves.
+    Tick,
+    Dial,
+    Announce,
+    Choke,
+    Fetch,
+}
+
+impl Timer {
+    const COUNT: usize = 5;
+}
+
+const TICK: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Swarm {
+    /// A swarm that begins at once: look at [`Swarm::timeout`], which is `now`.
+    pub fn new(limits: Arc<Limits>, torrent: NewTorrent, seeds: Seeds, now: Time) -> Self {
+        let mut rng = Rng::new(seeds.derive("swarm"));
+        let mut known = Known::new();
+        for (source, addr) in torrent.peers {
+            known.insert(now, addr, source, &limits, &mut rng);
+        }
+        let mut announce = Announce::new(torrent.trackers, &limits, &mut rng, now);
+        let stage = match torrent.info {
+            Some(info) => {
+                announce.set_privacy(privacy(&info));
+                Stage::Opening(info)
+            }
+            None => Stage::Metadata(Box::new(Fetch::new(torrent.infohash, now))),
+        };
+        Self {
+            infohash: torrent.infohash,
+            peer_id: torrent.peer_id,
+            select: torrent.select.map_or(Select::All, Select::List),
+            rng,
+            stage,
+            conns: Conns::default(),
+            known,
+            announce,
+            choker: Choker::new(now),
+            uploads: Uploads::default(),
+            down: Rate::new(now),
+            up: Rate::new(now),
+            before: Totals::default(),
+            wasted: 0,
+            held: false,
+            starved: false,
+            stirred: false,
+            completed: false,
+            saves: Saves { last: now, ..Saves::default() },
+            ending: Ending::Not,
+            timers: [now; Timer::COUNT],
+            limits,
+        }
+    }
+
+    /// Tells what happened; what is to be done is appended to `out`.
+    pub fn handle(&mut self, now: Time, input: Input, out: &mut Vec<Action>) {
+        if self.ending != Ending::Not {
+            return self.handle_ending(input, out);
+        }
+        match input {
+            Input::Found(source, addrs) => self.found(now, source, &addrs),
+            Input::DialFailed(slot) => self.ended(now, slot, "no connection", out),
+            Input::Peer(slot, events) => self.peer_events(now, slot, events, out),
+            Input::Disk(done) => self.disk(now, done, out),
+            Input::Opened(have, totals) => self.opened(now, have, totals, out),
+            Input::Tracker(id, reply) => {
+                self.announce.answered(now, id, &reply, &self.facts(), &self.limits);
+                self.set(Timer::Announce, self.announce.next());
+                if let Ok(reply) = reply {
+                    self.found(now, Source::Tracker, &reply.peers);
+                }
+            }
+            Input::LookupEnded => {
+                self.announce.lookup_ended(now, &self.facts(), &self.limits);
+                self.set(Timer::Announce, self.announce.next());
+            }
+            Input::Command(command) => self.command(now, command, out),
+        }
+        self.settle(now, out);
+    }
+
+    /// Does what is due; call it when [`Swarm::timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.ending != Ending::Not {
+            return;
+        }
+        if self.take_due(now, Timer::Announce) {
+            let asks = self.announce.due(now, &self.facts(), &self.limits, &mut self.rng);
+            self.ask(asks, out);
+            self.set(Timer::Announce, self.announce.next());
+        }
+        if self.take_due(now, Timer::Dial) {
+            self.dial(now, out);
+        }
+        if self.take_due(now, Timer::Fetch) {
+            self.drive_fetch(now, out);
+        }
+        if self.take_due(now, Timer::Choke) {
+            self.choke_round(now, out);
+        }
+        if self.take_due(now, Timer::Tick) {
+            self.tick(now, out);
+        }
+        self.settle(now, out);
+    }
+
+    /// When [`Swarm::handle_timeout`] is to be called; [`Time::NEVER`] when nothing is due.
+    pub fn timeout(&self) -> Time {
+        match self.ending {
+            Ending::Not => self.timers.into_iter().min().unwrap_or(Time::NEVER),
+            Ending::Saving | Ending::Stopped => Time::NEVER,
+        }
+    }
+
+    /// A peer whose handshake names our infohash has connected. `None`: it is not wanted (banned, no
+    /// place, storage not open yet); else its events follow, [`PeerEvent::Ready`] first.
+    ///
+    /// [`PeerEvent::Ready`]: crate::peer::PeerEvent::Ready
+    pub fn accept(&mut self, now: Time, addr: SocketAddr) -> Option<Slot> {
+        let ready =
+            matches!(self.stage, Stage::Metadata(_) | Stage::Transfer(_)) && self.ending == Ending::Not;
+        if !ready || self.conns.len() >= self.limits.max_peers || self.known.is_banned(addr, &self.limits) {
+            return None;
+        }
+        Some(self.conns.insert(now, addr, Source::Incoming, false))
+    }
+
+    /// The infohash.
+    pub fn infohash(&self) -> Id {
+        self.infohash
+    }
+
+    /// The verified pieces; `None` before storage is open.
+    pub fn have(&self) -> Option<&Bitfield> {
+        Some(self.transfer()?.have())
+    }
+
+    /// The info dictionary, once it is known.
+    pub fn info(&self) -> Option<&Arc<Info>> {
+        match &self.stage {
+            Stage::Metadata(_) | Stage::Refused => None,
+            Stage::Opening(info) => Some(info),
+            Stage::Transfer(transfer) => Some(transfer.info()),
+        }
+    }
+
+    /// Whether everything that was wanted is verified and on disk.
+    pub fn is_complete(&self) -> bool {
+        self.transfer().is_some_and(|transfer| transfer.missing().is_empty())
+    }
+
+    /// How it stands.
+    pub fn status(&self, now: Time) -> Status {
+        let totals = self.totals();
+        let rate_down = self.down.per_second(now);
+        let left = self.transfer().map_or(0, Transfer::left);
+        Status {
+            downloaded: totals.downloaded,
+            uploaded: totals.uploaded,
+            wasted: self.wasted,
+            wanted: self.transfer().map_or(0, Transfer::wanted_bytes),
+            left,
+            rate_down,
+            rate_up: self.up.per_second(now),
+            peers: self.conns.open() as u32,
+            seeds: self.conns.iter().filter(|conn| conn.has.is_all()).count() as u32,
+            known: self.known.len() as u32,
+            eta: (rate_down > 0 && left > 0)
+                .then(|| std::time::Duration::from_secs(left.div_ceil(rate_down))),
+        }
+    }
+
+    fn found(&mut self, now: Time, source: Source, addrs: &[SocketAddr]) {
+        let new = addrs
+            .iter()
+            .filter(|addr| self.known.insert(now, **addr, source, &self.limits, &mut self.rng))
+            .count();
+        if new > 0 {
+            self.set(Timer::Dial, now);
+        }
+    }
+
+    fn dial(&mut self, now: Time, out: &mut Vec<Action>) {
+        if !matches!(self.stage, Stage::Metadata(_) | Stage::Transfer(_)) {
+            return; // `opened` sets the timer again
+        }
+        let half_open = self.conns.len() - self.conns.open();
+        let places = self
+            .limits
+            .max_peers
+            .saturating_sub(self.conns.len())
+            .min(self.limits.max_half_open.saturating_sub(half_open));
+        for addr in self.known.due(now, places, &self.limits) {
+            let source = self.known.source(addr).unwrap_or(Source::Tracker);
+            let slot = self.conns.insert(now, addr, source, true);
+            out.push(Action::Dial(slot, addr));
+        }
+        let next = self.known.next(&self.limits);
+        // Without a place, the end of a connection sets the timer again.
+        self.timers[Timer::Dial as usize] = if places == 0 { Time::NEVER } else { next };
+    }
+
+    fn ask(&mut self, asks: Vec<Ask>, out: &mut Vec<Action>) {
+        let seed = self.is_complete();
+        out.extend(asks.into_iter().map(|ask| match ask {
+            Ask::Tracker(id, job) => Action::Announce(id, job),
+            Ask::Lookup { announce } => Action::Lookup { infohash: self.infohash, announce, seed },
+        }));
+    }
+
+    fn command(&mut self, now: Time, command: Command, out: &mut Vec<Action>) {
+        match command {
+            Command::Stop => self.stop(now, out),
+            Command::Retry => self.retry(out),
+            Command::Select(flags) => {
+                if let Stage::Transfer(transfer) = &mut self.stage {
+                    transfer.want(|file| flags.get(file).copied().unwrap_or(true));
+                    for conn in self.conns.iter_mut() {
+                        conn.wanted = conn.has.common(transfer.missing());
+                    }
+                    self.completed &= transfer.missing().is_empty();
+                    self.interest_all(out);
+                    self.stirred = true;
+                    self.starved = true;
+                    self.complete_if_done(now, out);
+                } else {
+                    self.select = Select::Flags(flags);
+                }
+            }
+        }
+    }
+
+    fn stop(&mut self, now: Time, out: &mut Vec<Action>) {
+        let asks = self.announce.stop(&self.facts());
+        self.ask(asks, out);
+        let slots: Vec<_> = self.conns.all().map(|conn| conn.slot).collect();
+        for slot in slots {
+            self.close(now, slot, "stopped", out);
+        }
+        self.ending = Ending::Saving;
+        if matches!(self.stage, Stage::Transfer(_)) && !self.held {
+            self.save(now, out);
+        } else {
+            self.ending = Ending::Stopped;
+            out.push(Action::Event(Event::Stopped));
+        }
+    }
+
+    fn handle_ending(&mut self, input: Input, out: &mut Vec<Action>) {
+        match input {
+            Input::Disk(Done::Saved) => self.saves.in_flight = self.saves.in_flight.saturating_sub(1),
+            Input::Disk(Done::Failed(error)) => {
+                self.saves.in_flight = 0;
+                out.push(Action::Event(Event::DiskFailed(error)));
+            }
+            _ => return,
+        }
+        if self.saves.in_flight == 0 && self.ending == Ending::Saving {
+            self.ending = Ending::Stopped;
+            out.push(Action::Event(Event::Stopped));
+        }
+    }
+
+    fn opened(&mut self, now: Time, have: Bitfield, totals: Totals, out: &mut Vec<Action>) {
+        let Stage::Opening(info) = &self.stage else { return };
+        let wanted = |file: usize| match &self.select {
+            Select::All => true,
+            Select::List(list) => list.contains(file as u32),
+            Select::Flags(flags) => flags.get(file).copied().unwrap_or(true),
+        };
+        let mut transfer = Transfer::new(Arc::clone(info), have, wanted, &self.limits, &mut self.rng);
+        self.before = totals;
+        for conn in self.conns.iter_mut() {
+            conn.wanted = transfer.peer_came(&conn.has);
+        }
+        out.extend(transfer.complete_files().map(|file| Action::Event(Event::File(file))));
+        // Peers of a magnet's metadata stage were told that we have nothing.
+        let slots: Vec<_> = self.conns.iter().map(|conn| conn.slot).collect();
+        for piece in transfer.have().iter() {
+            out.extend(slots.iter().map(|&slot| Action::Tell(slot, PeerCommand::Have(PieceIndex(piece)))));
+        }
+        self.stage = Stage::Transfer(Box::new(transfer));
+        self.set(Timer::Dial, now);
+        self.interest_all(out);
+        self.stirred = true;
+        self.starved = true;
+        if self.is_complete() {
+            // Trackers are told `completed` only by whoever has just become complete (BEP 3).
+            self.completed = true;
+            out.push(Action::Event(Event::Complete));
+            self.close_seeds(now, out);
+        }
+    }
+
+    fn disk(&mut self, now: Time, done: Done, out: &mut Vec<Action>) {
+        match done {
+            Done::Piece(piece, verdict) => self.judge(now, piece, &verdict, out),
+            Done::Freed(bytes) => {
+                if let Stage::Transfer(transfer) = &mut self.stage {
+                    transfer.freed(bytes);
+                }
+                self.stirred = true;
+            }
+            Done::Read(slot, block, bytes) => {
+                if self.conns.get(slot).is_some() && self.uploads.read(slot, block) {
+                    out.push(Action::Tell(slot, PeerCommand::Send(block, bytes)));
+                }
+            }
+            Done::Checked(..) | Done::CheckEnded => {}
+            Done::Saved => self.saves.in_flight = self.saves.in_flight.saturating_sub(1),
+            Done::Failed(error) => {
+                self.saves.in_flight = 0;
+                if !self.held {
+                    self.held = true;
+                    out.push(Action::Event(Event::DiskFailed(error)));
+                }
+            }
+        }
+    }
+
+    fn retry(&mut self, out: &mut Vec<Action>) {
+        if !std::mem::take(&mut self.held) {
+            return;
+        }
+        if let Stage::Transfer(transfer) = &mut self.stage {
+            let pieces = transfer.abandon();
+            out.extend(pieces.into_iter().map(|piece| Action::Disk(Job::Discard(piece))));
+        }
+        self.stirred = true;
+        self.starved = true;
+    }
+
+    fn judge(&mut self, now: Time, piece: PieceIndex, verdict: &Verdict, out: &mut Vec<Action>) {
+        let Stage::Transfer(transfer) = &mut self.stage else { return };
+        let len = u64::from(transfer.info().shape().piece_len(piece));
+        match transfer.judge(piece, verdict) {
+            Judged::Known => return,
+            Judged::Good { files, liars } => {
+                self.saves.dirty += len;
+                out.push(Action::Event(Event::Piece(piece)));
+                out.extend(files.into_iter().map(|file| Action::Event(Event::File(file))));
+                for conn in self.conns.iter_mut() {
+                    if conn.has.contains(piece.0) {
+                        conn.wanted = conn.wanted.saturating_sub(1);
+                    } else {
+                        out.push(Action::Tell(conn.slot, PeerCommand::Have(piece)));
+                    }
+                }
+                self.interest_all(out);
+                if !liars.is_empty() {
+                    self.ban(now, &liars, "sent wrong blocks", out);
+                    out.push(Action::Event(Event::BadPiece(piece, liars)));
+                }
+                self.complete_if_done(now, out);
+            }
+            Judged::Bad { liars } => {
+                self.wasted += len;
+                self.ban(now, &liars, "sent a bad piece", out);
+                out.push(Action::Event(Event::BadPiece(piece, liars)));
+            }
+        }
+        self.starved = true;
+        self.stirred = true;
+    }
+
+    fn complete_if_done(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.completed || !self.is_complete() {
+            return;
+        }
+        self.completed = true;
+        out.push(Action::Event(Event::Complete));
+        if self.have().is_some_and(Bitfield::is_full) {
+            self.announce.completed(now);
+            self.set(Timer::Announce, now);
+        }
+        self.save(now, out);
+        self.close_seeds(now, out);
+    }
+
+    /// What every input may lead to: more requests for those who could use them.
+    fn settle(&mut self, now: Time, out: &mut Vec<Action>) {
+        if std::mem::take(&mut self.stirred) && std::mem::take(&mut self.starved) {
+            self.refill_all(now, out);
+        }
+        if self.saves.dirty >= self.limits.save_bytes {
+            self.save_if_due(now, self.limits.save_pause, out);
+        }
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.conns.open() > 0 || self.saves.dirty > 0 {
+            self.set(Timer::Tick, now + TICK);
+        }
+        self.make_room(now, out);
+        self.refill_all(now, out);
+        if self.saves.dirty > 0 {
+            self.save_if_due(now, self.limits.save_interval, out);
+        }
+    }
+
+    fn save_if_due(&mut self, now: Time, pause: std::time::Duration, out: &mut Vec<Action>) {
+        if now.since(self.saves.last) >= pause && self.saves.in_flight == 0 && !self.held {
+            self.save(now, out);
+        }
+    }
+
+    fn save(&mut self, now: Time, out: &mut Vec<Action>) {
+        self.saves = Saves { dirty: 0, last: now, in_flight: self.saves.in_flight + 1 };
+        out.push(Action::Disk(Job::Save(self.totals())));
+    }
+
+    fn choke_round(&mut self, now: Time, out: &mut Vec<Action>) {
+        let role = if self.is_complete() { Role::Seed } else { Role::Leech };
+        let candidates: Vec<_> = self
+            .conns
+            .iter()
+            .filter(|conn| conn.wants)
+            .map(|conn| Candidate {
+                slot: conn.slot,
+                source: btdht::addr::source_key(conn.addr, self.limits.allow_local),
+                rate_down: conn.down.per_second(now),
+                rate_up: conn.up.per_second(now),
+            })
+            .collect();
+        let changes = self.choker.round(now, &candidates, role, &self.limits, &mut self.rng);
+        for slot in changes.choke {
+            self.uploads.clear(slot);
+            out.push(Action::Tell(slot, PeerCommand::Choke));
+        }
+        out.extend(changes.unchoke.into_iter().map(|slot| Action::Tell(slot, PeerCommand::Unchoke)));
+        self.timers[Timer::Choke as usize] =
+            if candidates.is_empty() { Time::NEVER } else { self.choker.next() };
+    }
+
+    fn facts(&self) -> Facts {
+        let totals = self.totals();
+        Facts {
+            peers: self.conns.open(),
+            complete: self.is_complete(),
+            uploaded: totals.uploaded,
+            downloaded: totals.downloaded,
+            left: self.transfer().map(|transfer| transfer.info().total() - transfer.have_bytes()),
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        Totals {
+            downloaded: self.before.downloaded + self.down.total(),
+            uploaded: self.before.uploaded + self.up.total(),
+        }
+    }
+
+    fn transfer(&self) -> Option<&Transfer> {
+        match &self.stage {
+            Stage::Transfer(transfer) => Some(transfer),
+            Stage::Metadata(_) | Stage::Opening(_) | Stage::Refused => None,
+        }
+    }
+
+    /// Makes `timer` due at `at`, or sooner if it was.
+    fn set(&mut self, timer: Timer, at: Time) {
+        let due = &mut self.timers[timer as usize];
+        *due = at.min(*due);
+    }
+
+    fn take_due(&mut self, now: Time, timer: Timer) -> bool {
+        let due = &mut self.timers[timer as usize];
+        let is_due = *due <= now;
+        if is_due {
+            *due = Time::NEVER;
+        }
+        is_due
+    }
+}
+
+fn privacy(info: &Info) -> Privacy {
+    if info.is_private() { Privacy::Private } else { Privacy::Public }
+}

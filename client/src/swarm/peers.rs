@@ -1,0 +1,525 @@
+//! The part of the switchboard that connections speak to: each event goes to the part that it
+//! concerns, and afterwards the connection is asked for more.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use btdht::Time;
+use btdht::addr::source_key;
+
+use super::announce::Privacy;
+use super::conns::Conn;
+use super::has::Has;
+use super::known::Outcome;
+use super::metadata::{self, Got};
+use super::transfer::Asked;
+use super::{Action, Event, Refusal, Source, Stage, Swarm, Timer, privacy};
+use crate::bitfield::Bitfield;
+use crate::metainfo::Info;
+use crate::peer::{CloseReason, ExtendedHello, Hello, MetadataMessage, PeerCommand, PeerEvent};
+use crate::piece::{Block, BlockRef, PieceIndex, Slot};
+use crate::storage::Job;
+
+/// A new connection that meets one with the same peer in the other direction replaces it if that is
+/// younger: both sides are still deciding.
+const CROSSING: Duration = Duration::from_secs(10);
+
+impl Swarm {
+    pub(super) fn peer_events(
+        &mut self,
+        now: Time,
+        slot: Slot,
+        events: Vec<PeerEvent>,
+        out: &mut Vec<Action>,
+    ) {
+        let mut rejected = false;
+        for event in events {
+            if self.conns.get(slot).is_none() {
+                return; // closed by us or by an earlier event
+            }
+            rejected |= matches!(event, PeerEvent::Rejected(_));
+            self.peer_event(now, slot, event, out);
+        }
+        if rejected {
+            self.pause(now, slot);
+        }
+        self.refill(now, slot, out);
+    }
+
+    fn peer_event(&mut self, now: Time, slot: Slot, event: PeerEvent, out: &mut Vec<Action>) {
+        match event {
+            PeerEvent::Ready(hello) => self.ready(now, slot, hello, out),
+            PeerEvent::Extended(hello) => self.extended(now, slot, &hello, out),
+            PeerEvent::Choked => self.with(slot, |conn| conn.choking = true),
+            PeerEvent::Unchoked => self.with(slot, |conn| conn.choking = false),
+            PeerEvent::Interested => self.interested(now, slot, out),
+            PeerEvent::NotInterested => self.uninterested(now, slot, out),
+            PeerEvent::Have(piece) => self.peer_has(now, slot, piece, out),
+            PeerEvent::Pieces(pieces) => self.peer_pieces(now, slot, pieces, out),
+            PeerEvent::Requested(block) => self.requested(slot, block, out),
+            PeerEvent::Cancelled(block) => {
+                self.uploads.cancel(slot, block);
+                self.read_ahead(slot, out);
+            }
+            PeerEvent::Block(block, bytes) => self.block(now, slot, block, bytes, out),
+            PeerEvent::Rejected(block) => {
+                if let Stage::Transfer(transfer) = &mut self.stage {
+                    transfer.give_back(slot, block);
+                }
+                self.stirred = true;
+            }
+            PeerEvent::Room(room) => self.with(slot, |conn| conn.room = room),
+            PeerEvent::Snubbed => {
+                self.with(slot, |conn| conn.snubbed = true);
+                if let Stage::Transfer(transfer) = &mut self.stage {
+                    transfer.snubbed(slot);
+                }
+                self.stirred = true;
+            }
+            PeerEvent::Sent(bytes) => {
+                self.up.add(now, u64::from(bytes));
+                self.with(slot, |conn| conn.up.add(now, u64::from(bytes)));
+                self.uploads.sent(slot, bytes);
+                self.read_ahead(slot, out);
+            }
+            PeerEvent::DhtPort(port) => self.dht_port(slot, port, out),
+            PeerEvent::Metadata(message) => self.metadata(now, slot, message, out),
+            PeerEvent::Closed(reason) => self.ended(now, slot, words(reason), out),
+        }
+    }
+
+    fn ready(&mut self, now: Time, slot: Slot, hello: Hello, out: &mut Vec<Action>) {
+        if !self.conns.greet(slot, hello) {
+            return;
+        }
+        let Some(conn) = self.conns.get(slot) else { return };
+        let (addr, source, dialed) = (conn.addr, conn.source, conn.dialed);
+        if let Some(listens) = conn.listens {
+            self.known.shook_hands(listens);
+        }
+        out.push(Action::Event(Event::PeerConnected(slot, addr, source)));
+        if self.known.is_banned(addr, &self.limits) {
+            return self.close(now, slot, "banned", out);
+        }
+        // The same peer has dialed us while we dialed it. Both sides keep the same one of the two.
+        let same = |other: &&Conn| {
+            let id = other.hello.map(|hello| hello.peer_id);
+            other.dialed != dialed && id == Some(hello.peer_id) && other.addr.ip() == addr.ip()
+        };
+        let rival = self.conns.iter().find(same).map(|other| (other.slot, other.since));
+        if let Some((other, since)) = rival {
+            let ours_wins = self.peer_id > hello.peer_id;
+            let replaces = ours_wins == dialed && now.since(since) < CROSSING;
+            let loser = if replaces { other } else { slot };
+            self.close(now, loser, "connected twice", out);
+            if loser == slot {
+                return;
+            }
+        }
+        if let Some(info) = self.info() {
+            out.push(Action::Tell(slot, PeerCommand::Torrent(info.shape())));
+        }
+        let pieces = match &self.stage {
+            Stage::Transfer(transfer) => transfer.have().clone(),
+            Stage::Opening(info) => Bitfield::new(info.pieces()),
+            Stage::Metadata(_) | Stage::Refused => Bitfield::new(0),
+        };
+        out.push(Action::Tell(slot, PeerCommand::Pieces(pieces)));
+        self.set(Timer::Tick, now + super::TICK);
+        self.set(Timer::Dial, now);
+    }
+
+    fn extended(&mut self, now: Time, slot: Slot, hello: &ExtendedHello, out: &mut Vec<Action>) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        conn.upload_only = hello.upload_only;
+        let (addr, dialed) = (conn.addr, conn.dialed);
+        if let Some(port) = hello.listen_port.filter(|&port| port > 0 && !dialed) {
+            let listens = SocketAddr::new(addr.ip(), port);
+            conn.listens = Some(listens);
+            if self.announce.is_public() {
+                self.known.insert(now, listens, Source::Incoming, &self.limits, &mut self.rng);
+            }
+            self.known.busy(listens);
+        }
+        if let (Stage::Metadata(fetch), true, Some(size)) =
+            (&mut self.stage, hello.metadata, hello.metadata_size)
+        {
+            fetch.offer(slot, addr, size, &self.limits);
+            self.drive_fetch(now, out);
+        }
+        self.close_if_useless(now, slot, out);
+    }
+
+    fn peer_pieces(&mut self, now: Time, slot: Slot, pieces: Bitfield, out: &mut Vec<Action>) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        let before = std::mem::replace(&mut conn.has, Has::from(pieces));
+        if let Stage::Transfer(transfer) = &mut self.stage {
+            transfer.peer_lost(&before);
+            conn.wanted = transfer.peer_came(&conn.has);
+            tell_interest(conn, out);
+        }
+        self.close_if_useless(now, slot, out);
+    }
+
+    fn peer_has(&mut self, now: Time, slot: Slot, piece: PieceIndex, out: &mut Vec<Action>) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        match &mut self.stage {
+            Stage::Transfer(transfer) => {
+                if conn.has.insert(piece.0, transfer.info().pieces()) && transfer.peer_has(piece) {
+                    conn.wanted += 1;
+                    tell_interest(conn, out);
+                }
+            }
+            Stage::Opening(info) => {
+                conn.has.insert(piece.0, info.pieces());
+            }
+            Stage::Metadata(_) | Stage::Refused => {}
+        }
+        if conn.has.is_all() {
+            self.close_if_useless(now, slot, out);
+        }
+    }
+
+    fn interested(&mut self, now: Time, slot: Slot, out: &mut Vec<Action>) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        conn.wants = true;
+        let source = source_key(conn.addr, self.limits.allow_local);
+        if self.choker.interested(now, slot, source, &self.limits) {
+            out.push(Action::Tell(slot, PeerCommand::Unchoke));
+        }
+        self.set(Timer::Choke, self.choker.next());
+    }
+
+    fn uninterested(&mut self, now: Time, slot: Slot, out: &mut Vec<Action>) {
+        self.with(slot, |conn| conn.wants = false);
+        if self.choker.uninterested(now, slot) {
+            self.uploads.clear(slot);
+            out.push(Action::Tell(slot, PeerCommand::Choke));
+            self.fill_slots(now, out);
+        }
+    }
+
+    /// Gives slots that have become free to whoever waits.
+    fn fill_slots(&mut self, now: Time, out: &mut Vec<Action>) {
+        for conn in self.conns.iter().filter(|conn| conn.wants) {
+            let source = source_key(conn.addr, self.limits.allow_local);
+            if self.choker.interested(now, conn.slot, source, &self.limits) {
+                out.push(Action::Tell(conn.slot, PeerCommand::Unchoke));
+            }
+        }
+    }
+
+    fn requested(&mut self, slot: Slot, block: BlockRef, out: &mut Vec<Action>) {
+        let servable = self.choker.is_unchoked(slot)
+            && !self.held
+            && self.transfer().is_some_and(|transfer| {
+                transfer.have().contains(block.piece.0) && transfer.info().shape().contains(block)
+            });
+        if servable && self.uploads.push(slot, block, &self.limits) {
+            self.read_ahead(slot, out);
+        } else {
+            out.push(Action::Tell(slot, PeerCommand::Refuse(block)));
+        }
+    }
+
+    fn read_ahead(&mut self, slot: Slot, out: &mut Vec<Action>) {
+        let reads = self.uploads.reads(slot, &self.limits);
+        out.extend(reads.into_iter().map(|block| Action::Disk(Job::Read(slot, block))));
+    }
+
+    fn block(&mut self, now: Time, slot: Slot, block: BlockRef, bytes: Block, out: &mut Vec<Action>) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        conn.down.add(now, u64::from(block.len));
+        conn.last_block = now;
+        conn.rejects = 0;
+        conn.snubbed = false;
+        self.down.add(now, u64::from(block.len));
+        let arrival = match &mut self.stage {
+            Stage::Transfer(transfer) if !self.held => transfer.receive((slot, conn.addr), block, &bytes),
+            _ => None,
+        };
+        let Some(arrival) = arrival else {
+            self.wasted += u64::from(block.len);
+            return;
+        };
+        out.push(Action::Disk(Job::Write(block, bytes)));
+        for other in arrival.cancel {
+            out.push(Action::Tell(other, PeerCommand::Cancel(block)));
+            self.stirred = true;
+        }
+    }
+
+    /// A peer that rejects is left alone for a while, longer each time, so that it costs nothing.
+    fn pause(&mut self, now: Time, slot: Slot) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        let pause = self.limits.reject_pause * (1 << conn.rejects.min(16));
+        conn.rejects += 1;
+        conn.paused_until = now + pause.min(self.limits.reject_pause_max);
+        let until = conn.paused_until;
+        self.set(Timer::Tick, until);
+    }
+
+    fn dht_port(&mut self, slot: Slot, port: u16, out: &mut Vec<Action>) {
+        if let Some(conn) = self.conns.get(slot).filter(|_| port > 0 && self.announce.is_public()) {
+            out.push(Action::DhtNode(SocketAddr::new(conn.addr.ip(), port)));
+        }
+    }
+
+    fn metadata(&mut self, now: Time, slot: Slot, message: MetadataMessage, out: &mut Vec<Action>) {
+        match message {
+            MetadataMessage::Request { piece } => {
+                let Some(conn) = self.conns.get_mut(slot) else { return };
+                // A private torrent's dictionary is given to nobody (BEP 27: who may join is the
+                // tracker's business); nobody needs it more than a few times.
+                let raw = match &self.stage {
+                    Stage::Transfer(transfer) => transfer.info().raw(),
+                    Stage::Opening(info) => info.raw(),
+                    Stage::Metadata(_) | Stage::Refused => &Arc::from([]),
+                };
+                let most = metadata::count(raw.len() as u32).saturating_mul(self.limits.metadata_serves);
+                let answer = if self.announce.is_public() && conn.metadata_served < most {
+                    conn.metadata_served += 1;
+                    metadata::answer(raw, piece)
+                } else {
+                    MetadataMessage::Reject { piece }
+                };
+                out.push(Action::Tell(slot, PeerCommand::Metadata(answer)));
+            }
+            MetadataMessage::Data { piece, total_size, bytes } => {
+                let Stage::Metadata(fetch) = &mut self.stage else { return };
+                let mut requests = Vec::new();
+                let got = fetch.data(now, (slot, piece, total_size), bytes, &self.limits, &mut requests);
+                self.ask_metadata(requests, out);
+                match got {
+                    Got::Progress | Got::Unfit => {}
+                    Got::Whole(raw) => self.learn(now, &raw, out),
+                    Got::Garbage(liars) => {
+                        self.ban(now, &liars, "sent garbage metadata", out);
+                        self.drive_fetch(now, out);
+                    }
+                }
+            }
+            MetadataMessage::Reject { piece } => {
+                if let Stage::Metadata(fetch) = &mut self.stage {
+                    fetch.rejected(now, slot, piece, &self.limits);
+                    self.drive_fetch(now, out);
+                }
+            }
+        }
+    }
+
+    /// The info dictionary has arrived; its hash is right.
+    fn learn(&mut self, now: Time, raw: &[u8], out: &mut Vec<Action>) {
+        match Info::parse(raw) {
+            Ok(info) => self.open(now, Arc::new(info), out),
+            Err(error) => self.refuse(now, Refusal::Invalid(error), out),
+        }
+    }
+
+    /// Has storage opened.
+    fn open(&mut self, now: Time, info: Arc<Info>, out: &mut Vec<Action>) {
+        if info.is_v2_only() {
+            return self.refuse(now, Refusal::V2Only, out);
+        }
+        self.announce.set_privacy(privacy(&info));
+        self.timers[Timer::Announce as usize] = self.announce.next();
+        if matches!(self.stage, Stage::Metadata(_)) {
+            out.push(Action::Event(Event::Metadata(Arc::clone(&info))));
+        }
+        let shape = info.shape();
+        out.push(Action::Open(Arc::clone(&info)));
+        self.stage = Stage::Opening(info);
+        out.extend(self.conns.iter().map(|conn| Action::Tell(conn.slot, PeerCommand::Torrent(shape))));
+    }
+
+    fn refuse(&mut self, now: Time, refusal: Refusal, out: &mut Vec<Action>) {
+        self.stage = Stage::Refused;
+        let slots: Vec<_> = self.conns.all().map(|conn| conn.slot).collect();
+        for slot in slots {
+            self.close(now, slot, "the torrent is refused", out);
+        }
+        self.announce.set_privacy(Privacy::Private);
+        self.timers = [Time::NEVER; Timer::COUNT];
+        out.push(Action::Event(Event::Refused(refusal)));
+    }
+
+    /// Asks for metadata, or has the storage of a torrent opened whose metadata is there from the
+    /// beginning.
+    pub(super) fn drive_fetch(&mut self, now: Time, out: &mut Vec<Action>) {
+        match &mut self.stage {
+            Stage::Metadata(fetch) => {
+                let mut requests = Vec::new();
+                fetch.drive(now, &self.limits, &mut requests);
+                self.timers[Timer::Fetch as usize] = fetch.next(now, &self.limits);
+                self.ask_metadata(requests, out);
+            }
+            Stage::Opening(info) => {
+                let info = Arc::clone(info);
+                self.open(now, info, out);
+            }
+            Stage::Transfer(_) | Stage::Refused => {}
+        }
+    }
+
+    fn ask_metadata(&mut self, requests: Vec<(Slot, u32)>, out: &mut Vec<Action>) {
+        out.extend(requests.into_iter().map(|(slot, piece)| {
+            Action::Tell(slot, PeerCommand::Metadata(MetadataMessage::Request { piece }))
+        }));
+    }
+
+    /// Asks a connection for blocks, if it could use any.
+    pub(super) fn refill(&mut self, now: Time, slot: Slot, out: &mut Vec<Action>) {
+        let (Stage::Transfer(transfer), Some(conn), false) =
+            (&mut self.stage, self.conns.get_mut(slot), self.held)
+        else {
+            return;
+        };
+        if conn.choking
+            || conn.room == 0
+            || conn.wanted == 0
+            || conn.hello.is_none()
+            || now < conn.paused_until
+        {
+            return;
+        }
+        // Whoever answers slowly or not at all gets a block at a time, as a test.
+        let room = if conn.snubbed || conn.rejects > 0 { 1 } else { usize::from(conn.room) };
+        let asked = Asked { slot, addr: conn.addr, has: &conn.has, room };
+        let blocks = transfer.pick(now, asked, &self.limits, &mut self.rng);
+        conn.room -= blocks.len().min(usize::from(conn.room)) as u16;
+        self.starved |= conn.room > 0;
+        if !blocks.is_empty() {
+            out.push(Action::Tell(slot, PeerCommand::Request(blocks)));
+        }
+    }
+
+    /// Asks all connections that could use it for more.
+    pub(super) fn refill_all(&mut self, now: Time, out: &mut Vec<Action>) {
+        let mut slots: Vec<_> =
+            self.conns.iter().filter(|conn| conn.room > 0 && !conn.choking).map(|conn| conn.slot).collect();
+        if !slots.is_empty() {
+            let start = self.rng.below(slots.len());
+            slots.rotate_left(start); // nobody is always first
+        }
+        for slot in slots {
+            self.refill(now, slot, out);
+        }
+    }
+
+    pub(super) fn interest_all(&mut self, out: &mut Vec<Action>) {
+        self.conns.iter_mut().for_each(|conn| tell_interest(conn, out));
+    }
+
+    /// Bans peers and closes all connections from where they are.
+    pub(super) fn ban(&mut self, now: Time, liars: &[SocketAddr], why: &'static str, out: &mut Vec<Action>) {
+        for &liar in liars {
+            self.known.ban(liar, &self.limits);
+        }
+        let banned = |conn: &&Conn| self.known.is_banned(conn.addr, &self.limits);
+        let slots: Vec<_> = match liars {
+            [] => return,
+            _ => self.conns.all().filter(banned).map(|conn| conn.slot).collect(),
+        };
+        for slot in slots {
+            self.close(now, slot, why, out);
+        }
+    }
+
+    /// A complete swarm has no use for those that give only.
+    pub(super) fn close_seeds(&mut self, now: Time, out: &mut Vec<Action>) {
+        let slots: Vec<_> = self.conns.iter().map(|conn| conn.slot).collect();
+        for slot in slots {
+            self.close_if_useless(now, slot, out);
+        }
+    }
+
+    fn close_if_useless(&mut self, now: Time, slot: Slot, out: &mut Vec<Action>) {
+        let Some(conn) = self.conns.get(slot).filter(|_| self.is_complete()) else { return };
+        if conn.has.is_all() || conn.upload_only {
+            if let Some(addr) = conn.listens {
+                self.known.retire(addr);
+            }
+            self.close(now, slot, "both are seeds", out);
+        }
+    }
+
+    /// When all places are taken and others wait, whoever gave and took nothing for a while goes.
+    pub(super) fn make_room(&mut self, now: Time, out: &mut Vec<Action>) {
+        let full = self.conns.len() >= self.limits.max_peers;
+        if !full || !self.known.has_untried(now, &self.limits) {
+            return;
+        }
+        let idle = |conn: &&Conn| {
+            now.since(conn.last_block) >= self.limits.useless_after
+                && conn.up.per_second(now) == 0
+                && conn.source != Source::User
+        };
+        let worst = self.conns.iter().filter(idle).min_by_key(|conn| (conn.wanted > 0, conn.last_block));
+        if let Some(slot) = worst.map(|conn| conn.slot) {
+            self.close(now, slot, "made room for others", out);
+        }
+    }
+
+    /// Closes a connection; whatever it still says is ignored.
+    pub(super) fn close(&mut self, now: Time, slot: Slot, why: &'static str, out: &mut Vec<Action>) {
+        out.push(Action::Tell(slot, PeerCommand::Close));
+        self.ended(now, slot, why, out);
+    }
+
+    /// A connection or dial is over.
+    pub(super) fn ended(&mut self, now: Time, slot: Slot, why: &'static str, out: &mut Vec<Action>) {
+        let Some(conn) = self.conns.remove(slot) else { return };
+        match &mut self.stage {
+            Stage::Transfer(transfer) => transfer.peer_gone(slot, conn.addr, &conn.has),
+            Stage::Metadata(fetch) => {
+                fetch.lost(slot);
+                self.timers[Timer::Fetch as usize] = now;
+            }
+            Stage::Opening(_) | Stage::Refused => {}
+        }
+        self.choker.gone(slot);
+        self.uploads.clear(slot);
+        let outcome = match conn.hello {
+            Some(_) if conn.down.total() + conn.up.total() > 0 => Outcome::Useful,
+            Some(_) => Outcome::Useless,
+            None => Outcome::Silent,
+        };
+        if let Some(addr) = conn.listens {
+            self.known.ended(now, addr, outcome, &self.limits, &mut self.rng);
+        }
+        if conn.hello.is_some() {
+            out.push(Action::Event(Event::PeerClosed(slot, conn.addr, why)));
+        }
+        self.fill_slots(now, out);
+        self.set(Timer::Dial, now);
+        self.stirred = true;
+    }
+
+    fn with(&mut self, slot: Slot, change: impl FnOnce(&mut Conn)) {
+        if let Some(conn) = self.conns.get_mut(slot) {
+            change(conn);
+        }
+    }
+}
+
+fn tell_interest(conn: &mut Conn, out: &mut Vec<Action>) {
+    let interested = conn.wanted > 0;
+    if conn.interested != interested {
+        conn.interested = interested;
+        let command = if interested { PeerCommand::Interested } else { PeerCommand::NotInterested };
+        out.push(Action::Tell(conn.slot, command));
+    }
+}
+
+fn words(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Disconnected => "closed by the peer or the network",
+        CloseReason::BadHandshake => "wrong handshake",
+        CloseReason::HandshakeTimeout => "no handshake in time",
+        CloseReason::Idle => "silent for too long",
+        CloseReason::Protocol(_) => "broke the protocol",
+        CloseReason::Stalled => "did not read what it asked for",
+        CloseReason::Local => "closed by us",
+    }
+}

@@ -1,0 +1,1 @@
+//! Stepped tests of whole swarms.
