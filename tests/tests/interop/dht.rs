@@ -24,10 +24,11 @@ fn libtorrent_uses_our_node(series: Series, test: &str) {
     announcer.ask(&json!({"op": "dht_announce", "infohash": INFOHASH, "port": 4444}));
 
     // The only other node of this DHT is ours, so what it tells was stored by it.
-    let question = json!({"q": "get_peers", "a": {"info_hash": INFOHASH}}).to_string();
+    let question = json!({"q": "get_peers", "a": {"info_hash": format!("hex:{INFOHASH}")}}).to_string();
     harness::process::eventually("our node stores the announce", || {
         let (lines, _) = btdht(&["krpc", "85.1.0.1:6881", &question, "--bind", "85.3.0.1"]);
-        lines.iter().any(|line| line.contains("85.2.0.1:4444")).then_some(())
+        // 85.2.0.1:4444 as a compact peer.
+        lines.iter().any(|line| line.contains("hex:55020001115c")).then_some(())
     });
 
     let mut finder = Libtorrent::start(series, "85.4.0.1:6881", Some(&[]));

@@ -35,6 +35,15 @@ impl Context {
         Ok(Dht::bind(options)?)
     }
 
+    /// Starts the node of a verb that talks to one named node only: it knows nobody else and asks no
+    /// router.
+    pub(crate) fn open_alone(&self) -> Result<Dht, Failure> {
+        let mut options = self.options(self.settings.listen.port.unwrap_or(0), State::Nothing);
+        options.config.read_only = true;
+        options.bootstrap.clear();
+        Ok(Dht::bind(options)?)
+    }
+
     /// The options for a node at `port`.
     pub(crate) fn options(&self, port: u16, state: State) -> Options {
         Options {

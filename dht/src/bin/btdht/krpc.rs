@@ -33,7 +33,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
-    let dht = context.open()?;
+    let dht = context.open_alone()?;
     let id = dht.ids().next().unwrap_or(krpc::Id::ZERO);
     let question =
         question(&args.query, &id).map_err(|error| Failure::usage(format!("invalid query: {error}")))?;

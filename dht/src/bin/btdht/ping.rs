@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
-    let dht = context.open()?;
+    let dht = context.open_alone()?;
     let addrs = context.resolve(&dht, &args.node).await?;
     let all = async {
         for &addr in &addrs {
