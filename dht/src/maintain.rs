@@ -64,8 +64,9 @@ struct Upkeep {
     settled: bool,
     /// The next bucket to fill for the first time; 0 when that is over or has not begun.
     filling: u32,
-    /// Lookups done for that bucket.
+    /// Lookups done for that bucket, and nodes in the table before the last one.
     fills: usize,
+    nodes_before: usize,
 }
 
 impl Maintain {
@@ -80,6 +81,7 @@ impl Maintain {
             settled: false,
             filling: 0,
             fills: 0,
+            nodes_before: 0,
         };
         let newcomers = Newcomers::new(&mut rng);
         let homes = (0..homes).map(|_| home()).collect();
@@ -229,10 +231,12 @@ impl Upkeep {
             let target = table.random_id(number, rng);
             // A lookup meets some 30 nodes of the far half; a wide bucket takes several.
             let width = config.wide_buckets.get((Id::BITS - number) as usize).copied().unwrap_or(config.k);
-            if table.is_full(&target, config) || self.fills >= width.div_ceil(32) {
+            let in_vain = self.fills > 0 && table.len() == self.nodes_before;
+            if table.is_full(&target, config) || in_vain || self.fills >= width.div_ceil(32) {
                 (self.filling, self.fills) = (number - 1, 0);
             } else {
                 self.fills += 1;
+                self.nodes_before = table.len();
                 table.refreshing(now, number);
                 self.refresh_at = now + FILL_PAUSE;
                 return Some(target);

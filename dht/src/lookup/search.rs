@@ -154,7 +154,6 @@ impl Search {
     pub(crate) fn step(&self, config: &Config) -> Step {
         let mut closest = ArrayVec::<SubnetKey, MAX_K>::new();
         let mut pending = ArrayVec::<SubnetKey, MAX_K>::new();
-        let mut next = None;
         let mut waiting = false;
         let k = config.k.clamp(1, MAX_K);
         for (index, candidate) in self.candidates.iter().enumerate() {
@@ -185,22 +184,15 @@ impl Search {
                     {
                         continue;
                     }
-                    waiting = true;
-                    let _ = pending.try_push(subnet);
-                    next = next.or(Some(index));
+                    let may_send = self.credit > 0 && self.in_flight < config.lookup_max_in_flight;
+                    return if may_send { Step::Ask(index) } else { Step::Wait };
                 }
                 State::Failed => {}
             }
         }
-        match next {
-            Some(index) if self.credit > 0 && self.in_flight < config.lookup_max_in_flight => {
-                Step::Ask(index)
-            }
-            _ if waiting => Step::Wait,
-            // Nobody has answered, but somebody still may.
-            _ if self.answered == 0 && self.candidates.iter().any(|c| c.open > 0) => Step::Wait,
-            _ => Step::Converged,
-        }
+        // When nobody has answered, somebody still may.
+        let late = self.answered == 0 && self.candidates.iter().any(|candidate| candidate.open > 0);
+        if waiting || late { Step::Wait } else { Step::Converged }
     }
 
     /// Whether the diversity rules allow a query to the candidate at `index`: one answering node of an
