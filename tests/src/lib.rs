@@ -10,3 +10,4 @@ pub mod mmsg;
 pub mod netns;
 pub mod process;
 pub mod rivals;
+pub mod tracker;

@@ -1,4 +1,39 @@
-//! The tokio shell around the swarm core.
+//! The tokio shell around the swarm core: a [`Session`] of many torrents.
+//!
+//! | what | where |
+//! |---|---|
+//! | [`Session`], what all torrents share | `session` |
+//! | the owner task of one swarm | `owner` |
+//! | its handle, a [`Torrent`] | `torrent` |
+//! | between it and the disk threads | `disk` |
+//! | the task of one connection | `peer` |
+//! | outgoing and incoming TCP | `dial`, `listen` |
+//! | trackers: one door, HTTP(S), UDP | `tracker`, `http`, `udp_tracker` |
+//! | rate limits | `throttle` |
+//!
+//! It decides nothing about the protocol: a [`Swarm`](crate::swarm::Swarm) and its
+//! [`PeerConn`](crate::peer::PeerConn)s say what to do, and this module does it. Every task owns what
+//! it works on; they talk over bounded channels:
+//!
+//! - connection → torrent: batches of events. When full, the connection stops reading.
+//! - torrent → connection: commands. When full, the connection is beyond help and is closed.
+//! - torrent → user: events. When full, the oldest are lost; [`Torrent::phase`] never is.
+//!
+//! A panic in the task of a connection closes that connection and nothing else.
 
 pub mod http;
+
+mod dial;
+mod disk;
+mod listen;
+mod owner;
+mod peer;
+mod session;
 mod throttle;
+mod torrent;
+mod tracker;
+mod udp_tracker;
+
+pub use listen::{BindError, Listeners};
+pub use session::{AddError, Options, Session, SessionError};
+pub use torrent::{AddOptions, Events, Failed, Phase, Select, Share, Source, Torrent};

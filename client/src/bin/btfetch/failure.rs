@@ -1,0 +1,78 @@
+//! How a run ends: the exit codes that all programs of the project share, and one line of reason.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Exit codes; scripts depend on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Nobody reads what we write any more: a quiet end.
+    Closed = 0,
+    /// Failed for another reason than those below.
+    Failed = 1,
+    /// Wrong usage; an invalid magnet, infohash, `.torrent` or setting.
+    Usage = 2,
+    /// An address or port could not be bound.
+    Bind = 3,
+    /// Nothing found, or nobody answered, in time.
+    Nothing = 4,
+    /// The disk refused.
+    Disk = 5,
+    /// The torrent is in use by another process in this folder.
+    InUse = 6,
+    /// Ended by SIGINT after saving.
+    Interrupted = 130,
+    /// Ended by SIGTERM after saving.
+    Terminated = 143,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a run did not end well.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The code.
+    pub(crate) exit: Exit,
+    /// One line; empty when there is nothing more to say.
+    pub(crate) message: String,
+    /// What the user could do.
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    /// An end without words: everything was said, or nobody listens.
+    pub(crate) fn quiet(exit: Exit) -> Self {
+        Self::new(exit, "")
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The download itself: what `btfetch` does without a verb.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use btdht::settings::Flags;
+use btfetch::engine::http::{HttpError, Trust, resolve};
+use btfetch::engine::{AddOptions, Source};
+use btfetch::metainfo::{Info, Metainfo};
+use serde_json::json;
+
+use crate::create::{torrent_name, write_torrent};
+use crate::failure::{Exit, Failure};
+use crate::info::{describe, list_files};
+use crate::not_yet;
+use crate::output::Output;
+use crate::run::{self, Running, Wants};
+use crate::select::Selection;
+use crate::signals::Signals;
+use crate::sources::{MAX_TORRENT, Named, parse_torrent, read_torrent};
+use crate::text::{escape, escape_path, parse_rate};
+use crate::watch::{SeedLimits, Until, Watch};
+
+/// Sources of one run.
+const MAX_SOURCES: usize = 1000;
+
+/// Flags of a download.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Args {
+    /// Magnet links, .torrent files, http(s) URLs of .torrent files, or infohashes
+    #[arg(value_name = "SOURCE")]
+    sources: Vec<String>,
+
+    /// Folder to download into
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    output: PathBuf,
+
+    #[command(flatten)]
+    transfer: Transfer,
+
+    /// Show the files of the torrent and end
+    #[arg(long)]
+    list: bool,
+
+    /// Write <name>.torrent into the folder and end
+    #[arg(long)]
+    metadata_only: bool,
+
+    /// Fetch only these files: indices such as 0,2-4 (see --list) or a glob such as '*.flac'
+    #[arg(long, value_name = "LIST", value_parser = Selection::parse)]
+    select: Option<Selection>,
+
+    /// Priority of files (not yet)
+    #[arg(long, value_name = "GLOB=N")]
+    prio: Vec<String>,
+
+    /// Fetch pieces in order
+    #[arg(long)]
+    sequential: bool,
+
+    /// Go on seeding when complete, until a signal
+    #[arg(long)]
+    seed: bool,
+
+    /// Go on seeding until this many times the size was sent
+    #[arg(long, value_name = "R")]
+    seed_ratio: Option<f64>,
+
+    /// Go on seeding for so many minutes
+    #[arg(long, value_name = "MIN")]
+    seed_time: Option<f64>,
+}
+
+/// Flags of everything that transfers.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Transfer {
+    /// A peer to connect to; repeatable
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) peer: Vec<String>,
+
+    /// A further tracker; repeatable
+    #[arg(long, value_name = "URL")]
+    pub(crate) tracker: Vec<String>,
+
+    /// Do not use the DHT
+    #[arg(long)]
+    pub(crate) no_dht: bool,
+
+    /// Do not exchange peers with peers (it is not done yet)
+    #[arg(long)]
+    pub(crate) no_pex: bool,
+
+    /// Do not look for peers on the local network (it is not done yet)
+    #[arg(long)]
+    pub(crate) no_lsd: bool,
+
+    /// Do not use uTP (it is not used yet)
+    #[arg(long)]
+    pub(crate) no_utp: bool,
+
+    /// Do not use TCP (not yet: there is nothing else)
+    #[arg(long)]
+    pub(crate) no_tcp: bool,
+
+    /// Obfuscated connections; `require` is not there yet, the others mean none
+    #[arg(long, value_name = "HOW", default_value = "prefer")]
+    pub(crate) encryption: Encryption,
+
+    /// Most bytes per second received: 5M, 200k
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, default_value = "0", hide_default_value = true)]
+    pub(crate) down: u64,
+
+    /// Most bytes per second sent
+    #[arg(long, value_name = "RATE", value_parser = parse_rate, default_value = "0", hide_default_value = true)]
+    pub(crate) up: u64,
+
+    /// Most connections per torrent
+    #[arg(long, value_name = "N")]
+    pub(crate) max_peers: Option<usize>,
+}
+
+/// What `--encryption` takes.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encryption {
+    /// Where the peer can.
+    Prefer,
+    /// Always.
+    Require,
+    /// Never.
+    Off,
+}
+
+impl Transfer {
+    /// Refuses what cannot be had yet rather than doing something else.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.no_tcp {
+            return Err(not_yet("transfer without TCP"));
+        }
+        if self.encryption == Encryption::Require {
+            return Err(not_yet("obfuscation of connections"));
+        }
+        Ok(())
+    }
+
+    /// What these flags want of the network.
+    pub(crate) fn wants(&self) -> Wants {
+        Wants { dht: !self.no_dht, down: self.down, up: self.up }
+    }
+
+    /// Resolves the peers that the user named. Those that do not resolve are told and left out.
+    pub(crate) async fn peers(&self) -> Result<Vec<SocketAddr>, Failure> {
+        let mut peers = Vec::new();
+        for peer in &self.peer {
+            let parts = peer.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+            let Some((host, port)) = parts.filter(|(host, port)| !host.is_empty() && *port != 0) else {
+                return Err(Failure::usage(format!("--peer `{}`: expected HOST:PORT", escape(peer))));
+            };
+            match resolve(host, port, true).await {
+                Ok(addrs) => peers.extend(addrs),
+                Err(error) => tracing::warn!("--peer {}: {error}", escape(peer)),
+            }
+        }
+        Ok(peers)
+    }
+}
+
+/// Runs the download.
+pub(crate) fn run(flags: &Flags, args: Args, output: Output) -> Result<(), Failure> {
+    if args.sources.is_empty() {
+        return Err(Failure::usage("no source given").hint("see btfetch --help"));
+    }
+    if args.sources.len() > MAX_SOURCES {
+        return Err(Failure::usage(format!("more than {MAX_SOURCES} sources")));
+    }
+    let named = args.sources.iter().map(|source| Named::parse(source)).collect::<Result<Vec<_>, _>>()?;
+    if !args.prio.is_empty() {
+        return Err(not_yet("--prio"));
+    }
+    args.transfer.check()?;
+    // Files are read and checked before anything is opened.
+    let mut torrents = Vec::new();
+    for source in named {
+        torrents.push(match source {
+            Named::Magnet(magnet) => Wanted::Source(Box::new(Source::Magnet(magnet))),
+            Named::File(path) => Wanted::Source(Box::new(Source::Metainfo(read_torrent(&path)?))),
+            Named::Url(url) => Wanted::Url(url),
+        });
+    }
+    let settings = run::settings(flags)?;
+    run::block_on(async {
+        let mut signals = Signals::new()?;
+        let running = run::start(&settings, args.transfer.wants())?;
+        let fetch = Box::pin(fetch_all(&running, torrents, &args, flags.timeout, output));
+        let result = tokio::select! {
+            result = fetch => result,
+            exit = signals.next() => Err(Failure::quiet(exit)),
+        };
+        // A second signal ends at once, without a good-bye.
+        tokio::select! {
+            () = running.shutdown() => result,
+            exit = signals.next() => Err(Failure::quiet(exit)),
+        }
+    })
+}
+
+/// A source whose `.torrent` may have to be fetched first.
+enum Wanted {
+    Source(Box<Source>),
+    Url(String),
+}
+
+/// Runs all downloads side by side. The first failure ends the run; what the others have is saved on
+/// the way out.
+async fn fetch_all(
+    running: &Running,
+    wanted: Vec<Wanted>,
+    args: &Args,
+    timeout: Option<Duration>,
+    output: Output,
+) -> Result<(), Failure> {
+    let peers = args.transfer.peers().await?;
+    let mut downloads = Vec::new();
+    for wanted in wanted {
+        let source = match wanted {
+            Wanted::Source(source) => *source,
+            Wanted::Url(url) => Source::Metainfo(fetch_torrent(running, &url).await?),
+        };
+        if let (Source::Metainfo(torrent), true) = (&source, args.wants_metadata_only()) {
+            show_metadata(torrent, args, output)?;
+            continue;
+        }
+        let trackers = trackers_of(&source, &args.transfer.tracker);
+        let options = AddOptions {
+            output: args.output.clone(),
+            peers: peers.clone(),
+            trackers: args.transfer.tracker.clone(),
+            max_peers: args.transfer.max_peers,
+            select: args.select.as_ref().map(Selection::to_select).unwrap_or_default(),
+            sequential: args.sequential,
+            metadata_only: args.wants_metadata_only(),
+            ..AddOptions::default()
+        };
+        let added = running.session.add(source, options);
+        let (torrent, events) = added.map_err(|error| Failure::failed(error.to_string()))?;
+        let watch = Watch::new(torrent, events, args.output.clone(), output);
+        downloads.push(Box::pin(fetch_one(watch, trackers, args, timeout, output)));
+    }
+    futures_util::future::try_join_all(downloads).await.map(drop)
+}
+
+async fn fetch_one(
+    mut watch: Watch,
+    trackers: Vec<Vec<String>>,
+    args: &Args,
+    timeout: Option<Duration>,
+    output: Output,
+) -> Result<(), Failure> {
+    if args.wants_metadata_only() {
+        watch.wait(Until::Metadata, timeout).await?;
+        let info = watch.info().expect("it was waited for");
+        let torrent = Metainfo { trackers, ..Metainfo::new(Info::clone(info)) };
+        return show_metadata(&torrent, args, output);
+    }
+    watch.wait(Until::Complete, timeout).await?;
+    watch.done()?;
+    match args.seed_limits() {
+        Some(limits) => watch.seed(limits).await,
+        None => Ok(()),
+    }
+}
+
+impl Args {
+    fn wants_metadata_only(&self) -> bool {
+        self.list || self.metadata_only
+    }
+
+    /// When to stop seeding; `None` when it is not wanted at all.
+    fn seed_limits(&self) -> Option<SeedLimits> {
+        let time = self
+            .seed_time
+            .map(|minutes| Duration::try_from_secs_f64(minutes * 60.0).unwrap_or(Duration::MAX));
+        let wanted = self.seed || self.seed_ratio.is_some() || time.is_some();
+        wanted.then_some(SeedLimits { ratio: self.seed_ratio, time })
+    }
+}
+
+/// Ends a run of `--list` or `--metadata-only`.
+fn show_metadata(torrent: &Metainfo, args: &Args, output: Output) -> Result<(), Failure> {
+    if args.list {
+        output.event(|| describe(torrent))?;
+        return list_files(&torrent.info, output);
+    }
+    std::fs::create_dir_all(&args.output).map_err(|error| {
+        Failure::new(Exit::Disk, format!("making {}: {error}", escape_path(&args.output)))
+    })?;
+    let path = args.output.join(torrent_name(torrent));
+    write_torrent(torrent, &path, true)?;
+    output.event(|| json!({"event": "done", "path": escape_path(&path)}))?;
+    output.plain(escape_path(&path))
+}
+
+/// The trackers that a `.torrent` made of a magnet should name.
+fn trackers_of(source: &Source, more: &[String]) -> Vec<Vec<String>> {
+    let own = match source {
+        Source::Magnet(magnet) => magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect(),
+        Source::Metainfo(torrent) => torrent.trackers.clone(),
+    };
+    own.into_iter().chain(more.iter().map(|tracker| vec![tracker.clone()])).collect()
+}
+
+async fn fetch_torrent(running: &Running, url: &str) -> Result<Metainfo, Failure> {
+    let bytes = running.session.http().get(url, Trust::User, MAX_TORRENT).await.map_err(|error| {
+        let exit = if matches!(error, HttpError::Timeout) { Exit::Nothing } else { Exit::Failed };
+        Failure::new(exit, format!("fetching {}: {}", escape(url), escape(&error.to_string())))
+    })?;
+    parse_torrent(&bytes, url)
+}

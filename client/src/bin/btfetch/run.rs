@@ -1,0 +1,171 @@
+//! What all verbs that transfer have in common: settings, sockets, the DHT node, the session, and how
+//! one torrent is watched to its end.
+
+use std::io;
+
+use btdht::net::{Dht, Error as DhtError, State};
+use btdht::settings::{Flags, Program, Settings};
+use btfetch::engine::{Listeners, Options, Session};
+use tokio::runtime::Runtime;
+
+use crate::failure::{Exit, Failure};
+
+/// Ports that are tried when the user named none.
+const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
+/// Runtime threads: connections and the torrents' owners. Disks have threads of their own.
+const WORKERS: usize = 2;
+
+/// A session and its DHT node.
+pub(crate) struct Running {
+    pub(crate) session: Session,
+    pub(crate) dht: Option<Dht>,
+}
+
+/// What a verb wants of the network.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wants {
+    pub(crate) dht: bool,
+    pub(crate) down: u64,
+    pub(crate) up: u64,
+}
+
+/// Runs a verb on a runtime of its own. Whatever still runs afterwards is left behind: a name that
+/// does not resolve must not hold up the end.
+pub(crate) fn block_on(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = runtime()?;
+    let result = runtime.block_on(verb);
+    runtime.shutdown_background();
+    result
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("starting threads: {error}")))
+}
+
+/// Merges the settings of all places.
+pub(crate) fn settings(flags: &Flags) -> Result<Settings, Failure> {
+    let environment = |name: &str| std::env::var(name).ok();
+    let program = Program { prefix: "BTFETCH", environment: &environment };
+    Settings::load(&program, flags).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Binds TCP and UDP to one port and starts a node and a session there.
+pub(crate) fn start(settings: &Settings, wants: Wants) -> Result<Running, Failure> {
+    let (listeners, dht) = bind(settings, wants.dht)?;
+    let session = Session::new(Options {
+        listeners,
+        dht: dht.clone(),
+        allow_local: settings.config.allow_local,
+        down: wants.down,
+        up: wants.up,
+    });
+    let session = session.map_err(|error| Failure::failed(error.to_string()))?;
+    Ok(Running { session, dht })
+}
+
+impl Running {
+    /// Says good-bye to trackers and peers and saves everything; within three seconds.
+    pub(crate) async fn shutdown(self) {
+        self.session.shutdown().await;
+        if let Some(dht) = self.dht {
+            // The node's table is a convenience: that it could not be saved was logged.
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(250), dht.shutdown()).await;
+        }
+    }
+}
+
+fn bind(settings: &Settings, dht: bool) -> Result<(Listeners, Option<Dht>), Failure> {
+    match settings.listen.port {
+        Some(port) => bind_at(settings, dht, port).map_err(Busy::into_failure),
+        None => {
+            let mut last = None;
+            for port in PORTS {
+                match bind_at(settings, dht, port) {
+                    Err(busy @ Busy { taken: true, .. }) => last = Some(busy),
+                    result => return result.map_err(Busy::into_failure),
+                }
+            }
+            let busy = last.expect("there are ports to try");
+            Err(busy.into_failure().hint("6881 to 6889 are all taken; --port 0 takes any free one"))
+        }
+    }
+}
+
+/// A port that could not be had.
+struct Busy {
+    taken: bool,
+    exit: Exit,
+    message: String,
+}
+
+impl Busy {
+    fn into_failure(self) -> Failure {
+        Failure::new(self.exit, self.message)
+    }
+}
+
+fn bind_at(settings: &Settings, dht: bool, port: u16) -> Result<(Listeners, Option<Dht>), Busy> {
+    // With port 0 the system's choice for TCP may be taken in UDP: it is asked again.
+    let mut tries = if port == 0 { 16 } else { 1 };
+    loop {
+        tries -= 1;
+        match bind_both(settings, dht, port) {
+            Err(Busy { taken: true, .. }) if tries > 0 => {}
+            result => return result,
+        }
+    }
+}
+
+fn bind_both(settings: &Settings, dht: bool, port: u16) -> Result<(Listeners, Option<Dht>), Busy> {
+    let listeners = Listeners::bind(&settings.binds(port)).map_err(|error| Busy {
+        taken: error.source.kind() == io::ErrorKind::AddrInUse,
+        exit: Exit::Bind,
+        message: error.to_string(),
+    })?;
+    if !dht {
+        return Ok((listeners, None));
+    }
+    match node(settings, listeners.port()) {
+        Ok(dht) => Ok((listeners, Some(dht))),
+        Err(DhtError::Bind { addr, source }) => Err(Busy {
+            taken: source.kind() == io::ErrorKind::AddrInUse,
+            exit: Exit::Bind,
+            message: format!("binding {addr} (UDP): {source}"),
+        }),
+        Err(error) => Err(Busy { taken: false, exit: exit_of(&error), message: error.to_string() }),
+    }
+}
+
+/// Starts a node that keeps its table for the next run. When another process holds the folder, or
+/// the disk refuses, the node starts from what is there and keeps nothing: a download does not fail
+/// for that.
+fn node(settings: &Settings, port: u16) -> Result<Dht, DhtError> {
+    let options = |state| btdht::net::Options {
+        binds: settings.binds(port),
+        config: settings.config.clone(),
+        bootstrap: settings.routers.clone(),
+        state,
+    };
+    let Some(folder) = settings.folders.state.clone() else {
+        return Dht::bind(options(State::Nothing));
+    };
+    match Dht::bind(options(State::Keep(folder.clone()))) {
+        Err(error @ (DhtError::State { .. } | DhtError::StateInUse { .. })) => {
+            tracing::info!("{error}; the nodes found in this run are not kept");
+            Dht::bind(options(State::Read(folder)))
+        }
+        result => result,
+    }
+}
+
+fn exit_of(error: &DhtError) -> Exit {
+    match error {
+        DhtError::NoAddress | DhtError::TooManyAddresses => Exit::Bind,
+        DhtError::Router { .. } => Exit::Usage,
+        _ => Exit::Failed,
+    }
+}

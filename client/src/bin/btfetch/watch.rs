@@ -1,0 +1,307 @@
+//! Follows one torrent: shows its events and progress, and says how it ended.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use btfetch::engine::{Events, Failed, Phase, Torrent};
+use btfetch::metainfo::Info;
+use btfetch::storage::DiskErrorKind;
+use btfetch::swarm::{Event, Status};
+use serde_json::{Value, json};
+
+use crate::failure::{Exit, Failure};
+use crate::output::Output;
+use crate::progress::Progress;
+use crate::text::{escape, escape_bytes, escape_path, size, span};
+
+/// How often progress is looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// Between two progress events (JSON).
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// The info dictionary is known.
+    Metadata,
+    /// Everything is verified and on disk.
+    Complete,
+}
+
+/// When seeding ends; whatever comes first. None at all: with a signal.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SeedLimits {
+    /// Sent bytes over the size.
+    pub(crate) ratio: Option<f64>,
+    /// Since the torrent was complete.
+    pub(crate) time: Option<Duration>,
+}
+
+/// One torrent being followed.
+pub(crate) struct Watch {
+    torrent: Torrent,
+    events: Events,
+    folder: PathBuf,
+    output: Output,
+    progress: Progress,
+    info: Option<Arc<Info>>,
+    started: Instant,
+    reported: Option<Instant>,
+}
+
+impl Watch {
+    /// Follows `torrent`, which downloads into `folder`.
+    pub(crate) fn new(torrent: Torrent, events: Events, folder: PathBuf, output: Output) -> Self {
+        let progress = Progress::new(output);
+        let started = Instant::now();
+        Self { torrent, events, folder, output, progress, info: None, started, reported: None }
+    }
+
+    /// The info dictionary, once it is known.
+    pub(crate) fn info(&self) -> Option<&Arc<Info>> {
+        self.info.as_ref()
+    }
+
+    /// Waits for `until`. Gives up when nothing of use came for `timeout`.
+    pub(crate) async fn wait(&mut self, until: Until, timeout: Option<Duration>) -> Result<(), Failure> {
+        let result = self.wait_inner(until, timeout).await;
+        self.progress.clear();
+        result
+    }
+
+    async fn wait_inner(&mut self, until: Until, timeout: Option<Duration>) -> Result<(), Failure> {
+        let mut tick = tokio::time::interval(TICK);
+        let mut useful = (self.torrent.status(), Instant::now());
+        loop {
+            tokio::select! {
+                event = self.events.next() => match event {
+                    Some(event) => self.show(&event)?,
+                    None => return Err(Failure::failed(format!("{}: stopped", self.name()))),
+                },
+                _ = tick.tick() => {
+                    let status = self.torrent.status();
+                    self.tick(&status)?;
+                    if came_closer(&useful.0, &status) {
+                        useful = (status, Instant::now());
+                    }
+                    if let Some(timeout) = timeout.filter(|timeout| useful.1.elapsed() >= *timeout) {
+                        return Err(self.nothing(&status, timeout));
+                    }
+                }
+            }
+            if until == Until::Metadata && self.info.is_some() {
+                return Ok(());
+            }
+            match self.torrent.phase() {
+                Phase::Running => {}
+                Phase::Complete => {
+                    self.drain()?;
+                    return Ok(());
+                }
+                Phase::Failed(failed) => return Err(explain(&failed)),
+                Phase::Stopped => return Err(Failure::failed(format!("{}: stopped", self.name()))),
+            }
+        }
+    }
+
+    /// Seeds until a limit is reached.
+    pub(crate) async fn seed(&mut self, limits: SeedLimits) -> Result<(), Failure> {
+        let mut tick = tokio::time::interval(TICK);
+        let since = Instant::now();
+        loop {
+            tokio::select! {
+                event = self.events.next() => match event {
+                    Some(event) => self.show(&event)?,
+                    None => return Ok(()),
+                },
+                _ = tick.tick() => {
+                    let status = self.torrent.status();
+                    self.tick(&status)?;
+                    let sent_enough = limits.ratio.is_some_and(|ratio| {
+                        status.wanted > 0 && status.uploaded as f64 >= ratio * status.wanted as f64
+                    });
+                    if sent_enough || limits.time.is_some_and(|time| since.elapsed() >= time) {
+                        self.progress.clear();
+                        return Ok(());
+                    }
+                }
+            }
+            if let Phase::Failed(failed) = self.torrent.phase() {
+                self.progress.clear();
+                return Err(explain(&failed));
+            }
+        }
+    }
+
+    /// Says that everything is there.
+    pub(crate) fn done(&self) -> Result<(), Failure> {
+        let status = self.torrent.status();
+        let (elapsed, path) = (self.started.elapsed(), self.path());
+        self.output.event(|| {
+            json!({
+                "event": "done", "name": self.name(), "path": path, "infohash": self.torrent.infohash().to_string(),
+                "length": status.wanted, "downloaded": status.downloaded, "uploaded": status.uploaded,
+                "ms": elapsed.as_millis() as u64,
+            })
+        })?;
+        let (total, took) = (size(status.wanted), elapsed.as_secs_f64());
+        self.output.plain(format!("done {path}: {total} verified, {took:.1} s"))
+    }
+
+    /// Shows the events that are there already.
+    fn drain(&mut self) -> Result<(), Failure> {
+        while let Some(event) = self.events.try_next() {
+            self.show(&event)?;
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, event: &Event) -> Result<(), Failure> {
+        if let Event::Metadata(info) = event {
+            self.info = Some(Arc::clone(info));
+        }
+        if let Some(value) = self.json(event) {
+            self.output.event(|| value)?;
+        }
+        match event {
+            Event::Metadata(info) => {
+                self.say(format!("{}: {} in {} pieces", self.name(), size(info.total()), info.pieces()))
+            }
+            Event::BadPiece(piece, banned) => {
+                self.say(format!(
+                    "{}: piece {} was wrong, {} peers banned",
+                    self.name(),
+                    piece.0,
+                    banned.len()
+                ));
+            }
+            Event::Warning(text) => self.say(format!("{}: {}", self.name(), escape(text))),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn json(&self, event: &Event) -> Option<Value> {
+        Some(match event {
+            Event::Metadata(info) => json!({
+                "event": "metadata", "name": escape_bytes(info.name()), "length": info.total(),
+                "piece_length": info.piece_length(), "pieces": info.pieces(), "files": info.files().len(),
+                "infohash": self.torrent.infohash().to_string(),
+            }),
+            Event::Piece(piece) => json!({"event": "piece", "index": piece.0, "ok": true}),
+            Event::BadPiece(piece, banned) => {
+                let banned: Vec<_> = banned.iter().map(ToString::to_string).collect();
+                json!({"event": "piece", "index": piece.0, "ok": false, "banned": banned})
+            }
+            Event::File(index) => {
+                let file = self.info.as_ref().and_then(|info| info.file(*index));
+                json!({
+                    "event": "file", "index": index, "path": file.map(|file| escape_path(&file.path())),
+                    "length": file.map(|file| file.len()),
+                })
+            }
+            Event::PeerConnected(_, addr, source) => {
+                let source = format!("{source:?}").to_ascii_lowercase();
+                json!({"event": "peer", "addr": addr.to_string(), "state": "connected", "source": source})
+            }
+            Event::PeerClosed(_, addr, reason) => {
+                json!({"event": "peer", "addr": addr.to_string(), "state": "closed", "reason": reason})
+            }
+            Event::Warning(text) => json!({"event": "warning", "message": escape(text)}),
+            _ => return None,
+        })
+    }
+
+    fn tick(&mut self, status: &Status) -> Result<(), Failure> {
+        let name = self.name();
+        self.progress.update(&name, status);
+        if self.reported.is_none_or(|reported| reported.elapsed() >= PROGRESS_EVERY) {
+            self.reported = Some(Instant::now());
+            self.output.event(|| {
+                json!({
+                    "event": "progress", "downloaded": status.downloaded, "uploaded": status.uploaded,
+                    "left": status.left, "wanted": status.wanted, "rate_down": status.rate_down,
+                    "rate_up": status.rate_up, "peers": status.peers, "seeds": status.seeds,
+                    "eta": status.eta.map(|eta| eta.as_secs()), "infohash": self.torrent.infohash().to_string(),
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    fn say(&self, line: String) {
+        self.progress.say(self.output, line);
+    }
+
+    /// The torrent's name, escaped; its infohash before that is known.
+    fn name(&self) -> String {
+        match &self.info {
+            Some(info) => escape_bytes(info.name()),
+            None => self.torrent.infohash().to_string(),
+        }
+    }
+
+    fn path(&self) -> String {
+        use std::os::unix::ffi::OsStrExt as _;
+        let name = self.info.as_ref().map(|info| std::ffi::OsStr::from_bytes(info.name()));
+        escape_path(&name.map_or_else(|| self.folder.clone(), |name| self.folder.join(name)))
+    }
+
+    fn nothing(&self, status: &Status, timeout: Duration) -> Failure {
+        let why = match (status.known, status.peers) {
+            (0, _) => "no peer was found",
+            (_, 0) => "no peer could be reached",
+            _ => "the peers sent nothing new",
+        };
+        let message = format!("{}: gave up after {} without progress: {why}", self.name(), span(timeout));
+        Failure::new(Exit::Nothing, message).hint("running it again goes on where it stopped")
+    }
+}
+
+/// Whether something of use came between two looks.
+fn came_closer(before: &Status, now: &Status) -> bool {
+    let useful = |status: &Status| status.downloaded.saturating_sub(status.wasted);
+    now.left < before.left || now.wanted != before.wanted || useful(now) > useful(before)
+}
+
+/// The exit code and words of a failed torrent.
+fn explain(failed: &Failed) -> Failure {
+    match failed {
+        Failed::Disk(error) => {
+            let words = match error.kind {
+                DiskErrorKind::NoSpace => "no space left on the device",
+                _ => error.detail.as_str(),
+            };
+            let message = format!("{} {}: {words}", error.doing, escape_path(&error.path));
+            let failure = Failure::new(Exit::Disk, message);
+            match error.kind {
+                DiskErrorKind::NoSpace => failure.hint("free some and run it again; what is there is kept"),
+                _ => failure,
+            }
+        }
+        Failed::InUse(path) => {
+            let message =
+                format!("{}: another process works on this torrent in this folder", escape_path(path));
+            Failure::new(Exit::InUse, message)
+        }
+        Failed::Unsupported(what) => Failure::failed(escape(what)),
+        Failed::Missing { missing, pieces } => {
+            Failure::failed(format!("{missing} of {pieces} pieces are missing or wrong"))
+                .hint("btfetch TORRENT -o DIR fetches them, btfetch check lists them")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_useful_bytes_count_as_progress() {
+        let before = Status { downloaded: 100, wasted: 50, left: 10, wanted: 10, ..Status::default() };
+        assert!(!came_closer(&before, &Status { downloaded: 200, wasted: 150, ..before }));
+        assert!(came_closer(&before, &Status { downloaded: 200, ..before }));
+        assert!(came_closer(&before, &Status { left: 9, ..before }));
+    }
+}

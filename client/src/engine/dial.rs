@@ -1,0 +1,23 @@
+//! Outgoing TCP connections: within a cap on half-open ones, given up after [`DIAL_TIMEOUT`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::session::Shared;
+
+/// A connection that is not open after this will not be.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections being opened by a session at once. Home routers and firewalls dislike more.
+pub(super) const HALF_OPEN: usize = 64;
+
+/// Opens a connection, after waiting for a place among the half-open ones.
+pub(super) async fn dial(session: &Shared, addr: SocketAddr) -> io::Result<TcpStream> {
+    let _place = session.half_open.acquire().await.map_err(io::Error::other)?;
+    match tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(addr)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}

@@ -1,0 +1,161 @@
+//! Between the owner task of a torrent and its disk threads: opening, the first check, jobs in order,
+//! answers without waiting.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::torrent::Failed;
+use crate::bitfield::Bitfield;
+use crate::metainfo::Info;
+use crate::piece::BlockPool;
+use crate::storage::{Access, DiskError, Done, Job, OpenError, OpenOptions, Pool, PoolConfig, Totals, open};
+
+/// The open files of a torrent.
+#[derive(Debug)]
+pub(super) struct Disk {
+    /// `None` only while it is being closed.
+    pool: Option<Pool>,
+    /// Jobs that the pool had no room for; while there are any, all further ones wait behind them.
+    deferred: VecDeque<Job>,
+    check: Option<Check>,
+}
+
+/// The check of what may be on disk before the swarm is told what is there.
+#[derive(Debug)]
+struct Check {
+    have: Bitfield,
+    to_check: Bitfield,
+    totals: Totals,
+}
+
+/// Answers of the disk threads. Each job has a bounded number of them and the swarm bounds its jobs,
+/// so no thread ever waits here.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    done: Mutex<Vec<Done>>,
+    filled: Notify,
+}
+
+/// What [`Disk::take`] makes of an answer.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// For the swarm.
+    Done(Done),
+    /// The first check has ended: what is there.
+    Opened(Bitfield, Totals),
+    /// Part of the first check.
+    Checking,
+}
+
+impl Mailbox {
+    fn put(&self, mut done: Vec<Done>) {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).append(&mut done);
+        self.filled.notify_one();
+    }
+
+    /// Waits for answers and takes them all. Cancel safe.
+    pub(super) async fn take(&self) -> Vec<Done> {
+        loop {
+            let done = std::mem::take(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner));
+            if !done.is_empty() {
+                return done;
+            }
+            self.filled.notified().await;
+        }
+    }
+}
+
+impl Disk {
+    /// Opens the files of `info` below `folder` and starts the disk threads; what the user should know
+    /// comes along. Blocks.
+    pub(super) fn open(
+        info: &Arc<Info>,
+        folder: &Path,
+        access: Access,
+        blocks: &Arc<BlockPool>,
+        mailbox: &Arc<Mailbox>,
+    ) -> Result<(Self, Vec<String>), Failed> {
+        let options = OpenOptions { access, ..OpenOptions::default() };
+        let mut opened = open(info, folder, &options).map_err(explain)?;
+        let warnings = std::mem::take(&mut opened.warnings);
+        let config = PoolConfig { blocks: Arc::clone(blocks), ..PoolConfig::default() };
+        let check =
+            Check { have: opened.have.clone(), to_check: opened.to_check.clone(), totals: opened.totals };
+        let mailbox = Arc::clone(mailbox);
+        let pool = opened
+            .start(config, move |done| mailbox.put(done))
+            .map_err(|error| Failed::Disk(DiskError::new("starting threads for", folder, &error)))?;
+        Ok((Self { pool: Some(pool), deferred: VecDeque::new(), check: Some(check) }, warnings))
+    }
+
+    /// Starts the first check; what is there at once if there is nothing to check.
+    pub(super) fn begin(&mut self) -> Option<(Bitfield, Totals)> {
+        let check = self.check.as_mut()?;
+        if check.to_check.is_empty() {
+            return self.check.take().map(|check| (check.have, check.totals));
+        }
+        let to_check = std::mem::take(&mut check.to_check);
+        self.submit(Job::Check(to_check));
+        None
+    }
+
+    /// Gives a job; never waits.
+    pub(super) fn submit(&mut self, job: Job) {
+        if !self.deferred.is_empty() {
+            self.deferred.push_back(job);
+        } else if let Some(Err(job)) = self.pool.as_ref().map(|pool| pool.submit(job)) {
+            self.deferred.push_back(job);
+        }
+    }
+
+    /// Looks at an answer: the first check is kept from the swarm, which asked for no check.
+    pub(super) fn take(&mut self, done: Done) -> Answer {
+        self.submit_deferred();
+        match (&mut self.check, done) {
+            (Some(check), Done::Checked(piece, right)) => {
+                if right {
+                    check.have.insert(piece.0);
+                }
+                Answer::Checking
+            }
+            (Some(_), Done::CheckEnded) => {
+                let check = self.check.take().expect("it was just looked at");
+                Answer::Opened(check.have, check.totals)
+            }
+            (_, done) => Answer::Done(done),
+        }
+    }
+
+    /// Lets the threads go on after the disk has refused.
+    pub(super) fn resume(&self) {
+        if let Some(pool) = &self.pool {
+            pool.resume();
+        }
+    }
+
+    /// Ends the threads, which may take as long as the disk does: off the runtime.
+    pub(super) async fn close(mut self) {
+        let pool = self.pool.take();
+        let _ = tokio::task::spawn_blocking(move || drop(pool)).await;
+    }
+
+    fn submit_deferred(&mut self) {
+        while let (Some(pool), Some(job)) = (&self.pool, self.deferred.pop_front()) {
+            if let Err(job) = pool.submit(job) {
+                self.deferred.push_front(job);
+                return;
+            }
+        }
+    }
+}
+
+fn explain(error: OpenError) -> Failed {
+    match error {
+        OpenError::InUse(folder) => Failed::InUse(folder),
+        OpenError::Disk(error) => Failed::Disk(error),
+        OpenError::V2Only => Failed::Unsupported(error.to_string()),
+    }
+}

@@ -1,0 +1,615 @@
+//! The owner task of one [`Swarm`].
+//!
+//! Everything that happens to the torrent comes over one bounded channel, from the disk threads, or
+//! from the timer; it goes into the swarm, and what the swarm wants done is done here. There is no `if`
+//! about BitTorrent in this file.
+
+use std::collections::HashMap;
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use btdht::{Announce, Event as DhtEvent, Rng, Seeds};
+use futures_util::FutureExt as _;
+use krpc::Id;
+use tokio::net::TcpStream;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::dial::dial;
+use super::disk::{Answer, Disk, Mailbox};
+use super::http;
+use super::peer::Connection;
+use super::session::Shared;
+use super::torrent::{AddOptions, Events, Failed, Phase, Select, Share, Source, Torrent};
+use super::tracker;
+use crate::bitfield::Bitfield;
+use crate::metainfo::Info;
+use crate::peer::{CloseReason, Greeting, PeerCommand, PeerConfig, PeerConn, PeerEvent, PeerSetup};
+use crate::piece::Slot;
+use crate::storage::{Done, Job, Totals};
+use crate::swarm::{
+    Action, AnnounceJob, Command, Event, Input, Limits, NewTorrent, Refusal, Source as Found, Status, Swarm,
+    TrackerId, TrackerUrl,
+};
+use crate::tracker::{AnnounceReply, TrackerError};
+
+/// Batches that wait for the owner.
+const INBOX: usize = 256;
+/// Inputs taken in one turn.
+const TURN: usize = 64;
+/// Commands that wait for one connection; one that has more does not take them and is closed.
+const COMMANDS: usize = 4096;
+/// Events that wait for the user; beyond them the oldest are lost.
+const EVENTS: usize = 4096;
+/// Addresses of one lookup are handed on in batches of this size.
+const FOUND_BATCH: usize = 64;
+/// How often the status is renewed.
+const STATUS_EVERY: Duration = Duration::from_millis(200);
+/// A torrent that was told to stop is gone after this, saved or not.
+const GOOD_BYE: Duration = Duration::from_millis(1600);
+/// What trackers get for answering a good-bye.
+const LAST_WORDS: Duration = Duration::from_millis(1000);
+/// The timer is looked at again after this, whatever the swarm says.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+/// What comes to the owner task.
+pub(super) enum Inbound {
+    /// Events of a connection.
+    Peer(Slot, Vec<PeerEvent>),
+    /// A dial came to nothing.
+    DialFailed(Slot),
+    /// Somebody connected and asked for this torrent.
+    Incoming(TcpStream, SocketAddr, Greeting),
+    /// An announce has ended.
+    Tracker(TrackerId, Result<AnnounceReply, TrackerError>),
+    /// Addresses were found.
+    Found(Found, Vec<SocketAddr>),
+    /// A DHT lookup has ended.
+    LookupEnded,
+    /// Storage is open, or not.
+    Opened(Result<(Disk, Vec<String>), Failed>),
+    /// The user wants it to end.
+    Stop,
+    /// The user wants it to go on after a failure of the disk.
+    Retry,
+}
+
+/// Starts the owner task. Returns the way to it, its handle and its events from the first on.
+pub(super) fn start(
+    session: Arc<Shared>,
+    infohash: Id,
+    source: Source,
+    options: AddOptions,
+    seeds: Seeds,
+) -> (mpsc::Sender<Inbound>, Torrent, Events) {
+    let (inbox, receiver) = mpsc::channel(INBOX);
+    let (events, user) = broadcast::channel(EVENTS);
+    let (status, status_seen) = watch::channel(Status::default());
+    let (phase, phase_seen) = watch::channel(Phase::Running);
+    let torrent = Torrent { infohash, inbox: inbox.downgrade(), status: status_seen, phase: phase_seen };
+
+    let mut limits = Limits {
+        allow_local: session.allow_local,
+        dht: session.dht.is_some(),
+        sequential: options.sequential,
+        ..Limits::default()
+    };
+    if let Some(max_peers) = options.max_peers {
+        limits.max_peers = max_peers;
+    }
+    let (new, elsewhere) = new_torrent(infohash, session.peer_id, source, &options);
+    let info = new.info.clone();
+    let swarm = Swarm::new(Arc::new(limits), new, seeds, session.clock.now());
+    let mut owner = Owner {
+        swarm,
+        infohash,
+        inbox: inbox.clone(),
+        receiver,
+        links: Vec::new(),
+        connections: JoinSet::new(),
+        slots: HashMap::new(),
+        announces: JoinSet::new(),
+        chores: JoinSet::new(),
+        disk: None,
+        mailbox: Arc::default(),
+        actions: Vec::new(),
+        options,
+        info: None,
+        key: Rng::new(seeds.derive("announce key")).next_u32(),
+        stopping: None,
+        ended: false,
+        events,
+        status,
+        phase,
+        session,
+    };
+    owner.resolve(elsewhere);
+    if let Some(info) = info {
+        // A swarm that had it from the start does not say so.
+        owner.tell_user(Event::Metadata(info));
+    }
+    tokio::spawn(owner.run());
+    (inbox, torrent, Events(user))
+}
+
+/// Hosts and ports that have to be resolved before they are of use.
+struct Elsewhere {
+    /// `x.pe` of a magnet.
+    peers: Vec<(String, u16)>,
+    /// The `nodes` key of a torrent.
+    nodes: Vec<(String, u16)>,
+}
+
+fn new_torrent(
+    infohash: Id,
+    peer_id: [u8; 20],
+    source: Source,
+    options: &AddOptions,
+) -> (NewTorrent, Elsewhere) {
+    let url = |trusted| move |url: &String| TrackerUrl { url: url.clone(), trusted };
+    let mut new = NewTorrent {
+        infohash,
+        peer_id,
+        info: None,
+        trackers: options.trackers.iter().map(|tracker| vec![url(true)(tracker)]).collect(),
+        peers: options.peers.iter().map(|&addr| (Found::User, addr)).collect(),
+        select: None,
+    };
+    let mut elsewhere = Elsewhere { peers: Vec::new(), nodes: Vec::new() };
+    match source {
+        Source::Magnet(magnet) => {
+            new.trackers.extend(magnet.trackers.iter().map(|tracker| vec![url(false)(tracker)]));
+            elsewhere.peers = magnet.peers.into_iter().map(|peer| (peer.host, peer.port)).collect();
+            new.select = magnet.select_only;
+        }
+        Source::Metainfo(torrent) => {
+            new.trackers.extend(torrent.trackers.iter().map(|tier| tier.iter().map(url(false)).collect()));
+            elsewhere.nodes = torrent.nodes;
+            new.info = Some(Arc::new(torrent.info));
+        }
+    }
+    (new, elsewhere)
+}
+
+/// The address in an event of a lookup.
+fn peer(event: &DhtEvent) -> Option<SocketAddr> {
+    match event {
+        DhtEvent::Peer { addr, .. } => Some(*addr),
+        _ => None,
+    }
+}
+
+/// The way to a connection's task.
+struct Link {
+    generation: u32,
+    commands: mpsc::Sender<PeerCommand>,
+}
+
+/// What the owner task owns.
+struct Owner {
+    session: Arc<Shared>,
+    swarm: Swarm,
+    infohash: Id,
+    /// For the tasks that it starts.
+    inbox: mpsc::Sender<Inbound>,
+    receiver: mpsc::Receiver<Inbound>,
+    /// By slot index.
+    links: Vec<Option<Link>>,
+    connections: JoinSet<()>,
+    /// Whose task is whose, for those that end in a panic.
+    slots: HashMap<task::Id, Slot>,
+    announces: JoinSet<()>,
+    /// Lookups, names being resolved, files being opened.
+    chores: JoinSet<()>,
+    disk: Option<Disk>,
+    mailbox: Arc<Mailbox>,
+    actions: Vec<Action>,
+    options: AddOptions,
+    info: Option<Arc<Info>>,
+    /// Tells trackers that we are the same when our address changes.
+    key: u32,
+    /// When patience with the good-bye ends.
+    stopping: Option<Instant>,
+    /// The swarm has stopped.
+    ended: bool,
+    events: broadcast::Sender<Event>,
+    status: watch::Sender<Status>,
+    phase: watch::Sender<Phase>,
+}
+
+impl Owner {
+    async fn run(mut self) {
+        let mut publish = tokio::time::interval(STATUS_EVERY);
+        publish.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(timer);
+        let mailbox = Arc::clone(&self.mailbox);
+        while !self.ended && self.stopping.is_none_or(|by| Instant::now() < by) {
+            let wait = self.swarm.timeout().since(self.session.clock.now()).min(LONGEST_SLEEP);
+            let wake = Instant::now() + wait;
+            timer.as_mut().reset(self.stopping.map_or(wake, |by| by.min(wake)));
+            tokio::select! {
+                inbound = self.receiver.recv() => {
+                    let mut next = inbound;
+                    for _ in 0..TURN {
+                        let Some(inbound) = next else { break };
+                        self.take(inbound);
+                        next = self.receiver.try_recv().ok();
+                    }
+                    if let Some(inbound) = next {
+                        self.take(inbound);
+                    }
+                }
+                done = mailbox.take() => done.into_iter().for_each(|done| self.disk_did(done)),
+                Some(ended) = self.connections.join_next_with_id() => self.connection_ended(ended),
+                Some(_) = self.chores.join_next() => {}
+                Some(_) = self.announces.join_next() => {}
+                _ = publish.tick() => self.publish(),
+                () = timer.as_mut() => {}
+            }
+            let now = self.session.clock.now();
+            if self.swarm.timeout() <= now {
+                self.swarm.handle_timeout(now, &mut self.actions);
+                self.act();
+            }
+        }
+        self.end().await;
+    }
+
+    fn take(&mut self, inbound: Inbound) {
+        match inbound {
+            Inbound::Peer(slot, batch) => {
+                if matches!(batch.last(), Some(PeerEvent::Closed(_))) {
+                    self.unlink(slot);
+                }
+                self.handle(Input::Peer(slot, batch));
+            }
+            Inbound::DialFailed(slot) => {
+                self.unlink(slot);
+                self.handle(Input::DialFailed(slot));
+            }
+            Inbound::Incoming(stream, from, greeting) => self.incoming(stream, from, greeting),
+            Inbound::Tracker(tracker, reply) => self.handle(Input::Tracker(tracker, reply)),
+            Inbound::Found(source, addrs) => self.handle(Input::Found(source, addrs)),
+            Inbound::LookupEnded => self.handle(Input::LookupEnded),
+            Inbound::Opened(Ok((disk, warnings))) => self.opened(disk, warnings),
+            Inbound::Opened(Err(failed)) => self.fail(failed),
+            Inbound::Stop => self.stop(),
+            Inbound::Retry => self.retry(),
+        }
+    }
+
+    /// Gives the swarm an input and does what it wants.
+    fn handle(&mut self, input: Input) {
+        self.swarm.handle(self.session.clock.now(), input, &mut self.actions);
+        self.act();
+    }
+
+    fn act(&mut self) {
+        // Doing something can make the swarm want more.
+        while !self.actions.is_empty() {
+            for action in mem::take(&mut self.actions) {
+                self.carry_out(action);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Dial(slot, addr) => self.dial(slot, addr),
+            Action::Tell(slot, command) => self.tell(slot, command),
+            Action::Disk(job) => self.give(job),
+            Action::Open(info) => self.open(info),
+            Action::Announce(tracker, job) => self.announce(tracker, job),
+            Action::Lookup { infohash, announce, seed } => self.look_up(infohash, announce, seed),
+            Action::DhtNode(addr) => self.add_node(addr),
+            Action::Event(event) => self.tell_user(event),
+        }
+    }
+
+    // ---- connections ----
+
+    fn dial(&mut self, slot: Slot, addr: SocketAddr) {
+        let (commands, inbox) = (self.link(slot), self.inbox.clone());
+        let session = Arc::clone(&self.session);
+        let setup = self.setup(addr);
+        let run = async move {
+            match dial(&session, addr).await {
+                Ok(stream) => {
+                    let conn = PeerConn::outgoing(session.clock.now(), setup);
+                    Connection { slot, conn, stream, commands, torrent: inbox, session }.run().await;
+                }
+                Err(error) => {
+                    tracing::debug!(peer = %addr, %error, "dial failed");
+                    let _ = inbox.send(Inbound::DialFailed(slot)).await;
+                }
+            }
+        };
+        let id = self.connections.spawn(run).id();
+        self.slots.insert(id, slot);
+    }
+
+    fn incoming(&mut self, stream: TcpStream, from: SocketAddr, greeting: Greeting) {
+        let now = self.session.clock.now();
+        let Some(slot) = self.swarm.accept(now, from) else {
+            tracing::debug!(peer = %from, "no place for an incoming connection");
+            return;
+        };
+        let (commands, torrent) = (self.link(slot), self.inbox.clone());
+        let session = Arc::clone(&self.session);
+        let conn = greeting.accept(now, self.setup(from));
+        let run = Connection { slot, conn, stream, commands, torrent, session }.run();
+        let id = self.connections.spawn(run).id();
+        self.slots.insert(id, slot);
+    }
+
+    /// What a connection must know of us and of the torrent.
+    fn setup(&self, remote: SocketAddr) -> PeerSetup {
+        let port = self.session.port;
+        PeerSetup {
+            config: PeerConfig::default(),
+            infohash: self.infohash,
+            peer_id: self.session.peer_id,
+            remote: remote.ip(),
+            listen_port: (port != 0).then_some(port),
+            dht_port: self.session.dht_port(remote),
+            shape: self.info.as_ref().map(|info| info.shape()),
+            blocks: Arc::clone(&self.session.blocks),
+        }
+    }
+
+    fn link(&mut self, slot: Slot) -> mpsc::Receiver<PeerCommand> {
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let index = slot.index as usize;
+        if self.links.len() <= index {
+            self.links.resize_with(index + 1, || None);
+        }
+        self.links[index] = Some(Link { generation: slot.generation, commands });
+        receiver
+    }
+
+    fn unlink(&mut self, slot: Slot) {
+        if let Some(place) = self.links.get_mut(slot.index as usize) {
+            place.take_if(|link| link.generation == slot.generation);
+        }
+    }
+
+    fn tell(&mut self, slot: Slot, command: PeerCommand) {
+        let link = self.links.get(slot.index as usize).and_then(Option::as_ref);
+        let Some(link) = link.filter(|link| link.generation == slot.generation) else { return };
+        if let Err(mpsc::error::TrySendError::Full(_)) = link.commands.try_send(command) {
+            // Its task ends when the channel does.
+            self.unlink(slot);
+            let closed = PeerEvent::Closed(CloseReason::Stalled);
+            self.swarm.handle(self.session.clock.now(), Input::Peer(slot, vec![closed]), &mut self.actions);
+        }
+    }
+
+    /// A task has ended, perhaps in a panic, which must not leave the swarm waiting for its last event.
+    fn connection_ended(&mut self, ended: Result<(task::Id, ()), JoinError>) {
+        let (id, panicked) = match &ended {
+            Ok((id, ())) => (*id, false),
+            Err(error) => (error.id(), error.is_panic()),
+        };
+        let Some(slot) = self.slots.remove(&id) else { return };
+        if panicked {
+            tracing::error!("the task of a connection panicked; this is a bug");
+            self.take(Inbound::Peer(slot, vec![PeerEvent::Closed(CloseReason::Disconnected)]));
+        }
+    }
+
+    // ---- disk ----
+
+    fn open(&mut self, info: Arc<Info>) {
+        if self.options.metadata_only {
+            return;
+        }
+        let (folder, share) = (self.options.output.clone(), self.options.share);
+        let (mailbox, blocks) = (Arc::clone(&self.mailbox), Arc::clone(&self.session.blocks));
+        let inbox = self.inbox.clone();
+        self.chores.spawn_blocking(move || {
+            let opened = Disk::open(&info, &folder, share.into(), &blocks, &mailbox);
+            // The owner never waits for its own inbox, so there is room soon, or nobody left.
+            let _ = inbox.blocking_send(Inbound::Opened(opened));
+        });
+    }
+
+    fn opened(&mut self, mut disk: Disk, warnings: Vec<String>) {
+        for warning in warnings {
+            self.tell_user(Event::Warning(warning));
+        }
+        let there = disk.begin();
+        self.disk = Some(disk);
+        if let Some((have, totals)) = there {
+            self.data_is_there(have, totals);
+        }
+    }
+
+    fn data_is_there(&mut self, have: Bitfield, totals: Totals) {
+        if self.options.share == Share::SeedOnly && !have.is_full() {
+            let (missing, pieces) = (have.len() - have.count(), have.len());
+            return self.fail(Failed::Missing { missing, pieces });
+        }
+        self.handle(Input::Opened(have, totals));
+    }
+
+    fn give(&mut self, job: Job) {
+        match (&mut self.disk, job) {
+            (Some(disk), job) => disk.submit(job),
+            // There is nothing to save yet.
+            (None, Job::Save(_)) => self.handle(Input::Disk(Done::Saved)),
+            (None, job) => tracing::debug!(?job, "no storage for a job"),
+        }
+    }
+
+    fn disk_did(&mut self, done: Done) {
+        let Some(disk) = &mut self.disk else { return };
+        match disk.take(done) {
+            Answer::Done(done) => self.handle(Input::Disk(done)),
+            Answer::Opened(have, totals) => self.data_is_there(have, totals),
+            Answer::Checking => {}
+        }
+    }
+
+    fn retry(&mut self) {
+        // Only a failure of the disk heals.
+        self.phase.send_if_modified(|phase| {
+            let heals = matches!(phase, Phase::Failed(Failed::Disk(_)));
+            if heals {
+                *phase = Phase::Running;
+            }
+            heals
+        });
+        if let Some(disk) = &self.disk {
+            disk.resume();
+        }
+        self.handle(Input::Command(Command::Retry));
+    }
+
+    // ---- where peers come from ----
+
+    fn announce(&mut self, tracker: TrackerId, job: AnnounceJob) {
+        let (session, inbox) = (Arc::clone(&self.session), self.inbox.clone());
+        let (infohash, key) = (self.infohash, self.key);
+        self.announces.spawn(async move {
+            let reply = Box::pin(tracker::announce(&session, infohash, key, job)).await;
+            let _ = inbox.send(Inbound::Tracker(tracker, reply)).await;
+        });
+    }
+
+    fn look_up(&mut self, infohash: Id, announce: bool, seed: bool) {
+        let (session, inbox) = (Arc::clone(&self.session), self.inbox.clone());
+        self.chores.spawn(async move {
+            // Nobody could connect to port 0.
+            let announce = (announce && session.port != 0).then_some(Announce {
+                port: session.port,
+                implied: false,
+                seed,
+            });
+            if let Some(dht) = &session.dht
+                && let Ok(mut lookup) = dht.get_peers(infohash, announce, false).await
+            {
+                while let Some(event) = lookup.next().await {
+                    // What has come with it goes with it.
+                    let mut found: Vec<_> = peer(&event).into_iter().collect();
+                    while found.len() < FOUND_BATCH
+                        && let Some(Some(event)) = lookup.next().now_or_never()
+                    {
+                        found.extend(peer(&event));
+                    }
+                    if !found.is_empty() && inbox.send(Inbound::Found(Found::Dht, found)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            let _ = inbox.send(Inbound::LookupEnded).await;
+        });
+    }
+
+    fn add_node(&mut self, addr: SocketAddr) {
+        if let Some(dht) = self.session.dht.clone() {
+            self.chores.spawn(async move {
+                let _ = dht.add_node(addr).await;
+            });
+        }
+    }
+
+    /// Resolves what the source named by host name.
+    fn resolve(&mut self, elsewhere: Elsewhere) {
+        let (session, inbox) = (Arc::clone(&self.session), self.inbox.clone());
+        self.chores.spawn(async move {
+            for (host, port) in elsewhere.peers {
+                if let Ok(addrs) = http::resolve(&host, port, session.allow_local).await {
+                    let _ = inbox.send(Inbound::Found(Found::Magnet, addrs)).await;
+                }
+            }
+        });
+        let Some(dht) = self.session.dht.clone() else { return };
+        let allow_local = self.session.allow_local;
+        self.chores.spawn(async move {
+            for (host, port) in elsewhere.nodes {
+                for addr in http::resolve(&host, port, allow_local).await.unwrap_or_default() {
+                    let _ = dht.add_node(addr).await;
+                }
+            }
+        });
+    }
+
+    // ---- the user ----
+
+    fn tell_user(&mut self, event: Event) {
+        match &event {
+            Event::Metadata(info) => {
+                self.info = Some(Arc::clone(info));
+                self.select_files(&Arc::clone(info));
+            }
+            Event::Complete => {
+                self.publish();
+                self.phase.send_replace(Phase::Complete);
+            }
+            Event::DiskFailed(error) => {
+                self.phase.send_replace(Phase::Failed(Failed::Disk(error.clone())));
+            }
+            Event::Refused(refusal) => {
+                let words = match refusal {
+                    Refusal::Invalid(error) => format!("the metadata is refused: {error}"),
+                    Refusal::V2Only => "a torrent of version 2 alone cannot be downloaded yet".to_owned(),
+                };
+                self.phase.send_replace(Phase::Failed(Failed::Unsupported(words)));
+            }
+            Event::Stopped => self.ended = true,
+            _ => {}
+        }
+        // Nobody may be listening.
+        let _ = self.events.send(event);
+    }
+
+    fn select_files(&mut self, info: &Info) {
+        if let Select::Matching(wanted) = &self.options.select {
+            let wanted: Vec<_> = info.files().map(|file| wanted(file.index, &file.path())).collect();
+            if !wanted.contains(&true) {
+                return self.fail(Failed::Unsupported("no file of the torrent is selected".into()));
+            }
+            let select = Input::Command(Command::Select(wanted));
+            self.swarm.handle(self.session.clock.now(), select, &mut self.actions);
+        }
+    }
+
+    fn fail(&mut self, failed: Failed) {
+        self.phase.send_replace(Phase::Failed(failed));
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        if self.stopping.is_none() {
+            self.stopping = Some(Instant::now() + GOOD_BYE);
+            self.handle(Input::Command(Command::Stop));
+        }
+    }
+
+    fn publish(&self) {
+        self.status.send_replace(self.swarm.status(self.session.clock.now()));
+    }
+
+    /// Ends everything that still runs.
+    async fn end(mut self) {
+        self.publish();
+        // Connections end when their channels do.
+        self.links.clear();
+        // Trackers that answer are told that we leave; the others are not waited for.
+        let told = async { while self.announces.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_WORDS, told).await;
+        self.connections.shutdown().await;
+        self.announces.abort_all();
+        self.chores.abort_all();
+        if let Some(disk) = self.disk.take() {
+            disk.close().await;
+        }
+        if !matches!(&*self.phase.borrow(), Phase::Failed(_)) {
+            self.phase.send_replace(Phase::Stopped);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The task of one connection: bytes between a TCP socket and a [`PeerConn`], events in batches to the
+//! torrent, commands from it. What bytes mean is decided in `PeerConn`.
+//!
+//! The task reads while the torrent takes its events and the session's rate allows; it always takes
+//! commands, so the torrent never waits for a connection. How much can be on its way to the disk is
+//! bounded by what the swarm asks for.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use btdht::Time;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
+
+use super::owner::Inbound;
+use super::session::Shared;
+use crate::peer::{PeerCommand, PeerConn, PeerEvent};
+use crate::piece::Slot;
+
+/// Reads of one turn; a faster peer waits for its next turn.
+const READS_PER_TURN: usize = 8;
+/// Writes of one turn.
+const WRITES_PER_TURN: usize = 8;
+/// Commands taken in one turn.
+const COMMANDS_PER_TURN: usize = 256;
+/// A batch of events that is this long is sent before more is read.
+const BATCH: usize = 256;
+/// The timer is looked at again after this, whatever the connection says.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+/// What a connection's task owns.
+pub(super) struct Connection {
+    pub(super) slot: Slot,
+    pub(super) conn: PeerConn,
+    pub(super) stream: TcpStream,
+    pub(super) commands: mpsc::Receiver<PeerCommand>,
+    pub(super) torrent: mpsc::Sender<Inbound>,
+    pub(super) session: Arc<Shared>,
+}
+
+/// What a turn has left to be waited for.
+#[derive(Default)]
+struct Turn {
+    /// The rate allows reading again then.
+    read_at: Option<Time>,
+    /// The rate allows writing again then.
+    write_at: Option<Time>,
+    /// The connection wants no bytes now.
+    read_closed: bool,
+    /// The socket has to be asked whether it takes more.
+    write_blocked: bool,
+}
+
+impl Connection {
+    /// Runs until the connection or the torrent is over. The last event is always
+    /// [`PeerEvent::Closed`], unless the torrent has gone first.
+    pub(super) async fn run(mut self) {
+        // Requests and keep-alives are small and must not wait for the answer to earlier bytes.
+        let _ = self.stream.set_nodelay(true);
+        let mut batch = Vec::new();
+        let timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(timer);
+        loop {
+            let turn = self.turn(&mut batch);
+            if self.conn.is_closed() {
+                let _ = self.torrent.send(Inbound::Peer(self.slot, batch)).await;
+                return;
+            }
+            if !batch.is_empty()
+                && let Ok(permit) = self.torrent.try_reserve()
+            {
+                permit.send(Inbound::Peer(self.slot, std::mem::take(&mut batch)));
+            }
+            self.arm(timer.as_mut(), &turn);
+            let may_read = batch.len() < BATCH && turn.read_at.is_none() && !turn.read_closed;
+            tokio::select! {
+                permit = self.torrent.reserve(), if !batch.is_empty() => match permit {
+                    Ok(permit) => permit.send(Inbound::Peer(self.slot, std::mem::take(&mut batch))),
+                    Err(_) => return,
+                },
+                command = self.commands.recv() => match command {
+                    Some(command) => self.conn.command(self.session.clock.now(), command, &mut batch),
+                    None => return,
+                },
+                _ = self.stream.readable(), if may_read => {}
+                _ = self.stream.writable(), if turn.write_blocked => {}
+                () = timer.as_mut() => {}
+            }
+        }
+    }
+
+    /// Does what can be done without waiting.
+    fn turn(&mut self, batch: &mut Vec<PeerEvent>) -> Turn {
+        let now = self.session.clock.now();
+        let mut turn = Turn::default();
+        for _ in 0..COMMANDS_PER_TURN {
+            match self.commands.try_recv() {
+                Ok(command) => self.conn.command(now, command, batch),
+                Err(_) => break,
+            }
+        }
+        if self.conn.timeout() <= now {
+            self.conn.handle_timeout(now, batch);
+        }
+        self.read(now, batch, &mut turn);
+        self.write(now, batch, &mut turn);
+        turn
+    }
+
+    fn read(&mut self, now: Time, batch: &mut Vec<PeerEvent>, turn: &mut Turn) {
+        for _ in 0..READS_PER_TURN {
+            turn.read_at = self.session.down.ready_at(now);
+            if batch.len() >= BATCH || turn.read_at.is_some() {
+                return;
+            }
+            let mut space = self.conn.space();
+            let Some(first) = space.iter_mut().find(|slice| !slice.is_empty()) else {
+                turn.read_closed = true;
+                return;
+            };
+            let read = match self.session.down.quantum() {
+                usize::MAX => self.stream.try_read_vectored(&mut space),
+                // With a limit, one slice and not more than a share of it.
+                quantum => {
+                    let share = first.len().min(quantum);
+                    self.stream.try_read(&mut first[..share])
+                }
+            };
+            match read {
+                Ok(0) => return self.conn.disconnected(batch),
+                Ok(n) => {
+                    self.session.down.spend(now, n);
+                    self.conn.received(now, n, batch);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.conn.disconnected(batch),
+            }
+        }
+    }
+
+    fn write(&mut self, now: Time, batch: &mut Vec<PeerEvent>, turn: &mut Turn) {
+        for _ in 0..WRITES_PER_TURN {
+            let slices = self.conn.pending();
+            if slices.is_empty() {
+                return;
+            }
+            turn.write_at = self.session.up.ready_at(now);
+            if turn.write_at.is_some() {
+                return;
+            }
+            let written = match (self.session.up.quantum(), slices.first()) {
+                // With a limit, one slice and not more than a share of it.
+                (quantum, Some(first)) if quantum < usize::MAX => {
+                    self.stream.try_write(first.get(..quantum).unwrap_or(first))
+                }
+                _ => self.stream.try_write_vectored(&slices),
+            };
+            drop(slices);
+            match written {
+                Ok(0) => return self.conn.disconnected(batch),
+                Ok(n) => {
+                    self.session.up.spend(now, n);
+                    self.conn.wrote(now, n, batch);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    turn.write_blocked = true;
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.conn.disconnected(batch),
+            }
+        }
+        turn.write_blocked = true;
+    }
+
+    fn arm(&self, timer: Pin<&mut Sleep>, turn: &Turn) {
+        let now = self.session.clock.now();
+        let mut due = self.conn.timeout();
+        for at in [turn.read_at, turn.write_at].into_iter().flatten() {
+            due = due.min(at);
+        }
+        timer.reset(Instant::now() + due.since(now).min(LONGEST_SLEEP));
+    }
+}

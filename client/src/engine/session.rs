@@ -1,0 +1,224 @@
+//! [`Session`]: many torrents that share listening sockets, rate limits, disk threads, the HTTP client
+//! and the DHT node.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use btdht::Seeds;
+use btdht::net::{Clock, Dht};
+use krpc::Id;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::dial::HALF_OPEN;
+use super::http::{Http, HttpError};
+use super::listen::{Greetings, Listeners, accept};
+use super::owner::{self, Inbound};
+use super::throttle::Throttle;
+use super::torrent::{AddOptions, Events, Source, Torrent};
+use crate::piece::BlockPool;
+
+/// Announces of a session that run at once; further ones wait.
+const ANNOUNCES: usize = 10;
+/// Buffers of one block that are kept for reuse: 16 MiB.
+const SPARE_BLOCKS: usize = 1024;
+/// Torrents of one session.
+const MAX_TORRENTS: usize = 10_000;
+/// What a peer id begins with (BEP 20): `bd`, version 0.1.0.
+const PEER_ID: &[u8; 8] = b"-bd0100-";
+/// How long torrents may take to say good-bye at the end of a session.
+const GOOD_BYE: Duration = Duration::from_millis(2700);
+
+/// What a session is made of.
+#[derive(Debug)]
+pub struct Options {
+    /// Where peers can connect to.
+    pub listeners: Listeners,
+    /// A DHT node to find and announce through. It stays the caller's to stop.
+    pub dht: Option<Dht>,
+    /// Accept local and private addresses from strangers.
+    pub allow_local: bool,
+    /// Bytes per second received, in all; 0 lifts it.
+    pub down: u64,
+    /// Bytes per second sent, in all; 0 lifts it.
+    pub up: u64,
+}
+
+/// A session could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// A listening socket could not be given to the runtime.
+    #[error("listening: {0}")]
+    Listen(std::io::Error),
+    /// The system gave no randomness.
+    #[error("drawing random numbers: {0}")]
+    Random(getrandom::Error),
+    /// The HTTP client could not be made.
+    #[error("preparing HTTP: {0}")]
+    Http(HttpError),
+}
+
+/// A torrent could not be added.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddError {
+    /// The session has it already.
+    #[error("the torrent {0} was added already")]
+    Twice(Id),
+    /// The magnet or torrent has no v1 infohash.
+    #[error("a torrent of version 2 alone (BEP 52) cannot be downloaded yet")]
+    OnlyV2,
+    /// The session holds as many torrents as it may.
+    #[error("a session has at most {MAX_TORRENTS} torrents")]
+    TooMany,
+    /// The session has ended.
+    #[error("the session has ended")]
+    Ended,
+    /// The system gave no randomness.
+    #[error("drawing random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+/// A cloneable handle of a running session. Torrents go on until they are stopped or
+/// [`Session::shutdown`] is called.
+#[derive(Clone, Debug)]
+pub struct Session {
+    shared: Arc<Shared>,
+}
+
+/// What the tasks of a session share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) clock: Clock,
+    pub(super) http: Http,
+    pub(super) dht: Option<Dht>,
+    pub(super) allow_local: bool,
+    pub(super) peer_id: [u8; 20],
+    /// Our TCP port; 0 when nobody can connect.
+    pub(super) port: u16,
+    pub(super) down: Throttle,
+    pub(super) up: Throttle,
+    pub(super) half_open: Semaphore,
+    pub(super) announces: Semaphore,
+    pub(super) blocks: Arc<BlockPool>,
+    pub(super) greetings: Arc<Greetings>,
+    pub(super) ended: CancellationToken,
+    torrents: Mutex<BTreeMap<Id, mpsc::Sender<Inbound>>>,
+    addrs: Vec<SocketAddr>,
+}
+
+impl Session {
+    /// Starts a session on the current tokio runtime.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time.
+    pub fn new(options: Options) -> Result<Self, SessionError> {
+        let mut peer_id = [0; 20];
+        peer_id[..PEER_ID.len()].copy_from_slice(PEER_ID);
+        getrandom::fill(&mut peer_id[PEER_ID.len()..]).map_err(SessionError::Random)?;
+        let shared = Arc::new(Shared {
+            clock: Clock::start(),
+            http: Http::new(options.allow_local).map_err(SessionError::Http)?,
+            dht: options.dht,
+            allow_local: options.allow_local,
+            peer_id,
+            port: options.listeners.port(),
+            down: Throttle::new(options.down),
+            up: Throttle::new(options.up),
+            half_open: Semaphore::new(HALF_OPEN),
+            announces: Semaphore::new(ANNOUNCES),
+            blocks: BlockPool::new(SPARE_BLOCKS),
+            greetings: Arc::default(),
+            ended: CancellationToken::new(),
+            torrents: Mutex::default(),
+            addrs: options.listeners.local_addrs(),
+        });
+        for listener in options.listeners.into_inner() {
+            let listener = TcpListener::from_std(listener).map_err(SessionError::Listen)?;
+            tokio::spawn(accept(listener, Arc::clone(&shared)));
+        }
+        Ok(Self { shared })
+    }
+
+    /// Adds a torrent and starts it. Its events begin with the first one.
+    ///
+    /// # Errors
+    /// See [`AddError`]. What the disk or the network refuse comes as events.
+    pub fn add(&self, source: Source, options: AddOptions) -> Result<(Torrent, Events), AddError> {
+        let infohash = source.infohash().ok_or(AddError::OnlyV2)?;
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(AddError::Random)?;
+        let mut torrents = self.shared.lock();
+        if self.shared.ended.is_cancelled() {
+            return Err(AddError::Ended);
+        }
+        torrents.retain(|_, torrent| !torrent.is_closed());
+        if torrents.contains_key(&infohash) {
+            return Err(AddError::Twice(infohash));
+        }
+        if torrents.len() >= MAX_TORRENTS {
+            return Err(AddError::TooMany);
+        }
+        let (inbound, torrent, events) =
+            owner::start(Arc::clone(&self.shared), infohash, source, options, Seeds(seed));
+        torrents.insert(infohash, inbound);
+        Ok((torrent, events))
+    }
+
+    /// Our TCP port; 0 when nobody can connect.
+    pub fn port(&self) -> u16 {
+        self.shared.port
+    }
+
+    /// Where peers can connect to.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.shared.addrs
+    }
+
+    /// Stops all torrents, each after saving its state and telling its trackers, within three seconds,
+    /// and takes no more connections.
+    pub async fn shutdown(&self) {
+        let torrents: Vec<_> = std::mem::take(&mut *self.shared.lock()).into_values().collect();
+        for torrent in &torrents {
+            // A full channel empties: its reader never waits for us.
+            let _ = tokio::time::timeout(GOOD_BYE, torrent.send(Inbound::Stop)).await;
+        }
+        let all_gone = async {
+            for torrent in &torrents {
+                torrent.closed().await;
+            }
+        };
+        let _ = tokio::time::timeout(GOOD_BYE, all_gone).await;
+        self.shared.ended.cancel();
+    }
+
+    /// The HTTP client, for `.torrent` files named by URL.
+    pub fn http(&self) -> &Http {
+        &self.shared.http
+    }
+}
+
+impl Shared {
+    /// The torrent that a peer asks for.
+    pub(super) fn torrent(&self, infohash: Id) -> Option<mpsc::Sender<Inbound>> {
+        self.lock().get(&infohash).cloned()
+    }
+
+    /// The UDP port of our DHT node, as a peer at `remote` can reach it.
+    pub(super) fn dht_port(&self, remote: SocketAddr) -> Option<u16> {
+        let dht = self.dht.as_ref()?;
+        let mut addrs = dht.local_addrs().filter(|local| local.is_ipv4() == remote.is_ipv4());
+        addrs.next().map(|local| local.port()).filter(|&port| port != 0)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Id, mpsc::Sender<Inbound>>> {
+        self.torrents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,208 @@
+//! [`Torrent`]: the handle of one torrent, and what it is started with.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use krpc::Id;
+use krpc::magnet::Magnet;
+use tokio::sync::{broadcast, mpsc, watch};
+
+use super::owner::Inbound;
+use crate::metainfo::Metainfo;
+use crate::storage::{Access, DiskError};
+use crate::swarm::{Event, Status};
+
+/// What a torrent is made from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A magnet link.
+    Magnet(Box<Magnet>),
+    /// A `.torrent` file.
+    Metainfo(Metainfo),
+}
+
+/// How to run a torrent.
+#[derive(Debug, Default)]
+pub struct AddOptions {
+    /// Folder to download into.
+    pub output: PathBuf,
+    /// Peers that the user named.
+    pub peers: Vec<SocketAddr>,
+    /// Trackers that the user named, each a tier of its own.
+    pub trackers: Vec<String>,
+    /// Connections; `None` for the default of [`Limits`].
+    pub max_peers: Option<usize>,
+    /// Which files are wanted.
+    pub select: Select,
+    /// Ask for pieces in ascending order.
+    pub sequential: bool,
+    /// Get the info dictionary and touch no disk.
+    pub metadata_only: bool,
+    /// What the files are for: to be downloaded, or there already and only to be shared.
+    pub share: Share,
+}
+
+/// What the files of a torrent are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Share {
+    /// What is missing is downloaded.
+    #[default]
+    Download,
+    /// Everything is there: nothing is written, and [`Failed::Missing`] is the answer if it is not.
+    SeedOnly,
+}
+
+/// Which files of a torrent are wanted.
+#[derive(Default)]
+pub enum Select {
+    /// All, or what the magnet says (`so`).
+    #[default]
+    All,
+    /// Those that the function accepts by their index and path.
+    Matching(Box<dyn Fn(usize, &Path) -> bool + Send>),
+}
+
+/// A cloneable handle of a torrent. Dropping it changes nothing.
+#[derive(Clone, Debug)]
+pub struct Torrent {
+    pub(super) infohash: Id,
+    pub(super) inbox: mpsc::WeakSender<Inbound>,
+    pub(super) status: watch::Receiver<Status>,
+    pub(super) phase: watch::Receiver<Phase>,
+}
+
+/// Where a torrent stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Phase {
+    /// Something is missing.
+    Running,
+    /// Everything that was wanted is verified and on disk; it is given to others.
+    Complete,
+    /// It cannot go on. After [`Failed::Disk`] it can be asked to, with [`Torrent::retry`].
+    Failed(Failed),
+    /// It has ended.
+    Stopped,
+}
+
+/// Why a torrent cannot go on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failed {
+    /// The disk refused.
+    Disk(DiskError),
+    /// Another process works on this torrent in this folder.
+    InUse(PathBuf),
+    /// It is something that we refuse or cannot do yet.
+    Unsupported(String),
+    /// Not everything is there, and nothing is to be downloaded ([`Share::SeedOnly`]).
+    Missing {
+        /// Pieces that are missing or wrong.
+        missing: u32,
+        /// Pieces in all.
+        pieces: u32,
+    },
+}
+
+/// The events of a torrent, in order.
+#[derive(Debug)]
+pub struct Events(pub(super) broadcast::Receiver<Event>);
+
+impl Source {
+    /// What names the swarm; `None` for a torrent of version 2 alone.
+    pub(super) fn infohash(&self) -> Option<Id> {
+        match self {
+            Self::Magnet(magnet) => magnet.infohash_v1,
+            Self::Metainfo(torrent) => torrent.info.hash().v1,
+        }
+    }
+}
+
+impl Torrent {
+    /// What names it.
+    pub fn infohash(&self) -> Id {
+        self.infohash
+    }
+
+    /// A picture of it, at most a fifth of a second old.
+    pub fn status(&self) -> Status {
+        *self.status.borrow()
+    }
+
+    /// Where it stands.
+    pub fn phase(&self) -> Phase {
+        self.phase.borrow().clone()
+    }
+
+    /// Waits until everything that is wanted is verified and on disk.
+    ///
+    /// # Errors
+    /// The phase in which it stands when it cannot become complete.
+    pub async fn wait_complete(&self) -> Result<(), Phase> {
+        let mut phase = self.phase.clone();
+        let reached = phase.wait_for(|phase| *phase != Phase::Running).await;
+        match reached.map_or(Phase::Stopped, |phase| phase.clone()) {
+            Phase::Complete => Ok(()),
+            other => Err(other),
+        }
+    }
+
+    /// Goes on after [`Failed::Disk`].
+    pub async fn retry(&self) {
+        if let Some(inbox) = self.inbox.upgrade() {
+            // It has ended otherwise, and there is nothing to go on with.
+            let _ = inbox.send(Inbound::Retry).await;
+        }
+    }
+
+    /// Saves, tells trackers and closes all connections; within three seconds.
+    pub async fn stop(&self) {
+        if let Some(inbox) = self.inbox.upgrade() {
+            let _ = inbox.send(Inbound::Stop).await;
+            inbox.closed().await;
+        }
+    }
+}
+
+impl Events {
+    /// The next event; `None` when the torrent has ended. Cancel safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            match self.0.recv().await {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::RecvError::Lagged(lost)) => {
+                    tracing::debug!(lost, "events were lost to a slow reader");
+                }
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// The next event if there is one already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        loop {
+            match self.0.try_recv() {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::TryRecvError::Lagged(_)) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Select {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("All"),
+            Self::Matching(_) => f.write_str("Matching"),
+        }
+    }
+}
+
+impl From<Share> for Access {
+    fn from(share: Share) -> Self {
+        match share {
+            Share::Download => Self::Download,
+            Share::SeedOnly => Self::Seed,
+        }
+    }
+}

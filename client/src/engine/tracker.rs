@@ -1,0 +1,53 @@
+//! One announce, whichever protocol its URL names.
+
+use krpc::Id;
+
+use super::http::{HttpError, MAX_ANNOUNCE, Trust};
+use super::session::Shared;
+use super::udp_tracker;
+use crate::swarm::AnnounceJob;
+use crate::tracker::url::{Scheme, scheme};
+use crate::tracker::{Announce, AnnounceReply, TrackerError, http};
+
+/// Announces once and waits for the reply.
+pub(super) async fn announce(
+    session: &Shared,
+    infohash: Id,
+    key: u32,
+    job: AnnounceJob,
+) -> Result<AnnounceReply, TrackerError> {
+    let announce = Announce {
+        infohash,
+        peer_id: session.peer_id,
+        port: session.port,
+        uploaded: job.uploaded,
+        downloaded: job.downloaded,
+        left: job.left,
+        event: job.event,
+        num_want: job.num_want,
+        key,
+        tracker_id: job.tracker_id,
+    };
+    let _place = session.announces.acquire().await.map_err(|_| TrackerError::Timeout)?;
+    match scheme(&job.url)? {
+        Scheme::Http => {
+            let trust = if job.trusted { Trust::User } else { Trust::Stranger };
+            let url = http::announce_url(&job.url, &announce)?;
+            let body = session.http.get(&url, trust, MAX_ANNOUNCE).await.map_err(explain)?;
+            http::parse_reply(&body)
+        }
+        Scheme::Udp => {
+            let free = job.trusted || session.allow_local;
+            udp_tracker::announce(session, &job.url, free, &announce).await
+        }
+    }
+}
+
+fn explain(error: HttpError) -> TrackerError {
+    match error {
+        HttpError::Timeout => TrackerError::Timeout,
+        HttpError::LocalAddress => TrackerError::ForbiddenAddress,
+        HttpError::NotHttp => TrackerError::UnsupportedScheme,
+        other => TrackerError::Network(other.to_string()),
+    }
+}
