@@ -565,9 +565,8 @@ fn choke_flaps_get_a_few_requests_a_second_and_an_end() {
         if solo.closed().is_some() {
             break;
         }
-        if let Some(PeerEvent::Room(n)) =
-            solo.events.drain(..).filter(|e| matches!(e, PeerEvent::Room(_))).next_back()
-        {
+        let room = solo.events.drain(..).filter(|e| matches!(e, PeerEvent::Room(_))).next_back();
+        if let Some(PeerEvent::Room(n)) = room {
             requests += u32::from(n);
             let blocks = (0..u32::from(n)).map(|i| block(i, 0, 16)).collect();
             solo.tell(PeerCommand::Request(blocks));
