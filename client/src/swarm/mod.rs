@@ -219,7 +219,8 @@ impl Swarm {
         if self.ending != Ending::Not {
             return;
         }
-        if self.take_due(now, Timer::Announce) {
+        // Before storage is open nobody can be told how much is left; `opened` sets the timer again.
+        if self.take_due(now, Timer::Announce) && !matches!(self.stage, Stage::Opening(_)) {
             let asks = self.announce.due(now, &self.facts(), &self.limits, &mut self.rng);
             self.ask(asks, out);
             self.set(Timer::Announce, self.announce.next());
@@ -416,6 +417,7 @@ impl Swarm {
         }
         self.stage = Stage::Transfer(Box::new(transfer));
         self.set(Timer::Dial, now);
+        self.set(Timer::Announce, self.announce.next());
         self.interest_all(out);
         self.stirred = true;
         self.starved = true;
