@@ -108,9 +108,10 @@ fn drawn(binds: &[Bind]) -> bool {
 }
 
 fn is_missing_family(error: &io::Error) -> bool {
-    let code = error.raw_os_error().and_then(|code| i32::try_from(code).ok());
-    let missing = [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL];
-    code.is_some_and(|code| missing.iter().any(|errno| errno.raw_os_error() == code))
+    use rustix::io::Errno;
+
+    let missing = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|code| missing.contains(&code))
 }
 
 fn listener(addr: SocketAddr) -> io::Result<StdListener> {

@@ -36,4 +36,4 @@ mod udp_tracker;
 
 pub use listen::{BindError, Listeners};
 pub use session::{AddError, Options, Session, SessionError};
-pub use torrent::{AddOptions, Events, Failed, Phase, Select, Share, Source, Torrent};
+pub use torrent::{Accepts, AddOptions, Events, Failed, Phase, Select, Share, Source, Torrent};

@@ -569,7 +569,7 @@ impl Owner {
 
     fn select_files(&mut self, info: &Info) {
         if let Select::Matching(wanted) = &self.options.select {
-            let wanted: Vec<_> = info.files().map(|file| wanted(file.index, &file.path())).collect();
+            let wanted: Vec<_> = info.files().map(|file| wanted.accepts(file.index, &file.path())).collect();
             if !wanted.contains(&true) {
                 return self.fail(Failed::Unsupported("no file of the torrent is selected".into()));
             }

@@ -19,7 +19,7 @@ pub enum Source {
     /// A magnet link.
     Magnet(Box<Magnet>),
     /// A `.torrent` file.
-    Metainfo(Metainfo),
+    Metainfo(Box<Metainfo>),
 }
 
 /// How to run a torrent.
@@ -59,8 +59,14 @@ pub enum Select {
     /// All, or what the magnet says (`so`).
     #[default]
     All,
-    /// Those that the function accepts by their index and path.
-    Matching(Box<dyn Fn(usize, &Path) -> bool + Send>),
+    /// Those that are accepted.
+    Matching(Box<dyn Accepts>),
+}
+
+/// Says which files are wanted.
+pub trait Accepts: Send {
+    /// Whether the file of this index and path (the torrent's name first) is wanted.
+    fn accepts(&self, index: usize, path: &Path) -> bool;
 }
 
 /// A cloneable handle of a torrent. Dropping it changes nothing.

@@ -113,7 +113,8 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
 pub(crate) fn write_torrent(torrent: &Metainfo, path: &Path, replace: bool) -> Result<(), Failure> {
     let shown = escape_path(path);
     let refused = |error: std::io::Error| Failure::new(Exit::Disk, format!("writing {shown}: {error}"));
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut bytes = Vec::new();
     torrent.write(&mut bytes);
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(refused)?;

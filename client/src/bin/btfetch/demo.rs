@@ -139,7 +139,7 @@ impl Demo {
         getrandom::fill(&mut seed)
             .map_err(|error| Failure::failed(format!("drawing random numbers: {error}")))?;
         let work = move || -> io::Result<[u8; 32]> {
-            std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+            std::fs::create_dir_all(path.parent().unwrap_or_else(|| Path::new("/")))?;
             let mut file = File::create(path)?;
             let mut rng = Rng::new(btdht::Seeds(seed));
             let (mut hash, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
@@ -171,7 +171,7 @@ impl Demo {
         let session = session(node)?;
         let folder = self.folder.join("seeder");
         let options = AddOptions { output: folder.clone(), ..AddOptions::default() };
-        let added = session.add(Source::Metainfo(torrent.clone()), options);
+        let added = session.add(Source::Metainfo(Box::new(torrent.clone())), options);
         let (handle, events) = added.map_err(|error| Failure::failed(error.to_string()))?;
         let quiet = Output { json: false, quiet: true };
         Watch::new(handle, events, folder, quiet).wait(Until::Complete, None).await?;

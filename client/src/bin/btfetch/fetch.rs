@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use btdht::settings::Flags;
 use btfetch::engine::http::{HttpError, Trust, resolve};
-use btfetch::engine::{AddOptions, Source};
+use btfetch::engine::{AddOptions, Select, Source};
 use btfetch::metainfo::{Info, Metainfo};
 use serde_json::json;
 
@@ -183,7 +183,7 @@ pub(crate) fn run(flags: &Flags, args: Args, output: Output) -> Result<(), Failu
     for source in named {
         torrents.push(match source {
             Named::Magnet(magnet) => Wanted::Source(Box::new(Source::Magnet(magnet))),
-            Named::File(path) => Wanted::Source(Box::new(Source::Metainfo(read_torrent(&path)?))),
+            Named::File(path) => Wanted::Source(Box::new(Source::Metainfo(Box::new(read_torrent(&path)?)))),
             Named::Url(url) => Wanted::Url(url),
         });
     }
@@ -224,7 +224,7 @@ async fn fetch_all(
     for wanted in wanted {
         let source = match wanted {
             Wanted::Source(source) => *source,
-            Wanted::Url(url) => Source::Metainfo(fetch_torrent(running, &url).await?),
+            Wanted::Url(url) => Source::Metainfo(Box::new(fetch_torrent(running, &url).await?)),
         };
         if let (Source::Metainfo(torrent), true) = (&source, args.wants_metadata_only()) {
             show_metadata(torrent, args, output)?;
@@ -236,7 +236,10 @@ async fn fetch_all(
             peers: peers.clone(),
             trackers: args.transfer.tracker.clone(),
             max_peers: args.transfer.max_peers,
-            select: args.select.as_ref().map(Selection::to_select).unwrap_or_default(),
+            select: args
+                .select
+                .clone()
+                .map_or(Select::All, |selection| Select::Matching(Box::new(selection))),
             sequential: args.sequential,
             metadata_only: args.wants_metadata_only(),
             ..AddOptions::default()

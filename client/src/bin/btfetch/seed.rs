@@ -55,7 +55,8 @@ pub(crate) fn run(flags: &Flags, args: Args, output: Output) -> Result<(), Failu
             output.event(|| json!({"event": "listening", "addr": addr.to_string()}))?;
             output.plain(format!("listening {addr}"))?;
         }
-        let seed = Box::pin(seed(&running, Source::Metainfo(torrent), &args, flags.timeout, output));
+        let seed =
+            Box::pin(seed(&running, Source::Metainfo(Box::new(torrent)), &args, flags.timeout, output));
         let result = tokio::select! {
             result = seed => result,
             exit = signals.next() => Err(Failure::quiet(exit)),

@@ -1,8 +1,9 @@
 //! `--select`: files by index (`0,2-4`) or by a glob over their paths (`*.txt`).
 
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
-use btfetch::engine::Select;
+use btfetch::engine::Accepts;
 
 /// Files in one list of indices.
 const MAX_FILES: u32 = 200_000;
@@ -37,16 +38,16 @@ impl Selection {
             .map(Self::Indices)
             .ok_or_else(|| "expected a list such as 0,2-4 or a glob such as *.txt".into())
     }
+}
 
-    /// The form that a session takes: asked about every file, in order.
-    pub(crate) fn to_select(&self) -> Select {
-        let selection = self.clone();
-        Select::Matching(Box::new(move |index, path| match &selection {
+impl Accepts for Selection {
+    fn accepts(&self, index: usize, path: &Path) -> bool {
+        match self {
             Self::Indices(ranges) => {
                 ranges.iter().any(|&(first, last)| (first as usize..=last as usize).contains(&index))
             }
             Self::Glob(glob) => matches_path(glob, path.as_os_str().as_bytes()),
-        }))
+        }
     }
 }
 
@@ -87,8 +88,6 @@ fn matches(glob: &[u8], text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]
@@ -102,10 +101,7 @@ mod tests {
 
     #[test]
     fn globs_match_names_in_any_folder() {
-        let wanted = |glob: &str, path: &str| match Selection::parse(glob).unwrap().to_select() {
-            Select::Matching(matching) => matching(7, Path::new(path)),
-            other => panic!("{other:?}"),
-        };
+        let wanted = |glob: &str, path: &str| Selection::parse(glob).unwrap().accepts(7, Path::new(path));
         assert!(wanted("*.txt", "album/a.txt") && wanted("a.*", "album/deep/a.txt"));
         assert!(wanted("album/*", "album/deep/a.txt") && wanted("?.txt", "a.txt"));
         assert!(!wanted("*.txt", "album/a.txt.exe") && !wanted("b*", "album/a.txt"));

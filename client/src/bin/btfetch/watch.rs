@@ -166,7 +166,7 @@ impl Watch {
         }
         match event {
             Event::Metadata(info) => {
-                self.say(format!("{}: {} in {} pieces", self.name(), size(info.total()), info.pieces()))
+                self.say(format!("{}: {} in {} pieces", self.name(), size(info.total()), info.pieces()));
             }
             Event::BadPiece(piece, banned) => {
                 self.say(format!(
