@@ -76,7 +76,10 @@ impl Greetings {
                 drip(link, &hello)
             }
             Self::SlowLorisDialsBack => slow_loris_back(link),
-            Self::Silence => link.hold(),
+            Self::Silence => {
+                link.read_hello()?;
+                link.hold()
+            }
             Self::SilenceAfterHandshake => {
                 link.greet(EXTENSION_BIT)?;
                 link.hold()

@@ -25,7 +25,8 @@ pub struct Peer {
 #[derive(Default)]
 struct Stop {
     asked: AtomicBool,
-    streams: Mutex<Vec<TcpStream>>,
+    /// Open connections by their number.
+    streams: Mutex<Vec<(u64, TcpStream)>>,
 }
 
 impl Peer {
@@ -56,16 +57,19 @@ impl Peer {
                 if stop.asked.load(Ordering::SeqCst) {
                     return;
                 }
-                seen.connections.add(1);
-                stop.streams.lock().expect("no panic holds it").extend(stream.try_clone());
+                let number = seen.connections.add(1);
+                let clone = stream.try_clone().map(|stream| (number, stream));
+                stop.streams.lock().expect("no panic holds it").extend(clone);
                 let Ok(link) = Link::new(stream, peer_id, Arc::clone(&torrent), Arc::clone(&seen)) else {
                     continue;
                 };
-                let (seen, serve) = (Arc::clone(&seen), Arc::clone(&serve));
+                let (seen, serve, stop) = (Arc::clone(&seen), Arc::clone(&serve), Arc::clone(&stop));
                 thread::spawn(move || {
                     let start = Instant::now();
                     // The end of every connection is an error: the client closed it.
                     let _ = serve(link);
+                    // With the last handle the connection closes, which for some modes is the point.
+                    stop.streams.lock().expect("no panic holds it").retain(|(other, _)| *other != number);
                     seen.ended(start.elapsed());
                 });
             }
@@ -79,7 +83,7 @@ impl Drop for Peer {
         self.stop.asked.store(true, Ordering::SeqCst);
         // Wakes the listener.
         let _ = TcpStream::connect(self.addr);
-        for stream in self.stop.streams.lock().expect("no panic holds it").drain(..) {
+        for (_, stream) in self.stop.streams.lock().expect("no panic holds it").drain(..) {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
     }

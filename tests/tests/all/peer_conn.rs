@@ -123,7 +123,10 @@ impl Taker {
     fn handle(&mut self, event: PeerEvent, events: &mut Vec<PeerEvent>) {
         match event {
             PeerEvent::Ready(_) => {
-                self.tell(PeerCommand::Pieces(Bitfield::new(self.shape.pieces)), events);
+                // One piece, so that there is something to ask for.
+                let mut have = Bitfield::new(self.shape.pieces);
+                have.insert(0);
+                self.tell(PeerCommand::Pieces(have), events);
                 self.tell(PeerCommand::Interested, events);
                 self.tell(PeerCommand::Unchoke, events);
             }
@@ -219,7 +222,7 @@ fn no_way_of_misbehaving_gets_past_a_connection() {
                     scope.spawn(move || {
                         let peer = Peer::hostile(torrent, mode);
                         let mut taker = Taker::dial(&peer, torrent, matches!(mode, Mode::Metadata(_)));
-                        taker.run(Duration::from_secs(1));
+                        taker.run(Duration::from_secs(2));
                         (mode, taker.closed, taker.blocks.len(), peer.seen.requests.total())
                     })
                 })
@@ -230,7 +233,7 @@ fn no_way_of_misbehaving_gets_past_a_connection() {
     for (mode, closed, blocks, requests) in &outcomes {
         println!("{mode:?}: {closed:?}, {blocks} blocks, {requests} requests");
         // Those that give nothing are asked for little: a pipeline's worth a second.
-        assert!(*blocks > 0 || *requests <= 64, "{mode:?}: {requests} requests for nothing");
+        assert!(*blocks > 0 || *requests <= 16 * 4, "{mode:?}: {requests} requests for nothing");
     }
     let violations = outcomes.iter().filter(|outcome| matches!(outcome.1, Some(CloseReason::Protocol(_))));
     assert!(violations.count() >= 40, "most ways break the protocol visibly");

@@ -565,7 +565,7 @@ fn choke_flaps_get_a_few_requests_a_second_and_an_end() {
         if solo.closed().is_some() {
             break;
         }
-        let room = solo.events.drain(..).filter(|e| matches!(e, PeerEvent::Room(_))).next_back();
+        let room = solo.events.drain(..).rfind(|event| matches!(event, PeerEvent::Room(_)));
         if let Some(PeerEvent::Room(n)) = room {
             requests += u32::from(n);
             let blocks = (0..u32::from(n)).map(|i| block(i, 0, 16)).collect();
