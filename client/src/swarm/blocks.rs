@@ -292,23 +292,6 @@ impl Blocks {
         Some(blocks.iter().filter_map(|state| givers.get(usize::from(state.giver)).copied()).collect())
     }
 
-    /// Forgets every unfinished piece and every request; returns the pieces, and whether any block
-    /// of them had arrived.
-    pub(super) fn clear(&mut self) -> Vec<(PieceIndex, bool)> {
-        self.open.clear();
-        self.committed = 0;
-        self.outstanding = 0;
-        for holder in &mut self.holders {
-            holder.requests.clear();
-            holder.late = 0;
-        }
-        let pieces = std::mem::take(&mut self.pieces);
-        pieces
-            .into_iter()
-            .map(|(piece, state)| (PieceIndex(piece), state.blocks.iter().any(|block| block.received)))
-            .collect()
-    }
-
     /// Makes the owner of `piece`, from which nothing has arrived yet, its one contributor.
     pub(super) fn reserve(&mut self, piece: PieceIndex) {
         if let Some(unfinished) = self.pieces.get_mut(&piece.0) {

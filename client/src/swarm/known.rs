@@ -215,6 +215,11 @@ impl Known {
         }
     }
 
+    /// Something is missing again: seeds count as before.
+    pub(super) fn revive(&mut self) {
+        self.peers.values_mut().for_each(|entry| entry.retired = false);
+    }
+
     /// Where an address came from.
     pub(super) fn source(&self, addr: SocketAddr) -> Option<Source> {
         self.peers.get(&addr).map(|entry| entry.source)

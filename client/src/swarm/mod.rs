@@ -354,7 +354,11 @@ impl Swarm {
                     for conn in self.conns.iter_mut() {
                         conn.wanted = conn.has.common(transfer.missing());
                     }
-                    self.completed &= transfer.missing().is_empty();
+                    if !transfer.missing().is_empty() {
+                        self.completed = false;
+                        self.known.revive();
+                        self.set(Timer::Dial, now);
+                    }
                     self.interest_all(out);
                     self.stirred = true;
                     self.starved = true;
@@ -374,7 +378,7 @@ impl Swarm {
             self.close(now, slot, "stopped", out);
         }
         self.ending = Ending::Saving;
-        if matches!(self.stage, Stage::Transfer(_)) && !self.held {
+        if matches!(self.stage, Stage::Transfer(_)) {
             self.save(now, out);
         } else {
             self.ending = Ending::Stopped;
@@ -459,9 +463,11 @@ impl Swarm {
         if !std::mem::take(&mut self.held) {
             return;
         }
-        if let Stage::Transfer(transfer) = &mut self.stage {
-            let pieces = transfer.abandon();
-            out.extend(pieces.into_iter().map(|piece| Action::Disk(Job::Discard(piece))));
+        // The disk threads do again what failed, but for reads.
+        let slots: Vec<_> = self.conns.iter().map(|conn| conn.slot).collect();
+        for slot in slots {
+            let reads = self.uploads.unread(slot);
+            out.extend(reads.into_iter().map(|block| Action::Disk(Job::Read(slot, block))));
         }
         self.stirred = true;
         self.starved = true;

@@ -51,7 +51,7 @@ impl Swarm {
         match event {
             PeerEvent::Ready(hello) => self.ready(now, slot, hello, out),
             PeerEvent::Extended(hello) => self.extended(now, slot, &hello, out),
-            PeerEvent::Choked => self.with(slot, |conn| conn.choking = true),
+            PeerEvent::Choked => self.with(slot, |conn| (conn.choking, conn.room) = (true, 0)),
             PeerEvent::Unchoked => self.with(slot, |conn| conn.choking = false),
             PeerEvent::Interested => self.interested(now, slot, out),
             PeerEvent::NotInterested => self.uninterested(now, slot, out),
@@ -236,7 +236,7 @@ impl Swarm {
         conn.snubbed = false;
         self.down.add(now, u64::from(block.len));
         let arrival = match &mut self.stage {
-            Stage::Transfer(transfer) if !self.held => transfer.receive((slot, conn.addr), block, &bytes),
+            Stage::Transfer(transfer) => transfer.receive((slot, conn.addr), block, &bytes),
             _ => None,
         };
         let Some(arrival) = arrival else {

@@ -1,1 +1,261 @@
-//! Stepped tests of whole swarms.
+//! Stepped tests of whole swarms: peers that are played by the test, a disk in memory, virtual time.
+
+mod world;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use world::{Kind, World, torrent};
+
+use super::*;
+use crate::peer::{CloseReason, PeerEvent};
+use crate::storage::{DiskError, DiskErrorKind};
+use crate::tracker::AnnounceEvent;
+
+#[test]
+fn a_torrent_is_fetched_from_one_peer_and_from_three() {
+    for peers in [1, 3] {
+        let mut world = World::new(torrent(1_000_000, 64 << 10), false);
+        (0..peers).for_each(|_| world.add(Kind::Honest));
+        world.run_until_complete(Duration::from_secs(60));
+        assert_eq!(world.count(|event| matches!(event, Event::Complete)), 1);
+        assert_eq!(world.count(|event| matches!(event, Event::File(0))), 1);
+        assert_eq!(world.count(|event| matches!(event, Event::Piece(_))), 16);
+        let status = world.swarm.status(world.now);
+        assert_eq!((status.left, status.wanted), (0, 1_000_000));
+        assert!(status.downloaded - status.wasted == 1_000_000, "{status:?}");
+        // All peers were seeds: nobody is needed any more, and nobody is dialed again.
+        assert_eq!(status.peers, 0);
+        world.run(Duration::from_secs(600));
+        assert_eq!(world.swarm.status(world.now).peers, 0);
+    }
+}
+
+#[test]
+fn a_magnet_gets_its_metadata_first() {
+    let mut world = World::new(torrent(500_000, 16 << 10), true);
+    world.add(Kind::Honest);
+    world.run_until_complete(Duration::from_secs(30));
+    assert_eq!(world.count(|event| matches!(event, Event::Metadata(_))), 1);
+}
+
+#[test]
+fn garbage_metadata_from_two_of_three_peers_is_survived_in_fifteen_seconds() {
+    for seed in 0..20 {
+        let mut world = World::seeded(torrent(500_000, 16 << 10), true, seed);
+        world.add(Kind::GarbageMetadata);
+        world.add(Kind::GarbageMetadata);
+        world.add(Kind::Honest);
+        world.run(Duration::from_secs(15));
+        assert!(world.swarm.info().is_some(), "seed {seed}");
+        world.run_until_complete(Duration::from_secs(30));
+        assert!(!world.peer(2).banned);
+    }
+}
+
+#[test]
+fn the_sole_giver_of_bad_pieces_is_banned_after_at_most_two() {
+    let mut world = World::new(torrent(2_000_000, 64 << 10), false);
+    world.add(Kind::Liar);
+    world.add(Kind::Honest);
+    world.run_until_complete(Duration::from_secs(60));
+    assert!(world.peer(0).banned && !world.peer(1).banned);
+    assert!(world.bad_pieces <= 2, "{}", world.bad_pieces);
+    assert!(world.peer(0).dials <= 1);
+}
+
+#[test]
+fn a_liar_in_shared_pieces_is_found_and_honest_peers_stay() {
+    for seed in 0..10 {
+        // One piece at a time, so that all peers share it.
+        let mut world = World::seeded(torrent(3_000_000, 1 << 20), false, seed);
+        world.limit(|limits| limits.unfinished_bytes = 0);
+        world.add(Kind::LiarNowAndThen);
+        world.add(Kind::Honest);
+        world.add(Kind::Honest);
+        world.run_until_complete(Duration::from_secs(120));
+        assert!(world.bad_pieces <= 3, "seed {seed}: {}", world.bad_pieces);
+        assert!(!world.peer(1).banned && !world.peer(2).banned, "seed {seed}");
+    }
+}
+
+#[test]
+fn fifty_liars_do_not_keep_one_honest_peer_from_giving_everything() {
+    let mut world = World::new(torrent(1_000_000, 64 << 10), false);
+    (0..50).for_each(|_| world.add(Kind::Liar));
+    world.add(Kind::Honest);
+    world.run_until_complete(Duration::from_secs(60));
+    assert!(world.bad_pieces <= 100, "{}", world.bad_pieces);
+}
+
+#[test]
+fn peers_that_reject_choke_close_or_keep_silent_delay_but_do_not_stop() {
+    for kind in [Kind::Rejects, Kind::ChokeFlaps, Kind::ClosesAfter(3), Kind::Silent, Kind::NeverUnchokes] {
+        let mut world = World::new(torrent(1_000_000, 64 << 10), false);
+        world.add(kind);
+        world.add(kind);
+        world.add(Kind::Honest);
+        world.run_until_complete(Duration::from_secs(70));
+        if kind == Kind::Silent {
+            assert!(world.now <= Time::from_secs(10), "end game: {:?}", world.now);
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_rejects_everything_is_asked_rarely() {
+    let mut world = World::new(torrent(1_000_000, 64 << 10), false);
+    world.add(Kind::Rejects);
+    world.run(Duration::from_secs(60));
+    assert!(world.peer(0).requests <= 300, "{}", world.peer(0).requests);
+    assert!(world.peer(0).requests >= 5);
+}
+
+#[test]
+fn a_peer_that_closes_at_once_is_dialed_five_times_a_minute_at_most() {
+    let mut world = World::new(torrent(1_000_000, 64 << 10), false);
+    world.add(Kind::ClosesAfter(0));
+    world.run(Duration::from_secs(60));
+    assert!((2..=6).contains(&world.peer(0).dials), "{}", world.peer(0).dials);
+}
+
+#[test]
+fn snubbed_blocks_are_fetched_elsewhere() {
+    let mut world = World::new(torrent(1_000_000, 64 << 10), false);
+    world.add(Kind::Silent);
+    world.run(Duration::from_secs(1));
+    world.add(Kind::Honest);
+    world.limit(|limits| limits.endgame_holders = 0);
+    world.limit(|limits| limits.endgame_holders_late = 0);
+    world.run(Duration::from_secs(20));
+    assert!(!world.swarm.is_complete(), "the silent peer holds some");
+    let slot = world.peer(0).slot.unwrap();
+    world.input(Input::Peer(slot, vec![PeerEvent::Snubbed]));
+    world.run_until_complete(Duration::from_secs(10));
+}
+
+#[test]
+fn a_full_disk_holds_everything_until_retry() {
+    let mut world = World::new(torrent(1_000_000, 64 << 10), false);
+    world.add(Kind::Honest);
+    world.run(Duration::from_millis(30));
+    let error = DiskError {
+        kind: DiskErrorKind::NoSpace,
+        doing: "writing",
+        path: "x".into(),
+        detail: "no space".to_owned(),
+    };
+    world.input(Input::Disk(Done::Failed(error)));
+    world.run(Duration::from_secs(5));
+    let requests = world.peer(0).requests;
+    world.run(Duration::from_secs(5));
+    assert_eq!((world.peer(0).requests, world.swarm.is_complete()), (requests, false));
+    assert_eq!(world.count(|event| matches!(event, Event::DiskFailed(_))), 1);
+    world.input(Input::Command(Command::Retry));
+    world.run_until_complete(Duration::from_secs(30));
+}
+
+#[test]
+fn a_slow_disk_slows_requests_down() {
+    let mut world = World::new(torrent(8 << 20, 256 << 10), false);
+    world.limit(|limits| limits.write_budget = 1 << 20);
+    world.disk_stuck = true;
+    world.add(Kind::Honest);
+    world.run(Duration::from_secs(10));
+    assert!(world.disk_bytes <= (1 << 20) + (64 << 10), "{}", world.disk_bytes);
+    world.disk_stuck = false;
+    world.run_until_complete(Duration::from_secs(60));
+}
+
+#[test]
+fn only_wanted_files_are_fetched() {
+    let mut world = World::new(world::two_files(300_000, 300_000, 32 << 10), false);
+    world.add(Kind::Honest);
+    world.input(Input::Command(Command::Select(vec![false, true])));
+    world.run_until_complete(Duration::from_secs(30));
+    let have = world.swarm.have().unwrap();
+    assert_eq!(have.iter().collect::<Vec<_>>(), (9..19).collect::<Vec<_>>());
+    assert_eq!(world.count(|event| matches!(event, Event::File(1))), 1);
+    assert_eq!(world.count(|event| matches!(event, Event::File(0))), 0);
+    world.input(Input::Command(Command::Select(vec![true, true])));
+    world.run_until_complete(Duration::from_secs(60));
+    assert!(world.swarm.have().unwrap().is_full());
+}
+
+#[test]
+fn sequential_order_is_kept() {
+    let mut world = World::new(torrent(1_000_000, 32 << 10), false);
+    world.limit(|limits| limits.sequential = true);
+    world.add(Kind::Honest);
+    world.run_until_complete(Duration::from_secs(30));
+    let order = world.events.iter().filter_map(|event| match event {
+        Event::Piece(piece) => Some(piece.0),
+        _ => None,
+    });
+    let order: Vec<_> = order.collect();
+    assert!(order.is_sorted(), "{order:?}");
+}
+
+#[test]
+fn stopping_says_good_bye_and_saves() {
+    let mut world = World::new(torrent(1_000_000, 64 << 10), false);
+    world.add(Kind::Honest);
+    world.run(Duration::from_millis(50));
+    world.input(Input::Command(Command::Stop));
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.count(|event| matches!(event, Event::Stopped)), 1);
+    assert!(world.peer(0).slot.is_none());
+    assert_eq!(world.announces.last(), Some(&Some(AnnounceEvent::Stopped)));
+    assert_eq!(world.swarm.timeout(), Time::NEVER);
+}
+
+#[test]
+fn a_download_tells_trackers_started_and_completed_once() {
+    let mut world = World::new(torrent(300_000, 64 << 10), false);
+    world.add(Kind::Honest);
+    world.run_until_complete(Duration::from_secs(30));
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.announces, [Some(AnnounceEvent::Started), Some(AnnounceEvent::Completed)]);
+}
+
+#[test]
+fn late_events_of_a_closed_connection_are_ignored() {
+    let mut world = World::new(torrent(300_000, 64 << 10), false);
+    world.add(Kind::Silent);
+    world.run(Duration::from_secs(1));
+    let slot = world.peer(0).slot.unwrap();
+    world.input(Input::Peer(slot, vec![PeerEvent::Closed(CloseReason::Disconnected), PeerEvent::Unchoked]));
+    world.input(Input::Peer(slot, vec![PeerEvent::Room(100), PeerEvent::Snubbed]));
+    world.input(Input::DialFailed(slot));
+    assert_eq!(world.swarm.status(world.now).peers, 0);
+    world.add(Kind::Honest);
+    world.run_until_complete(Duration::from_secs(30));
+}
+
+#[test]
+fn incoming_peers_are_served_and_the_banned_are_not() {
+    let mut world = World::complete(torrent(300_000, 64 << 10));
+    let addr = SocketAddr::from(([77, 0, 0, 1], 50_000));
+    let slot = world.connect(addr);
+    world.input(Input::Peer(slot, vec![PeerEvent::Interested]));
+    let block = crate::piece::BlockRef { piece: PieceIndex(1), begin: 0, len: 16 << 10 };
+    world.input(Input::Peer(slot, vec![PeerEvent::Requested(block)]));
+    assert_eq!(world.sent, [(slot, block)]);
+    let outside = crate::piece::BlockRef { piece: PieceIndex(99), ..block };
+    world.input(Input::Peer(slot, vec![PeerEvent::Requested(outside)]));
+    assert_eq!(world.sent.len(), 1);
+    world.swarm.known.ban(addr, &Limits::default());
+    assert!(world.swarm.accept(world.now, addr).is_none());
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        let mut world = World::seeded(torrent(1_000_000, 32 << 10), false, seed);
+        (0..3).for_each(|_| world.add(Kind::Honest));
+        world.run_until_complete(Duration::from_secs(60));
+        world.log
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}

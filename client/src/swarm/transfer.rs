@@ -249,19 +249,6 @@ impl Transfer {
         }
     }
 
-    /// The disk has failed: everything unfinished has to be fetched again. Returns the pieces of
-    /// which the disk threads may hold blocks.
-    pub(super) fn abandon(&mut self) -> Vec<PieceIndex> {
-        self.verify.clear();
-        let begun = self.blocks.clear();
-        for &(piece, _) in &begun {
-            if self.missing.contains(piece.0) {
-                self.picker.put(piece.0);
-            }
-        }
-        begun.into_iter().filter(|&(_, touched)| touched).map(|(piece, _)| piece).collect()
-    }
-
     /// The torrent.
     pub(super) fn info(&self) -> &Arc<Info> {
         &self.info

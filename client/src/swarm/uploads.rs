@@ -66,6 +66,11 @@ impl Uploads {
         true
     }
 
+    /// The blocks that are being read for a peer: after a failure of the disk they are read again.
+    pub(super) fn unread(&mut self, slot: Slot) -> Vec<BlockRef> {
+        self.queue(slot).reading.clone()
+    }
+
     /// Payload bytes went out to a peer.
     pub(super) fn sent(&mut self, slot: Slot, mut bytes: u32) {
         let queue = self.queue(slot);

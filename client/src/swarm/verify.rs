@@ -77,11 +77,6 @@ impl Verify {
         }
     }
 
-    /// Nothing is under way any more.
-    pub(super) fn clear(&mut self) {
-        self.involved.clear();
-    }
-
     /// A piece had the wrong hash. `givers` are the contributors and `hashes` the SHA-1, by block.
     /// Returns those to be banned.
     pub(super) fn bad(
