@@ -18,6 +18,7 @@ mod announce;
 mod blocks;
 mod choker;
 mod conns;
+mod disk;
 mod has;
 mod io;
 mod known;
@@ -48,15 +49,15 @@ pub use limits::Limits;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::peer::PeerCommand;
-use crate::piece::{PieceIndex, Slot};
-use crate::storage::{Done, Job, Totals, Verdict};
+use crate::piece::Slot;
+use crate::storage::{Done, Totals};
 use announce::{Announce, Ask, Facts, Privacy};
 use choker::{Candidate, Choker, Role};
 use conns::Conns;
 use known::Known;
 use metadata::Fetch;
 use rate::Rate;
-use transfer::{Judged, Transfer};
+use transfer::Transfer;
 use uploads::Uploads;
 
 /// One torrent.
@@ -401,125 +402,6 @@ impl Swarm {
         }
     }
 
-    fn opened(&mut self, now: Time, have: Bitfield, totals: Totals, out: &mut Vec<Action>) {
-        let Stage::Opening(info) = &self.stage else { return };
-        let wanted = |file: usize| match &self.select {
-            Select::All => true,
-            Select::List(list) => list.contains(file as u32),
-            Select::Flags(flags) => flags.get(file).copied().unwrap_or(true),
-        };
-        let mut transfer = Transfer::new(Arc::clone(info), have, wanted, &self.limits, &mut self.rng);
-        self.before = totals;
-        for conn in self.conns.iter_mut() {
-            conn.wanted = transfer.peer_came(&conn.has);
-        }
-        out.extend(transfer.complete_files().map(|file| Action::Event(Event::File(file))));
-        // Peers of a magnet's metadata stage were told that we have nothing.
-        let slots: Vec<_> = self.conns.iter().map(|conn| conn.slot).collect();
-        for piece in transfer.have().iter() {
-            out.extend(slots.iter().map(|&slot| Action::Tell(slot, PeerCommand::Have(PieceIndex(piece)))));
-        }
-        self.stage = Stage::Transfer(Box::new(transfer));
-        self.set(Timer::Dial, now);
-        self.set(Timer::Announce, self.announce.next());
-        self.interest_all(out);
-        self.stirred = true;
-        self.starved = true;
-        if self.is_complete() {
-            // Trackers are told `completed` only by whoever has just become complete (BEP 3).
-            self.completed = true;
-            out.push(Action::Event(Event::Complete));
-            self.close_seeds(now, out);
-        }
-    }
-
-    fn disk(&mut self, now: Time, done: Done, out: &mut Vec<Action>) {
-        match done {
-            Done::Piece(piece, verdict) => self.judge(now, piece, &verdict, out),
-            Done::Freed(bytes) => {
-                if let Stage::Transfer(transfer) = &mut self.stage {
-                    transfer.freed(bytes);
-                }
-                self.stirred = true;
-            }
-            Done::Read(slot, block, bytes) => {
-                if self.conns.get(slot).is_some() && self.uploads.read(slot, block) {
-                    out.push(Action::Tell(slot, PeerCommand::Send(block, bytes)));
-                }
-            }
-            Done::Checked(..) | Done::CheckEnded => {}
-            Done::Saved => self.saves.in_flight = self.saves.in_flight.saturating_sub(1),
-            Done::Failed(error) => {
-                self.saves.in_flight = 0;
-                if !self.held {
-                    self.held = true;
-                    out.push(Action::Event(Event::DiskFailed(error)));
-                }
-            }
-        }
-    }
-
-    fn retry(&mut self, out: &mut Vec<Action>) {
-        if !std::mem::take(&mut self.held) {
-            return;
-        }
-        // The disk threads do again what failed, but for reads.
-        let slots: Vec<_> = self.conns.iter().map(|conn| conn.slot).collect();
-        for slot in slots {
-            let reads = self.uploads.unread(slot);
-            out.extend(reads.into_iter().map(|block| Action::Disk(Job::Read(slot, block))));
-        }
-        self.stirred = true;
-        self.starved = true;
-    }
-
-    fn judge(&mut self, now: Time, piece: PieceIndex, verdict: &Verdict, out: &mut Vec<Action>) {
-        let Stage::Transfer(transfer) = &mut self.stage else { return };
-        let len = u64::from(transfer.info().shape().piece_len(piece));
-        match transfer.judge(piece, verdict) {
-            Judged::Known => return,
-            Judged::Good { files, liars } => {
-                self.saves.dirty += len;
-                out.push(Action::Event(Event::Piece(piece)));
-                out.extend(files.into_iter().map(|file| Action::Event(Event::File(file))));
-                for conn in self.conns.iter_mut() {
-                    if conn.has.contains(piece.0) {
-                        conn.wanted = conn.wanted.saturating_sub(1);
-                    } else {
-                        out.push(Action::Tell(conn.slot, PeerCommand::Have(piece)));
-                    }
-                }
-                self.interest_all(out);
-                if !liars.is_empty() {
-                    self.ban(now, &liars, "sent wrong blocks", out);
-                    out.push(Action::Event(Event::BadPiece(piece, liars)));
-                }
-                self.complete_if_done(now, out);
-            }
-            Judged::Bad { liars } => {
-                self.wasted += len;
-                self.ban(now, &liars, "sent a bad piece", out);
-                out.push(Action::Event(Event::BadPiece(piece, liars)));
-            }
-        }
-        self.starved = true;
-        self.stirred = true;
-    }
-
-    fn complete_if_done(&mut self, now: Time, out: &mut Vec<Action>) {
-        if self.completed || !self.is_complete() {
-            return;
-        }
-        self.completed = true;
-        out.push(Action::Event(Event::Complete));
-        if self.have().is_some_and(Bitfield::is_full) {
-            self.announce.completed(now);
-            self.set(Timer::Announce, now);
-        }
-        self.save(now, out);
-        self.close_seeds(now, out);
-    }
-
     /// What every input may lead to: more requests for those who could use them.
     fn settle(&mut self, now: Time, out: &mut Vec<Action>) {
         if std::mem::take(&mut self.stirred) && std::mem::take(&mut self.starved) {
@@ -539,17 +421,6 @@ impl Swarm {
         if self.saves.dirty > 0 {
             self.save_if_due(now, self.limits.save_interval, out);
         }
-    }
-
-    fn save_if_due(&mut self, now: Time, pause: std::time::Duration, out: &mut Vec<Action>) {
-        if now.since(self.saves.last) >= pause && self.saves.in_flight == 0 && !self.held {
-            self.save(now, out);
-        }
-    }
-
-    fn save(&mut self, now: Time, out: &mut Vec<Action>) {
-        self.saves = Saves { dirty: 0, last: now, in_flight: self.saves.in_flight + 1 };
-        out.push(Action::Disk(Job::Save(self.totals())));
     }
 
     fn choke_round(&mut self, now: Time, out: &mut Vec<Action>) {

@@ -10,6 +10,7 @@ use world::{Kind, World, torrent};
 
 use super::*;
 use crate::peer::{CloseReason, PeerEvent};
+use crate::piece::PieceIndex;
 use crate::storage::{DiskError, DiskErrorKind};
 use crate::tracker::AnnounceEvent;
 
