@@ -327,6 +327,8 @@ impl Swarm {
         if matches!(self.stage, Stage::Metadata(_)) {
             out.push(Action::Event(Event::Metadata(Arc::clone(&info))));
         }
+        // What the fetch was waiting for must not open storage once more.
+        self.timers[Timer::Fetch as usize] = Time::NEVER;
         let shape = info.shape();
         out.push(Action::Open(Arc::clone(&info)));
         self.stage = Stage::Opening(info);
