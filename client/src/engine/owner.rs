@@ -554,11 +554,13 @@ impl Owner {
                 self.phase.send_replace(Phase::Failed(Failed::Disk(error.clone())));
             }
             Event::Refused(refusal) => {
-                let words = match refusal {
-                    Refusal::Invalid(error) => format!("the metadata is refused: {error}"),
-                    Refusal::V2Only => "a torrent of version 2 alone cannot be downloaded yet".to_owned(),
+                let failed = match refusal {
+                    Refusal::Invalid(error) => Failed::Invalid(format!("the metadata is refused: {error}")),
+                    Refusal::V2Only => {
+                        Failed::Unsupported("a torrent of version 2 alone cannot be downloaded yet".into())
+                    }
                 };
-                self.phase.send_replace(Phase::Failed(Failed::Unsupported(words)));
+                self.phase.send_replace(Phase::Failed(failed));
             }
             Event::Stopped => self.ended = true,
             _ => {}
@@ -571,7 +573,7 @@ impl Owner {
         if let Select::Matching(wanted) = &self.options.select {
             let wanted: Vec<_> = info.files().map(|file| wanted.accepts(file.index, &file.path())).collect();
             if !wanted.contains(&true) {
-                return self.fail(Failed::Unsupported("no file of the torrent is selected".into()));
+                return self.fail(Failed::Invalid("no file of the torrent is selected".into()));
             }
             let select = Input::Command(Command::Select(wanted));
             self.swarm.handle(self.session.clock.now(), select, &mut self.actions);

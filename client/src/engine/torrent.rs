@@ -98,7 +98,9 @@ pub enum Failed {
     Disk(DiskError),
     /// Another process works on this torrent in this folder.
     InUse(PathBuf),
-    /// It is something that we refuse or cannot do yet.
+    /// Its info dictionary breaks a rule, or nothing of it is wanted.
+    Invalid(String),
+    /// We cannot do it yet.
     Unsupported(String),
     /// Not everything is there, and nothing is to be downloaded ([`Share::SeedOnly`]).
     Missing {

@@ -4,6 +4,7 @@
 
 mod demo;
 mod disk;
+mod hostile;
 mod trackers;
 mod transfer;
 mod verbs;

@@ -285,6 +285,7 @@ fn explain(failed: &Failed) -> Failure {
                 format!("{}: another process works on this torrent in this folder", escape_path(path));
             Failure::new(Exit::InUse, message)
         }
+        Failed::Invalid(what) => Failure::usage(escape(what)),
         Failed::Unsupported(what) => Failure::failed(escape(what)),
         Failed::Missing { missing, pieces } => {
             Failure::failed(format!("{missing} of {pieces} pieces are missing or wrong"))
