@@ -115,7 +115,6 @@ impl Swarm {
                 out.push(Action::Event(Event::BadPiece(piece, liars)));
             }
         }
-        self.starved = true;
         self.stirred = true;
     }
 
