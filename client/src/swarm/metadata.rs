@@ -117,11 +117,12 @@ impl Fetch {
         if Sha1::digest(&whole)[..] == self.infohash.as_bytes()[..] {
             return Got::Whole(whole);
         }
-        self.sources.remove(&slot);
         if copy.givers.len() > 1 {
+            // Its last racer may be the honest one: it begins again with a copy of its own.
             self.mixing = false;
             return Got::Garbage(Vec::new());
         }
+        self.sources.remove(&slot);
         Got::Garbage(copy.givers.into_iter().collect())
     }
 
@@ -413,6 +414,18 @@ mod tests {
         world.asked.clear();
         world.offer(1);
         world.offer(2);
+        assert!(world.run(&[]).is_empty());
+    }
+
+    #[test]
+    fn the_only_honest_peer_begins_again_after_it_went_on_with_a_poisoned_copy() {
+        let mut world = World::new(100_000);
+        world.offer(0);
+        world.drive();
+        world.answer(&[0]);
+        world.fetch.lost(slot(0));
+        world.asked.clear();
+        world.offer(1);
         assert!(world.run(&[]).is_empty());
     }
 
