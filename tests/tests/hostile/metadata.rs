@@ -1,0 +1,90 @@
+//! S30 to S32: info dictionaries from strangers.
+
+use std::sync::Arc;
+
+use harness::hostile::{Honest, Metadata, Mode, Peer, Torrent, hostile_infos};
+
+use crate::run::{Fetch, Source, addresses, each, hostile, strangers};
+
+#[test]
+fn a_lying_metadata_size_costs_no_memory() {
+    let torrent = Arc::new(Torrent::new(1 << 20, 64 << 10, 40_000, 12));
+    let peak = |evil: &[Peer]| {
+        let honest = Peer::honest(&torrent, Honest::default());
+        let peers = addresses(evil.iter().chain([&honest]));
+        let outcome = Fetch::new(&torrent, Source::Magnet, peers).run();
+        outcome.complete(&torrent).map(|figures| (outcome.usage.peak_rss_kib, figures))
+    };
+    let (quiet, _) = peak(&[]).unwrap();
+    let modes = [
+        Metadata::SizeZero,
+        Metadata::SizeNegative,
+        Metadata::SizeGibibyte,
+        Metadata::SizeInt32,
+        Metadata::SizeInt64,
+        Metadata::SizeBeyond64,
+        Metadata::SizeString,
+    ];
+    each(&modes, |&mode| {
+        let (with_it, figures) = peak(&hostile(&torrent, Mode::Metadata(mode), 2))?;
+        // A peak varies by itself by more than a MiB.
+        if with_it > quiet + (4 << 10) {
+            return Err(format!("{with_it} KiB instead of {quiet} KiB"));
+        }
+        Ok(figures)
+    });
+}
+
+#[test]
+fn garbage_metadata_of_two_of_three_peers_only_delays() {
+    each(&[1, 2, 3, 4], garbage);
+}
+
+#[test]
+#[ignore = "twenty runs"]
+fn garbage_metadata_of_two_of_three_peers_only_delays_in_twenty_runs() {
+    each(&(0..20).collect::<Vec<_>>(), garbage);
+}
+
+/// Each garbage peer is asked for one copy of three pieces, perhaps for one piece again, and then for
+/// nothing any more.
+fn garbage(seed: &u64) -> Result<String, String> {
+    let mode = if seed % 2 == 0 { Metadata::Garbage } else { Metadata::OneWrongByte };
+    let torrent = Arc::new(Torrent::new(3 << 20, 64 << 10, 40_000, *seed));
+    let evil = hostile(&torrent, Mode::Metadata(mode), 2);
+    let honest = Peer::honest(&torrent, Honest::default());
+    let peers = addresses(evil.iter().chain([&honest]));
+    let figures = Fetch::new(&torrent, Source::Magnet, peers).run().complete(&torrent)?;
+    for peer in &evil {
+        let asked = peer.seen.metadata_requests.total();
+        if asked > 4 || peer.seen.handshakes.total() > 1 {
+            return Err(format!("asked {asked} times in {} connections", peer.seen.handshakes.total()));
+        }
+    }
+    Ok(figures)
+}
+
+#[test]
+fn hostile_metadata_of_the_right_hash_is_refused_and_writes_nothing() {
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().join("evil");
+    let infos = hostile_infos(target.to_str().unwrap());
+    let names: Vec<_> = (0..infos.len()).map(|at| (infos[at].what, at)).collect();
+    let infos: Vec<_> = infos.into_iter().map(|info| Arc::new(info.torrent)).collect();
+    each(&names, |&(_, at)| {
+        let seeders = [0; 2].map(|_| Peer::honest(&infos[at], Honest::default()));
+        let outcome = Fetch::new(&infos[at], Source::Magnet, addresses(&seeders)).run();
+        if !matches!(outcome.code, Some(1 | 2)) || outcome.stderr.contains("panicked") {
+            return Err(format!("{:?} {}", outcome.code, outcome.output()));
+        }
+        if outcome.stderr.trim().is_empty() {
+            return Err(format!("no reason: {}", outcome.output()));
+        }
+        match strangers(outcome.home.path()) {
+            written if written.is_empty() => Ok(outcome.stderr.trim().to_owned()),
+            written => Err(format!("wrote {written:?}")),
+        }
+    });
+    assert!(!target.exists());
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+}
