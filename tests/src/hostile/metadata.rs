@@ -83,7 +83,7 @@ impl Metadata {
         loop {
             let message = link.next()?;
             let messages = link.seen.messages.total() as usize;
-            if self == Self::SizeFlaps && messages % 2 == 0 {
+            if self == Self::SizeFlaps && messages.is_multiple_of(2) {
                 self.announce(&mut link, size + messages)?;
             }
             if self == Self::Unasked && link.ut_metadata != 0 {
