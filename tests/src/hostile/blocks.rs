@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use super::link::{EXTENSION_BIT, Link, PIECE, Wanted, message};
@@ -12,7 +13,8 @@ modes! {
     Blocks {
         /// Wrong data in every block (S35).
         WrongData,
-        /// Wrong data in every tenth block (S35).
+        /// Wrong data in every tenth block, at 1 MiB/s (S35). Any faster, and all of a small file is on
+        /// its way before the first piece can be judged.
         WrongDataRarely,
         /// Wrong data in the last block of every piece.
         WrongLastBlock,
@@ -75,7 +77,10 @@ impl Blocks {
         let served = link.seen.blocks_sent.total();
         match self {
             Self::WrongData => link.send_wrong(wanted),
-            Self::WrongDataRarely if served % 10 == 9 => link.send_wrong(wanted),
+            Self::WrongDataRarely => {
+                thread::sleep(Duration::from_micros(u64::from(len) * 1_000_000 >> 20));
+                if served % 10 == 9 { link.send_wrong(wanted) } else { link.send_right(wanted) }
+            }
             Self::WrongLastBlock if begin + len >= torrent.piece_len => link.send_wrong(wanted),
             Self::OtherPiece => {
                 let other = torrent.block((index + 1) % torrent.pieces(), begin, len).unwrap_or(data);

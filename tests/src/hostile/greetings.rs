@@ -85,12 +85,16 @@ impl Greetings {
                 link.hold()
             }
             Self::HalfHandshake => greet_changed(link, |hello| hello.truncate(45)),
-            Self::GarbageForHandshake => link.flood(64, garbage),
+            Self::GarbageForHandshake => {
+                link.read_hello()?;
+                link.flood(64, garbage)
+            }
             Self::GarbageAfterHandshake => {
                 link.greet(EXTENSION_BIT)?;
                 link.flood(64, garbage)
             }
             Self::Http => {
+                link.read_hello()?;
                 link.write(
                     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n<html>no</html>\r\n",
                 )?;

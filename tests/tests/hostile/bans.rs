@@ -39,6 +39,9 @@ fn rare_wrong_data_costs_less_than_a_third_of_the_file() {
     let peers = || evil.iter().chain([&honest]);
     let outcome = Fetch::new(&torrent, Source::File, addresses(peers())).run();
     println!("{}", outcome.complete(&torrent).unwrap());
+    for peer in peers() {
+        println!("{:?}", peer.seen);
+    }
     let blocks: u64 = peers().map(|peer| peer.seen.blocks_sent.total()).sum();
     assert!(blocks * 10 <= 192 * 13, "{blocks} blocks for a file of 192");
 }

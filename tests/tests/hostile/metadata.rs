@@ -77,11 +77,9 @@ fn hostile_metadata_of_the_right_hash_is_refused_and_writes_nothing() {
         if !matches!(outcome.code, Some(1 | 2)) || outcome.stderr.contains("panicked") {
             return Err(format!("{:?} {}", outcome.code, outcome.output()));
         }
-        if outcome.stderr.trim().is_empty() {
-            return Err(format!("no reason: {}", outcome.output()));
-        }
+        let reason = outcome.reason().ok_or_else(|| format!("no reason: {}", outcome.output()))?;
         match strangers(outcome.home.path()) {
-            written if written.is_empty() => Ok(outcome.stderr.trim().to_owned()),
+            written if written.is_empty() => Ok(reason),
             written => Err(format!("wrote {written:?}")),
         }
     });

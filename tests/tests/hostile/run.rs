@@ -182,6 +182,15 @@ impl Outcome {
         Err(format!("{wrong}: {:?}, {figures}\n{}", self.code, self.output()))
     }
 
+    /// Why it failed: the message of its error event.
+    pub(crate) fn reason(&self) -> Option<String> {
+        let errors =
+            self.stdout.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let message =
+            errors.filter(|event| event["event"] == "error").last()?["message"].as_str()?.to_owned();
+        (!message.is_empty()).then_some(message)
+    }
+
     /// Its last lines, for a failure.
     pub(crate) fn output(&self) -> String {
         let tail: Vec<_> = self.stdout.iter().rev().take(8).rev().cloned().collect();
@@ -258,7 +267,8 @@ fn measure(pid: u32, into: &Mutex<Usage>) {
         Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
     });
     let mut usage = into.lock().expect("no panic holds it");
-    usage.peak_rss_kib = usage.peak_rss_kib.max(peak.unwrap_or(0));
+    // The last word counts, not the greatest: at first the child still has the memory of the test.
+    usage.peak_rss_kib = peak.unwrap_or(usage.peak_rss_kib);
     // Linux tells user space a hundred ticks a second on every machine.
     usage.cpu = usage.cpu.max(Duration::from_millis(ticks.unwrap_or(0) * 10));
 }
