@@ -12,8 +12,10 @@ use super::mode::modes;
 modes! {
     /// What the peer asks of the client.
     Requests {
-        /// 200,000 requests for a piece that the client has, and never reads an answer (S40).
+        /// 200,000 requests for all blocks over and over, and never reads an answer (S40).
         RequestFlood,
+        /// 200,000 requests for one byte each, all different, and never reads an answer (S40).
+        TinyRequestFlood,
         /// 200,000 requests while choked.
         RequestWhileChoked,
         /// Requests behind the end of the torrent and of its pieces.
@@ -43,7 +45,11 @@ impl Requests {
         let piece_len = link.torrent.piece_len;
         let pieces = link.torrent.pieces();
         match self {
-            Self::RequestFlood => request_flood(link),
+            Self::RequestFlood => {
+                let blocks = (piece_len / 16_384).max(1);
+                request_flood(link, |n, _| request(n / blocks % pieces, n % blocks * 16_384, 16_384))
+            }
+            Self::TinyRequestFlood => request_flood(link, |n, has| request(has, n % piece_len, 1)),
             Self::RequestWhileChoked => link.flood(200_000, |_, out| {
                 out.extend(request(0, 0, 16_384));
             }),
@@ -83,11 +89,11 @@ impl Requests {
     }
 }
 
-/// Waits until the client unchokes us and has something, then asks for it without end. Reads nothing
-/// from there on.
-fn request_flood(mut link: Link) -> io::Result<()> {
-    let piece = wait_for_service(&mut link, Duration::from_secs(15))?;
-    link.pour(200_000, |_, out| out.extend(request(piece, 0, 16_384)))?;
+/// Waits until the client unchokes us and has something, then asks without end. Reads nothing from
+/// there on.
+fn request_flood(mut link: Link, request: impl Fn(u32, u32) -> Vec<u8>) -> io::Result<()> {
+    let has = wait_for_service(&mut link, Duration::from_secs(15))?;
+    link.pour(200_000, |n, out| out.extend(request(n, has)))?;
     // Not reading includes not noticing the end, except by what is written.
     loop {
         std::thread::sleep(Duration::from_millis(200));
