@@ -84,9 +84,9 @@ impl Running {
     /// Writes a line to the child's standard input.
     pub fn write_line(&mut self, line: &str) {
         let stdin = self.child.stdin.as_mut().expect("piped");
-        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).unwrap_or_else(|error| {
+        if let Err(error) = writeln!(stdin, "{line}").and_then(|()| stdin.flush()) {
             self.fail(&format!("standard input: {error}"));
-        });
+        }
     }
 
     /// Waits for the end; the remaining output is in [`Running::seen`].
@@ -128,7 +128,8 @@ impl Running {
         self.stderr.lock().expect("no panic holds it").clone()
     }
 
-    fn fail(&self, why: &str) -> ! {
+    fn fail(&mut self, why: &str) -> ! {
+        self.seen.extend(self.lines.try_iter());
         panic!("{}: {why}\n--- stdout\n{}\n--- stderr\n{}", self.name, self.seen.join("\n"), self.stderr());
     }
 }

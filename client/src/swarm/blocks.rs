@@ -39,10 +39,21 @@ pub(super) struct Arrival {
 pub(super) struct Duplicates {
     /// Peers that may be asked for one block.
     pub(super) holders: usize,
-    /// The same once the first request has waited for `patience`.
+    /// The same once the first request has waited for `patience`; twice as many each time that it has
+    /// waited for as long again, so that no number of silent peers can keep a block to themselves.
     pub(super) holders_late: usize,
     /// See `holders_late`.
     pub(super) patience: Duration,
+}
+
+impl Duplicates {
+    fn holders_after(&self, waited: Duration) -> usize {
+        let late = waited.as_micros() / self.patience.as_micros().max(1);
+        match u32::try_from(late).unwrap_or(u32::MAX) {
+            0 => self.holders,
+            times => self.holders_late.saturating_mul(1 << (times - 1).min(16)),
+        }
+    }
 }
 
 /// How a begun piece relates to a peer.
@@ -193,7 +204,7 @@ impl Blocks {
                     return;
                 }
                 let late = now.since(state.since) >= rule.patience;
-                let most = if late { rule.holders_late } else { rule.holders };
+                let most = rule.holders_after(now.since(state.since));
                 let closed = unfinished.alone && unfinished.owner != Some(slot) && !late;
                 if state.received || state.asked == 0 || usize::from(state.asked) >= most || closed {
                     continue;
@@ -532,6 +543,20 @@ mod tests {
         let arrival = blocks.receive(slot(2), addr(2), asked[0]).unwrap();
         assert_eq!(arrival.cancel, [slot(0), slot(1), slot(3)]);
         assert_eq!(blocks.outstanding(), 0);
+    }
+
+    #[test]
+    fn silent_peers_cannot_keep_a_block_to_themselves_for_long() {
+        let mut blocks = Blocks::new(shape(1, 1));
+        blocks.begin(PieceIndex(0), slot(0));
+        request(&mut blocks, slot(0), 0, 1);
+        // Whoever may ask does so, and nobody answers.
+        let holders = [0, 2, 4, 6, 8].map(|seconds| {
+            let later = NOW + Duration::from_secs(seconds);
+            (1..99).for_each(|n| _ = again(&mut blocks, later, slot(n)));
+            (0..99).filter(|&n| blocks.held_by(slot(n)) > 0).count()
+        });
+        assert_eq!(holders, [2, 4, 8, 16, 32]);
     }
 
     #[test]

@@ -53,7 +53,8 @@ pub struct Limits {
     pub pick_steps: usize,
     /// End game: how many peers may be asked for one block at once.
     pub endgame_holders: usize,
-    /// The same once a request has been outstanding for `endgame_patience`.
+    /// The same once a request has been outstanding for `endgame_patience`; twice as many each time
+    /// that this has passed again.
     pub endgame_holders_late: usize,
     /// See `endgame_holders_late`.
     pub endgame_patience: Duration,
