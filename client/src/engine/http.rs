@@ -76,12 +76,13 @@ pub struct Http {
 }
 
 impl Http {
-    /// A client. With `allow_local` every address may be connected to.
+    /// A client. With `allow_local` every address may be connected to; `source` is the address that it
+    /// connects from.
     ///
     /// # Errors
     /// When the TLS library refuses its own defaults.
-    pub fn new(allow_local: bool) -> Result<Self, HttpError> {
-        Ok(Self { strict: client(allow_local)?, free: client(true)?, allow_local })
+    pub fn new(allow_local: bool, source: Option<IpAddr>) -> Result<Self, HttpError> {
+        Ok(Self { strict: client(allow_local, source)?, free: client(true, source)?, allow_local })
     }
 
     /// Gets a document of at most `limit` bytes within [`TIMEOUT`].
@@ -171,7 +172,7 @@ async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>, HttpError
     Ok(body)
 }
 
-fn client(free: bool) -> Result<Client, HttpError> {
+fn client(free: bool, source: Option<IpAddr>) -> Result<Client, HttpError> {
     let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -184,6 +185,7 @@ fn client(free: bool) -> Result<Client, HttpError> {
         .dns_resolver(Arc::new(Resolver { free }))
         .redirect(Policy::none())
         .no_proxy()
+        .local_address(source)
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_max_idle_per_host(0)
         .user_agent(concat!("btfetch/", env!("CARGO_PKG_VERSION")))
@@ -269,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn a_document_is_fetched_and_cut_at_the_limit() {
         let addr = serve(vec![ok("", b"d8:intervali60ee"), ok("", &[0; 2000])]);
-        let http = Http::new(true).unwrap();
+        let http = Http::new(true, None).unwrap();
         let url = format!("http://{addr}/announce?a=%00");
         assert_eq!(http.get(&url, Trust::Stranger, 1000).await.unwrap(), b"d8:intervali60ee");
         let long = http.get(&url, Trust::Stranger, 1000).await;
@@ -281,7 +283,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let http = Http::new(false).unwrap();
+        let http = Http::new(false, None).unwrap();
         for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "2130706433", "127.1"] {
             let got = http.get(&format!("http://{host}:{port}/"), Trust::Stranger, 1000).await;
             assert!(matches!(got, Err(HttpError::LocalAddress | HttpError::Resolve(_))), "{host}: {got:?}");
@@ -297,7 +299,7 @@ mod tests {
         inner.set_nonblocking(true).unwrap();
         let target = format!("http://{}/secret", inner.local_addr().unwrap());
         let addr = serve(vec![redirect("/same"), ok("", b"same"), redirect(&target)]);
-        let http = Http::new(false).unwrap();
+        let http = Http::new(false, None).unwrap();
         let url = format!("http://{addr}/a");
         assert_eq!(http.get(&url, Trust::User, 1000).await.unwrap(), b"same");
         let got = http.get(&url, Trust::User, 1000).await;
@@ -308,7 +310,7 @@ mod tests {
     #[tokio::test]
     async fn endless_redirects_end_and_other_schemes_are_refused() {
         let addr = serve(vec![redirect("/a"), redirect("/b"), redirect("/c"), redirect("/d")]);
-        let http = Http::new(true).unwrap();
+        let http = Http::new(true, None).unwrap();
         let got = http.get(&format!("http://{addr}/"), Trust::User, 1000).await;
         assert!(matches!(got, Err(HttpError::Redirects)), "{got:?}");
         let addr = serve(vec![redirect("file:///etc/passwd")]);
@@ -321,7 +323,7 @@ mod tests {
     #[tokio::test]
     async fn a_failing_status_is_named() {
         let addr = serve(vec![b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec()]);
-        let got = Http::new(true).unwrap().get(&format!("http://{addr}/"), Trust::User, 9).await;
+        let got = Http::new(true, None).unwrap().get(&format!("http://{addr}/"), Trust::User, 9).await;
         assert!(matches!(got, Err(HttpError::Status(404))), "{got:?}");
     }
 }

@@ -123,9 +123,14 @@ impl Session {
         let mut peer_id = [0; 20];
         peer_id[..PEER_ID.len()].copy_from_slice(PEER_ID);
         getrandom::fill(&mut peer_id[PEER_ID.len()..]).map_err(SessionError::Random)?;
+        let addrs = options.listeners.local_addrs();
+        // One client has one source; where several addresses are bound the first one serves.
+        let specific = |addr: &&SocketAddr| !addr.ip().is_unspecified();
+        let free = addrs.iter().any(|addr| addr.ip().is_unspecified());
+        let source = addrs.iter().find(specific).filter(|_| !free).map(SocketAddr::ip);
         let shared = Arc::new(Shared {
             clock: Clock::start(),
-            http: Http::new(options.allow_local).map_err(SessionError::Http)?,
+            http: Http::new(options.allow_local, source).map_err(SessionError::Http)?,
             dht: options.dht,
             allow_local: options.allow_local,
             peer_id,
@@ -138,7 +143,7 @@ impl Session {
             greetings: Arc::default(),
             ended: CancellationToken::new(),
             torrents: Mutex::default(),
-            addrs: options.listeners.local_addrs(),
+            addrs,
         });
         for listener in options.listeners.into_inner() {
             let listener = TcpListener::from_std(listener).map_err(SessionError::Listen)?;
@@ -209,6 +214,26 @@ impl Shared {
     /// The torrent that a peer asks for.
     pub(super) fn torrent(&self, infohash: Id) -> Option<mpsc::Sender<Inbound>> {
         self.lock().get(&infohash).cloned()
+    }
+
+    /// Where a connection to `remote` must come from: what the user bound us to holds for what we open,
+    /// too. `Ok(None)` leaves the choice to the system.
+    ///
+    /// # Errors
+    /// We listen on addresses of the other family only.
+    pub(super) fn source_for(&self, remote: SocketAddr) -> std::io::Result<Option<SocketAddr>> {
+        if self.addrs.is_empty() {
+            return Ok(None);
+        }
+        let mut same = self.addrs.iter().filter(|local| local.is_ipv4() == remote.is_ipv4()).peekable();
+        let Some(first) = same.peek().copied() else {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::AddrNotAvailable,
+                "no address of this family was bound",
+            ));
+        };
+        let free = same.any(|local| local.ip().is_unspecified());
+        Ok((!free).then(|| SocketAddr::new(first.ip(), 0)))
     }
 
     /// The UDP port of our DHT node, as a peer at `remote` can reach it.

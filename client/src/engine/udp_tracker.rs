@@ -54,7 +54,8 @@ async fn announce_at(
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
     };
-    let socket = UdpSocket::bind((any, 0)).await.map_err(network)?;
+    let source = session.source_for(addr).map_err(network)?.unwrap_or_else(|| SocketAddr::new(any, 0));
+    let socket = UdpSocket::bind(source).await.map_err(network)?;
     // A connected socket hears of nobody else, and of ICMP's refusals.
     socket.connect(addr).await.map_err(network)?;
     let mut tracker = UdpTracker::new(addr, path, Rng::new(Seeds(seed)));

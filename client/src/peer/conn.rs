@@ -294,11 +294,11 @@ impl State {
                 false
             }
             Message::Have(index) => self.theirs.have(index, self.setup.shape.as_ref(), out)?,
-            Message::Bitfield(bits) => self.first_pieces(Said::Bits(bits.to_vec()), out)?,
+            Message::Bitfield(bits) => self.piece_set(Said::Bits(bits.to_vec()), out)?,
             Message::HaveAll | Message::HaveNone => {
                 self.agreed_fast()?;
                 let all = message == Message::HaveAll;
-                self.first_pieces(if all { Said::All } else { Said::Nothing }, out)?
+                self.piece_set(if all { Said::All } else { Said::Nothing }, out)?
             }
             Message::Request(span) => self.requested(span)?,
             Message::Cancel(span) => {
@@ -331,8 +331,8 @@ impl State {
         if useful || self.chatter.count(now, &self.setup.config) { Ok(()) } else { Err(Violation::Chatter) }
     }
 
-    fn first_pieces(&mut self, said: Said, out: &mut Vec<PeerEvent>) -> Result<bool, Violation> {
-        self.theirs.first(said, self.setup.shape.as_ref(), out).map(|()| true)
+    fn piece_set(&mut self, said: Said, out: &mut Vec<PeerEvent>) -> Result<bool, Violation> {
+        self.theirs.set(said, self.setup.shape.as_ref(), out)
     }
 
     /// The peer asks for a block. `Ok(false)` when it could have known better.

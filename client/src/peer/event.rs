@@ -28,8 +28,8 @@ pub enum PeerEvent {
     NotInterested,
     /// The peer has a further piece.
     Have(PieceIndex),
-    /// The peer's first piece set: `bitfield`, `have all` or `have none` (BEP 6). Before the piece
-    /// count is known (magnet) the connection keeps it back.
+    /// A whole piece set: `bitfield`, `have all` or `have none` (BEP 6); a later one takes the place of
+    /// all that was said before. Before the piece count is known (magnet) the connection keeps it back.
     Pieces(Bitfield),
     /// The peer asks for a block.
     Requested(BlockRef),
@@ -141,8 +141,6 @@ pub enum Violation {
     OutOfRange,
     /// A bitfield of the wrong length or with spare bits.
     BadBitfield,
-    /// A bitfield that was not the first message, or a second one.
-    LateBitfield,
     /// Too many blocks that were never asked for.
     StrayBlocks,
     /// More requests than we queue.

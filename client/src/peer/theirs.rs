@@ -18,7 +18,7 @@ pub(super) struct Theirs {
     haves: u32,
 }
 
-/// The message that comes first: `bitfield`, `have all` or `have none`.
+/// The latest whole set: `bitfield`, `have all` or `have none`.
 #[derive(Debug, Default)]
 enum First {
     #[default]
@@ -29,7 +29,7 @@ enum First {
     Told,
 }
 
-/// A first piece set.
+/// A whole piece set.
 #[derive(Debug)]
 pub(super) enum Said {
     Bits(Vec<u8>),
@@ -38,18 +38,21 @@ pub(super) enum Said {
 }
 
 impl Theirs {
-    /// The first piece set.
-    pub(super) fn first(
+    /// A whole piece set. BEP 3 allows it as the first message only, yet aria2 sends one in the middle
+    /// where that is shorter than many `have` messages: a later set takes the place of what was said
+    /// before. `Ok(false)` for such a one, which is to be counted so that nobody makes a habit of it.
+    pub(super) fn set(
         &mut self,
         said: Said,
         shape: Option<&TorrentShape>,
         out: &mut Vec<PeerEvent>,
-    ) -> Result<(), Violation> {
-        if !matches!(self.first, First::None) || self.haves > 0 {
-            return Err(Violation::LateBitfield);
-        }
+    ) -> Result<bool, Violation> {
+        let first = matches!(self.first, First::None) && self.haves == 0;
         self.first = First::Kept(said);
-        shape.map_or(Ok(()), |shape| self.shape_known(shape, out))
+        if let Some(shape) = shape {
+            self.shape_known(shape, out)?;
+        }
+        Ok(first)
     }
 
     /// A further piece. `Ok(false)` when there have been more of them than pieces.

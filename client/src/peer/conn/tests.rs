@@ -411,17 +411,30 @@ fn fast_messages_need_the_fast_extension() {
 }
 
 #[test]
-fn a_piece_set_comes_once_and_first() {
+fn a_piece_set_in_the_middle_takes_the_place_of_what_was_said_before() {
     let mut solo = Solo::fast();
     solo.say(Message::Extended { id: 0, payload: b"de" }); // many clients send it before
-    solo.say(Message::HaveAll);
-    assert!(matches!(&solo.events[..], [PeerEvent::Extended(_), PeerEvent::Pieces(set)] if set.is_full()));
-    solo.say(Message::Bitfield(&[0; 3]));
-    assert_eq!(solo.broke(), Some(Violation::LateBitfield));
-    let mut solo = Solo::fast();
     solo.say(Message::Have(3));
+    solo.say(Message::HaveAll);
+    assert!(matches!(
+        &solo.events[..],
+        [PeerEvent::Extended(_), PeerEvent::Have(_), PeerEvent::Pieces(set)] if set.is_full()
+    ));
     solo.say(Message::HaveNone);
-    assert_eq!(solo.broke(), Some(Violation::LateBitfield));
+    assert!(matches!(solo.events.last(), Some(PeerEvent::Pieces(set)) if set.is_empty()));
+    assert_eq!(solo.broke(), None);
+}
+
+#[test]
+fn piece_sets_without_end_are_chatter() {
+    let mut solo = Solo::fast();
+    for _ in 0..100_000 {
+        if solo.broke().is_some() {
+            break;
+        }
+        solo.say(Message::HaveNone);
+    }
+    assert_eq!(solo.broke(), Some(Violation::Chatter));
 }
 
 #[test]
