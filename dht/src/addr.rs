@@ -29,6 +29,15 @@ pub fn is_local(ip: IpAddr) -> bool {
     }
 }
 
+/// An IPv4-mapped IPv6 address as the IPv4 address that it means, which is what a socket can send to:
+/// a listener for both families names its peers so. Any other address as it is.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, addr.port())),
+        IpAddr::V6(_) => addr,
+    }
+}
+
 /// The key under which a source is limited: its IPv4 address or its IPv6 /64. With `allow_local`, a
 /// local address counts with its port, so that many nodes can live on one machine.
 pub fn source_key(addr: SocketAddr, allow_local: bool) -> SourceKey {

@@ -1,7 +1,8 @@
 //! [`Config`]: every cap, interval and probability of a node as a documented field with its default
 //! and where the number comes from. Parsing files and flags is the shell's business.
 //!
-//! A limit of 0 lifts it, where the field says so.
+//! A cap of 0 lifts it ([`Config::lifted`] names them), as do the rates that say so. What has to be
+//! more than 0 for a node to work is refused by the settings.
 
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ pub struct Config {
     pub lookup_ports_per_ip: usize,
     /// Nodes that an announce is sent to (BEP 5: the k closest).
     pub announce_nodes: usize,
-    /// Lookups of one node that run at once; a further one waits.
+    /// Lookups of our owner that run at once; a further one waits.
     pub max_lookups: usize,
     /// Queries of one node in flight, in all.
     pub max_in_flight: usize,
@@ -126,6 +127,28 @@ pub struct Config {
     /// Accept loopback, private and link-local addresses as nodes and peers, each IP and port
     /// counting as an address of its own.
     pub allow_local: bool,
+}
+
+impl Config {
+    /// The same with every cap of 0 replaced by the largest number, so that the core only has to
+    /// compare. Rates and [`Config::infohashes_per_ip`] keep their 0, which saves their bookkeeping.
+    pub(crate) fn lifted(&self) -> Self {
+        macro_rules! lift {
+            ($config:ident: $($cap:ident),+) => {$(
+                if $config.$cap == 0 {
+                    $config.$cap = !0;
+                }
+            )+};
+        }
+        let mut config = self.clone();
+        lift!(config:
+            nodes_per_subnet_per_bucket, lookup_max_in_flight, lookup_max_queries, lookup_candidates,
+            lookup_nodes_per_reply, lookup_queries_per_silent_ip, lookup_max_peers, lookup_values_per_reply,
+            lookup_ports_per_ip, max_lookups, max_in_flight, max_incoming, max_tid, max_values, store_memory,
+            peers_per_infohash, ports_per_ip
+        );
+        config
+    }
 }
 
 impl Default for Config {

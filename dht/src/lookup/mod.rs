@@ -231,10 +231,12 @@ impl Lookup {
 
     /// When something happens without an answer.
     pub(crate) fn timeout(&self, config: &Config) -> Time {
-        let deadline = match (self.stats.answered, self.out_of_budget) {
+        let approaching = self.searches.iter().any(|search| search.phase == Phase::Approaching);
+        let deadline = match (self.stats.answered, approaching) {
             (0, _) => self.started + config.lookup_max_silence,
-            (_, false) => self.started + approach_time(config),
-            (_, true) => self.started + config.lookup_max_time,
+            (_, true) => self.started + approach_time(config),
+            // Announces in flight end by themselves; a deadline that has passed would wake us for ever.
+            (_, false) => self.started + config.lookup_max_time,
         };
         deadline.min(self.started + config.lookup_max_time).min(self.retry)
     }
@@ -331,7 +333,7 @@ impl Lookup {
     /// Gives the nodes of a reply to the searches of their family; how many were new.
     fn take_nodes(&mut self, response: &Response<'_>, depth: u16, router: bool, env: &Env<'_>) -> u16 {
         // Routers answer with 16 (libtorrent's bootstrap node), and there are few of them.
-        let most = env.config.lookup_nodes_per_reply * if router { 2 } else { 1 };
+        let most = env.config.lookup_nodes_per_reply.saturating_mul(if router { 2 } else { 1 });
         let v4 = response.nodes.map_or_else(Vec::new, |raw| self.sound_nodes::<V4>(raw, most, env));
         let v6 = response.nodes6.map_or_else(Vec::new, |raw| self.sound_nodes::<V6>(raw, most, env));
         let mut new = 0;

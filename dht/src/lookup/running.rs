@@ -1,5 +1,5 @@
-//! [`Lookups`]: all lookups of a node. At most [`Config::max_lookups`] run; the owner's further ones
-//! wait for their turn.
+//! [`Lookups`]: all lookups of a node. At most [`Config::max_lookups`] of the owner's run; further
+//! ones wait for their turn. Those of the upkeep, a few at a time, never hold up the owner's.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -45,7 +45,8 @@ impl Lookups {
 
     /// The next lookup whose turn it is, made but not advanced; its key.
     pub(crate) fn start_waiting(&mut self, now: Time, env: &Env<'_>) -> Option<u64> {
-        if self.running.len() >= env.config.max_lookups.max(1) {
+        let owners = self.running.values().filter(|lookup| matches!(lookup.owner(), Owner::User { .. }));
+        if owners.count() >= env.config.max_lookups {
             return None;
         }
         let (id, kind, target, trace) = self.waiting.pop_front()?;

@@ -349,6 +349,7 @@ fn homes(sockets: &[UdpSocket], saved: &Saved, keep: bool, rng: &mut Rng) -> Vec
 /// The most events that one lookup can have within its limits: each query is asked, slow, and
 /// answered or silent; each peer and each announce is told once.
 fn events_of_a_lookup(config: &Config) -> usize {
+    let config = config.lifted();
     let hops = (config.lookup_max_queries as usize).saturating_mul(4);
     let all = config.lookup_max_peers.saturating_add(hops).saturating_add(config.announce_nodes);
     all.clamp(64, 65_536) + 2

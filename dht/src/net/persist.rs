@@ -21,12 +21,12 @@ const TEMPORARY: &str = "node.bencode.new";
 const LOCK: &str = "lock";
 /// The form of the document; another number is not read.
 const VERSION: u32 = 1;
-/// Longest file that is read: 16 homes of 1,500 nodes.
+/// Longest file that is read: 16 homes of 1,500 nodes of 38 bytes, which is the most that is written.
 const LIMITS: Limits = Limits { depth: 4, tokens: 1000, len: 1 << 20 };
 /// Homes that are kept.
 const MAX_HOMES: usize = 16;
-/// Nodes that are kept per home; a table holds some 1,500.
-const MAX_NODES: usize = 2000;
+/// Nodes that are kept per home; a table of usual width holds fewer.
+const MAX_NODES: usize = 1500;
 
 /// Everything that is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -222,6 +222,16 @@ mod tests {
         let saved = state.read();
         assert_eq!(saved.home(true, 0), Some(&saved.homes[1]));
         assert_eq!(saved.home(true, 1), None);
+    }
+
+    #[test]
+    fn the_most_that_is_written_can_be_read() {
+        let mut home = sample(1, 1).homes.remove(1);
+        home.nodes = vec![home.nodes[0]; MAX_NODES + 1];
+        let read = Saved::decode(&Saved { homes: vec![home; MAX_HOMES + 1] }.encode())
+            .expect("within the limits of reading");
+        assert_eq!(read.homes.len(), MAX_HOMES);
+        assert!(read.homes.iter().all(|home| home.nodes.len() == MAX_NODES));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::Error;
 use crate::Rng;
+use crate::addr::canonical;
 
 /// Addresses taken of one name.
 const MAX_ADDRESSES: usize = 8;
@@ -52,7 +53,7 @@ impl Routers {
             if !has_port {
                 return Err(Error::Router { router: router.escape_debug().to_string() });
             }
-            known.push((router.clone(), router.parse().into_iter().collect()));
+            known.push((router.clone(), router.parse().into_iter().map(canonical).collect()));
         }
         Ok(Self { known, families })
     }
@@ -124,7 +125,7 @@ pub async fn lookup(name: &str) -> Result<Vec<SocketAddr>, Error> {
     let failed = |source| Error::Resolve { name: name.escape_debug().to_string(), source };
     let found = tokio::time::timeout(PATIENCE, tokio::net::lookup_host(name));
     let found = found.await.map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
-    let addrs: Vec<_> = found.take(MAX_ADDRESSES).collect();
+    let addrs: Vec<_> = found.take(MAX_ADDRESSES).map(canonical).collect();
     if addrs.is_empty() { Err(failed(std::io::ErrorKind::NotFound.into())) } else { Ok(addrs) }
 }
 
@@ -145,6 +146,14 @@ mod tests {
         assert_eq!(all.iter().map(ToString::to_string).collect::<Vec<_>>(), list[..3]);
         let four = routers(&list, Families { ipv4: true, ipv6: false }).unwrap();
         assert!(four.addresses().iter().all(SocketAddr::is_ipv4));
+    }
+
+    #[tokio::test]
+    async fn mapped_address_is_of_the_family_that_it_means() {
+        let four = Families { ipv4: true, ipv6: false };
+        let expected = ["192.0.2.1:9".parse().unwrap()];
+        assert_eq!(routers(&["[::ffff:192.0.2.1]:9"], four).unwrap().addresses(), expected);
+        assert_eq!(lookup("[::ffff:192.0.2.1]:9").await.unwrap(), expected);
     }
 
     #[test]

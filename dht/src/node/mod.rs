@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use krpc::Id;
 
+use crate::addr::canonical;
 use crate::guard::{Admission, Guard};
 use crate::home::{Home, HomeStats, Place, reaching};
 use crate::lookup::{Env, Kind, Lookups};
@@ -45,6 +46,7 @@ impl Node {
     /// A node with a home per socket; a home's index in `homes` is the index of its socket. It wants
     /// [`Node::handle_timeout`] at once.
     pub fn new(config: Arc<Config>, homes: Vec<Home>, seeds: Seeds, now: Time) -> Self {
+        let config = Arc::new(config.lifted());
         let mut rng = Rng::new(seeds);
         let places: Vec<Place> = homes.into_iter().map(Place::new).collect();
         Self {
@@ -102,14 +104,16 @@ impl Node {
             Command::GetPeers { infohash, announce, trace } => {
                 Some(self.start(now, Kind::GetPeers { announce }, infohash, trace, out))
             }
-            Command::Ask { to, question } => Some(self.ask_directly(now, to, &question, out)),
+            Command::Ask { to, question } => Some(self.ask_directly(now, canonical(to), &question, out)),
             Command::AddNode(addr) => {
+                let addr = canonical(addr);
                 if let Some(home) = reaching(&self.places, addr) {
                     self.ping(now, home, (None, addr), out);
                 }
                 None
             }
             Command::Routers(routers) => {
+                let routers = routers.into_iter().map(canonical).collect();
                 self.maintain.set_routers(now, routers, &self.places, &self.config);
                 self.upkeep(now, out);
                 None
@@ -166,9 +170,16 @@ impl Node {
     /// What is worth saving of each home: our id there, and nodes for [`Home::saved`], trusty ones first.
     pub fn saved(&self, now: Time) -> Vec<(Id, Vec<(Id, SocketAddr)>)> {
         let of = |place: &Place| {
-            let nodes = place.table.saved(now, &self.config);
-            // Before the first bootstrap the list of the last run is better than nothing.
-            (place.id(), if nodes.is_empty() { place.saved.clone() } else { nodes })
+            let mut nodes = place.table.saved(now, &self.config);
+            // Until we have bootstrapped, those of the last run may still be worth more than the few
+            // that have answered.
+            let known = nodes.len();
+            for &node in &place.saved {
+                if !nodes[..known].contains(&node) {
+                    nodes.push(node);
+                }
+            }
+            (place.id(), nodes)
         };
         self.places.iter().map(of).collect()
     }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use etcetera::BaseStrategy as _;
 use toml::{Table, Value};
@@ -28,6 +29,9 @@ pub use value::{BadBindAddr, BindAddr};
 const BUILT_IN: &str = include_str!("../../../bootstrap.toml");
 /// Longest settings file that is read.
 const MAX_FILE: u64 = 1 << 20;
+/// Bounds of every span of time.
+const MIN_SPAN: Duration = Duration::from_millis(1);
+const MAX_SPAN: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Routers beyond this many are refused: a list that long is a mistake.
 const MAX_ROUTERS: usize = 256;
 
@@ -304,22 +308,39 @@ impl Settings {
         if !(1..=64).contains(&config.k) {
             return refuse("limits.k", "from 1 to 64");
         }
-        if !config.source_table_entries.is_power_of_two() {
-            return refuse("limits.source_table_entries", "a power of two");
+        for (key, number) in [
+            ("limits.lookup_start_width", config.lookup_start_width),
+            ("limits.lookup_queries_per_answer", config.lookup_queries_per_answer),
+            ("limits.announce_nodes", config.announce_nodes),
+        ] {
+            if !(1..=1000).contains(&number) {
+                return refuse(key, "from 1 to 1000");
+            }
+        }
+        let entries = config.source_table_entries;
+        if !entries.is_power_of_two() || entries > 1 << 24 {
+            return refuse("limits.source_table_entries", "a power of two up to 16777216");
         }
         if !(128..=1024).contains(&config.max_datagram) {
             return refuse("limits.max_datagram", "from 128 to 1024 (BEP 32)");
         }
         for (key, span) in [
-            ("limits.query_timeout", config.query_timeout),
-            ("limits.soft_timeout_min", config.soft_timeout_min),
-            ("limits.lookup_max_time", config.lookup_max_time),
-            ("limits.token_rotation", config.token_rotation),
+            ("limits.questionable_after", config.questionable_after),
             ("limits.refresh_after", config.refresh_after),
             ("limits.bootstrap_retry_min", config.bootstrap_retry_min),
+            ("limits.bootstrap_retry_max", config.bootstrap_retry_max),
+            ("limits.query_timeout", config.query_timeout),
+            ("limits.soft_timeout_min", config.soft_timeout_min),
+            ("limits.soft_timeout_max", config.soft_timeout_max),
+            ("limits.soft_timeout_start", config.soft_timeout_start),
+            ("limits.lookup_max_time", config.lookup_max_time),
+            ("limits.lookup_max_silence", config.lookup_max_silence),
+            ("limits.token_rotation", config.token_rotation),
+            ("limits.peer_expiry", config.peer_expiry),
         ] {
-            if span.is_zero() {
-                return refuse(key, "more than zero");
+            // A pause of nothing would be taken for ever, and one without end would overflow.
+            if !(MIN_SPAN..=MAX_SPAN).contains(&span) {
+                return refuse(key, "from 1 ms to a year");
             }
         }
         if !self.listen.ipv4 && !self.listen.ipv6 {
@@ -446,12 +467,24 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_errors_with_a_suggestion() {
-        let message = |file| load(file, &[], &Flags::default()).unwrap_err().to_string();
+        let message = |file: &str| load(file, &[], &Flags::default()).unwrap_err().to_string();
         assert!(message("[limits]\nstore_memroy = 1\n").contains("did you mean `limits.store_memory`?"));
         assert!(message("[limit]\nk = 1\n").contains("did you mean `limits`?"));
         assert!(message("[[router]]\nhots = \"a\"\n").contains("did you mean `host`?"));
         assert!(message("[node]\nport = 70000\n").contains("`node.port` has to be a whole number"));
         assert!(message("[limits]\nk = 0\n").contains("from 1 to 64"));
+        for (key, value) in [
+            ("bootstrap_retry_max", "0"),
+            ("lookup_max_silence", "\"0 s\""),
+            ("refresh_after", "9223372036854775807"),
+            ("lookup_queries_per_answer", "0"),
+            ("announce_nodes", "9223372036854775807"),
+            ("source_table_entries", "4611686018427387904"),
+        ] {
+            let file = format!("[limits]\n{key} = {value}\n");
+            let said = message(&file);
+            assert!(said.contains(&format!("`limits.{key}` has to be ")), "{said}");
+        }
         assert!(message("[limits\n").contains("bootstrap.toml"));
     }
 

@@ -231,7 +231,7 @@ fn both_families_are_searched_at_once_and_announced_to() {
 #[test]
 fn same_seed_gives_the_same_bytes() {
     let run = |seed| {
-        let mut world = World::grown(seed, 40, MINUTE);
+        let mut world = World::grown(seed, 20, MINUTE / 2);
         let infohash = world.random_id();
         world.announce(3, infohash, 1);
         world.digest()
@@ -280,6 +280,113 @@ fn cancelled_and_waiting_lookups_end_once() {
     }
     let outcomes: Vec<_> = names.iter().map(|name| done[name]).collect();
     assert_eq!(outcomes, [Outcome::NoNodes, Outcome::Cancelled, Outcome::NoNodes, Outcome::Cancelled]);
+}
+
+#[test]
+fn upkeep_does_not_hold_up_the_owners_lookups() {
+    let mut world = World::new(24, Config { max_lookups: 1, ..Config::default() });
+    for _ in 0..20 {
+        world.add_node(&[]);
+    }
+    world.join(1..20, 0);
+    let target = world.random_id();
+    // Its bootstrap is under way; its owner does not wait for the end of that.
+    let found = world.find_node(7, target);
+    assert_eq!(found.outcome, Outcome::Converged);
+    assert!(found.stats.answered > 0);
+}
+
+#[test]
+fn announce_that_outlasts_the_approach_wakes_nobody_in_between() {
+    // The world stops a node that wants to wake up again at once.
+    let span = Duration::from_secs(6);
+    let config = Config { lookup_max_time: span, query_timeout: Duration::from_secs(4), ..Config::default() };
+    let mut world = World::new(25, config);
+    let node = world.add_node(&[]);
+    let actor = world.add_actor(Box::new(move |_, from, message| {
+        let response = Response { token: Some(b"token"), ..Response::new(Id::new([3; 20])) };
+        match message.body {
+            // An answer just before the end of the approach, and none to the announce.
+            Body::Query { query: Query::AnnouncePeer { .. }, .. } => Vec::new(),
+            _ => vec![(from, reply(message.tid, response))],
+        }
+    }));
+    world.hosts[actor].delay = Duration::from_millis(1800);
+    world.join(node..node + 1, actor);
+    let infohash = world.random_id();
+    let found = world.announce(node, infohash, 7);
+    assert_eq!((found.stats.answered, found.stored.len()), (1, 0));
+    assert!(found.stats.elapsed > Duration::from_secs(2) && found.stats.elapsed <= span);
+}
+
+#[test]
+fn caps_of_zero_are_lifted() {
+    let config = Config {
+        nodes_per_subnet_per_bucket: 0,
+        lookup_max_in_flight: 0,
+        lookup_max_queries: 0,
+        lookup_candidates: 0,
+        lookup_nodes_per_reply: 0,
+        lookup_queries_per_silent_ip: 0,
+        lookup_max_peers: 0,
+        lookup_values_per_reply: 0,
+        lookup_ports_per_ip: 0,
+        max_lookups: 0,
+        max_in_flight: 0,
+        max_incoming: 0,
+        max_tid: 0,
+        max_values: 0,
+        replies_per_second_per_ip: 0,
+        reply_bytes_per_second: 0,
+        failed_tokens_per_minute: 0,
+        store_memory: 0,
+        peers_per_infohash: 0,
+        ports_per_ip: 0,
+        infohashes_per_ip: 0,
+        ..Config::default()
+    };
+    let mut world = World::new(26, config);
+    for _ in 0..30 {
+        world.add_node(&[]);
+    }
+    world.join(1..30, 0);
+    world.run(MINUTE);
+    let infohash = world.random_id();
+    for port in 1..=20 {
+        assert_eq!(world.announce(3, infohash, port).stored.len(), 8);
+    }
+    let found = world.get_peers(9, infohash);
+    assert_eq!((found.outcome, found.peers.len()), (Outcome::Converged, 20));
+}
+
+#[test]
+fn nodes_of_the_last_run_are_kept_until_the_bootstrap() {
+    let mut world = World::new(27, Config::default());
+    let alive = world.add_node(&[]);
+    let mut saved: Vec<_> = (0..30).map(|n| (world.random_id(), World::v4(100 + n))).collect();
+    saved.push((world.id(alive), world.addr(alive)));
+    let node = world.add_node(&saved);
+    world.run(Duration::from_millis(200));
+    assert_eq!(world.node(node).stats(world.now)[0].nodes, 1);
+    let mut kept = world.node(node).saved(world.now).remove(0).1;
+    assert_eq!(kept[0], saved[30], "who has answered comes first");
+    kept.sort();
+    saved.sort();
+    assert_eq!(kept, saved);
+}
+
+#[test]
+fn mapped_address_is_asked_as_what_it_means() {
+    let mut world = World::new(28, Config::default());
+    let (node, other) = (world.add_node(&[]), world.add_node(&[]));
+    let std::net::IpAddr::V4(ip) = world.addr(other).ip() else { panic!() };
+    let mapped = SocketAddr::from((ip.to_ipv6_mapped(), 6881));
+    world.command(node, Command::AddNode(mapped));
+    world.command(node, Command::Ask { to: mapped, question: crate::Question::Ping });
+    world.run(MINUTE);
+    let answered = |event: &(Time, Event)| matches!(event.1, Event::Answered { answer: Some(_), .. });
+    assert!(world.hosts[node].events.iter().any(answered));
+    assert_eq!(world.node(node).stats(world.now)[0].nodes, 1);
 }
 
 #[test]

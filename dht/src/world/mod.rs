@@ -6,6 +6,7 @@ mod hostile;
 mod serving;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ pub(crate) struct World {
     timers: BTreeSet<(Time, usize)>,
     sent: u64,
     rng: Rng,
-    digest: Sha1,
+    digest: DefaultHasher,
 }
 
 /// A host: its sockets and what runs there.
@@ -84,7 +85,7 @@ impl World {
             timers: BTreeSet::new(),
             sent: 0,
             rng: Rng::from_seed(seed),
-            digest: Sha1::new(),
+            digest: DefaultHasher::new(),
         }
     }
 
@@ -183,8 +184,8 @@ impl World {
         self.rng.id()
     }
 
-    pub(crate) fn digest(&self) -> Vec<u8> {
-        self.digest.clone().finalize().to_vec()
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest.finish()
     }
 
     pub(crate) fn command(&mut self, index: usize, command: Command) -> Option<LookupId> {
@@ -320,9 +321,7 @@ impl World {
 
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         self.sent += 1;
-        self.digest.update(self.now.as_micros().to_be_bytes());
-        self.digest.update(format!("{from} {to} "));
-        self.digest.update(&bytes);
+        (self.now.as_micros(), from, to, &bytes).hash(&mut self.digest);
         if self.rng.below(100) < self.loss as usize {
             return;
         }
