@@ -44,6 +44,28 @@ fn signals_end_it_with_their_exit_code() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_second_signal_does_not_wait_for_a_disk_that_hangs() {
+    let home = Home::new();
+    let state = home.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    // Nobody reads this pipe: whoever opens it to write the state waits.
+    let pipe = state.join("node.bencode.new");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for signals in [&["-INT"][..], &["-INT", "-TERM"]] {
+        let (node, _) = home.serve(NOBODY, &["--state", state.to_str().unwrap()]);
+        signals.iter().for_each(|signal| node.signal(signal));
+        let finished = node.finish();
+        let code = finished.status.code();
+        match signals {
+            [_] => assert!(code == Some(130) && finished.error().contains("too slow"), "{finished:#?}"),
+            // Both may be there before either is seen; the later one gives the code.
+            _ => assert!(matches!(code, Some(130 | 143)) && finished.stderr.is_empty(), "{finished:#?}"),
+        }
+    }
+}
+
 #[test]
 fn a_signal_ends_a_lookup_at_once() {
     let home = Home::new();
