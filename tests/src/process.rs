@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// How long a test waits for anything before it fails: far beyond what is expected, so that a slow
 /// machine does not matter.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A running child whose standard output arrives line by line; killed when dropped.
 pub struct Running {
