@@ -178,6 +178,14 @@ fn new_torrent(
 fn peer(event: &DhtEvent) -> Option<SocketAddr> {
     match event {
         DhtEvent::Peer { addr, .. } => Some(*addr),
+        DhtEvent::Done { outcome, stats, .. } => {
+            tracing::debug!(?outcome, ?stats, "lookup ended");
+            None
+        }
+        DhtEvent::Stored { node, .. } => {
+            tracing::debug!(%node, "announced");
+            None
+        }
         _ => None,
     }
 }

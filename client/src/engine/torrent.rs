@@ -31,7 +31,7 @@ pub struct AddOptions {
     pub peers: Vec<SocketAddr>,
     /// Trackers that the user named, each a tier of its own.
     pub trackers: Vec<String>,
-    /// Connections; `None` for the default of [`Limits`].
+    /// Connections; `None` for the default of [`Limits`](crate::swarm::Limits).
     pub max_peers: Option<usize>,
     /// Which files are wanted.
     pub select: Select,
