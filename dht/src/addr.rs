@@ -6,6 +6,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4: `values` of 6 bytes, `nodes` of 26.
+    V4,
+    /// IPv6: `values` of 18 bytes, `nodes6` of 38 (BEP 32).
+    V6,
+}
+
 /// Whether a stranger's datagram, node or peer may have this address.
 ///
 /// Port 0 and addresses that no host can have (0/8, 224/4, 240/4, the IPv6 unspecified, multicast and

@@ -3,13 +3,13 @@
 //!
 //! Shared by all programs; the core sees only the plain [`Config`].
 
+mod error;
 mod flags;
 mod keys;
 mod suggest;
 mod value;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,8 +19,10 @@ use toml::{Table, Value};
 
 use crate::Config;
 use crate::net::Bind;
+use error::{bad_value, unknown};
 use keys::KEYS;
 
+pub use error::{Origin, SettingsError};
 pub use flags::Flags;
 pub use suggest::nearest;
 pub use value::{BadBindAddr, BindAddr};
@@ -69,20 +71,6 @@ pub struct Folders {
     pub state: Option<PathBuf>,
 }
 
-/// Where a value came from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Origin {
-    /// The program itself.
-    #[default]
-    BuiltIn,
-    /// A settings file.
-    File(PathBuf),
-    /// An environment variable.
-    Environment(String),
-    /// A flag.
-    Flag(&'static str),
-}
-
 /// A program that has settings.
 #[derive(Clone, Copy)]
 pub struct Program<'a> {
@@ -90,48 +78,6 @@ pub struct Program<'a> {
     pub prefix: &'a str,
     /// Reads one environment variable.
     pub environment: &'a dyn Fn(&str) -> Option<String>,
-}
-
-/// A setting is wrong; the user's mistake, exit code 2.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SettingsError {
-    /// The file could not be read.
-    #[error("reading settings from {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not TOML.
-    #[error("reading settings from {origin}: {source}")]
-    Syntax {
-        /// The file.
-        origin: Origin,
-        /// Where and why.
-        source: Box<toml::de::Error>,
-    },
-    /// A key that does not exist.
-    #[error("{origin}: unknown key `{key}`{}", suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
-    UnknownKey {
-        /// Where it stands.
-        origin: Origin,
-        /// The key.
-        key: String,
-        /// The nearest one that exists.
-        suggestion: Option<&'static str>,
-    },
-    /// A value of the wrong form.
-    #[error("{origin}: `{key}` has to be {form}")]
-    BadValue {
-        /// Where it stands.
-        origin: Origin,
-        /// The key.
-        key: String,
-        /// What it has to look like.
-        form: &'static str,
-    },
 }
 
 impl Settings {
@@ -350,17 +296,6 @@ impl Settings {
     }
 }
 
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BuiltIn => f.write_str("built-in"),
-            Self::File(path) => path.display().fmt(f),
-            Self::Environment(variable) => f.write_str(variable),
-            Self::Flag(flag) => f.write_str(flag),
-        }
-    }
-}
-
 /// The state folder of a program that was given none.
 fn default_state_folder(program: &Program<'_>) -> Option<PathBuf> {
     let folders = etcetera::choose_base_strategy().ok()?;
@@ -396,18 +331,6 @@ fn is_host_and_port(text: &str) -> bool {
             && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'))
             && port.parse::<u16>().is_ok_and(|port| port != 0)
     })
-}
-
-fn unknown(origin: &Origin, key: &str, known: impl IntoIterator<Item = &'static str>) -> SettingsError {
-    SettingsError::UnknownKey {
-        origin: origin.clone(),
-        key: key.escape_debug().to_string(),
-        suggestion: nearest(key, known),
-    }
-}
-
-fn bad_value(origin: &Origin, key: &str, form: &'static str) -> SettingsError {
-    SettingsError::BadValue { origin: origin.clone(), key: key.escape_debug().to_string(), form }
 }
 
 #[cfg(test)]

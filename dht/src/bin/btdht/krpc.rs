@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::follow::millis;
 
-/// Bytes of a query's arguments; more do not fit a datagram.
+/// Bytes of a query's method and arguments; more do not fit a datagram.
 const MAX_ARGUMENTS: usize = 900;
 
 /// Send one raw query and print the answer
@@ -80,10 +80,12 @@ fn question(text: &str, id: &krpc::Id) -> Result<Question, String> {
     let mut writer = Writer::new(&mut encoded);
     write(&mut writer, &Value::Object(arguments))?;
     drop(writer);
-    if encoded.len() > MAX_ARGUMENTS {
-        return Err(format!("the arguments take {} bytes; {MAX_ARGUMENTS} fit", encoded.len()));
+    let method = bytes(&method)?;
+    let taken = method.len() + encoded.len();
+    if taken > MAX_ARGUMENTS {
+        return Err(format!("method and arguments take {taken} bytes; {MAX_ARGUMENTS} fit"));
     }
-    Ok(Question::Raw { method: bytes(&method)?, arguments: encoded })
+    Ok(Question::Raw { method, arguments: encoded })
 }
 
 /// Writes our user's JSON as bencode. The recursion is as deep as the JSON, which its parser bounds.
@@ -198,6 +200,7 @@ mod tests {
             assert!(arguments(bad).is_err(), "{bad}");
         }
         assert!(arguments(&format!(r#"{{"q":"x","a":{{"b":"{}"}}}}"#, "x".repeat(1000))).is_err());
+        assert!(arguments(&format!(r#"{{"q":"{}"}}"#, "x".repeat(1000))).is_err());
     }
 
     #[test]

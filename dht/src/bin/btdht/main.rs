@@ -168,5 +168,5 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
 fn not_yet(verb: &str, given: &NotYet) -> Result<(), Failure> {
     tracing::debug!(arguments = given.rest.len(), "not yet");
     Err(Failure::other(format!("`btdht {verb}` is not yet in this version"))
-        .hint("see CHANGELOG or `btdht --help` for what is"))
+        .hint("`btdht --help` lists what is"))
 }

@@ -1,0 +1,116 @@
+//! Both ways of moving datagrams on loopback.
+
+use std::time::Duration;
+
+use super::*;
+
+const BOTH: [Batching; 2] = [Batching::Native, Batching::Single];
+
+fn loopback(batching: Batching) -> UdpSocket {
+    UdpSocket::bind("127.0.0.1:0".parse().unwrap(), batching).unwrap()
+}
+
+/// Receives until `count` datagrams are there; loopback loses none below the buffer's size.
+async fn receive(socket: &mut UdpSocket, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+    let mut all = Vec::new();
+    let everything = async {
+        while all.len() < count {
+            socket.readable().await.unwrap();
+            all.extend(socket.recv_batch().unwrap().map(|(from, bytes)| (from, bytes.to_vec())));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), everything).await.expect("datagrams arrive");
+    all
+}
+
+#[tokio::test]
+async fn batches_arrive_whole_in_order_and_with_their_source() {
+    for (from, to) in BOTH.into_iter().flat_map(|from| BOTH.map(|to| (from, to))) {
+        let (mut a, mut b) = (loopback(from), loopback(to));
+        let payloads: Vec<Vec<u8>> = (0..150_u8).map(|n| vec![n; 1 + usize::from(n) * 7]).collect();
+        let datagrams: Vec<_> = payloads.iter().map(|bytes| Datagram { to: b.local_addr(), bytes }).collect();
+        a.writable().await.unwrap();
+        let sent = a.send_batch(&datagrams);
+        assert_eq!((sent.done, sent.skipped), (150, 0), "{from:?} {:?}", sent.error);
+        let got = receive(&mut b, 150).await;
+        assert!(got.iter().all(|(source, _)| *source == a.local_addr()), "{to:?}");
+        assert_eq!(got.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>(), payloads, "{to:?}");
+        assert_eq!(b.counters().received, 150);
+        assert_eq!(b.recv_batch().unwrap().len(), 0, "an empty socket is an empty batch");
+    }
+}
+
+#[tokio::test]
+async fn ipv6_sources_are_read_and_ipv4_is_not_mapped() {
+    for batching in BOTH {
+        let bound = UdpSocket::bind("[::1]:0".parse().unwrap(), batching);
+        let Ok(mut socket) = bound else {
+            eprintln!("SKIPPED: this machine has no IPv6 loopback");
+            return;
+        };
+        socket.writable().await.unwrap();
+        let to = socket.local_addr();
+        assert_eq!(socket.send_batch(&[Datagram { to, bytes: b"six" }]).done, 1);
+        assert_eq!(receive(&mut socket, 1).await, [(to, b"six".to_vec())]);
+    }
+}
+
+#[tokio::test]
+async fn oversize_datagrams_are_dropped_and_counted() {
+    for batching in BOTH {
+        let (mut a, mut b) = (loopback(Batching::Native), loopback(batching));
+        let sizes = [MAX_DATAGRAM, MAX_DATAGRAM + 1, SLOT, SLOT + 1, 20_000, 3];
+        let payload = vec![b'x'; 20_000];
+        let datagrams: Vec<_> =
+            sizes.iter().map(|&len| Datagram { to: b.local_addr(), bytes: &payload[..len] }).collect();
+        a.writable().await.unwrap();
+        assert_eq!(a.send_batch(&datagrams).done, sizes.len());
+        let got = receive(&mut b, 2).await;
+        assert_eq!(got.iter().map(|(_, bytes)| bytes.len()).collect::<Vec<_>>(), [MAX_DATAGRAM, 3]);
+        assert_eq!(b.counters().truncated, 4, "{batching:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_datagram_is_skipped_alone() {
+    for batching in BOTH {
+        let (mut a, mut b) = (loopback(batching), loopback(batching));
+        let too_long = vec![0; 65_536];
+        let other_family = "[2001:db8::1]:6881".parse().unwrap();
+        a.writable().await.unwrap();
+        let sent = a.send_batch(&[
+            Datagram { to: b.local_addr(), bytes: b"first" },
+            Datagram { to: b.local_addr(), bytes: &too_long },
+            Datagram { to: other_family, bytes: b"wrong family" },
+            Datagram { to: b.local_addr(), bytes: b"last" },
+        ]);
+        assert_eq!((sent.done, sent.skipped), (4, 2), "{batching:?} {:?}", sent.error);
+        assert_eq!(a.counters().send_errors, 2);
+        assert_eq!(receive(&mut b, 2).await[1].1, b"last");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_port_does_not_disturb_later_datagrams() {
+    for batching in BOTH {
+        let closed = loopback(batching).local_addr();
+        let (mut a, mut b) = (loopback(batching), loopback(batching));
+        a.writable().await.unwrap();
+        for _ in 0..5 {
+            assert_eq!(a.send_batch(&[Datagram { to: closed, bytes: b"anybody?" }]).done, 1);
+        }
+        assert!(a.recv_batch().unwrap().next().is_none());
+        assert_eq!(a.send_batch(&[Datagram { to: b.local_addr(), bytes: b"here" }]).skipped, 0);
+        assert_eq!(receive(&mut b, 1).await[0].1, b"here");
+    }
+}
+
+#[tokio::test]
+async fn a_bound_port_is_not_shared() {
+    let first = loopback(Batching::Native);
+    let error = UdpSocket::bind(first.local_addr(), Batching::Native).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    assert!(!is_family_missing(&error));
+    let elsewhere = UdpSocket::bind("203.0.113.1:0".parse().unwrap(), Batching::Native).unwrap_err();
+    assert!(is_family_missing(&elsewhere), "{elsewhere}");
+}
