@@ -14,7 +14,7 @@ use btdht::{Announce, Event as DhtEvent, Rng, Seeds};
 use futures_util::FutureExt as _;
 use krpc::Id;
 use tokio::net::TcpStream;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -112,6 +112,7 @@ pub(super) fn start(
         connections: JoinSet::new(),
         slots: HashMap::new(),
         announces: JoinSet::new(),
+        announced: HashMap::new(),
         chores: JoinSet::new(),
         disk: None,
         mailbox: Arc::default(),
@@ -210,6 +211,9 @@ struct Owner {
     /// Whose task is whose, for those that end in a panic.
     slots: HashMap<task::Id, Slot>,
     announces: JoinSet<()>,
+    /// By tracker, what ends with the last announce to it: the next one waits for that, so that
+    /// `stopped` never overtakes `completed`.
+    announced: HashMap<TrackerId, oneshot::Receiver<()>>,
     /// Lookups, names being resolved, files being opened.
     chores: JoinSet<()>,
     disk: Option<Disk>,
@@ -482,7 +486,14 @@ impl Owner {
     fn announce(&mut self, tracker: TrackerId, job: AnnounceJob) {
         let (session, inbox) = (Arc::clone(&self.session), self.inbox.clone());
         let (infohash, key) = (self.infohash, self.key);
+        let (ends, ended) = oneshot::channel();
+        let before = self.announced.insert(tracker, ended);
         self.announces.spawn(async move {
+            // Nothing is ever sent: the channel closes when the announce before has ended.
+            let _ends: oneshot::Sender<()> = ends;
+            if let Some(before) = before {
+                let _ = before.await;
+            }
             let reply = Box::pin(tracker::announce(&session, infohash, key, job)).await;
             let _ = inbox.send(Inbound::Tracker(tracker, reply)).await;
         });
