@@ -102,6 +102,9 @@ pub struct Config {
     pub reply_burst_per_ip: u32,
     /// Bytes of replies per second in all; 0 lifts it.
     pub reply_bytes_per_second: u64,
+    /// Replies with filters (BEP 33) per second in all, with a burst of a second's; further ones go without.
+    /// Filters over a full infohash cost a hundred times what any other reply does. 0 lifts it.
+    pub scrapes_per_second: u32,
     /// Entries of the per-source table; a power of two.
     pub source_table_entries: usize,
     /// After this many bad tokens in a minute from one IP its failures get silence; 0 lifts it.
@@ -199,6 +202,7 @@ impl Default for Config {
             replies_per_second_per_ip: 25,
             reply_burst_per_ip: 50,
             reply_bytes_per_second: 8_000_000,
+            scrapes_per_second: 100,
             source_table_entries: 16_384,
             failed_tokens_per_minute: 10,
 

@@ -38,6 +38,9 @@ pub struct Guard {
     replies: Rate,
     failed_tokens: Rate,
     bytes: ByteRate,
+    scrapes: Rate,
+    /// µs until which the budget of scrapes is in debt.
+    scraped_until: u64,
 }
 
 impl Guard {
@@ -56,6 +59,8 @@ impl Guard {
             replies: Rate::new(config.replies_per_second_per_ip, 1, config.reply_burst_per_ip),
             failed_tokens: Rate::new(failed, 60, failed),
             bytes: ByteRate::new(config.reply_bytes_per_second),
+            scrapes: Rate::new(config.scrapes_per_second, 1, config.scrapes_per_second),
+            scraped_until: 0,
         }
     }
 
@@ -100,6 +105,16 @@ impl Guard {
         }
         self.bytes.take(now, reply_len);
         true
+    }
+
+    /// Takes one reply with filters out of the budget of all sources; `false` when it is spent. The source
+    /// of a query can be forged, so that a limit per source would not bound the work.
+    pub fn allow_scrape(&mut self, now: Time) -> bool {
+        let allowed = self.scrapes.is_lifted() || !self.scrapes.is_exhausted(self.scraped_until, now);
+        if allowed {
+            self.scraped_until = self.scrapes.take(self.scraped_until, now);
+        }
+        allowed
     }
 
     /// Counts a token from `from` that was wrong; `false` once it sent so many
@@ -246,6 +261,17 @@ mod tests {
 
     fn other(n: u32) -> SocketAddr {
         (Ipv4Addr::from(0x5500_0000 + n), 6881).into()
+    }
+
+    #[test]
+    fn scrapes_have_one_budget_for_all_sources_and_0_lifts_it() {
+        let mut limited = guard(&Config { scrapes_per_second: 5, ..Config::default() });
+        let allowed = |guard: &mut Guard, now| (0..1000).filter(|_| guard.allow_scrape(now)).count();
+        assert_eq!(allowed(&mut limited, Time::from_secs(9)), 5);
+        assert_eq!(allowed(&mut limited, Time::from_millis(9_400)), 2);
+        assert_eq!(allowed(&mut limited, Time::from_secs(60)), 5);
+        let mut lifted = guard(&Config { scrapes_per_second: 0, ..Config::default() });
+        assert_eq!(allowed(&mut lifted, Time::from_secs(9)), 1000);
     }
 
     #[test]

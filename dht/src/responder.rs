@@ -99,7 +99,8 @@ impl Responder<'_> {
     ) {
         self.gather_nodes(asker, &infohash, want);
         let ip = asker.from.ip();
-        let scrape = if scrape { self.store.scrape(now, &infohash) } else { None };
+        let wants_filters = scrape && self.guard.allow_scrape(now);
+        let scrape = if wants_filters { self.store.scrape(now, &infohash) } else { None };
         let token = self.tokens.issue(ip, &infohash);
         // BEP 5 lets a node that stores no more withhold its token.
         let token = self.store.accepts_more(&infohash, ip).then_some(token);

@@ -96,6 +96,7 @@ keys! {
         replies_per_second_per_ip in config;
         reply_burst_per_ip in config;
         reply_bytes_per_second in config;
+        scrapes_per_second in config;
         source_table_entries in config;
         failed_tokens_per_minute in config;
         token_rotation in config;

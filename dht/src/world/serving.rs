@@ -222,6 +222,15 @@ fn scrape_gets_filters_of_seeds_and_downloaders() {
     assert!(peers.contains(STRANGER.ip()));
     assert_eq!(response.bloom_seeds.unwrap(), [0; 256]);
     assert!(sent[0].len() <= 1024);
+    // Filters cost us much: forged sources get a hundred a second of them in all, and peers otherwise.
+    let mut with_filters = 1;
+    for n in 1..=200 {
+        let sent = world.inject(0, World::v4(n), &query(Id::new([1; 20]), scrape));
+        let Some(Message { body: Body::Response(response), .. }) = answer(&sent) else { panic!() };
+        with_filters += usize::from(response.bloom_peers.is_some());
+        assert!(response.values.is_some());
+    }
+    assert_eq!(with_filters, 100);
 }
 
 #[test]
