@@ -148,7 +148,7 @@ fn rows(folder: &std::path::Path) -> Vec<Row> {
             "--ipv4-only",
             "--no-state",
             "--port",
-            "6881",
+            "6882",
             "--bind",
             "85.255.0.1",
             "--config",
