@@ -192,10 +192,10 @@ impl Load {
         while Instant::now() < end && !(self.todo.is_empty() && self.slots.iter().all(Option::is_none)) {
             let now = Instant::now();
             for slot in 0..16 {
-                if self.slots[slot].is_none() {
-                    if let Some((kind, peer)) = self.todo.pop_front() {
-                        self.ask(slot, now, kind, peer)?;
-                    }
+                if self.slots[slot].is_none()
+                    && let Some((kind, peer)) = self.todo.pop_front()
+                {
+                    self.ask(slot, now, kind, peer)?;
                 }
             }
             self.turn(now)?;

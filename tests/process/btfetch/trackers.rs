@@ -67,8 +67,7 @@ fn hostile_http_trackers_cost_little_and_stop_nothing() {
         command.args(["--tracker", &tracker.url()]);
     }
     let mut leecher = Running::start("leecher", &mut command);
-    let peak = wait_event(&mut leecher, "done", |_| Some(()));
-    let () = peak;
+    wait_event(&mut leecher, "done", |_| Some(()));
     let rss = peak_memory(leecher.pid());
     assert_eq!(code(leecher.wait(std::time::Duration::from_secs(60))), 0, "{}", leecher.stderr());
     assert!(world.is_whole());

@@ -78,7 +78,7 @@ impl Blocks {
         match self {
             Self::WrongData => link.send_wrong(wanted),
             Self::WrongDataRarely => {
-                thread::sleep(Duration::from_micros(u64::from(len) * 1_000_000 >> 20));
+                thread::sleep(Duration::from_micros((u64::from(len) * 1_000_000) >> 20));
                 if served % 10 == 9 { link.send_wrong(wanted) } else { link.send_right(wanted) }
             }
             Self::WrongLastBlock if begin + len >= torrent.piece_len => link.send_wrong(wanted),

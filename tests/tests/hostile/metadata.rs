@@ -49,7 +49,7 @@ fn garbage_metadata_of_two_of_three_peers_only_delays_in_twenty_runs() {
 /// Each garbage peer is asked for one copy of three pieces, perhaps for one piece again, and then for
 /// nothing any more.
 fn garbage(seed: &u64) -> Result<String, String> {
-    let mode = if seed % 2 == 0 { Metadata::Garbage } else { Metadata::OneWrongByte };
+    let mode = if seed.is_multiple_of(2) { Metadata::Garbage } else { Metadata::OneWrongByte };
     let torrent = Arc::new(Torrent::new(3 << 20, 64 << 10, 40_000, *seed));
     let evil = hostile(&torrent, Mode::Metadata(mode), 2);
     let honest = Peer::honest(&torrent, Honest::default());

@@ -184,10 +184,9 @@ impl Outcome {
 
     /// Why it failed: the message of its error event.
     pub(crate) fn reason(&self) -> Option<String> {
-        let errors =
-            self.stdout.iter().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let message =
-            errors.filter(|event| event["event"] == "error").last()?["message"].as_str()?.to_owned();
+        let mut events =
+            self.stdout.iter().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let message = events.find(|event| event["event"] == "error")?["message"].as_str()?.to_owned();
         (!message.is_empty()).then_some(message)
     }
 
