@@ -290,7 +290,7 @@ fn paths_are_lists_of_strings_within_their_limits() {
     accepts("deep", &multi(&[file(1500, &deep[..64])], 2));
     refuses("deep tree", &dict(&v2(tree(&deep, 5, &[b'r'; 32]))));
     accepts("deep tree", &dict(&v2(tree(&deep[..64], 5, &[b'r'; 32]))));
-    let wide = vec![b'w'; 200];
+    let wide = [b'w'; 200];
     refuses("long", &multi(&[file(1500, &vec![&wide[..]; 21])], 2));
     accepts("long", &multi(&[file(1500, &vec![&wide[..]; 20])], 2));
     for file_list in
