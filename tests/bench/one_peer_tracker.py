@@ -1,4 +1,4 @@
-"""An HTTP tracker that names one peer: one_peer_tracker.py PORT IP:PORT"""
+"""An HTTP tracker at IP:PORT_OF_TRACKER that names one peer: one_peer_tracker.py PORT_OF_TRACKER IP:PORT"""
 
 import http.server
 import socket
@@ -20,6 +20,6 @@ class Tracker(http.server.BaseHTTPRequestHandler):
         pass
 
 
-server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Tracker)
+server = http.server.ThreadingHTTPServer((host, int(sys.argv[1])), Tracker)
 print("listening", flush=True)
 server.serve_forever()

@@ -3,7 +3,10 @@
 
     tests/interop/install.sh
     cargo build --release -p btfetch -p harness
-    tests/bench/transfer.py [--mib 1024] [--repetitions 5] [--only NAME,...] [--seeding]
+    sudo tests/bench/transfer.py [--mib 1024] [--repetitions 5] [--only NAME,...] [--seeding]
+
+Everything runs in a network namespace of its own (hence root) in which 85.0.0.0/8 is local, because
+transmission refuses peers at 127/8 and libtorrent lifts limits there.
 
 Rows: the floor programs (plain TCP + SHA-1 + pwrite with one, two and three threads), btfetch,
 libtorrent 2.1 and 2.0, aria2, transmission. Downloads come from the bare seeder `floor seed`, seeding
@@ -28,8 +31,17 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 INTEROP = pathlib.Path(os.environ.get("INTEROP_DIR", ROOT / "target/interop"))
-SEEDER = "127.0.0.1:17001"
+SEEDER = "85.1.0.1:17001"
 PIECE = 1 << 20
+
+
+def private_network():
+    """Runs this program again inside a namespace without any interface but loopback."""
+    if os.environ.get("TRANSFER_NAMESPACE") == "1":
+        return
+    os.environ["TRANSFER_NAMESPACE"] = "1"
+    inside = 'ip link set lo up && ip route add local 85.0.0.0/8 dev lo && exec "$0" "$@"'
+    os.execvp("unshare", ["unshare", "--net", "sh", "-c", inside, sys.executable, *sys.argv])
 
 
 def line_of(process, wanted):
@@ -68,16 +80,19 @@ class Bench:
         self.torrent = self.work / "payload.torrent"
         subprocess.run([TARGET / "btfetch", "create", self.data, "-o", self.torrent, "--piece-length", str(PIECE)], check=True,
                        stdout=subprocess.DEVNULL)
+        self.tracked = self.work / "tracked.torrent"
+        subprocess.run([TARGET / "btfetch", "create", self.data, "-o", self.tracked, "--piece-length", str(PIECE), "--tracker",
+                        "http://85.1.0.1:17004/announce"], check=True, stdout=subprocess.DEVNULL)
         told = subprocess.run([TARGET / "btfetch", "info", "--json", self.torrent], check=True, capture_output=True, text=True)
         self.infohash = json.loads(told.stdout)["infohash_v1"]
 
     # ---- downloads: each takes a fresh folder and returns (wall, cpu, peak MiB, switches)
 
     def floor(self, kind, out):
-        sender = subprocess.Popen([TARGET / "floor", "send", "127.0.0.1:17002", self.data], stdout=subprocess.PIPE, text=True)
+        sender = subprocess.Popen([TARGET / "floor", "send", "85.1.0.1:17002", self.data], stdout=subprocess.PIPE, text=True)
         try:
             line_of(sender, "listening")
-            return to_end([TARGET / "floor", kind, "127.0.0.1:17002", str(self.size), out / "payload.bin", str(PIECE)])
+            return to_end([TARGET / "floor", kind, "85.1.0.1:17002", str(self.size), out / "payload.bin", str(PIECE)])
         finally:
             sender.kill()
             sender.wait()
@@ -89,7 +104,7 @@ class Bench:
     def libtorrent(self, series, out):
         python = INTEROP / f"libtorrent-{series}/bin/python"
         start = time.monotonic()
-        process = subprocess.Popen([python, ROOT / "tests/interop/libtorrent_peer.py", "--listen", "127.0.0.1:17003", "--no-dht"],
+        process = subprocess.Popen([python, ROOT / "tests/interop/libtorrent_peer.py", "--listen", "85.1.0.1:17003", "--no-dht"],
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         line_of(process, "ready")
         add = {"op": "add", "source": str(self.torrent), "save": str(out), "peers": [SEEDER]}
@@ -109,10 +124,39 @@ class Bench:
         try:
             line_of(tracker, "listening")
             return to_end(["aria2c", "--no-conf", "-q", "--seed-time=0", "--file-allocation=none", "--enable-dht=false",
-                           "--bt-tracker=http://127.0.0.1:17004/announce", "--listen-port=17005", "-d", str(out), str(self.torrent)])
+                           "--bt-tracker=http://85.1.0.1:17004/announce", "--listen-port=17005", "-d", str(out), str(self.torrent)])
         finally:
             tracker.kill()
             tracker.wait()
+
+    def transmission(self, out):
+        # Debian's 3.00: peers from the tracker, commands over its RPC, CPU by its own process.
+        config = pathlib.Path(tempfile.mkdtemp(dir=self.work))
+        settings = {"bind-address-ipv4": "85.2.0.1", "rpc-bind-address": "85.2.0.1", "rpc-whitelist-enabled": False,
+                    "rpc-host-whitelist-enabled": False, "dht-enabled": False, "lpd-enabled": False, "pex-enabled": False,
+                    "utp-enabled": False, "encryption": 0, "download-dir": str(out), "preallocation": 1, "cache-size-mb": 64}
+        (config / "settings.json").write_text(json.dumps(settings))
+        tracker = subprocess.Popen([sys.executable, ROOT / "tests/bench/one_peer_tracker.py", "17004", SEEDER],
+                                   stdout=subprocess.PIPE, text=True)
+        line_of(tracker, "listening")
+        start = time.monotonic()
+        process = subprocess.Popen(["transmission-daemon", "--foreground", "--config-dir", config], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        remote = ["transmission-remote", "85.2.0.1:9091"]
+        try:
+            while subprocess.run([*remote, "--add", self.tracked], capture_output=True).returncode != 0:
+                time.sleep(0.05)
+            while "Percent Done: 100%" not in subprocess.run([*remote, "-t", "1", "--info"], capture_output=True, text=True).stdout:
+                if time.monotonic() - start > 300:
+                    raise RuntimeError("transmission does not finish")
+                time.sleep(0.1)
+            wall = time.monotonic() - start
+        finally:
+            tracker.kill()
+            tracker.wait()
+            process.terminate()
+        cpu, peak, switches = account(process)
+        return wall, cpu, peak, switches
 
     # ---- seeding: returns MB/s and CPU seconds per GiB of a second serving
 
@@ -132,20 +176,20 @@ class Bench:
 
     def seed_btfetch(self):
         process = subprocess.Popen([TARGET / "btfetch", "seed", self.torrent, "-o", self.data.parent, "--no-dht", "--no-state",
-                                    "--allow-local", "--bind", "127.0.0.1:17006", "--json"], stdout=subprocess.PIPE, text=True)
+                                    "--allow-local", "--bind", "85.1.0.1:17006", "--json"], stdout=subprocess.PIPE, text=True)
         line_of(process, '"done"')
-        return self.measure_seeding(process, "127.0.0.1:17006")
+        return self.measure_seeding(process, "85.1.0.1:17006")
 
     def seed_libtorrent(self, series):
         python = INTEROP / f"libtorrent-{series}/bin/python"
-        process = subprocess.Popen([python, ROOT / "tests/interop/libtorrent_peer.py", "--listen", "127.0.0.1:17007", "--no-dht"],
+        process = subprocess.Popen([python, ROOT / "tests/interop/libtorrent_peer.py", "--listen", "85.1.0.1:17007", "--no-dht"],
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         line_of(process, "ready")
         add = {"op": "add", "source": str(self.torrent), "save": str(self.data.parent), "seed": True}
         process.stdin.write(json.dumps(add) + "\n")
         process.stdin.flush()
         line_of(process, '"add"')
-        return self.measure_seeding(process, "127.0.0.1:17007")
+        return self.measure_seeding(process, "85.1.0.1:17007")
 
 
 def cpu_of(pid):
@@ -167,6 +211,7 @@ def downloads(bench, only, repetitions):
         "libtorrent 2.1": lambda out: bench.libtorrent("2.1", out),
         "libtorrent 2.0": lambda out: bench.libtorrent("2.0", out),
         "aria2": bench.aria2,
+        "transmission": bench.transmission,
     }
     rows = {name: run for name, run in rows.items() if not only or name in only}
     seeder = subprocess.Popen([TARGET / "floor", "seed", SEEDER, bench.infohash, str(PIECE), bench.data], stdout=subprocess.PIPE,
@@ -218,6 +263,7 @@ def seeding(bench, only, repetitions):
 
 
 def main():
+    private_network()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--repetitions", type=int, default=5)

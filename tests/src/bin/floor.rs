@@ -75,6 +75,9 @@ fn serve(stream: TcpStream, infohash: &[u8; 20], piece_len: usize, data: &[u8]) 
     let mut writer = stream;
     let mut hello = [0; 68];
     reader.read_exact(&mut hello)?;
+    if !hello.starts_with(b"\x13BitTorrent protocol") {
+        return Ok(()); // an encrypted handshake: aria2 tries again without when we close
+    }
     let mut out = greeting(infohash);
     let pieces = data.len().div_ceil(piece_len);
     let mut field = vec![0u8; pieces.div_ceil(8)];
