@@ -70,9 +70,20 @@ fn garbage_in_the_state_file_is_one_warning_and_an_empty_start() {
 // S19, a bounded number of moments
 #[test]
 fn a_kill_while_saving_leaves_state_that_starts() {
+    kill_while_saving(12, 150);
+}
+
+#[test]
+#[ignore = "S19 whole: 50 starts of the program"]
+fn fifty_kills_while_saving_leave_state_that_starts() {
+    kill_while_saving(51, 35);
+}
+
+/// Kills a saving node at `moments - 1` moments that lie `apart` microseconds apart.
+fn kill_while_saving(moments: u32, apart: u64) {
     let home = Home::new();
     let mut known = None;
-    for moment in 0..12_u32 {
+    for moment in 0..moments {
         let (node, id) = id_of(&home);
         if let Some(known) = &known {
             assert_eq!(*known, id, "the state of the first run is whole");
@@ -84,7 +95,7 @@ fn a_kill_while_saving_leaves_state_that_starts() {
             continue;
         }
         // Saving takes a few hundred microseconds; these moments fall before, into and after it.
-        let until = std::time::Instant::now() + std::time::Duration::from_micros(u64::from(moment) * 150);
+        let until = std::time::Instant::now() + std::time::Duration::from_micros(u64::from(moment) * apart);
         while std::time::Instant::now() < until {
             std::hint::spin_loop();
         }
