@@ -28,6 +28,9 @@ const WRITES_PER_TURN: usize = 8;
 const COMMANDS_PER_TURN: usize = 256;
 /// A batch of events that is this long is sent before more is read.
 const BATCH: usize = 256;
+/// Bytes that the kernel takes before the network has carried earlier ones.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+const MAX_UNSENT: u32 = 256 << 10;
 /// The timer is looked at again after this, whatever the connection says.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
@@ -52,6 +55,8 @@ struct Turn {
     read_closed: bool,
     /// The socket has to be asked whether it takes more.
     write_blocked: bool,
+    /// There may be more to read at once.
+    read_cut_off: bool,
 }
 
 impl Connection {
@@ -60,6 +65,7 @@ impl Connection {
     pub(super) async fn run(mut self) {
         // Requests and keep-alives are small and must not wait for the answer to earlier bytes.
         let _ = self.stream.set_nodelay(true);
+        bound_unsent(&self.stream);
         let mut batch = Vec::new();
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
@@ -73,6 +79,11 @@ impl Connection {
                 && let Ok(permit) = self.torrent.try_reserve()
             {
                 permit.send(Inbound::Peer(self.slot, std::mem::take(&mut batch)));
+            }
+            if turn.read_cut_off {
+                // A peer that sends without end must not keep the thread from the torrent's owner and
+                // from other peers: the budget of the runtime counts turns, not how long they take.
+                tokio::task::yield_now().await;
             }
             self.arm(timer.as_mut(), &turn);
             let may_read = batch.len() < BATCH && turn.read_at.is_none() && !turn.read_closed;
@@ -140,6 +151,7 @@ impl Connection {
                 Err(_) => return self.conn.disconnected(batch),
             }
         }
+        turn.read_cut_off = true;
     }
 
     fn write(&mut self, now: Time, batch: &mut Vec<PeerEvent>, turn: &mut Turn) {
@@ -185,4 +197,14 @@ impl Connection {
         }
         timer.reset(Instant::now() + due.since(now).min(LONGEST_SLEEP));
     }
+}
+
+/// Lets blocks wait here instead of in the kernel, which would take 4 MiB of them for a peer that reads
+/// nothing: here they count, can be cancelled, and show that the peer has stalled. What is on its way
+/// is not limited by this, so a fast peer gets as much as before.
+fn bound_unsent(stream: &TcpStream) {
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT);
+    #[cfg(not(any(target_os = "android", target_os = "linux")))]
+    let _ = stream;
 }

@@ -347,6 +347,7 @@ impl State {
         }
         match self.upload.ask(&self.setup.config, block) {
             Asked::Queued => Ok(true),
+            Asked::Repeated => Ok(false),
             Asked::Choked | Asked::Excess => {
                 self.reject(span);
                 Ok(false)

@@ -24,8 +24,10 @@ pub(super) struct Upload {
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// It waits, or waited already.
+    /// It waits.
     Queued,
+    /// It waited already; asking again changes nothing.
+    Repeated,
     /// We choke the peer: refused.
     Choked,
     /// The queue is full: refused.
@@ -41,7 +43,7 @@ impl Upload {
             return Asked::Choked;
         }
         if self.granted.contains(&block) || self.waiting.contains(&block) {
-            return Asked::Queued;
+            return Asked::Repeated;
         }
         if self.waiting.len() + self.granted.len() >= usize::from(config.upload_queue) {
             self.excess += 1;

@@ -648,6 +648,20 @@ fn a_flood_of_requests_waits_then_ends() {
 }
 
 #[test]
+fn one_request_without_end_is_chatter() {
+    let mut solo = Solo::fast();
+    solo.tell(PeerCommand::Unchoke);
+    solo.drain();
+    // The first one is to be answered; the account takes 2000 more.
+    for _ in 0..2001 {
+        solo.say(Message::Request(Span { index: 0, begin: 0, len: BLOCK_LEN }));
+    }
+    assert_eq!((solo.events().len(), solo.closed()), (1, None));
+    solo.say(Message::Request(Span { index: 0, begin: 0, len: BLOCK_LEN }));
+    assert_eq!(solo.broke(), Some(Violation::Chatter));
+}
+
+#[test]
 fn requests_wait_for_room_in_the_send_buffer() {
     let mut solo = Solo::fast();
     solo.tell(PeerCommand::Unchoke);
