@@ -263,6 +263,11 @@ impl Link {
         self.write(&batch)
     }
 
+    /// Lets the kernel keep as little as it can of what is not read.
+    pub(super) fn shrink_receive_buffer(&self) -> io::Result<()> {
+        socket2::SockRef::from(&self.stream).set_recv_buffer_size(4096)
+    }
+
     /// Closes the connection with a reset.
     pub(super) fn reset(self) -> io::Result<()> {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))

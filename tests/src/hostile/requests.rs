@@ -12,9 +12,11 @@ use super::mode::modes;
 modes! {
     /// What the peer asks of the client.
     Requests {
-        /// 200,000 requests for all blocks over and over, and never reads an answer (S40).
+        /// Requests for all blocks over and over, without end, and never reads an answer (S40).
         RequestFlood,
-        /// 200,000 requests for one byte each, all different, and never reads an answer (S40).
+        /// A request for each block when the client has nearly all, and never reads an answer (S40).
+        NeverRead,
+        /// Requests for one byte each, without end, and never reads an answer (S40).
         TinyRequestFlood,
         /// 200,000 requests while choked.
         RequestWhileChoked,
@@ -48,6 +50,16 @@ impl Requests {
             Self::RequestFlood => {
                 let blocks = (piece_len / 16_384).max(1);
                 request_flood(link, |n, _| request(n / blocks % pieces, n % blocks * 16_384, 16_384))
+            }
+            Self::NeverRead => {
+                // Or the answers find room in the buffers of the sockets.
+                link.shrink_receive_buffer()?;
+                wait_for_service(&mut link, pieces - 8, Duration::from_secs(15))?;
+                let blocks = (piece_len / 16_384).max(1);
+                link.pour(pieces * blocks, |n, out| {
+                    out.extend(request(n / blocks, n % blocks * 16_384, 16_384));
+                })?;
+                until_unwritable(link)
             }
             Self::TinyRequestFlood => request_flood(link, |n, has| request(has, n % piece_len, 1)),
             Self::RequestWhileChoked => link.flood(200_000, |_, out| {
@@ -92,9 +104,12 @@ impl Requests {
 /// Waits until the client unchokes us and has something, then asks without end. Reads nothing from
 /// there on.
 fn request_flood(mut link: Link, request: impl Fn(u32, u32) -> Vec<u8>) -> io::Result<()> {
-    let has = wait_for_service(&mut link, Duration::from_secs(15))?;
-    link.pour(200_000, |n, out| out.extend(request(n, has)))?;
-    // Not reading includes not noticing the end, except by what is written.
+    let has = wait_for_service(&mut link, 1, Duration::from_secs(15))?;
+    link.pour(u32::MAX, |n, out| out.extend(request(n, has)))
+}
+
+/// Keep-alives, by which alone somebody who does not read can notice the end.
+fn until_unwritable(mut link: Link) -> io::Result<()> {
     loop {
         std::thread::sleep(Duration::from_millis(200));
         link.write(&[0; 4])?;
@@ -103,24 +118,30 @@ fn request_flood(mut link: Link, request: impl Fn(u32, u32) -> Vec<u8>) -> io::R
 
 /// Asks for something impossible after service began, again and again while the client allows it.
 fn ask(mut link: Link, requests: &[Vec<u8>]) -> io::Result<()> {
-    wait_for_service(&mut link, Duration::from_secs(1))?;
+    wait_for_service(&mut link, 1, Duration::from_secs(1))?;
     for request in requests.iter().cycle().take(100) {
         link.write(request)?;
     }
     link.hold()
 }
 
-/// Interested until unchoked; the piece that the client said it has.
-fn wait_for_service(link: &mut Link, patience: Duration) -> io::Result<u32> {
+/// Interested until unchoked and told of a number of pieces; one that the client said it has.
+fn wait_for_service(link: &mut Link, pieces: u32, patience: Duration) -> io::Result<u32> {
     link.send(INTERESTED, b"")?;
     let end = Instant::now() + patience;
-    let (mut unchoked, mut has) = (false, None);
-    while !(unchoked && has.is_some()) && Instant::now() < end {
+    let (mut unchoked, mut has, mut told) = (false, None, 0);
+    while !(unchoked && told >= pieces) && Instant::now() < end {
         let Some(message) = link.next_until(end)? else { break };
         match (message.id, message.body.as_slice()) {
             (UNCHOKE, _) => unchoked = true,
-            (HAVE, &[a, b, c, d]) => has = Some(u32::from_be_bytes([a, b, c, d])),
-            (BITFIELD, [bits, ..]) if *bits != 0 => has = Some(bits.leading_zeros()),
+            (HAVE, &[a, b, c, d]) => {
+                has = Some(u32::from_be_bytes([a, b, c, d]));
+                told += 1;
+            }
+            (BITFIELD, [bits @ .., _]) if bits.first().is_some_and(|bits| *bits != 0) => {
+                has = Some(bits[0].leading_zeros());
+                told += bits.iter().map(|bits| bits.count_ones()).sum::<u32>();
+            }
             _ => {}
         }
     }
