@@ -110,7 +110,6 @@ impl Download {
     pub(super) fn choke(&mut self, fast: bool, out: &mut Vec<PeerEvent>) {
         self.choked = true;
         self.told = 0;
-        self.room_due = Time::NEVER;
         if !fast {
             while let Some(Asked { block, .. }) = self.asked.pop_front() {
                 self.fruitless = true;
@@ -172,6 +171,8 @@ impl Download {
 
     /// Tells the swarm when there is more room than it knows of.
     pub(super) fn tell_room(&mut self, now: Time, out: &mut Vec<PeerEvent>) {
+        // Before anything else: a time that has come and stays would be due for ever.
+        self.room_due = Time::NEVER;
         if self.choked {
             return;
         }
@@ -191,7 +192,6 @@ impl Download {
             }
             self.pause_ends = now + PAUSE;
         }
-        self.room_due = Time::NEVER;
         self.told = room;
         out.push(PeerEvent::Room(u16::try_from(room).unwrap_or(u16::MAX)));
     }

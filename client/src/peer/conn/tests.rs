@@ -141,8 +141,10 @@ impl Solo {
     }
 
     fn wait(&mut self, span: Duration) {
-        let until = self.now + span;
+        let (until, mut turns) = (self.now + span, 0);
         while self.conn.timeout() <= until {
+            turns += 1;
+            assert!(turns < 1000, "a timer that is due all the time is a busy loop");
             self.now = self.now.max(self.conn.timeout());
             self.conn.handle_timeout(self.now, &mut self.events);
         }
@@ -771,6 +773,19 @@ fn a_peer_that_owes_blocks_for_a_minute_snubs_us() {
     assert_eq!(solo.events(), [""; 0], "said once");
     solo.say(piece(blocks[1], &[0; 16]));
     assert!(matches!(solo.events[..], [PeerEvent::Block(..), PeerEvent::Room(_)]));
+}
+
+#[test]
+fn a_time_that_has_come_is_not_due_for_ever() {
+    let blocks = [block(0, 0, 16), block(1, 0, 16), block(2, 0, 16)];
+    let mut solo = Solo::fast().asking(&blocks);
+    solo.wait(Duration::from_millis(59_500));
+    // The second reject starts a pause, in whose middle the peer begins to count as snubbing us.
+    solo.say(Message::Reject(Span::of(blocks[1])));
+    solo.say(Message::Reject(Span::of(blocks[2])));
+    solo.wait(Duration::from_millis(600));
+    assert!(solo.events().iter().any(|event| event == "Snubbed"));
+    solo.wait(Duration::from_secs(2));
 }
 
 #[test]
