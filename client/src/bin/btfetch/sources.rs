@@ -30,7 +30,10 @@ impl Named {
             return Ok(Self::Magnet(Box::new(magnet)));
         }
         if scheme(text, "http:") || scheme(text, "https:") {
-            return Ok(Self::Url(text.to_owned()));
+            return match url::Url::parse(text) {
+                Ok(url) if url.has_host() => Ok(Self::Url(text.to_owned())),
+                _ => Err(Failure::usage(format!("`{}` is not a valid URL", escape(text)))),
+            };
         }
         if let Ok(infohash) = text.parse::<Id>() {
             return Ok(Self::Magnet(Box::new(Magnet::new(infohash))));
@@ -117,7 +120,15 @@ mod tests {
         let failure = Named::parse("inof").unwrap_err();
         assert_eq!(failure.exit, Exit::Usage);
         assert!(failure.to_string().contains("did you mean `info`"), "{failure}");
-        for wrong in ["magnet:?xt=urn:btih:xyz", "./missing.torrent", "616263646566", "", "\x1b[2J"] {
+        for wrong in [
+            "http://",
+            "https://[::1",
+            "magnet:?xt=urn:btih:xyz",
+            "./missing.torrent",
+            "616263646566",
+            "",
+            "\x1b[2J",
+        ] {
             let failure = Named::parse(wrong).unwrap_err();
             assert_eq!(failure.exit, Exit::Usage, "{wrong}");
             assert!(!failure.to_string().contains('\x1b'));
