@@ -19,6 +19,8 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use url::{Host, Url};
 
+use crate::tracker::url::may_contact;
+
 /// Redirects that are followed.
 pub const MAX_REDIRECTS: usize = 3;
 /// Longest tracker reply, after decompression.
@@ -117,13 +119,13 @@ impl Http {
             Some(Host::Ipv6(ip)) => Some(IpAddr::from(ip)),
             _ => None,
         };
-        if literal.is_some_and(|ip| !may_connect(ip, free)) {
+        if literal.is_some_and(|ip| !may_contact(ip, free)) {
             return Err(HttpError::LocalAddress);
         }
         let client = if free { &self.free } else { &self.strict };
         let response = client.get(url.clone()).send().await.map_err(explain)?;
         match response.remote_addr() {
-            Some(addr) if !may_connect(addr.ip(), free) => Err(HttpError::LocalAddress),
+            Some(addr) if !may_contact(addr.ip(), free) => Err(HttpError::LocalAddress),
             _ => Ok(response),
         }
     }
@@ -136,18 +138,12 @@ impl Http {
 pub async fn resolve(host: &str, port: u16, free: bool) -> Result<Vec<SocketAddr>, HttpError> {
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let found = tokio::net::lookup_host((host, port)).await.map_err(HttpError::Resolve)?;
-    let allowed: Vec<_> = found.filter(|addr| may_connect(addr.ip(), free)).take(MAX_ADDRESSES).collect();
+    let allowed: Vec<_> = found.filter(|addr| may_contact(addr.ip(), free)).take(MAX_ADDRESSES).collect();
     if allowed.is_empty() { Err(HttpError::LocalAddress) } else { Ok(allowed) }
 }
 
 /// Addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 16;
-
-/// Whether an address that somebody named may be connected to; `free` accepts local ones.
-fn may_connect(ip: IpAddr, free: bool) -> bool {
-    // The port does not matter here, but 0 would be refused.
-    btdht::addr::acceptable(SocketAddr::new(ip, 1), free)
-}
 
 fn same_origin(a: &Url, b: &Url) -> bool {
     a.host() == b.host() && a.port_or_known_default() == b.port_or_known_default()

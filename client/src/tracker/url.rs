@@ -34,12 +34,13 @@ pub fn scheme(url: &str) -> Result<Scheme, TrackerError> {
     }
 }
 
-/// Whether an announce may go to this address; asked about the very address that is contacted, after
-/// DNS. `trusted` says that the user named the URL. A torrent or magnet must not make us send
-/// requests into the user's own network (RELIABILITY, T1).
-pub fn may_contact(ip: IpAddr, trusted: bool, allow_local: bool) -> bool {
+/// Whether an announce or request may go to this address; asked about the very address that is
+/// contacted, after DNS. `free` says that local ones are fine: the user named the URL, or allows them
+/// to everybody. A torrent or magnet must not make us send requests into the user's own network
+/// (RELIABILITY, T1).
+pub fn may_contact(ip: IpAddr, free: bool) -> bool {
     // The port is not what is asked here, but 0 would be refused.
-    btdht::addr::acceptable(SocketAddr::new(ip, 1), trusted || allow_local)
+    btdht::addr::acceptable(SocketAddr::new(ip, 1), free)
 }
 
 /// The parts of a `udp` URL.
@@ -117,9 +118,8 @@ mod tests {
             ("224.0.0.1", false, false),
         ] {
             let ip = ip.parse().unwrap();
-            assert_eq!(may_contact(ip, false, false), stranger, "{ip}");
-            assert_eq!(may_contact(ip, true, false), local, "{ip} trusted");
-            assert_eq!(may_contact(ip, false, true), local, "{ip} with allow_local");
+            assert_eq!(may_contact(ip, false), stranger, "{ip}");
+            assert_eq!(may_contact(ip, true), local, "{ip} free");
         }
     }
 
