@@ -27,7 +27,7 @@ use super::torrent::{AddOptions, Events, Failed, Phase, Select, Share, Source, T
 use super::tracker;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
-use crate::peer::{CloseReason, Greeting, PeerCommand, PeerConfig, PeerConn, PeerEvent, PeerSetup};
+use crate::peer::{CloseReason, Greeting, PeerCommand, PeerConn, PeerEvent, PeerSetup};
 use crate::piece::Slot;
 use crate::storage::{Done, Job, Totals};
 use crate::swarm::{
@@ -102,9 +102,11 @@ pub(super) fn start(
     }
     let (new, elsewhere) = new_torrent(infohash, session.peer_id, source, &options);
     let info = new.info.clone();
-    let swarm = Swarm::new(Arc::new(limits), new, seeds, session.clock.now());
+    let limits = Arc::new(limits);
+    let swarm = Swarm::new(Arc::clone(&limits), new, seeds, session.clock.now());
     let mut owner = Owner {
         swarm,
+        limits,
         infohash,
         inbox: inbox.clone(),
         receiver,
@@ -201,6 +203,7 @@ struct Link {
 struct Owner {
     session: Arc<Shared>,
     swarm: Swarm,
+    limits: Arc<Limits>,
     infohash: Id,
     /// For the tasks that it starts.
     inbox: mpsc::Sender<Inbound>,
@@ -362,7 +365,7 @@ impl Owner {
     fn setup(&self, remote: SocketAddr) -> PeerSetup {
         let port = self.session.port;
         PeerSetup {
-            config: PeerConfig::default(),
+            config: self.limits.peer,
             infohash: self.infohash,
             peer_id: self.session.peer_id,
             remote: remote.ip(),
@@ -416,7 +419,8 @@ impl Owner {
     // ---- disk ----
 
     fn open(&mut self, info: Arc<Info>) {
-        if self.options.metadata_only {
+        // Stopped at the news of what it holds: no disk is touched any more.
+        if self.options.metadata_only || self.stopping.is_some() {
             return;
         }
         let (folder, share) = (self.options.output.clone(), self.options.share);

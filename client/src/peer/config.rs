@@ -16,7 +16,8 @@ pub struct PeerConfig {
     /// Without progress in sending although there is something to send: then the connection ends.
     /// A shell that limits its rate must let some bytes through more often than this.
     pub stall_timeout: Duration,
-    /// Requests kept outstanding at least, if the peer takes as many.
+    /// Requests kept outstanding at first, if the peer takes as many; fewer only once it has shown to
+    /// be slow.
     pub pipeline_min: u16,
     /// Requests kept outstanding at most.
     pub pipeline_max: u16,
@@ -33,6 +34,8 @@ pub struct PeerConfig {
     pub strays: u32,
     /// Requests for metadata that wait for their answer; further ones are rejected.
     pub metadata_queue: u32,
+    /// How often a peer is served each piece of the metadata, on average (and a queue's worth more).
+    pub metadata_serves: u32,
     /// Messages without use (choke and interest flaps, keep-alives, requests while choked, unknown
     /// ones): a connection ends when it has this many to its account.
     pub chatter_burst: u32,
@@ -56,6 +59,7 @@ impl Default for PeerConfig {
             send_buffer: 1 << 20,
             strays: 16,
             metadata_queue: 64,
+            metadata_serves: 2,
             chatter_burst: 2000,
             chatter_per_second: 100,
         }

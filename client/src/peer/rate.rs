@@ -75,6 +75,9 @@ pub struct Pipeline {
 /// A queue of half a second is kept even where the round trip is shorter (it is doubled, as the round
 /// trip is): disk and scheduling of the peer are not as even as the wire. libtorrent keeps 3 s.
 const SHORTEST_DELAY: Duration = Duration::from_millis(500);
+/// Fewest requests to a peer whose rate is known. What is kept outstanding with slow peers counts
+/// against the same budget as what fast ones could bring.
+const MEASURED_MIN: u32 = 4;
 /// How long a shortest round trip is believed.
 const RTT_LIFE: Duration = Duration::from_secs(30);
 
@@ -119,7 +122,8 @@ impl Pipeline {
             let wanted = self.wanted(rate);
             self.depth = if self.slow_start { self.depth.max(wanted) } else { wanted };
         }
-        self.depth = self.depth.clamp(self.min.min(self.cap), self.cap);
+        let floor = if self.slow_start { self.min } else { MEASURED_MIN };
+        self.depth = self.depth.clamp(floor.min(self.cap), self.cap);
     }
 
     /// Requests to keep outstanding.
@@ -183,7 +187,8 @@ mod tests {
 
     #[test]
     fn depth_stays_between_the_floor_and_the_peers_queue() {
-        assert_eq!(run(Duration::from_millis(50), 2, 30, 512), 16);
+        assert_eq!(run(Duration::from_millis(50), 2, 30, 512), 4);
+        assert_eq!(run(Duration::from_millis(50), 2, 0, 512), 16);
         assert_eq!(run(Duration::from_millis(50), 10_000, 10, 512), 512);
         assert_eq!(run(Duration::from_millis(50), 10_000, 10, 100), 100);
         assert_eq!(run(Duration::from_millis(50), 100, 10, 3), 3);

@@ -16,6 +16,8 @@ pub enum Job {
     Discard(PieceIndex),
     /// Read a block for a peer; answered by [`Done::Read`].
     Read(Slot, BlockRef),
+    /// Make these files, which are empty in the torrent (never for [`super::Access::Seed`]). No answer.
+    MakeEmpty(Vec<usize>),
     /// Hash pieces on disk; each is answered by [`Done::Checked`], all by [`Done::CheckEnded`].
     Check(Bitfield),
     /// Write everything out, sync it, then write the resume file with the pieces that are safe now

@@ -129,6 +129,8 @@ impl Pool {
                 None => return Err(job),
             },
             Job::Discard(piece) => self.shared.queue_of(piece).push(Task::Job(job)),
+            // Any thread will do; in front of the next save, as every thread passes that on.
+            Job::MakeEmpty(_) => self.shared.queue(0).push(Task::Job(job)),
             Job::Check(pieces) => {
                 let check = Arc::new(Check::new(pieces.iter().collect(), self.shared.queues.len()));
                 self.shared.queues.iter().for_each(|queue| queue.push(Task::Check(Arc::clone(&check))));
@@ -319,6 +321,14 @@ impl Shared {
         }
     }
 
+    /// These files are to be synced again.
+    fn put_back(&self, files: &[usize]) {
+        let mut progress = self.lock_progress();
+        progress.dirty.extend_from_slice(files);
+        progress.dirty.sort_unstable();
+        progress.dirty.dedup();
+    }
+
     /// Lets all threads hold and reports why, unless they hold already.
     pub(super) fn hold(&self, error: DiskError, fatal: bool) {
         let mut hold = self.lock_hold();
@@ -404,21 +414,22 @@ impl Saver {
 
     fn save(&mut self, totals: Totals) -> Result<(), DiskError> {
         // What is written after this moment is claimed by the next save.
-        let (mut have, dirty, doubted) = {
+        let (mut have, mut dirty, doubted) = {
             let mut progress = self.shared.lock_progress();
             (progress.written.clone(), std::mem::take(&mut progress.dirty), progress.doubted.clone())
         };
-        if let Err((error, rest)) = self.sync(&dirty) {
-            let mut progress = self.shared.lock_progress();
-            progress.dirty.extend_from_slice(rest);
-            progress.dirty.sort_unstable();
-            progress.dirty.dedup();
-            progress.doubted.extend(rest.first());
-            return Err(error);
-        }
+        // Before the syncs, which may take longer than the process is given at the end of a download.
         if have.is_full() && self.shared.config.finish && !self.finished {
-            self.finish()?;
+            if let Err(error) = self.finish(&mut dirty) {
+                self.shared.put_back(&dirty);
+                return Err(error);
+            }
             self.finished = true;
+        }
+        if let Err((error, rest)) = self.sync(&dirty) {
+            self.shared.put_back(rest);
+            self.shared.lock_progress().doubted.extend(rest.first());
+            return Err(error);
         }
         let Some(file) = &self.resume else { return Ok(()) };
         // A file that was taken away meanwhile takes its claims with it.
@@ -449,8 +460,8 @@ impl Saver {
         Ok(())
     }
 
-    /// All pieces are there: makes empty files and cuts longer ones.
-    fn finish(&mut self) -> Result<(), DiskError> {
+    /// All pieces are there: makes empty files and cuts longer ones, which are `dirty` then.
+    fn finish(&mut self, dirty: &mut Vec<usize>) -> Result<(), DiskError> {
         let info = Arc::clone(&self.shared.info);
         for file in info.files().filter(|file| file.is_stored()) {
             let now = self.stamps.get(file.index).copied().flatten();
@@ -458,8 +469,9 @@ impl Saver {
             let longer = now.is_some_and(|stamp| stamp.len > file.len());
             if absent || longer {
                 self.shared.storage.finish(file.index)?;
-                self.shared.storage.sync(file.index)?;
-                self.look(file.index)?;
+                if !dirty.contains(&file.index) {
+                    dirty.push(file.index);
+                }
             }
         }
         Ok(())
@@ -742,6 +754,26 @@ mod tests {
             }
             assert_eq!(fixture.on_disk(), payload());
         }
+    }
+
+    #[test]
+    fn empty_files_are_made_and_longer_ones_cut_before_the_disk_is_waited_for() {
+        let fixture = Fixture::new(PoolConfig::default());
+        (0..fixture.info.pieces()).for_each(|piece| fixture.write_piece(piece));
+        fixture.storage.set(Some(Fault::SyncError), 0);
+        fixture.pool.submit(Job::Save(Totals::default())).unwrap();
+        fixture.until(|done| matches!(done, Done::Failed(_)));
+        assert_eq!(fixture.storage.stamp(1).unwrap().map(|stamp| stamp.len), Some(0));
+    }
+
+    #[test]
+    fn an_empty_file_is_made_without_the_others() {
+        let fixture = Fixture::new(PoolConfig::default());
+        fixture.pool.submit(Job::MakeEmpty(vec![1])).unwrap();
+        fixture.pool.submit(Job::Save(Totals::default())).unwrap();
+        fixture.until(|done| matches!(done, Done::Saved));
+        assert_eq!(fixture.storage.stamp(1).unwrap().map(|stamp| stamp.len), Some(0));
+        assert_eq!(fixture.storage.stamp(0).unwrap(), None);
     }
 
     #[test]

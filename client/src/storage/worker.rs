@@ -55,6 +55,8 @@ enum Stuck {
     Advance(PieceIndex),
     /// Make room in the cache.
     Flush,
+    /// Make empty files.
+    MakeEmpty(Vec<usize>),
     /// A piece of the check at the front.
     Check(PieceIndex),
 }
@@ -135,6 +137,7 @@ impl Worker {
                 Task::Job(Job::Write(at, block)) => self.write(at, block)?,
                 Task::Job(Job::Read(slot, at)) => self.read(slot, at)?,
                 Task::Job(Job::Discard(piece)) => self.discard(piece),
+                Task::Job(Job::MakeEmpty(files)) => self.make_empty(files)?,
                 // Split up and given as tasks of their own.
                 Task::Job(Job::Check(_) | Job::Save(_)) => {}
                 Task::Check(check) => self.checks.push_back(check),
@@ -154,6 +157,7 @@ impl Worker {
         match stuck {
             Stuck::Advance(piece) => self.advance(piece),
             Stuck::Flush => self.flush(),
+            Stuck::MakeEmpty(files) => self.make_empty(files),
             Stuck::Check(piece) => self.check_piece(piece),
         }
     }
@@ -209,6 +213,15 @@ impl Worker {
         self.discard(piece);
         self.answers.push(Done::Piece(piece, verdict));
         Ok(())
+    }
+
+    fn make_empty(&mut self, files: Vec<usize>) -> Result<(), DiskError> {
+        let absent = |file: usize| Ok(self.shared.storage.stamp(file)?.is_none());
+        let make = |&file: &usize| match self.shared.config.finish && absent(file)? {
+            true => self.shared.storage.finish(file),
+            false => Ok(()),
+        };
+        files.iter().try_for_each(make).inspect_err(|_| self.stuck = Some(Stuck::MakeEmpty(files.clone())))
     }
 
     fn discard(&mut self, piece: PieceIndex) {

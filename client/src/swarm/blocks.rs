@@ -1,16 +1,17 @@
-//! [`Blocks`]: the blocks of pieces that are begun and not verified yet, and who was asked for which.
+//! [`Blocks`]: the blocks of pieces that are begun and not verified yet.
 //!
 //! A block is *open* when nobody who is on time was asked for it. A request that is overdue (its peer
 //! is snubbing us) leaves its block open for others, but its answer is still welcome. Whatever
 //! arrives counts only for the peer that was asked.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use btdht::Time;
 
 use super::has::Has;
+use super::requests::Requests;
 use crate::peer::TorrentShape;
 use crate::piece::{BLOCK_LEN, BlockRef, PieceIndex, Slot};
 
@@ -21,10 +22,8 @@ pub(super) struct Blocks {
     pieces: BTreeMap<u32, Unfinished>,
     /// Unfinished pieces with an open block.
     open: BTreeSet<u32>,
-    /// What each connection was asked for, by slot index.
-    holders: Vec<Holder>,
+    requests: Requests,
     committed: u64,
-    outstanding: u64,
 }
 
 /// What a block that arrived leads to.
@@ -93,19 +92,6 @@ struct BlockState {
     shared: bool,
 }
 
-#[derive(Debug, Default)]
-struct Holder {
-    generation: u32,
-    requests: VecDeque<Request>,
-    late: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Request {
-    block: BlockRef,
-    overdue: bool,
-}
-
 impl Blocks {
     /// No piece is begun.
     pub(super) fn new(shape: TorrentShape) -> Self {
@@ -113,9 +99,8 @@ impl Blocks {
             shape,
             pieces: BTreeMap::new(),
             open: BTreeSet::new(),
-            holders: Vec::new(),
+            requests: Requests::default(),
             committed: 0,
-            outstanding: 0,
         }
     }
 
@@ -148,7 +133,7 @@ impl Blocks {
         out: &mut Vec<BlockRef>,
     ) {
         let Some(unfinished) = self.pieces.get_mut(&piece.0) else { return };
-        let holder = Self::holder(&mut self.holders, slot);
+        let held_late = self.requests.has_overdue(slot);
         let piece_len = self.shape.piece_len(piece);
         let (mut taken, mut passed) = (0, false);
         for index in unfinished.cursor as usize..unfinished.blocks.len() {
@@ -160,7 +145,7 @@ impl Blocks {
                 continue;
             }
             let block = block_at(piece, index, piece_len);
-            if holder.late > 0 && holder.requests.iter().any(|request| request.block == block) {
+            if held_late && self.requests.holds(slot, block) {
                 passed = true;
                 continue;
             }
@@ -170,8 +155,7 @@ impl Blocks {
             if !passed {
                 unfinished.cursor = index as u32 + 1;
             }
-            self.outstanding += u64::from(block.len);
-            holder.requests.push_back(Request { block, overdue: false });
+            self.requests.add(now, slot, block);
             out.push(block);
             taken += 1;
         }
@@ -191,7 +175,6 @@ impl Blocks {
         count: usize,
         out: &mut Vec<BlockRef>,
     ) {
-        let holder = Self::holder(&mut self.holders, slot);
         let mut taken = 0;
         for (&piece, unfinished) in self.pieces.iter_mut().rev() {
             if unfinished.missing == 0 || !may(piece) {
@@ -210,13 +193,12 @@ impl Blocks {
                     continue;
                 }
                 let block = block_at(piece, index, piece_len);
-                if holder.requests.iter().any(|request| request.block == block) {
+                if self.requests.holds(slot, block) {
                     continue;
                 }
                 state.asked += 1;
                 state.shared = true;
-                self.outstanding += u64::from(block.len);
-                holder.requests.push_back(Request { block, overdue: false });
+                self.requests.add(now, slot, block);
                 out.push(block);
                 taken += 1;
             }
@@ -226,7 +208,7 @@ impl Blocks {
     /// A block arrived from `slot`, whose address is `from`. `None`: it was not asked for, or is
     /// there already.
     pub(super) fn receive(&mut self, slot: Slot, from: SocketAddr, block: BlockRef) -> Option<Arrival> {
-        let on_time = self.strike(slot, block)?;
+        let on_time = self.requests.strike(slot, block)?;
         let unfinished = self.pieces.get_mut(&block.piece.0)?;
         let state = unfinished.blocks.get_mut((block.begin / BLOCK_LEN) as usize)?;
         if state.received {
@@ -248,28 +230,20 @@ impl Blocks {
             }
         };
         unfinished.missing -= 1;
-        let mut cancel = Vec::new();
-        if state.shared {
-            for index in 0..self.holders.len() {
-                let other = Slot { index: index as u32, generation: self.holders[index].generation };
-                if self.strike(other, block).is_some() {
-                    cancel.push(other);
-                }
-            }
-        }
+        let cancel = if state.shared { self.requests.strike_all(block) } else { Vec::new() };
         Some(Arrival { cancel })
     }
 
     /// `slot` will not answer this request.
     pub(super) fn give_back(&mut self, slot: Slot, block: BlockRef) {
-        if self.strike(slot, block) == Some(true) {
+        if self.requests.strike(slot, block) == Some(true) {
             self.unask(block);
         }
     }
 
     /// `slot` has gone or been told to stop: none of its requests will be answered.
     pub(super) fn give_back_all(&mut self, slot: Slot) {
-        while let Some(block) = self.front(slot) {
+        while let Some(block) = self.requests.front(slot) {
             self.give_back(slot, block);
         }
         self.disown(slot);
@@ -277,15 +251,7 @@ impl Blocks {
 
     /// `slot` answers too slowly: its blocks are open for others, and its pieces for new owners.
     pub(super) fn overdue(&mut self, slot: Slot) {
-        let holder = Self::holder(&mut self.holders, slot);
-        let mut reopened = Vec::new();
-        for request in holder.requests.iter_mut().filter(|request| !request.overdue) {
-            request.overdue = true;
-            holder.late += 1;
-            self.outstanding -= u64::from(request.block.len);
-            reopened.push(request.block);
-        }
-        for block in reopened {
+        for block in self.requests.overdue(slot) {
             if let Some(state) = self.state_mut(block) {
                 state.shared = true;
             }
@@ -349,7 +315,7 @@ impl Blocks {
 
     /// Whether nothing is on its way, neither from peers nor a verdict from the disk.
     pub(super) fn is_stalled(&self) -> bool {
-        self.outstanding == 0 && self.pieces.values().all(|unfinished| unfinished.missing > 0)
+        self.requests.outstanding() == 0 && self.pieces.values().all(|unfinished| unfinished.missing > 0)
     }
 
     /// Begun pieces that are not verified.
@@ -362,52 +328,9 @@ impl Blocks {
         self.committed
     }
 
-    /// Bytes that were asked for and are on time.
-    pub(super) fn outstanding(&self) -> u64 {
-        self.outstanding
-    }
-
-    /// Requests of `slot` that are unanswered, overdue ones included.
-    #[cfg(test)]
-    pub(super) fn held_by(&self, slot: Slot) -> usize {
-        let holder = self.holders.get(slot.index as usize);
-        holder.filter(|holder| holder.generation == slot.generation).map_or(0, |holder| holder.requests.len())
-    }
-
-    fn holder(holders: &mut Vec<Holder>, slot: Slot) -> &mut Holder {
-        let index = slot.index as usize;
-        if holders.len() <= index {
-            holders.resize_with(index + 1, Holder::default); // as many as connections
-        }
-        let holder = &mut holders[index];
-        if holder.generation != slot.generation {
-            debug_assert!(holder.requests.is_empty(), "a closed connection gave its requests back");
-            *holder = Holder { generation: slot.generation, ..Holder::default() };
-        }
-        holder
-    }
-
-    fn front(&self, slot: Slot) -> Option<BlockRef> {
-        let holder = self.holders.get(slot.index as usize)?;
-        let request = holder.requests.front().filter(|_| holder.generation == slot.generation)?;
-        Some(request.block)
-    }
-
-    /// Strikes a request from the list of `slot`; returns whether it was on time.
-    fn strike(&mut self, slot: Slot, block: BlockRef) -> Option<bool> {
-        let holder = self.holders.get_mut(slot.index as usize)?;
-        if holder.generation != slot.generation {
-            return None;
-        }
-        // Answers come in order as a rule, so the first entry is nearly always the one.
-        let at = holder.requests.iter().position(|request| request.block == block)?;
-        let request = holder.requests.remove(at)?;
-        if request.overdue {
-            holder.late -= 1;
-        } else {
-            self.outstanding -= u64::from(block.len);
-        }
-        Some(!request.overdue)
+    /// Who was asked for what.
+    pub(super) fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// One peer less that is on time is on this block; without any it is open.
@@ -483,7 +406,7 @@ mod tests {
         assert_eq!((first.len(), second.len()), (2, 1));
         assert_eq!(second[0].len, BLOCK_LEN - 5);
         assert!(blocks.open.is_empty() && request(&mut blocks, slot(2), 0, 9).is_empty());
-        assert_eq!(blocks.outstanding(), u64::from(3 * BLOCK_LEN - 5));
+        assert_eq!(blocks.requests.outstanding(), u64::from(3 * BLOCK_LEN - 5));
     }
 
     #[test]
@@ -498,7 +421,7 @@ mod tests {
         blocks.receive(slot(0), addr(0), asked[1]).unwrap();
         assert!(blocks.is_whole(PieceIndex(0)));
         assert_eq!(blocks.finish(PieceIndex(0)), Some(vec![addr(0); 2]));
-        assert_eq!((blocks.committed(), blocks.outstanding()), (0, 0));
+        assert_eq!((blocks.committed(), blocks.requests.outstanding()), (0, 0));
     }
 
     #[test]
@@ -510,7 +433,7 @@ mod tests {
         assert_eq!(request(&mut blocks, slot(1), 0, 9), [asked[2]]);
         blocks.give_back_all(slot(0));
         assert_eq!(request(&mut blocks, slot(1), 0, 9).len(), 3);
-        assert_eq!(blocks.held_by(slot(0)), 0);
+        assert_eq!(blocks.requests.of(slot(0)), 0);
     }
 
     #[test]
@@ -525,7 +448,7 @@ mod tests {
         assert_eq!(arrival.cancel, [slot(1)]);
         assert!(blocks.receive(slot(0), addr(0), asked[1]).unwrap().cancel.is_empty());
         assert!(blocks.is_whole(PieceIndex(0)) && blocks.open.is_empty());
-        assert_eq!(blocks.outstanding(), 0);
+        assert_eq!(blocks.requests.outstanding(), 0);
     }
 
     #[test]
@@ -542,7 +465,7 @@ mod tests {
         assert!(again(&mut blocks, later, slot(4)).is_empty());
         let arrival = blocks.receive(slot(2), addr(2), asked[0]).unwrap();
         assert_eq!(arrival.cancel, [slot(0), slot(1), slot(3)]);
-        assert_eq!(blocks.outstanding(), 0);
+        assert_eq!(blocks.requests.outstanding(), 0);
     }
 
     #[test]
@@ -554,7 +477,7 @@ mod tests {
         let holders = [0, 2, 4, 6, 8].map(|seconds| {
             let later = NOW + Duration::from_secs(seconds);
             (1..99).for_each(|n| _ = again(&mut blocks, later, slot(n)));
-            (0..99).filter(|&n| blocks.held_by(slot(n)) > 0).count()
+            (0..99).filter(|&n| blocks.requests.of(slot(n)) > 0).count()
         });
         assert_eq!(holders, [2, 4, 8, 16, 32]);
     }
@@ -627,13 +550,13 @@ mod tests {
                     _ => {}
                 }
                 for (who, held) in held.iter().enumerate() {
-                    prop_assert_eq!(blocks.held_by(slot(who as u32)), held.len());
+                    prop_assert_eq!(blocks.requests.of(slot(who as u32)), held.len());
                 }
             }
             for who in 0..4 {
                 blocks.give_back_all(slot(who));
             }
-            prop_assert_eq!(blocks.outstanding(), 0);
+            prop_assert_eq!(blocks.requests.outstanding(), 0);
             for piece in 0..3 {
                 for block in request(&mut blocks, slot(4), piece, 9) {
                     prop_assert!(got.insert(block));

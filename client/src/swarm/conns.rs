@@ -50,8 +50,6 @@ pub(super) struct Conn {
     pub(super) down: Rate,
     pub(super) up: Rate,
     pub(super) last_block: Time,
-    /// Metadata pieces that it was given.
-    pub(super) metadata_served: u32,
 }
 
 #[derive(Debug)]
@@ -90,7 +88,6 @@ impl Conns {
             down: Rate::new(now),
             up: Rate::new(now),
             last_block: now,
-            metadata_served: 0,
         }));
         slot
     }

@@ -27,12 +27,15 @@ impl Swarm {
             conn.wanted = transfer.peer_came(&conn.has);
         }
         out.extend(transfer.complete_files().map(|file| Action::Event(Event::File(file))));
+        let empty = transfer.empty_files(wanted);
         // Peers of a magnet's metadata stage were told that we have nothing.
-        let slots: Vec<_> = self.conns.iter().map(|conn| conn.slot).collect();
-        for piece in transfer.have().iter() {
-            out.extend(slots.iter().map(|&slot| Action::Tell(slot, PeerCommand::Have(PieceIndex(piece)))));
+        // In one command: a connection takes only so many, and there may be millions of pieces.
+        if !transfer.have().is_empty() {
+            let told = |slot| Action::Tell(slot, PeerCommand::Pieces(transfer.have().clone()));
+            out.extend(self.conns.iter().map(|conn| told(conn.slot)));
         }
         self.stage = Stage::Transfer(Box::new(transfer));
+        self.make_empty(empty, out);
         self.set(Timer::Dial, now);
         self.set(Timer::Announce, self.announce.next());
         self.interest_all(out);
@@ -43,6 +46,13 @@ impl Swarm {
             self.completed = true;
             out.push(Action::Event(Event::Complete));
             self.close_seeds(now, out);
+        }
+    }
+
+    /// Has wanted files made that no piece brings.
+    pub(super) fn make_empty(&self, files: Vec<usize>, out: &mut Vec<Action>) {
+        if !files.is_empty() {
+            out.push(Action::Disk(Job::MakeEmpty(files)));
         }
     }
 

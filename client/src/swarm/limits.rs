@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::peer::PeerConfig;
+use crate::wire::extension::MAX_METADATA;
+
 /// Caps and intervals of one swarm. The defaults are the house limits; the shell changes what the
 /// user asked for (`--max-peers`, `--allow-local`, `--sequential`, ...).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +16,9 @@ pub struct Limits {
     pub dht: bool,
     /// Ask for pieces in ascending order instead of rarest first.
     pub sequential: bool,
+    /// What holds for each connection, also where the swarm has to keep to it: how much a peer may have
+    /// us read for it at once.
+    pub peer: PeerConfig,
 
     /// Connections, half-open ones included.
     pub max_peers: usize,
@@ -44,6 +50,12 @@ pub struct Limits {
     /// Bytes of requested and received blocks that are not on disk yet. Nothing is asked for beyond
     /// this, which is how a slow disk slows peers down.
     pub write_budget: u64,
+    /// Requests that each peer may have although the budget is used up, as long as it is used by what
+    /// other peers owe us and not by what the disk owes us.
+    pub requests_beyond_budget: usize,
+    /// A request that waits for longer than this goes to others as well, however fast its peer
+    /// answers further ones.
+    pub request_timeout: Duration,
     /// Bytes in unfinished pieces, counted by whole pieces. Beyond this peers share pieces that are
     /// started instead of starting further ones; two pieces may always be unfinished.
     pub unfinished_bytes: u64,
@@ -71,18 +83,14 @@ pub struct Limits {
     pub choke_interval: Duration,
     /// How often the optimistic unchoke moves on.
     pub optimistic_interval: Duration,
-    /// Requests of a peer that wait for the disk or for its turn; further ones are refused.
-    pub upload_queue: usize,
-    /// Bytes per peer that are being read or wait in its connection.
-    pub upload_window: u32,
-    /// Longest block that is served.
-    pub max_served_block: u32,
+    /// Connections that strangers of one address (IPv6: one /64) may have opened to us.
+    pub incoming_per_ip: usize,
 
-    /// Largest info dictionary (BEP 9).
+    /// Largest info dictionary that is fetched (BEP 9); none above [`MAX_METADATA`] can be.
     pub max_metadata: u32,
     /// Peers that are asked for the info dictionary at the same time, each for a copy of its own.
     pub metadata_racers: usize,
-    /// Received bytes of unfinished copies in all.
+    /// Received bytes of unfinished copies in all; beyond it the longest copy is given up.
     pub metadata_memory: u64,
     /// Metadata requests outstanding with one peer.
     pub metadata_window: usize,
@@ -90,8 +98,6 @@ pub struct Limits {
     pub metadata_retry: Duration,
     /// One more racer is admitted each time this has passed without success.
     pub metadata_patience: Duration,
-    /// How many whole info dictionaries one connection is served.
-    pub metadata_serves: u32,
 
     /// Trackers of a torrent; further ones are dropped.
     pub max_trackers: usize,
@@ -129,6 +135,7 @@ impl Default for Limits {
             allow_local: false,
             dht: true,
             sequential: false,
+            peer: PeerConfig::default(),
 
             max_peers: 100,
             max_half_open: 24,
@@ -144,6 +151,8 @@ impl Default for Limits {
             useless_after: Duration::from_secs(15),
 
             write_budget: 12 << 20,
+            requests_beyond_budget: 4,
+            request_timeout: Duration::from_secs(60),
             unfinished_bytes: 48 << 20,
             random_first: 4,
             pick_steps: 512,
@@ -157,17 +166,14 @@ impl Default for Limits {
             unchoke_slots: 8,
             choke_interval: Duration::from_secs(10),
             optimistic_interval: Duration::from_secs(30),
-            upload_queue: 512,
-            upload_window: 1 << 20,
-            max_served_block: 128 << 10,
+            incoming_per_ip: 8,
 
-            max_metadata: 64 << 20,
+            max_metadata: MAX_METADATA,
             metadata_racers: 3,
             metadata_memory: 128 << 20,
             metadata_window: 8,
             metadata_retry: Duration::from_secs(3),
             metadata_patience: Duration::from_secs(3),
-            metadata_serves: 3,
 
             max_trackers: 100,
             max_announces: 10,

@@ -110,6 +110,7 @@ impl Fetch {
         copy.progress = now;
         if copy.pieces.len() < count(copy.size) as usize {
             copy.ask(now, slot, limits, out);
+            self.shed(limits);
             return Got::Progress;
         }
         let copy = self.copies.swap_remove(at);
@@ -171,9 +172,7 @@ impl Fetch {
     /// How many may race: one more each time that patience has run out.
     fn admitted(&self, now: Time, limits: &Limits) -> usize {
         let waited = now.since(self.began).as_micros() / limits.metadata_patience.as_micros().max(1);
-        let held: u64 = self.copies.iter().map(Copy::bytes).sum();
-        let most = if held > limits.metadata_memory { 1 } else { usize::MAX };
-        limits.metadata_racers.saturating_add(usize::try_from(waited).unwrap_or(usize::MAX)).min(most)
+        limits.metadata_racers.saturating_add(usize::try_from(waited).unwrap_or(usize::MAX))
     }
 
     fn racers(&self) -> usize {
@@ -211,6 +210,25 @@ impl Fetch {
         copy.asked.values_mut().for_each(|again| *again = now);
         copy.ask(now, slot, limits, out);
         true
+    }
+
+    /// Gives up the longest copy when all of them together have become too long, so that claiming much
+    /// and giving slowly cannot fill our memory. Its racer may begin again behind all others.
+    fn shed(&mut self, limits: &Limits) {
+        if self.held() <= limits.metadata_memory {
+            return;
+        }
+        let longest = (0..self.copies.len()).max_by_key(|&at| self.copies[at].bytes());
+        let racer = longest.and_then(|at| self.copies.swap_remove(at).racer);
+        if let Some(source) = racer.and_then(|slot| self.sources.get_mut(&slot)) {
+            self.arrivals += 1;
+            source.turn = self.arrivals;
+        }
+    }
+
+    /// Bytes of all copies.
+    fn held(&self) -> u64 {
+        self.copies.iter().map(Copy::bytes).sum()
     }
 
     /// Takes a racer off its copy; the copy is kept if somebody can go on with it.
@@ -427,6 +445,40 @@ mod tests {
         world.asked.clear();
         world.offer(1);
         assert!(world.run(&[]).is_empty());
+    }
+
+    #[test]
+    fn claims_of_much_cannot_fill_the_memory_nor_keep_an_honest_peer_out() {
+        let mut world = World::new(100_000);
+        world.limits.metadata_memory = 600_000;
+        let claimed = 1 << 20;
+        (0..9).for_each(|index| world.fetch.offer(slot(index), addr(index), claimed, &world.limits));
+        for second in 0..60 {
+            world.now = Time::from_secs(second);
+            world.drive();
+            // They give all but the last pieces, so that no hash tells on them.
+            for (to, piece) in std::mem::take(&mut world.asked) {
+                if to.index == 20 {
+                    world.asked.push((to, piece));
+                } else if piece < 60 {
+                    let bytes = vec![0; METADATA_PIECE as usize];
+                    let mut more = Vec::new();
+                    world.fetch.data(world.now, (to, piece, claimed), bytes, &world.limits, &mut more);
+                    world.asked.extend(more);
+                }
+                assert!(world.fetch.held() <= 600_000, "{}", world.fetch.held());
+            }
+            if second == 10 {
+                world.offer(20);
+            }
+            world.asked.retain(|(to, _)| to.index == 20);
+            while !world.asked.is_empty() {
+                if let Some((20, Got::Whole(_))) = world.answer(&[]) {
+                    return;
+                }
+            }
+        }
+        panic!("the honest peer was kept out");
     }
 
     #[test]

@@ -22,11 +22,13 @@ mod disk;
 mod has;
 mod io;
 mod known;
+mod learn;
 mod limits;
 mod metadata;
 mod peers;
 mod picker;
 mod rate;
+mod requests;
 mod transfer;
 mod uploads;
 mod verify;
@@ -53,7 +55,7 @@ use crate::piece::Slot;
 use crate::storage::{Done, Totals};
 use announce::{Announce, Ask, Facts, Privacy};
 use choker::{Candidate, Choker, Role};
-use conns::Conns;
+use conns::{Conn, Conns};
 use known::Known;
 use metadata::Fetch;
 use rate::Rate;
@@ -250,13 +252,19 @@ impl Swarm {
     }
 
     /// A peer whose handshake names our infohash has connected. `None`: it is not wanted (banned, no
-    /// place, storage not open yet); else its events follow, [`PeerEvent::Ready`] first.
+    /// place, too many from there, storage not open yet); else its events follow, [`PeerEvent::Ready`] first.
     ///
     /// [`PeerEvent::Ready`]: crate::peer::PeerEvent::Ready
     pub fn accept(&mut self, now: Time, addr: SocketAddr) -> Option<Slot> {
         let ready =
             matches!(self.stage, Stage::Metadata(_) | Stage::Transfer(_)) && self.ending == Ending::Not;
-        if !ready || self.conns.len() >= self.limits.max_peers || self.known.is_banned(addr, &self.limits) {
+        let source = |addr| btdht::addr::source_key(addr, self.limits.allow_local);
+        let same = |conn: &&Conn| !conn.dialed && source(conn.addr) == source(addr);
+        if !ready
+            || self.conns.len() >= self.limits.max_peers
+            || self.conns.all().filter(same).count() >= self.limits.incoming_per_ip
+            || self.known.is_banned(addr, &self.limits)
+        {
             return None;
         }
         Some(self.conns.insert(now, addr, Source::Incoming, false))
@@ -355,11 +363,13 @@ impl Swarm {
                     for conn in self.conns.iter_mut() {
                         conn.wanted = conn.has.common(transfer.missing());
                     }
+                    let empty = transfer.empty_files(|file| flags.get(file).copied().unwrap_or(true));
                     if !transfer.missing().is_empty() {
                         self.completed = false;
                         self.known.revive();
                         self.set(Timer::Dial, now);
                     }
+                    self.make_empty(empty, out);
                     self.interest_all(out);
                     self.stirred = true;
                     self.starved = true;
@@ -417,6 +427,7 @@ impl Swarm {
             self.set(Timer::Tick, now + TICK);
         }
         self.make_room(now, out);
+        self.snub_late(now);
         self.refill_all(now, out);
         if self.saves.dirty > 0 {
             self.save_if_due(now, self.limits.save_interval, out);

@@ -137,6 +137,58 @@ fn snubbed_blocks_are_fetched_elsewhere() {
 }
 
 #[test]
+fn peers_that_drip_neither_starve_others_nor_keep_their_blocks() {
+    let mut world = World::new(torrent(8 << 20, 256 << 10), false);
+    // What they are asked for at first is more than the whole budget.
+    world.limit(|limits| limits.write_budget = 2 << 20);
+    (0..20).for_each(|_| world.add(Kind::Drips));
+    world.run(Duration::from_secs(10));
+    world.add(Kind::Honest);
+    world.run(Duration::from_secs(20));
+    assert!(
+        world.peer(20).requests > 100,
+        "{} requests while others owe everything",
+        world.peer(20).requests
+    );
+    world.run_until_complete(Duration::from_secs(60));
+}
+
+#[test]
+fn one_address_gets_a_few_places_among_the_incoming() {
+    let mut world = World::new(torrent(100_000, 32 << 10), false);
+    world.run(Duration::from_secs(1));
+    let from = |ip: [u8; 4], port| std::net::SocketAddr::from((ip, port));
+    let accepted = |world: &mut World, ip| {
+        (1..=200).filter(|&port| world.swarm.accept(world.now, from(ip, port)).is_some()).count()
+    };
+    assert_eq!(accepted(&mut world, [9, 9, 9, 9]), 8);
+    assert_eq!(accepted(&mut world, [9, 9, 9, 8]), 8);
+}
+
+#[test]
+fn what_is_there_is_told_in_one_command() {
+    let (info, payload) = torrent(6000 * 1024, 1024);
+    let mut have = Bitfield::full(info.pieces());
+    have.remove(7);
+    let mut world = World::with((info, payload), true, have);
+    world.add(Kind::Honest);
+    world.run_until_complete(Duration::from_secs(20));
+    let told = |what: &str| world.log.iter().filter(|line| line.contains(what)).count();
+    assert!(told("Have(") <= 1, "{} commands", told("Have("));
+    assert!(told("Pieces(") >= 2);
+}
+
+#[test]
+fn empty_files_are_made_when_they_are_wanted() {
+    for (wanted, made) in [([true, true], vec![1]), ([false, true], vec![1]), ([true, false], vec![])] {
+        let mut world = World::new(world::two_files(100_000, 0, 32 << 10), false);
+        world.input(Input::Command(Command::Select(wanted.to_vec())));
+        world.run(Duration::from_secs(1));
+        assert_eq!(world.made, made);
+    }
+}
+
+#[test]
 fn a_full_disk_holds_everything_until_retry() {
     let mut world = World::new(torrent(1_000_000, 64 << 10), false);
     world.add(Kind::Honest);

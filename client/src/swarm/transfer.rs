@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use btdht::{Rng, Time};
 
@@ -165,7 +166,7 @@ impl Transfer {
         rng: &mut Rng,
     ) -> Vec<BlockRef> {
         let mut out = Vec::new();
-        let count = peer.room.min(self.allowance(limits));
+        let count = peer.room.min(self.allowance(peer.slot, limits));
         let suspect = self.verify.is_suspect(peer.addr);
         self.share(now, peer, Relation::Own, count, &mut out);
         if !suspect {
@@ -220,6 +221,17 @@ impl Transfer {
     /// A peer answers too slowly: others may be asked for what it holds.
     pub(super) fn snubbed(&mut self, slot: Slot) {
         self.blocks.overdue(slot);
+    }
+
+    /// Connections that have owed us a block for longer than `most`.
+    pub(super) fn late(&self, now: Time, most: Duration) -> Vec<Slot> {
+        self.blocks.requests().late(now, most)
+    }
+
+    /// Wanted files without any bytes, which no piece brings.
+    pub(super) fn empty_files(&self, wanted: impl Fn(usize) -> bool) -> Vec<usize> {
+        let empty = self.info.files().filter(|file| file.is_stored() && file.is_empty());
+        empty.map(|file| file.index).filter(|&file| wanted(file)).collect()
     }
 
     /// The disk threads have room again.
@@ -285,11 +297,17 @@ impl Transfer {
         self.info.files().filter(lacking_none).map(|file| file.index)
     }
 
-    /// How many blocks may be asked for before the disk has to catch up.
-    fn allowance(&self, limits: &Limits) -> usize {
-        let used = self.buffered + self.blocks.outstanding();
+    /// How many blocks `slot` may be asked for before the disk has to catch up. Where it is slow peers
+    /// that use the budget up and not the disk, everybody else still gets a few.
+    fn allowance(&self, slot: Slot, limits: &Limits) -> usize {
+        let requests = self.blocks.requests();
+        let used = self.buffered + requests.outstanding();
         let free = limits.write_budget.saturating_sub(used) / u64::from(BLOCK_LEN.min(self.shape.piece_len));
-        match usize::try_from(free).unwrap_or(usize::MAX) {
+        let few = match self.buffered < limits.write_budget / 2 {
+            true => limits.requests_beyond_budget.saturating_sub(requests.on_time(slot)),
+            false => 0,
+        };
+        match usize::try_from(free).unwrap_or(usize::MAX).max(few) {
             0 if self.blocks.is_stalled() => LIVENESS,
             free => free,
         }

@@ -32,8 +32,8 @@ impl Uploads {
         if queue.waiting.contains(&block) || queue.reading.contains(&block) {
             return true;
         }
-        if queue.waiting.len() + queue.reading.len() >= limits.upload_queue
-            || block.len > limits.max_served_block
+        if queue.waiting.len() + queue.reading.len() >= usize::from(limits.peer.upload_queue)
+            || block.len > limits.peer.max_request
         {
             return false;
         }
@@ -46,7 +46,7 @@ impl Uploads {
         let queue = self.queue(slot);
         let mut reads = Vec::new();
         while let Some(&block) = queue.waiting.front() {
-            if queue.window > 0 && queue.window.saturating_add(block.len) > limits.upload_window {
+            if queue.window > 0 && queue.window.saturating_add(block.len) as usize > limits.peer.send_buffer {
                 break;
             }
             queue.waiting.pop_front();
@@ -116,6 +116,7 @@ impl Uploads {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::PeerConfig;
     use crate::piece::{BLOCK_LEN, PieceIndex};
 
     const SLOT: Slot = Slot { index: 1, generation: 3 };
@@ -124,9 +125,13 @@ mod tests {
         BlockRef { piece: PieceIndex(0), begin: index * BLOCK_LEN, len: BLOCK_LEN }
     }
 
+    fn limits(peer: PeerConfig) -> Limits {
+        Limits { peer, ..Limits::default() }
+    }
+
     #[test]
     fn reads_are_bounded_by_the_window_and_go_on_as_bytes_leave() {
-        let limits = Limits { upload_window: 3 * BLOCK_LEN, ..Limits::default() };
+        let limits = limits(PeerConfig { send_buffer: 3 * BLOCK_LEN as usize, ..PeerConfig::default() });
         let mut uploads = Uploads::default();
         assert!((0..5).all(|index| uploads.push(SLOT, block(index), &limits)));
         assert_eq!(uploads.reads(SLOT, &limits), [block(0), block(1), block(2)]);
@@ -138,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_and_a_long_block_are_refused() {
-        let limits = Limits { upload_queue: 2, ..Limits::default() };
+        let limits = limits(PeerConfig { upload_queue: 2, ..PeerConfig::default() });
         let mut uploads = Uploads::default();
         assert!(uploads.push(SLOT, block(0), &limits) && uploads.push(SLOT, block(0), &limits));
         assert!(uploads.push(SLOT, block(1), &limits) && !uploads.push(SLOT, block(2), &limits));

@@ -114,13 +114,13 @@ impl State {
         Ok(true)
     }
 
-    /// The peer asks for metadata. Each piece is served twice on average; who wants it more often has
+    /// The peer asks for metadata. Each piece is served a few times on average; who wants it more often has
     /// another aim than the torrent.
     fn metadata_requested(&mut self, piece: u32, out: &mut Vec<PeerEvent>) -> bool {
         let pieces = self.setup.shape.map_or(0, |shape| shape.metadata_size.div_ceil(PIECE_LEN));
         let Extensions { waiting, served, .. } = &mut self.extensions;
-        let most = self.setup.config.metadata_queue;
-        if piece >= pieces || *waiting >= most || *served >= 2 * pieces + most {
+        let (most, serves) = (self.setup.config.metadata_queue, self.setup.config.metadata_serves);
+        if piece >= pieces || *waiting >= most || *served >= serves * pieces + most {
             self.put_metadata(Metadata::Reject { piece });
             return false;
         }

@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     ClosesAfter(u32),
     /// Takes requests and never answers.
     Silent,
+    /// Answers a request every 50 seconds.
+    Drips,
     NeverUnchokes,
 }
 
@@ -59,6 +61,8 @@ pub(crate) struct World {
     pub(crate) bad_pieces: usize,
     pub(crate) disk_stuck: bool,
     pub(crate) disk_bytes: u64,
+    /// Empty files that the disk was to make.
+    pub(crate) made: Vec<usize>,
     info: Arc<Info>,
     payload: Vec<u8>,
     peers: Vec<Peer>,
@@ -109,6 +113,11 @@ impl World {
         world
     }
 
+    /// A world whose disk holds some pieces.
+    pub(crate) fn with((info, payload): (Arc<Info>, Vec<u8>), magnet: bool, have: Bitfield) -> Self {
+        Self::build(info, payload, magnet, 1, have)
+    }
+
     fn build(info: Arc<Info>, payload: Vec<u8>, magnet: bool, seed: u64, have: Bitfield) -> Self {
         let now = Time::from_secs(1);
         let torrent = NewTorrent {
@@ -128,6 +137,7 @@ impl World {
             sent: Vec::new(),
             log: Vec::new(),
             bad_pieces: 0,
+            made: Vec::new(),
             disk_stuck: false,
             disk_bytes: 0,
             info,
@@ -337,6 +347,10 @@ impl World {
             if matches!(peer.kind, Kind::Silent) || closes {
                 break;
             }
+            let seconds = self.now.since(Time::from_secs(1)).as_secs();
+            if peer.kind == Kind::Drips && u64::from(peer.served) * 50 >= seconds {
+                break;
+            }
             let Some(block) = peer.queue.pop_front() else { break };
             peer.served += 1;
             match peer.kind {
@@ -385,6 +399,7 @@ impl World {
                 let bytes = self.payload[begin..begin + block.len as usize].to_vec();
                 inputs.push(Input::Disk(Done::Read(slot, block, Block::from(bytes))));
             }
+            Job::MakeEmpty(files) => self.made.extend(files),
             Job::Check(_) => {}
             Job::Save(_) => inputs.push(Input::Disk(Done::Saved)),
         }
