@@ -173,10 +173,12 @@ impl Maintain {
         table: &FamilyTable,
         config: &Config,
     ) -> bool {
-        !self.is_router(from)
-            && self.newcomers.has_budget(now, table.len() < config.young_table, config)
+        let young = table.len() < config.young_table;
+        self.newcomers.has_budget(now, young, config)
+            && self.newcomers.may_look(now, young, config)
+            && !self.is_router(from)
             && table.wants(now, id, from, config)
-            && self.newcomers.take(now, from, table.len() < config.young_table, config)
+            && self.newcomers.take(now, from, young, config)
     }
 
     /// Whether `addr` is a router, which is never inserted.
@@ -277,6 +279,8 @@ struct Newcomers {
     hash: KeyedHash,
     /// The time until which the budget is in debt; that it has passed means a full budget.
     until: Time,
+    /// No stranger is looked at before this.
+    look_at: Time,
     /// Tags of the sources pinged lately, by hash; allocated at the first ping.
     recent: Vec<u32>,
     forget_at: Time,
@@ -284,7 +288,23 @@ struct Newcomers {
 
 impl Newcomers {
     fn new(rng: &mut Rng) -> Self {
-        Self { hash: KeyedHash::new(rng), until: Time::ZERO, recent: Vec::new(), forget_at: Time::ZERO }
+        Self {
+            hash: KeyedHash::new(rng),
+            until: Time::ZERO,
+            look_at: Time::ZERO,
+            recent: Vec::new(),
+            forget_at: Time::ZERO,
+        }
+    }
+
+    /// Whether to look for a place for this stranger. In a grown table there is none for nearly all of
+    /// them, and finding that out costs as much as answering, so it is done for some of them only.
+    fn may_look(&mut self, now: Time, young: bool, config: &Config) -> bool {
+        let may = young || now >= self.look_at;
+        if may {
+            self.look_at = now + pace(young, config).0 / LOOKS_PER_PING;
+        }
+        may
     }
 
     fn has_budget(&self, now: Time, young: bool, config: &Config) -> bool {
@@ -333,6 +353,9 @@ const FIRST_NODE_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often an upkeep without deadline looks again.
 const IDLE_CHECK: Duration = Duration::from_secs(60);
+
+/// Strangers for whom a place is looked for, for each that may be pinged.
+const LOOKS_PER_PING: u32 = 64;
 
 /// Slots for sources of newcomers pinged within [`RECENT_SPAN`].
 const RECENT_SOURCES: usize = 256;

@@ -3,6 +3,7 @@
 //!
 //! How an id has to look for an address (BEP 42) is policy and lives in `btdht`.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -59,6 +60,13 @@ impl Id {
     /// XOR distance to `other`.
     pub fn distance(&self, other: &Self) -> Distance {
         Distance(std::array::from_fn(|i| self.0[i] ^ other.0[i]))
+    }
+
+    /// The first 64 bits of the distance to `other`: what decides nearly every comparison, in a few
+    /// instructions.
+    #[inline]
+    pub fn distance_head(&self, other: &Self) -> u64 {
+        head(&self.0) ^ head(&other.0)
     }
 
     /// Bits that `self` and `other` share from the top: 0 to 160.
@@ -126,7 +134,7 @@ impl FromStr for Id {
 }
 
 /// The XOR of two ids; smaller is nearer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Distance([u8; Id::LEN]);
 
 impl Distance {
@@ -147,9 +155,11 @@ impl Distance {
 
     /// Zero bits from the top: 0 to 160.
     pub fn leading_zeros(&self) -> u32 {
-        match self.0.iter().position(|&byte| byte != 0) {
-            Some(at) => at as u32 * 8 + self.0[at].leading_zeros(),
-            None => Id::BITS,
+        let (head, middle, tail) = self.words();
+        match (head, middle) {
+            (0, 0) => 128 + tail.leading_zeros(),
+            (0, middle) => 64 + middle.leading_zeros(),
+            (head, _) => head.leading_zeros(),
         }
     }
 
@@ -158,6 +168,34 @@ impl Distance {
     pub fn bit_len(&self) -> u32 {
         Id::BITS - self.leading_zeros()
     }
+
+    /// The distance as numbers, most significant first.
+    #[inline]
+    fn words(&self) -> (u64, u64, u32) {
+        let &[.., a, b, c, d] = &self.0;
+        (head(&self.0), head(self.0[8..].first_chunk().unwrap_or(&[0; 8])), u32::from_be_bytes([a, b, c, d]))
+    }
+}
+
+/// Compares three numbers: several times cheaper than 20 bytes one after the other.
+impl Ord for Distance {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.words().cmp(&other.words())
+    }
+}
+
+impl PartialOrd for Distance {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The first eight of `bytes` as a number.
+#[inline]
+fn head<const N: usize>(bytes: &[u8; N]) -> u64 {
+    u64::from_be_bytes(*bytes.first_chunk().unwrap_or(&[0; 8]))
 }
 
 impl fmt::Display for Distance {
@@ -188,6 +226,24 @@ mod tests {
         assert_eq!(own.distance(&far), Distance::MAX);
         assert_eq!(own.distance(&own).bit_len(), 0);
         assert_eq!(own.at(&own.distance(&far)), far);
+    }
+
+    #[test]
+    fn distances_compare_byte_by_byte() {
+        let at = |index: usize, byte: u8| {
+            let mut bytes = [7; 20];
+            bytes[index] = byte;
+            Distance::new(bytes)
+        };
+        for index in 0..20 {
+            assert!(at(index, 6) < at(index, 8) && at(index, 0xff) > at(index, 0x7f), "{index}");
+            for later in index + 1..20 {
+                assert!(at(index, 6) < at(later, 6) && at(index, 8) > at(later, 0xff), "{index} {later}");
+            }
+            let origin = Id::new([7; 20]);
+            let other = origin.at(&at(index, 0));
+            assert_eq!(origin.distance_head(&other).to_be_bytes(), at(index, 0).as_bytes()[..8]);
+        }
     }
 
     #[test]

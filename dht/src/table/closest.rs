@@ -5,8 +5,8 @@
 //! then come all deeper buckets as one group, then depth d-1, d-2 … upwards one by one.
 
 use arrayvec::ArrayVec;
+use krpc::Id;
 use krpc::compact::{Address, Contact};
-use krpc::{Distance, Id};
 
 use super::Table;
 use super::entry::Entry;
@@ -14,8 +14,8 @@ use super::entry::Entry;
 /// Most contacts that one walk gives.
 pub(crate) const MAX_CLOSEST: usize = 64;
 
-/// Contacts in order of distance, nearest first.
-pub(crate) type Closest<A> = ArrayVec<Contact<A>, MAX_CLOSEST>;
+/// The best so far, nearest first: the head of the distance, and the index of the entry.
+type Best = ArrayVec<(u64, u16), MAX_CLOSEST>;
 
 impl<A: Address> Table<A> {
     /// The `count` (at most [`MAX_CLOSEST`]) entries nearest to `target` among those that `accept`
@@ -25,31 +25,44 @@ impl<A: Address> Table<A> {
         target: &Id,
         count: usize,
         accept: impl Fn(&Entry<A>) -> bool,
-    ) -> Closest<A> {
-        let count = count.min(MAX_CLOSEST);
-        let mut best = ArrayVec::<(Distance, Contact<A>), MAX_CLOSEST>::new();
+    ) -> impl Iterator<Item = Contact<A>> {
+        let best = self.nearest(target, count.min(MAX_CLOSEST), accept);
+        best.into_iter().map(|(_, index)| self.entries[usize::from(index)].contact())
+    }
+
+    fn nearest(&self, target: &Id, count: usize, accept: impl Fn(&Entry<A>) -> bool) -> Best {
+        let mut best = Best::new();
         let depth = self.own.prefix_len(target) as usize;
         let total = self.entries.len();
         let groups = [self.bounds.range(depth, total), self.bounds.nearer(depth, total)];
         let upwards = (0..depth.min(self.bounds.len())).rev().map(|depth| self.bounds.range(depth, total));
         for group in groups.into_iter().chain(upwards) {
-            for entry in &self.entries[group] {
-                let distance = entry.id.distance(target);
-                if best.len() == count && best.last().is_none_or(|(worst, _)| distance >= *worst)
-                    || !accept(entry)
-                {
+            for index in group {
+                let entry = &self.entries[index];
+                let head = entry.id.distance_head(target);
+                // Most entries of a wide bucket are refused by this one comparison.
+                let full = best.len() == count;
+                if full && best.last().is_none_or(|&(worst, _)| head > worst) || !accept(entry) {
                     continue;
                 }
-                let at = best.partition_point(|(nearer, _)| *nearer < distance);
-                if best.len() == count {
+                let nearer = |&(other, at): &(u64, u16)| {
+                    head < other
+                        || head == other
+                            && entry.id.distance(target) < self.entries[usize::from(at)].id.distance(target)
+                };
+                let at = best.iter().rposition(|other| !nearer(other)).map_or(0, |at| at + 1);
+                if at == count {
+                    continue;
+                }
+                if full {
                     best.pop();
                 }
-                best.insert(at, (distance, entry.contact()));
+                best.insert(at, (head, index as u16));
             }
             if best.len() == count {
                 break;
             }
         }
-        best.into_iter().map(|(_, contact)| contact).collect()
+        best
     }
 }

@@ -164,7 +164,7 @@ impl FamilyTable {
         let good = config.bad_after_failures;
         either!(self, table => {
             let closest = table.closest(target, count, |entry| entry.fails() < good);
-            closest.into_iter().map(|contact| (contact.id, contact.addr.to_socket())).collect()
+            closest.map(|contact| (contact.id, contact.addr.to_socket())).collect()
         })
     }
 

@@ -212,14 +212,16 @@ impl<A: Address> Table<A> {
     /// Whether a stranger would find a place if it answered, so that pinging it makes sense.
     pub(crate) fn wants(&self, now: Time, contact: &Contact<A>, config: &Config) -> bool {
         let depth = self.depth_of(&contact.id);
+        // What is cheap and says no most often comes first: in a grown table the bucket is full of
+        // trusty nodes.
         contact.id != self.own
-            && !self.entries.iter().any(|entry| same_source(entry.addr, contact.addr, config))
-            && self.has_subnet_room(depth, contact.addr, usize::MAX, config)
             && (!self.is_full(&contact.id, config)
                 || self
                     .bounds
                     .range(depth, self.len())
                     .any(|i| self.standing(i, now, config) != Standing::Trusty))
+            && !self.entries.iter().any(|entry| same_source(entry.addr, contact.addr, config))
+            && self.has_subnet_room(depth, contact.addr, usize::MAX, config)
     }
 
     /// The number of the bucket that should be refreshed first, and when.
@@ -322,7 +324,9 @@ impl<A: Address> Table<A> {
     fn position(&self, id: &Id) -> Option<usize> {
         let bucket = self.bounds.range(self.depth_of(id), self.len());
         let start = bucket.start;
-        self.entries[bucket].iter().position(|entry| entry.id == *id).map(|index| start + index)
+        // The first comparison is a single one and enough to pass over a stranger.
+        let same = |entry: &Entry<A>| entry.id.distance_head(id) == 0 && entry.id == *id;
+        self.entries[bucket].iter().position(same).map(|index| start + index)
     }
 
     fn add(&mut self, depth: usize, entry: Entry<A>) {

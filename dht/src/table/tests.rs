@@ -270,7 +270,7 @@ proptest! {
             let mut all: Vec<_> = table.iter().map(|entry| entry.id).collect();
             all.sort_by_key(|id| id.distance(&target));
             all.truncate(5);
-            let closest: Vec<_> = table.closest(&target, 5, |_| true).iter().map(|node| node.id).collect();
+            let closest: Vec<_> = table.closest(&target, 5, |_| true).map(|node| node.id).collect();
             prop_assert_eq!(closest, all);
         }
     }
