@@ -8,7 +8,7 @@
 use std::fmt;
 
 use crate::bencode::{Kind, Limits, Reader, Strings};
-use crate::{Body, DecodeError, DecodeErrorKind, ErrorBody, Id, Message, Query, Response, Want};
+use crate::{Body, DecodeError, DecodeErrorKind, ErrorBody, Id, Message, Query, Response, Signed, Want};
 
 /// Why a datagram is no message, and whether its sender may be told (error 203).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,15 +93,21 @@ struct Fields<'a> {
 /// The arguments of all queries together.
 #[derive(Default)]
 struct Args<'a> {
+    cas: Option<i64>,
     id: Option<Id>,
     implied_port: bool,
     infohash: Option<Id>,
+    key: Option<&'a [u8]>,
     no_seed: bool,
     port: i64,
+    salt: Option<&'a [u8]>,
     scrape: bool,
     seed: bool,
+    seq: Option<i64>,
+    signature: Option<&'a [u8]>,
     target: Option<Id>,
     token: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
     want: Want,
 }
 
@@ -141,16 +147,22 @@ impl<'a> Fields<'a> {
         self.args_at = reader.position() as u32;
         while let Some(key) = reader.key()? {
             match key {
+                b"cas" => self.args.cas = self.int(reader)?,
                 b"id" => self.args.id = self.id(reader)?,
                 b"implied_port" => self.args.implied_port = self.int(reader)?.is_some_and(|port| port != 0),
                 b"info_hash" => self.args.infohash = self.id(reader)?,
+                b"k" => self.args.key = self.bytes(reader)?,
                 // BEP 33: "if no seed key was present or the value was not 1" it is no seed.
                 b"noseed" => self.args.no_seed = self.int(reader)? == Some(1),
                 b"port" => self.args.port = self.int(reader)?.unwrap_or_default(),
+                b"salt" => self.args.salt = self.bytes(reader)?,
                 b"scrape" => self.args.scrape = self.int(reader)? == Some(1),
                 b"seed" => self.args.seed = self.int(reader)? == Some(1),
+                b"seq" => self.args.seq = self.int(reader)?,
+                b"sig" => self.args.signature = self.bytes(reader)?,
                 b"target" => self.args.target = self.id(reader)?,
                 b"token" => self.args.token = self.bytes(reader)?,
+                b"v" => self.args.value = Some(reader.skip()?),
                 b"want" => self.read_want(reader)?,
                 _ => {
                     reader.skip()?;
@@ -187,11 +199,15 @@ impl<'a> Fields<'a> {
                 b"BFsd" => response.bloom_seeds = self.bytes(reader)?,
                 b"id" => self.returned.id = self.id(reader)?,
                 b"interval" => response.interval = self.int(reader)?,
+                b"k" => response.key = self.bytes(reader)?,
                 b"nodes" => response.nodes = self.bytes(reader)?,
                 b"nodes6" => response.nodes6 = self.bytes(reader)?,
                 b"num" => response.num = self.int(reader)?,
                 b"samples" => response.samples = self.bytes(reader)?,
+                b"seq" => response.seq = self.int(reader)?,
+                b"sig" => response.signature = self.bytes(reader)?,
                 b"token" => response.token = self.bytes(reader)?,
+                b"v" => response.value = Some(reader.skip()?),
                 b"values" => response.values = self.read_values(reader)?,
                 _ => {
                     reader.skip()?;
@@ -323,10 +339,30 @@ impl<'a> Fields<'a> {
                 token: args.token.ok_or(missing)?,
                 seed: args.seed,
             },
+            b"get" => Query::Get { target: args.target.ok_or(missing)?, seq: args.seq, want: args.want },
+            b"put" => Query::Put {
+                token: args.token.ok_or(missing)?,
+                value: args.value.ok_or(missing)?,
+                signed: args.key.map(|key| args.signed(key)).transpose()?,
+            },
             b"sample_infohashes" => {
                 Query::SampleInfohashes { target: args.target.ok_or(missing)?, want: args.want }
             }
             method => Query::Other { method, target: args.target.or(args.infohash), want: args.want },
+        })
+    }
+}
+
+impl<'a> Args<'a> {
+    /// BEP 44: a key makes the item a mutable one, which needs a signature and a number.
+    fn signed(&self, key: &'a [u8]) -> Result<Signed<'a>, DecodeErrorKind> {
+        let signature = self.signature.ok_or(DecodeErrorKind::MissingKey)?;
+        Ok(Signed {
+            key: key.try_into().map_err(|_| DecodeErrorKind::BadValue)?,
+            signature: signature.try_into().map_err(|_| DecodeErrorKind::BadValue)?,
+            seq: self.seq.ok_or(DecodeErrorKind::MissingKey)?,
+            salt: self.salt.unwrap_or_default(),
+            cas: self.cas,
         })
     }
 }

@@ -2,7 +2,7 @@
 //! beyond the buffer's growth.
 
 use crate::bencode::Writer;
-use crate::{Body, ErrorBody, Id, Message, Query, Response, Want};
+use crate::{Body, ErrorBody, Id, Message, Query, Response, Signed, Want};
 
 impl Message<'_> {
     /// Appends the datagram to `out`. [`Message::decode`] reads back an equal message, unless a
@@ -43,9 +43,19 @@ impl Message<'_> {
 }
 
 fn write_args(w: &mut Writer<'_>, id: &Id, query: &Query<'_>) {
-    w.key(b"a").dict().key(b"id").bytes(id.as_bytes());
+    w.key(b"a").dict();
+    if let Query::Put { signed: Some(Signed { cas: Some(cas), .. }), .. } = *query {
+        w.key(b"cas").int(cas);
+    }
+    w.key(b"id").bytes(id.as_bytes());
     match *query {
         Query::Ping => {}
+        Query::Get { target, seq, want } => {
+            write_int(w, b"seq", seq);
+            w.key(b"target").bytes(target.as_bytes());
+            write_want(w, want);
+        }
+        Query::Put { token, value, signed } => write_put(w, token, value, signed),
         Query::FindNode { target, want } | Query::SampleInfohashes { target, want } => {
             w.key(b"target").bytes(target.as_bytes());
             write_want(w, want);
@@ -80,6 +90,18 @@ fn write_args(w: &mut Writer<'_>, id: &Id, query: &Query<'_>) {
     w.end();
 }
 
+/// All of a put's arguments behind `cas` and `id`.
+fn write_put(w: &mut Writer<'_>, token: &[u8], value: &[u8], signed: Option<Signed<'_>>) {
+    if let Some(Signed { key, signature, seq, salt, cas: _ }) = signed {
+        w.key(b"k").bytes(key);
+        if !salt.is_empty() {
+            w.key(b"salt").bytes(salt);
+        }
+        w.key(b"seq").int(seq).key(b"sig").bytes(signature);
+    }
+    w.key(b"token").bytes(token).key(b"v").raw(value);
+}
+
 fn write_want(w: &mut Writer<'_>, want: Want) {
     if want == Want::UNSPECIFIED {
         return;
@@ -104,11 +126,17 @@ fn write_response(w: &mut Writer<'_>, response: &Response<'_>) {
     write_bytes(w, b"BFsd", response.bloom_seeds);
     w.key(b"id").bytes(response.id.as_bytes());
     write_int(w, b"interval", response.interval);
+    write_bytes(w, b"k", response.key);
     write_bytes(w, b"nodes", response.nodes);
     write_bytes(w, b"nodes6", response.nodes6);
     write_int(w, b"num", response.num);
     write_bytes(w, b"samples", response.samples);
+    write_int(w, b"seq", response.seq);
+    write_bytes(w, b"sig", response.signature);
     write_bytes(w, b"token", response.token);
+    if let Some(value) = response.value {
+        w.key(b"v").raw(value);
+    }
     if let Some(values) = response.values {
         w.key(b"values").list().raw(values.as_raw()).end();
     }

@@ -32,5 +32,5 @@ pub use decode::{DecodeFailure, Tolerated};
 pub use error::{DecodeError, DecodeErrorKind, ErrorCode};
 pub use id::{Distance, Id};
 pub use message::{Body, ErrorBody, Message};
-pub use query::{Query, Want};
+pub use query::{Query, Signed, Want};
 pub use response::Response;

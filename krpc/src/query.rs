@@ -39,6 +39,24 @@ pub enum Query<'a> {
         /// Whether the peer is a seed (BEP 33).
         seed: bool,
     },
+    /// `get` (BEP 44).
+    Get {
+        /// The SHA-1 of the value, or of the key and the salt.
+        target: Id,
+        /// Send a mutable value only if its sequence number is greater.
+        seq: Option<i64>,
+        /// Address families wanted in the reply (BEP 32).
+        want: Want,
+    },
+    /// `put` (BEP 44).
+    Put {
+        /// The token from an earlier `get` reply.
+        token: &'a [u8],
+        /// The bencoded value, byte by byte as it came: hashes and signatures are over these bytes.
+        value: &'a [u8],
+        /// What makes the item a mutable one; an immutable one has nothing of it.
+        signed: Option<Signed<'a>>,
+    },
     /// `sample_infohashes` (BEP 51).
     SampleInfohashes {
         /// The id to be near to.
@@ -66,10 +84,27 @@ impl Query<'_> {
             Self::FindNode { .. } => b"find_node",
             Self::GetPeers { .. } => b"get_peers",
             Self::AnnouncePeer { .. } => b"announce_peer",
+            Self::Get { .. } => b"get",
+            Self::Put { .. } => b"put",
             Self::SampleInfohashes { .. } => b"sample_infohashes",
             Self::Other { method, .. } => method,
         }
     }
+}
+
+/// What a `put` of a mutable item says beside the value (BEP 44). Nothing here has been verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signed<'a> {
+    /// The public key (`k`).
+    pub key: &'a [u8; 32],
+    /// The signature over salt, sequence number and value (`sig`).
+    pub signature: &'a [u8; 64],
+    /// The sequence number (`seq`).
+    pub seq: i64,
+    /// The salt, empty where there is none; of any length.
+    pub salt: &'a [u8],
+    /// Store only if this is the sequence number stored so far (`cas`).
+    pub cas: Option<i64>,
 }
 
 /// The `want` argument of BEP 32. [`Want::UNSPECIFIED`]: the key was absent, so the family of the

@@ -27,10 +27,18 @@ pub struct Response<'a> {
     pub num: Option<i64>,
     /// Infohashes of 20 bytes each (BEP 51).
     pub samples: Option<&'a [u8]>,
+    /// The bencoded value of an item, byte by byte as it came (BEP 44 `v`).
+    pub value: Option<&'a [u8]>,
+    /// The public key of a mutable item, 32 bytes (BEP 44 `k`).
+    pub key: Option<&'a [u8]>,
+    /// The signature of a mutable item, 64 bytes (BEP 44 `sig`).
+    pub signature: Option<&'a [u8]>,
+    /// The sequence number of a mutable item (BEP 44).
+    pub seq: Option<i64>,
 }
 
 impl Response<'_> {
-    /// A reply that carries nothing but the id: the answer to `ping` and `announce_peer`.
+    /// A reply that carries nothing but the id: the answer to `ping`, `announce_peer` and `put`.
     pub const fn new(id: Id) -> Self {
         Self {
             id,
@@ -43,6 +51,10 @@ impl Response<'_> {
             interval: None,
             num: None,
             samples: None,
+            value: None,
+            key: None,
+            signature: None,
+            seq: None,
         }
     }
 }

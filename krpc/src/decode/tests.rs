@@ -286,3 +286,79 @@ fn anything_else_deserves_silence() {
         assert_eq!(failure.answerable(), None, "{}", bytes.escape_ascii());
     }
 }
+
+/// The messages of BEP 44, "Messages", with values for the placeholders.
+#[test]
+fn bep_44_get_and_put() {
+    let get = Query::Get { target: MNO, seq: None, want: Want::UNSPECIFIED };
+    both_ways(
+        b"d1:ad2:id20:abcdefghij01234567896:target20:mnopqrstuvwxyz123456e1:q3:get1:t2:aa1:y1:qe",
+        query(get),
+    );
+    let get = Query::Get { target: MNO, seq: Some(4), want: Want::UNSPECIFIED };
+    both_ways(
+        b"d1:ad2:id20:abcdefghij01234567893:seqi4e6:target20:mnopqrstuvwxyz123456e1:q3:get1:t2:aa1:y1:qe",
+        query(get),
+    );
+    let put = Query::Put { token: b"aoeusnth", value: b"12:Hello World!", signed: None };
+    both_ways(
+        b"d1:ad2:id20:abcdefghij01234567895:token8:aoeusnth1:v12:Hello World!e1:q3:put1:t2:aa1:y1:qe",
+        query(put),
+    );
+    let (key, signature) = ([b'k'; 32], [b's'; 64]);
+    let signed = Signed { key: &key, signature: &signature, seq: 5, salt: b"foobar", cas: Some(4) };
+    let put = Query::Put { token: b"aoeusnth", value: b"d1:ai1e1:bi2ee", signed: Some(signed) };
+    let bytes = [
+        &b"d1:ad3:casi4e2:id20:abcdefghij01234567891:k32:"[..],
+        &key,
+        b"4:salt6:foobar3:seqi5e3:sig64:",
+        &signature,
+        b"5:token8:aoeusnth1:vd1:ai1e1:bi2eee1:q3:put1:t2:aa1:y1:qe",
+    ];
+    both_ways(&bytes.concat(), query(put));
+    let response = Response {
+        token: Some(b"aoeusnth"),
+        value: Some(b"le"),
+        key: Some(&key),
+        signature: Some(&signature),
+        seq: Some(-1),
+        ..Response::new(ABC)
+    };
+    let bytes = [
+        &b"d1:rd2:id20:abcdefghij01234567891:k32:"[..],
+        &key,
+        b"3:seqi-1e3:sig64:",
+        &signature,
+        b"5:token8:aoeusnth1:vlee1:t2:aa1:y1:re",
+    ];
+    both_ways(&bytes.concat(), plain(Body::Response(response)));
+}
+
+#[test]
+fn put_needs_all_that_a_mutable_item_has() {
+    let (key, signature) = (["1:k32:", &"k".repeat(32)].concat(), ["3:sig64:", &"s".repeat(64)].concat());
+    let kind = |arguments: &str| {
+        let bytes = format!("d1:ad2:id20:abcdefghij0123456789{arguments}e1:q3:put1:t2:aa1:y1:qe");
+        let failure = Message::decode(bytes.as_bytes()).expect_err("incomplete");
+        assert_eq!(failure.tid, Some(&b"aa"[..]), "its sender can be told");
+        failure.error.kind
+    };
+    assert_eq!(kind("5:token1:x"), DecodeErrorKind::MissingKey);
+    assert_eq!(kind("1:v1:x"), DecodeErrorKind::MissingKey);
+    assert_eq!(kind(&format!("{key}{signature}5:token1:x1:v1:x")), DecodeErrorKind::MissingKey);
+    assert_eq!(kind(&format!("{key}3:seqi1e5:token1:x1:v1:x")), DecodeErrorKind::MissingKey);
+    assert_eq!(kind(&format!("1:k2:ab3:seqi1e{signature}5:token1:x1:v1:x")), DecodeErrorKind::BadValue);
+    assert_eq!(kind(&format!("{key}3:seqi1e3:sig2:ab5:token1:x1:v1:x")), DecodeErrorKind::BadValue);
+}
+
+#[test]
+fn value_keeps_the_bytes_that_came() {
+    // Unsorted keys inside v are for the responder to refuse: the span tells it.
+    let bytes = b"d1:ad2:id20:abcdefghij01234567895:token1:x1:vd1:bi1e1:ai2eee1:q3:put1:t2:aa1:y1:qe";
+    let Ok(Message { body: Body::Query { query: Query::Put { value, .. }, .. }, .. }) =
+        Message::decode(bytes)
+    else {
+        panic!()
+    };
+    assert_eq!(value, b"d1:bi1e1:ai2ee");
+}

@@ -18,9 +18,13 @@ struct Owned {
     flags: (bool, bool),
     number: i64,
     bytes: Vec<u8>,
-    optional: [Option<Vec<u8>>; 6],
-    numbers: [Option<i64>; 2],
+    optional: [Option<Vec<u8>>; 8],
+    numbers: [Option<i64>; 3],
     values: Option<Vec<u8>>,
+    /// A bencoded value of any type.
+    value: Vec<u8>,
+    key: [u8; 32],
+    signature: [u8; 64],
 }
 
 impl Owned {
@@ -35,9 +39,9 @@ impl Owned {
     }
 
     fn response(&self) -> Response<'_> {
-        let [nodes, nodes6, token, bloom_seeds, bloom_peers, samples] =
+        let [nodes, nodes6, token, bloom_seeds, bloom_peers, samples, key, signature] =
             self.optional.each_ref().map(Option::as_deref);
-        let [interval, num] = self.numbers;
+        let [interval, num, seq] = self.numbers;
         let values = self.values.as_deref().map(|raw| Strings::from_raw(raw).unwrap());
         Response {
             id: self.id,
@@ -50,6 +54,10 @@ impl Owned {
             interval,
             num,
             samples,
+            value: self.flags.0.then_some(&self.value),
+            key,
+            signature,
+            seq,
         }
     }
 
@@ -67,6 +75,14 @@ impl Owned {
                 seed: flags.1,
             },
             7 => Query::SampleInfohashes { target, want },
+            8 => Query::Get { target, seq: self.numbers[0], want },
+            9 => Query::Put { token: &self.bytes, value: &self.value, signed: None },
+            10 => {
+                let salt = self.optional[0].as_deref().unwrap_or_default();
+                let (key, signature, cas) = (&self.key, &self.signature, self.numbers[1]);
+                let signed = Some(Signed { key, signature, seq: number, salt, cas });
+                Query::Put { token: &self.bytes, value: &self.value, signed }
+            }
             _ => Query::Other { method: b"unheard_of", target: flags.0.then_some(target), want },
         }
     }
@@ -80,7 +96,7 @@ fn messages() -> impl Strategy<Value = Owned> {
         option::of(bytes()),
         option::of(bytes()),
         any::<bool>(),
-        0..9_u8,
+        0..12_u8,
     );
     let want = any::<(bool, bool)>().prop_map(|(n4, n6)| Want { n4, n6 });
     let values = prop::collection::vec(bytes(), 0..8).prop_map(|values| {
@@ -90,10 +106,16 @@ fn messages() -> impl Strategy<Value = Owned> {
         }
         raw
     });
-    let optional = prop::array::uniform6(option::of(bytes()));
+    let optional = prop::array::uniform8(option::of(bytes()));
     let arguments = (id(), id(), want, any::<(bool, bool)>(), any::<i64>(), bytes());
-    let returned = (optional, prop::array::uniform2(option::of(any::<i64>())), option::of(values));
-    (envelope, arguments, returned).prop_map(|(envelope, arguments, returned)| {
+    let returned = (optional, prop::array::uniform3(option::of(any::<i64>())), option::of(values));
+    let value = prop_oneof![
+        any::<i64>().prop_map(|number| format!("i{number}e").into_bytes()),
+        bytes().prop_map(|bytes| crate::bencode::to_bytes(&serde_bytes::ByteBuf::from(bytes)).unwrap()),
+        Just(b"d1:ale1:bd1:ci1eee".to_vec()),
+    ];
+    let item = (value, prop::array::uniform32(any::<u8>()), prop::array::uniform32(any::<u8>()));
+    (envelope, arguments, returned, item).prop_map(|(envelope, arguments, returned, item)| {
         let (tid, version, ip, read_only, choice) = envelope;
         let (id, target, want, flags, number, bytes) = arguments;
         let (optional, numbers, values) = returned;
@@ -112,6 +134,9 @@ fn messages() -> impl Strategy<Value = Owned> {
             optional,
             numbers,
             values,
+            value: item.0,
+            key: item.1,
+            signature: [item.1, item.2].concat().try_into().unwrap(),
         }
     })
 }
