@@ -74,6 +74,10 @@ pub struct Config {
     pub lookup_queries_per_silent_ip: u32,
     /// Peers that one lookup reports.
     pub lookup_max_peers: usize,
+    /// Nodes that are remembered for having told samples (BEP 51), some 60 bytes each.
+    pub sampled_nodes: usize,
+    /// Nodes whose filters one scrape merges (BEP 33); each pair takes 512 bytes.
+    pub lookup_max_filters: usize,
     /// Values taken from one reply.
     pub lookup_values_per_reply: usize,
     /// Ports of one IP among the peers of a lookup.
@@ -90,6 +94,11 @@ pub struct Config {
     pub read_only: bool,
     /// Largest datagram that we send (BEP 32: 1024).
     pub max_datagram: usize,
+    /// Largest reply that carries an item of BEP 44, whose 1,000 bytes do not fit the rest's limit: what
+    /// passes every IPv6 link whole (1,280 bytes less headers).
+    pub max_item_datagram: usize,
+    /// A reply is at most so many times longer than its query.
+    pub max_amplification: usize,
     /// Largest datagram that we read.
     pub max_incoming: usize,
     /// Longest transaction id that we echo.
@@ -126,6 +135,20 @@ pub struct Config {
     /// An announce is forgotten after this.
     pub peer_expiry: Duration,
 
+    /// Infohashes told in one answer (BEP 51); 20 of them and 16 nodes fit a datagram.
+    pub max_samples: usize,
+    /// They stay the same for so long (BEP 51; libtorrent: six hours).
+    pub sample_interval: Duration,
+    /// Items of BEP 44; the least recently used go first. Each takes at most 1,200 bytes.
+    pub max_items: usize,
+    /// Items put by one IP (IPv6: /64); 0 lifts it.
+    pub items_per_ip: usize,
+    /// An item is forgotten after this (BEP 44: two hours).
+    pub item_expiry: Duration,
+    /// Checks of signatures of puts per second in all, with a burst of a second's; each costs some
+    /// 50 µs. Further puts get error 202. 0 lifts it.
+    pub signature_checks_per_second: u32,
+
     // ---- addresses ----
     /// Accept loopback, private and link-local addresses as nodes and peers, each IP and port
     /// counting as an address of its own.
@@ -148,7 +171,7 @@ impl Config {
             nodes_per_subnet_per_bucket, lookup_max_in_flight, lookup_max_queries, lookup_candidates,
             lookup_nodes_per_reply, lookup_queries_per_silent_ip, lookup_max_peers, lookup_values_per_reply,
             lookup_ports_per_ip, max_lookups, max_in_flight, max_incoming, max_tid, max_values, store_memory,
-            peers_per_infohash, ports_per_ip
+            peers_per_infohash, ports_per_ip, max_amplification, max_items, items_per_ip
         );
         config
     }
@@ -188,6 +211,8 @@ impl Default for Config {
             lookup_nodes_per_reply: 8,
             lookup_queries_per_silent_ip: 3,
             lookup_max_peers: 2000,
+            sampled_nodes: 4096,
+            lookup_max_filters: 32,
             lookup_values_per_reply: 200,
             lookup_ports_per_ip: 8,
             announce_nodes: 8,
@@ -196,6 +221,8 @@ impl Default for Config {
 
             read_only: false,
             max_datagram: 1024,
+            max_item_datagram: 1232,
+            max_amplification: 12,
             max_incoming: 2048,
             max_tid: 32,
             max_values: 100,
@@ -213,6 +240,12 @@ impl Default for Config {
             ports_per_ip: 8,
             infohashes_per_ip: 500,
             peer_expiry: Duration::from_secs(45 * 60),
+            max_samples: 20,
+            sample_interval: Duration::from_secs(6 * 60 * 60),
+            max_items: 1000,
+            items_per_ip: 100,
+            item_expiry: Duration::from_secs(2 * 60 * 60),
+            signature_checks_per_second: 200,
 
             allow_local: false,
         }

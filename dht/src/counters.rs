@@ -3,6 +3,8 @@
 //! Whoever needs a new counter adds one documented line to the table below; snapshots, sums and
 //! names follow from it.
 
+use krpc::ErrorCode;
+
 /// Makes the struct, its sum and its list of names from one table.
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -105,7 +107,7 @@ counters! {
     announces_refreshed,
     /// Announces refused by a cap.
     announces_refused,
-    /// BEP 44 items stored or replaced.
+    /// BEP 44 items stored, replaced or made young again.
     items_stored,
     /// BEP 44 items refused.
     items_refused,
@@ -126,6 +128,21 @@ counters! {
 }
 
 impl Counters {
+    /// The counter of errors sent with this code.
+    pub(crate) fn errors_out(&mut self, code: ErrorCode) -> &mut u64 {
+        match code {
+            ErrorCode::Server => &mut self.errors_server_out,
+            ErrorCode::Protocol => &mut self.errors_protocol_out,
+            ErrorCode::MethodUnknown => &mut self.errors_method_out,
+            ErrorCode::ValueTooBig
+            | ErrorCode::InvalidSignature
+            | ErrorCode::SaltTooBig
+            | ErrorCode::CasMismatch
+            | ErrorCode::SequenceTooLow => &mut self.errors_item_out,
+            _ => &mut self.errors_generic_out,
+        }
+    }
+
     /// A copy for a reader.
     pub fn snapshot(&self) -> Self {
         *self

@@ -6,6 +6,7 @@ use std::time::Duration;
 use krpc::{Id, Want};
 
 use crate::Time;
+use crate::item::{Item, PublicKey, mutable_target};
 
 /// Names a running lookup or direct query of one node; never reused in a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +32,48 @@ pub enum Command {
         /// Report every query and answer as [`Event::Hop`].
         trace: bool,
     },
+    /// Estimate the seeds and downloaders of `infohash`, told as [`Event::Scraped`] (BEP 33).
+    Scrape {
+        /// The torrent.
+        infohash: Id,
+        /// Report every query and answer as [`Event::Hop`].
+        trace: bool,
+    },
+    /// Ask the nodes on the way to `target` for infohashes, told as [`Event::Samples`] (BEP 51).
+    Sample {
+        /// The id to approach.
+        target: Id,
+        /// Report every query and answer as [`Event::Hop`].
+        trace: bool,
+    },
+    /// Find the immutable item under `target`, told as [`Event::Item`] (BEP 44).
+    GetImmutable {
+        /// The hash of its value.
+        target: Id,
+        /// Report every query and answer as [`Event::Hop`].
+        trace: bool,
+    },
+    /// Find the mutable item of a key; each newer version is told as [`Event::Item`] (BEP 44).
+    GetMutable {
+        /// The public key.
+        key: PublicKey,
+        /// Which of the key's items; empty for the only one.
+        salt: Vec<u8>,
+        /// Only versions with a greater sequence number are wanted.
+        seq: Option<i64>,
+        /// Report every query and answer as [`Event::Hop`].
+        trace: bool,
+    },
+    /// Store an item with the closest nodes: each tells [`Event::Stored`] or [`Event::Refused`]; newer
+    /// versions that are met on the way are told as [`Event::Item`] (BEP 44).
+    Put {
+        /// The item.
+        item: Box<Item>,
+        /// Store only over this sequence number; ignored for immutable items.
+        cas: Option<i64>,
+        /// Report every query and answer as [`Event::Hop`].
+        trace: bool,
+    },
     /// Ask one address one question; the answer comes as [`Event::Answered`].
     Ask {
         /// Where to.
@@ -44,6 +87,21 @@ pub enum Command {
     Routers(Vec<SocketAddr>),
     /// Stop a lookup; [`Event::Done`] follows with [`Outcome::Cancelled`].
     Cancel(LookupId),
+}
+
+impl Command {
+    /// What a lookup approaches; `None` for commands that start none.
+    pub fn target(&self) -> Option<Id> {
+        match self {
+            Self::FindNode { target, .. }
+            | Self::Sample { target, .. }
+            | Self::GetImmutable { target, .. } => Some(*target),
+            Self::GetPeers { infohash, .. } | Self::Scrape { infohash, .. } => Some(*infohash),
+            Self::GetMutable { key, salt, .. } => Some(mutable_target(key, salt)),
+            Self::Put { item, .. } => Some(item.target()),
+            Self::Ask { .. } | Self::AddNode(_) | Self::Routers(_) | Self::Cancel(_) => None,
+        }
+    }
 }
 
 /// How to announce.
@@ -66,6 +124,8 @@ pub enum Question {
     FindNode(Id, Want),
     /// `get_peers`.
     GetPeers(Id, Want),
+    /// `sample_infohashes` (BEP 51).
+    Sample(Id, Want),
     /// A whole query written by hand: method and bencoded `a` dictionary, which must hold the `id`.
     Raw {
         /// The value of `q`.
@@ -86,6 +146,44 @@ pub enum Event {
         addr: SocketAddr,
         /// The node that named it.
         node: SocketAddr,
+    },
+    /// An item was found, or a newer version of it (BEP 44). It has been verified.
+    Item {
+        /// The lookup.
+        lookup: LookupId,
+        /// The node that had it.
+        node: SocketAddr,
+        /// The item.
+        item: Box<Item>,
+    },
+    /// A node told infohashes that it stores (BEP 51).
+    Samples {
+        /// The lookup.
+        lookup: LookupId,
+        /// The node.
+        node: SocketAddr,
+        /// A random choice of them.
+        samples: Vec<Id>,
+        /// How many it stores in all, by its own word.
+        num: u64,
+        /// Seconds, at most 21,600, after which asking it again gives others.
+        interval: u32,
+    },
+    /// What a scrape came to (BEP 33).
+    Scraped {
+        /// The lookup.
+        lookup: LookupId,
+        /// The estimate.
+        estimate: SwarmEstimate,
+    },
+    /// A node refused our announce or put.
+    Refused {
+        /// The lookup.
+        lookup: LookupId,
+        /// The node.
+        node: SocketAddr,
+        /// The KRPC error code: 301 and 302 tell of another writer (BEP 44).
+        code: i64,
     },
     /// A node took our announce.
     Stored {
@@ -183,6 +281,19 @@ pub enum Outcome {
     OutOfBudget,
     /// The owner stopped it.
     Cancelled,
+}
+
+/// Addresses in a swarm, as merged filters have it (BEP 33); each IP counts once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SwarmEstimate {
+    /// Seeds.
+    pub seeds: u32,
+    /// Everybody else.
+    pub downloaders: u32,
+    /// Nodes whose filters count.
+    pub nodes: u32,
+    /// Nodes whose filters said so much more than the others' that they were left out.
+    pub ignored: u32,
 }
 
 /// What a lookup cost.

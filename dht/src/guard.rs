@@ -41,6 +41,9 @@ pub struct Guard {
     scrapes: Rate,
     /// µs until which the budget of scrapes is in debt.
     scraped_until: u64,
+    signatures: Rate,
+    /// µs until which the budget of signature checks is in debt.
+    checked_until: u64,
 }
 
 impl Guard {
@@ -61,6 +64,8 @@ impl Guard {
             bytes: ByteRate::new(config.reply_bytes_per_second),
             scrapes: Rate::new(config.scrapes_per_second, 1, config.scrapes_per_second),
             scraped_until: 0,
+            signatures: Rate::new(config.signature_checks_per_second, 1, config.signature_checks_per_second),
+            checked_until: 0,
         }
     }
 
@@ -110,11 +115,12 @@ impl Guard {
     /// Takes one reply with filters out of the budget of all sources; `false` when it is spent. The source
     /// of a query can be forged, so that a limit per source would not bound the work.
     pub fn allow_scrape(&mut self, now: Time) -> bool {
-        let allowed = self.scrapes.is_lifted() || !self.scrapes.is_exhausted(self.scraped_until, now);
-        if allowed {
-            self.scraped_until = self.scrapes.take(self.scraped_until, now);
-        }
-        allowed
+        take_of_all(self.scrapes, &mut self.scraped_until, now)
+    }
+
+    /// Takes one check of a signature out of the budget of all sources (RELIABILITY.md D11).
+    pub fn allow_signature(&mut self, now: Time) -> bool {
+        take_of_all(self.signatures, &mut self.checked_until, now)
     }
 
     /// Counts a token from `from` that was wrong; `false` once it sent so many
@@ -245,6 +251,15 @@ impl ByteRate {
         self.fraction = cost & ((1 << 20) - 1);
         self.until = self.until.max(now.as_micros()).saturating_add(cost >> 20);
     }
+}
+
+/// Takes one out of a budget that all sources share.
+fn take_of_all(rate: Rate, until: &mut u64, now: Time) -> bool {
+    let allowed = rate.is_lifted() || !rate.is_exhausted(*until, now);
+    if allowed {
+        *until = rate.take(*until, now);
+    }
+    allowed
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ pub mod counters;
 mod event;
 pub mod guard;
 mod home;
+pub mod item;
 mod lookup;
 mod maintain;
 #[cfg(feature = "net")]
@@ -56,7 +57,9 @@ mod world;
 
 pub use config::Config;
 pub use counters::Counters;
-pub use event::{Announce, Command, Event, Hop, HopStep, LookupId, LookupStats, Outcome, Question};
+pub use event::{
+    Announce, Command, Event, Hop, HopStep, LookupId, LookupStats, Outcome, Question, SwarmEstimate,
+};
 pub use home::{Home, HomeStats};
 pub use node::Node;
 pub use outbox::{Class, Outbox, Transmit};

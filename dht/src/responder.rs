@@ -1,8 +1,10 @@
-//! [`Responder`]: strangers' queries in, replies out (BEP 5, 32, 33, 42). The only writer of replies;
+//! [`Responder`]: strangers' queries in, replies out (BEP 5, 32, 33, 42, 44, 51). The only writer of replies;
 //! lookups and the table's growth are no business of its.
 //!
 //! Nobody gets much for little: a reply is at most [`Config::max_datagram`] bytes, errors carry no
 //! version and few words, and the guard has the last word on every reply (RELIABILITY.md D2, D3).
+
+mod items;
 
 use std::net::SocketAddr;
 
@@ -10,6 +12,7 @@ use krpc::bencode::Strings;
 use krpc::compact::put_peer;
 use krpc::{Body, ErrorBody, ErrorCode, Id, Message, Query, Response, Want};
 
+use self::items::ItemParts;
 use crate::guard::Guard;
 use crate::home::{Place, family_of};
 use crate::rpc::VERSION;
@@ -35,7 +38,21 @@ pub(crate) struct Scratch {
     nodes: Vec<u8>,
     nodes6: Vec<u8>,
     values: Vec<u8>,
+    value: Vec<u8>,
     ip: Vec<u8>,
+}
+
+impl Scratch {
+    /// Drops nodes until those that are left fit `room`: first those of the other family than the
+    /// asker's, then the farthest.
+    fn trim_nodes(&mut self, asker: SocketAddr, room: usize) {
+        let (own, own_len, other, other_len) = match family_of(asker) {
+            Family::V4 => (&mut self.nodes, NODE4_BYTES, &mut self.nodes6, NODE6_BYTES),
+            Family::V6 => (&mut self.nodes6, NODE6_BYTES, &mut self.nodes, NODE4_BYTES),
+        };
+        own.truncate(room.min(own.len()) / own_len * own_len);
+        other.truncate((room - own.len()).min(other.len()) / other_len * other_len);
+    }
 }
 
 /// A query's sender and how to answer it.
@@ -45,6 +62,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) socket: u8,
     pub(crate) from: SocketAddr,
     pub(crate) tid: &'a [u8],
+    /// Length of its datagram.
+    pub(crate) len: usize,
 }
 
 impl Responder<'_> {
@@ -62,9 +81,11 @@ impl Responder<'_> {
         self.count(query);
         match *query {
             Query::Ping => self.reply(now, asker, Parts::default(), out),
-            Query::FindNode { target, want }
-            | Query::SampleInfohashes { target, want }
-            | Query::Other { target: Some(target), want, .. } => {
+            Query::SampleInfohashes { target, want } => {
+                self.gather_nodes(asker, &target, want);
+                self.reply(now, asker, Parts { nodes: true, samples: true, ..Parts::default() }, out);
+            }
+            Query::FindNode { target, want } | Query::Other { target: Some(target), want, .. } => {
                 self.find_node(now, asker, (target, want), out);
             }
             Query::GetPeers { infohash, want, scrape, no_seed } => {
@@ -73,6 +94,8 @@ impl Responder<'_> {
             Query::AnnouncePeer { infohash, port, implied_port, token, seed } => {
                 self.announce_peer(now, asker, (infohash, token), (port, implied_port, seed), out);
             }
+            Query::Get { target, seq, want } => self.get(now, asker, (target, seq, want), out),
+            Query::Put { token, value, signed } => self.put(now, asker, (token, value, signed), out),
             _ => self.refuse(now, asker, (ErrorCode::MethodUnknown, b"unknown method"), out),
         }
     }
@@ -122,7 +145,7 @@ impl Responder<'_> {
             let wanted = Wanted { family, max, max_bytes, no_seed };
             max -= self.store.values(now, &infohash, wanted, self.rng, &mut self.scratch.values).min(max);
         }
-        let parts = Parts { nodes: true, values: true, token, scrape };
+        let parts = Parts { nodes: true, values: true, token, scrape, ..Parts::default() };
         self.reply(now, asker, parts, out);
     }
 
@@ -139,11 +162,7 @@ impl Responder<'_> {
             return self.refuse(now, asker, (ErrorCode::Protocol, b"bad port"), out);
         }
         let ip = asker.from.ip().to_canonical();
-        if !self.tokens.accepts(ip, &infohash, token) {
-            self.counters.tokens_refused += 1;
-            if self.guard.token_failed(now, asker.from) {
-                self.refuse(now, asker, (ErrorCode::Protocol, b"bad token"), out);
-            }
+        if !self.accepts_token(now, asker, (&infohash, token), out) {
             return;
         }
         match self.store.announce(now, &infohash, SocketAddr::new(ip, port), seed) {
@@ -152,6 +171,31 @@ impl Responder<'_> {
             Announced::Refused => self.counters.announces_refused += 1,
         }
         self.reply(now, asker, Parts::default(), out);
+    }
+
+    /// Whether `token` is one of ours for this asker and target; whoever sends others is told, for a
+    /// while.
+    fn accepts_token(
+        &mut self,
+        now: Time,
+        asker: Asker<'_>,
+        (target, token): (&Id, &[u8]),
+        out: &mut Outbox,
+    ) -> bool {
+        let accepted = self.tokens.accepts(asker.from.ip(), target, token);
+        if !accepted {
+            self.counters.tokens_refused += 1;
+            if self.guard.token_failed(now, asker.from) {
+                self.refuse(now, asker, (ErrorCode::Protocol, b"bad token"), out);
+            }
+        }
+        accepted
+    }
+
+    /// The longest reply that this asker gets, in bytes.
+    fn limit(&self, asker: Asker<'_>, large: bool) -> usize {
+        let longest = if large { self.config.max_item_datagram } else { self.config.max_datagram };
+        longest.min(asker.len.saturating_mul(self.config.max_amplification))
     }
 
     /// Collects the records of the nodes nearest to `target`, of the families that were asked for.
@@ -176,6 +220,7 @@ impl Responder<'_> {
         let Some(place) = self.places.get(usize::from(asker.socket)) else {
             return;
         };
+        let limit = self.limit(asker, parts.item.large);
         let scratch = &mut *self.scratch;
         scratch.ip.clear();
         put_peer(&mut scratch.ip, asker.from);
@@ -194,14 +239,27 @@ impl Responder<'_> {
         response.token = parts.token.as_ref().map(|token| &token[..]);
         response.bloom_seeds = parts.scrape.as_ref().map(|scrape| &scrape.seeds.as_bytes()[..]);
         response.bloom_peers = parts.scrape.as_ref().map(|scrape| &scrape.downloaders.as_bytes()[..]);
+        if parts.samples {
+            // BEP 51: present even when empty, which tells nodes that speak it from others.
+            response.num = Some(self.store.infohashes() as i64);
+            let (samples, interval) = self.store.samples(now, self.rng);
+            (response.samples, response.interval) = (Some(samples), Some(i64::from(interval)));
+        }
+        if parts.item.value {
+            response.value = Some(&scratch.value);
+        }
+        response.key = parts.item.signed.as_ref().map(|(key, _)| &key[..]);
+        response.signature = parts.item.signed.as_ref().map(|(_, signature)| &signature[..]);
+        response.seq = parts.item.seq;
         let message = Message {
             tid: asker.tid,
-            version: Some(VERSION),
-            ip: Some(&scratch.ip),
+            version: (!parts.item.large).then_some(VERSION),
+            ip: (!parts.item.large).then_some(&scratch.ip),
             read_only: false,
             body: Body::Response(response),
         };
-        let (guard, counters, max) = (&mut *self.guard, &mut *self.counters, self.config.max_datagram);
+        let max = limit;
+        let (guard, counters) = (&mut *self.guard, &mut *self.counters);
         out.send(asker.socket, asker.from, Class::Reply, |bytes| {
             if send_if_allowed(now, asker.from, &message, (guard, max), bytes) {
                 counters.replies_out += 1;
@@ -219,10 +277,8 @@ impl Responder<'_> {
         out.send(asker.socket, asker.from, Class::Reply, |bytes| {
             if !send_if_allowed(now, asker.from, &message, (guard, max), bytes) {
                 counters.dropped_rate_limit += 1;
-            } else if code == ErrorCode::MethodUnknown {
-                counters.errors_method_out += 1;
             } else {
-                counters.errors_protocol_out += 1;
+                *counters.errors_out(code) += 1;
             }
         });
     }
@@ -233,6 +289,8 @@ impl Responder<'_> {
             Query::FindNode { .. } => &mut self.counters.queries_find_node,
             Query::GetPeers { .. } => &mut self.counters.queries_get_peers,
             Query::AnnouncePeer { .. } => &mut self.counters.queries_announce_peer,
+            Query::Get { .. } => &mut self.counters.queries_get,
+            Query::Put { .. } => &mut self.counters.queries_put,
             Query::SampleInfohashes { .. } => &mut self.counters.queries_sample_infohashes,
             _ => &mut self.counters.queries_unknown,
         };
@@ -245,8 +303,10 @@ impl Responder<'_> {
 struct Parts {
     nodes: bool,
     values: bool,
+    samples: bool,
     token: Option<[u8; TokenServer::LEN]>,
     scrape: Option<Scrape>,
+    item: ItemParts,
 }
 
 /// Appends the message unless it is too long or the guard says no.
@@ -280,6 +340,10 @@ fn wanted_families(want: Want, from: SocketAddr) -> impl Iterator<Item = Family>
 /// More than all of a reply but its transaction id and the contents of nodes, nodes6, values and
 /// filters: `d2:ip18:…1:rd2:id20:…5:nodes208:6:nodes6304:5:token8:…6:valuesleee1:t32:1:v4:…1:y1:re`.
 const ENVELOPE_BYTES: usize = 144;
+
+/// Records of BEP 5 and BEP 32.
+const NODE4_BYTES: usize = 26;
+const NODE6_BYTES: usize = 38;
 
 /// `4:BFpe256:…4:BFsd256:…`.
 const FILTERS_BYTES: usize = 2 * (6 + 4 + 256);

@@ -1,12 +1,13 @@
 //! What differs between kinds of lookups: the question, and what happens at the end. An enum, matched
-//! here only.
+//! here only; what its answers bring is gathered in [`super::findings`].
 
 use krpc::{Id, Query, Want};
 
-use crate::Announce;
+use crate::item::Item;
+use crate::{Announce, Command};
 
 /// What a lookup is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The closest nodes themselves (BEP 5 `find_node`).
     FindNode,
@@ -15,40 +16,132 @@ pub(crate) enum Kind {
         /// How to announce, if at all.
         announce: Option<Announce>,
     },
+    /// How many peers an infohash has (BEP 33).
+    Scrape,
+    /// Infohashes that nodes on the way store (BEP 51).
+    Sample,
+    /// An item (BEP 44).
+    Get {
+        /// Of a mutable item; empty for any other.
+        salt: Vec<u8>,
+        /// Only newer versions are wanted.
+        seq: Option<i64>,
+        /// The item is an immutable one, of which the first copy is as good as any.
+        immutable: bool,
+    },
+    /// Storing an item with the closest nodes (BEP 44).
+    Put {
+        /// What to store.
+        item: Box<Item>,
+        /// Store only over this sequence number.
+        cas: Option<i64>,
+    },
+}
+
+/// What of the answers is of interest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interest<'a> {
+    /// Nothing but the nodes.
+    Nodes,
+    /// Peers.
+    Peers,
+    /// Filters.
+    Filters,
+    /// Samples.
+    Samples,
+    /// The item with this salt.
+    Item(&'a [u8]),
 }
 
 impl Kind {
+    /// The kind and the target of a command, if it is one for a lookup, and whether it is traced.
+    pub(crate) fn of(command: Command) -> Option<(Self, Id, bool)> {
+        let target = command.target()?;
+        let (kind, trace) = match command {
+            Command::FindNode { trace, .. } => (Self::FindNode, trace),
+            Command::GetPeers { announce, trace, .. } => (Self::GetPeers { announce }, trace),
+            Command::Scrape { trace, .. } => (Self::Scrape, trace),
+            Command::Sample { trace, .. } => (Self::Sample, trace),
+            Command::GetImmutable { trace, .. } => {
+                (Self::Get { salt: Vec::new(), seq: None, immutable: true }, trace)
+            }
+            Command::GetMutable { salt, seq, trace, .. } => {
+                (Self::Get { salt, seq, immutable: false }, trace)
+            }
+            Command::Put { item, cas, trace } => (Self::Put { item, cas }, trace),
+            Command::Ask { .. } | Command::AddNode(_) | Command::Routers(_) | Command::Cancel(_) => {
+                return None;
+            }
+        };
+        Some((kind, target, trace))
+    }
+
     /// The question that is put to every node on the way.
-    pub(crate) fn query(self, target: Id, want: Want) -> Query<'static> {
+    pub(crate) fn query(&self, target: Id, want: Want) -> Query<'static> {
         match self {
             Self::FindNode => Query::FindNode { target, want },
             Self::GetPeers { .. } => {
                 Query::GetPeers { infohash: target, want, scrape: false, no_seed: false }
             }
+            Self::Scrape => Query::GetPeers { infohash: target, want, scrape: true, no_seed: false },
+            Self::Sample => Query::SampleInfohashes { target, want },
+            Self::Get { seq, .. } => Query::Get { target, seq: *seq, want },
+            // A put wants tokens, and to know who has which version.
+            Self::Put { item, .. } => Query::Get { target, seq: item.seq(), want },
         }
     }
 
-    /// What is put to the closest nodes at the end, given the token that a node wants to see.
-    pub(crate) fn announce(self, target: Id, token: &[u8]) -> Option<Query<'_>> {
-        let Self::GetPeers { announce: Some(announce) } = self else {
-            return None;
-        };
-        Some(Query::AnnouncePeer {
-            infohash: target,
-            port: i64::from(announce.port),
-            implied_port: announce.implied,
-            token,
-            seed: announce.seed,
-        })
+    /// What is put to the closest nodes at the end, given the token that a node wants to see and the
+    /// sequence number that it has.
+    pub(crate) fn announce<'a>(
+        &'a self,
+        target: Id,
+        token: &'a [u8],
+        held: Option<i64>,
+    ) -> Option<Query<'a>> {
+        match self {
+            Self::GetPeers { announce: Some(announce) } => Some(Query::AnnouncePeer {
+                infohash: target,
+                port: i64::from(announce.port),
+                implied_port: announce.implied,
+                token,
+                seed: announce.seed,
+            }),
+            Self::Put { item, cas } => Some(Query::Put {
+                token,
+                value: item.value(),
+                signed: match &**item {
+                    Item::Immutable { .. } => None,
+                    // BEP 44, "CAS": not to nodes that have no version yet.
+                    Item::Mutable(item) => Some(item.as_signed(cas.filter(|_| held.is_some()))),
+                },
+            }),
+            _ => None,
+        }
     }
 
     /// Whether something is put to the closest nodes at the end.
-    pub(crate) fn announces(self) -> bool {
-        matches!(self, Self::GetPeers { announce: Some(_) })
+    pub(crate) fn announces(&self) -> bool {
+        matches!(self, Self::GetPeers { announce: Some(_) } | Self::Put { .. })
     }
 
-    /// Whether `values` in an answer mean anything.
-    pub(crate) fn takes_peers(self) -> bool {
-        matches!(self, Self::GetPeers { .. })
+    /// What its answers are read for.
+    pub(crate) fn interest(&self) -> Interest<'_> {
+        match self {
+            Self::FindNode => Interest::Nodes,
+            Self::GetPeers { .. } => Interest::Peers,
+            Self::Scrape => Interest::Filters,
+            Self::Sample => Interest::Samples,
+            Self::Get { salt, .. } => Interest::Item(salt),
+            Self::Put { item, .. } => Interest::Item(match &**item {
+                Item::Mutable(item) => &item.salt,
+                Item::Immutable { .. } => &[],
+            }),
+        }
+    }
+
+    /// Whether one finding is all that is wanted.
+    pub(crate) fn ends_at_first(&self) -> bool {
+        matches!(self, Self::Get { immutable: true, .. })
     }
 }

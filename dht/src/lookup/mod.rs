@@ -8,20 +8,24 @@
 //! Everything in a reply is a stranger's word: addresses that cannot be, our own, port 0, more than
 //! [`Config::lookup_nodes_per_reply`] nodes and half records are ignored (RELIABILITY.md D7, D9).
 
+mod findings;
 mod kind;
 mod peers;
 mod running;
+mod sampled;
 mod search;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use krpc::compact::{self, Address, V4, V6};
-use krpc::{Id, Response};
+use krpc::{ErrorCode, Id, Response};
 
+use self::findings::Findings;
+use self::kind::Interest;
 pub(crate) use self::kind::Kind;
-use self::peers::Peers;
 pub(crate) use self::running::{Finished, Lookups};
+pub(crate) use self::sampled::Sampled;
 use self::search::{AnnounceState, Candidate, Facts, Phase, Search, Step};
 use crate::addr::acceptable;
 use crate::home::{Place, want};
@@ -35,6 +39,7 @@ pub(crate) struct Env<'a> {
     pub(crate) config: &'a Config,
     pub(crate) places: &'a [Place],
     pub(crate) rpc: &'a mut Rpc<Purpose>,
+    pub(crate) sampled: &'a mut Sampled,
     pub(crate) out: &'a mut Outbox,
 }
 
@@ -45,6 +50,17 @@ pub(crate) enum Owner {
     User { id: LookupId, trace: bool },
     /// The upkeep of a home's table.
     Upkeep { home: u8, kind: Upkeep },
+}
+
+/// How an announce or put to one node ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnnounceEnd {
+    /// The node at this address took it.
+    Stored(SocketAddr),
+    /// The node at this address answered with an error of this code.
+    Refused(SocketAddr, i64),
+    /// Nobody answered, or somebody else.
+    Silent,
 }
 
 /// What kind of upkeep a lookup is.
@@ -65,7 +81,7 @@ pub(crate) struct Lookup {
     target: Id,
     /// By home; homes that take no part have a search that is over.
     searches: Vec<Search>,
-    peers: Peers,
+    findings: Findings,
     started: Time,
     stats: LookupStats,
     out_of_budget: bool,
@@ -108,7 +124,7 @@ impl Lookup {
             kind,
             target,
             searches,
-            peers: Peers::default(),
+            findings: Findings::default(),
             started: now,
             stats: LookupStats::default(),
             out_of_budget: false,
@@ -150,10 +166,23 @@ impl Lookup {
         response: &Response<'_>,
         env: &mut Env<'_>,
     ) {
+        let from = taken.destination.to;
+        let (target, interest) = (self.target, self.kind.interest());
+        let name = (LookupId(self.key), &target, interest);
+        let brought = match self.findings.take(name, from, response, env.config, &mut env.out.events) {
+            Ok(brought) => brought,
+            Err(_) => return self.refused(now, asked, FORGED, env),
+        };
+        if let Some(interval) = brought.rest {
+            env.sampled.note(from, now + interval);
+        }
+        if brought.peers > 0 && self.stats.first_peer.is_none() {
+            self.stats.first_peer = Some(now.since(self.started));
+        }
         let Some(search) = self.searches.get_mut(usize::from(asked.home)) else {
             return;
         };
-        let first = search.answered(asked.serial, response.id, response.token, env.config);
+        let first = search.answered(asked.serial, response.id, (response.token, brought.held), env.config);
         let Some(facts) = first else {
             return;
         };
@@ -161,8 +190,7 @@ impl Lookup {
         self.stats.hops = self.stats.hops.max(facts.depth);
         let was_router = taken.destination.id.is_none();
         let nodes = self.take_nodes(response, facts.depth.saturating_add(1), was_router, env);
-        let peers = self.take_peers(now, taken.destination.to, response, env);
-        let step = HopStep::Answered { rtt: taken.rtt, nodes, peers };
+        let step = HopStep::Answered { rtt: taken.rtt, nodes, peers: brought.peers };
         self.hop(now, first, step, env.out);
     }
 
@@ -185,7 +213,7 @@ impl Lookup {
     }
 
     /// A node took our announce, refused it or is silent for good.
-    pub(crate) fn announce_over(&mut self, asked: Asked, stored: Option<SocketAddr>, out: &mut Outbox) {
+    pub(crate) fn announce_over(&mut self, asked: Asked, end: AnnounceEnd, out: &mut Outbox) {
         let search = self.searches.get_mut(usize::from(asked.home));
         let Some(candidate) = search.and_then(|search| search.by_serial(asked.serial)) else {
             return;
@@ -194,8 +222,13 @@ impl Lookup {
             return;
         }
         candidate.announce = AnnounceState::Over;
-        if let (Some(node), Some(id), Owner::User { id: lookup, .. }) = (stored, candidate.id, self.owner) {
-            out.events.push(Event::Stored { lookup, id, node });
+        let Owner::User { id: lookup, .. } = self.owner else { return };
+        match (end, candidate.id) {
+            (AnnounceEnd::Stored(node), Some(id)) => out.events.push(Event::Stored { lookup, id, node }),
+            (AnnounceEnd::Refused(node, code), _) => {
+                out.events.push(Event::Refused { lookup, node, code });
+            }
+            (AnnounceEnd::Stored(_) | AnnounceEnd::Silent, _) => {}
         }
     }
 
@@ -221,8 +254,12 @@ impl Lookup {
     /// Tells the owner how it ended.
     pub(crate) fn finish(mut self, now: Time, outcome: Outcome, env: &mut Env<'_>) -> Finished {
         self.stats.elapsed = now.since(self.started);
-        self.stats.peers = self.peers.len() as u32;
+        self.stats.peers = self.findings.peers() as u32;
         if let Owner::User { id: lookup, .. } = self.owner {
+            if self.kind.interest() == Interest::Filters {
+                let estimate = self.findings.estimate();
+                env.out.events.push(Event::Scraped { lookup, estimate });
+            }
             let closest = self.closest(env.config);
             env.out.events.push(Event::Done { lookup, outcome, stats: self.stats, closest });
         }
@@ -284,6 +321,9 @@ impl Lookup {
             let facts = search.candidate(index).facts();
             let destination = Destination { socket: home as u8, to: addr, id };
             let purpose = Purpose::Lookup(Asked { lookup: self.key, home: home as u8, serial });
+            // BEP 51: whoever told samples lately is asked for nodes alone.
+            let rests = self.kind == Kind::Sample && env.sampled.rests(now, addr);
+            let query = if rests { Kind::FindNode.query(self.target, want(env.places)) } else { query };
             if !env.rpc.ask(now, destination, (own, query), purpose, env.out) {
                 self.retry = now + RETRY;
                 return;
@@ -315,8 +355,9 @@ impl Lookup {
         else {
             return;
         };
-        let Some(query) = candidate.token.as_deref().and_then(|token| self.kind.announce(self.target, token))
-        else {
+        let held = candidate.held;
+        let query = |token| self.kind.announce(self.target, token, held);
+        let Some(query) = candidate.token.as_deref().and_then(query) else {
             return;
         };
         let destination = Destination { socket: home as u8, to: candidate.addr, id: candidate.id };
@@ -365,27 +406,10 @@ impl Lookup {
         nodes
     }
 
-    /// Tells the peers of a reply that are new; how many there were.
-    fn take_peers(&mut self, now: Time, node: SocketAddr, response: &Response<'_>, env: &mut Env<'_>) -> u16 {
-        let (Some(values), true, Owner::User { id: lookup, .. }) =
-            (response.values, self.kind.takes_peers(), self.owner)
-        else {
-            return 0;
-        };
-        let mut new = 0;
-        for addr in values.iter().take(env.config.lookup_values_per_reply).filter_map(compact::peer) {
-            if self.peers.insert(addr, env.config) {
-                new += 1;
-                env.out.events.push(Event::Peer { lookup, addr, node });
-            }
-        }
-        if new > 0 && self.stats.first_peer.is_none() {
-            self.stats.first_peer = Some(now.since(self.started));
-        }
-        new
-    }
-
     fn outcome(&self, now: Time, config: &Config) -> Option<Outcome> {
+        if self.kind.ends_at_first() && self.findings.has_item() {
+            return Some(Outcome::Converged);
+        }
         let passed = now.since(self.started);
         // A search is over as soon as another family is if nobody named a node for it, or if nobody
         // answers in it: a host may have addresses of a family and no way out.
@@ -423,6 +447,9 @@ impl Lookup {
 fn approach_time(config: &Config) -> Duration {
     config.lookup_max_time.saturating_sub(config.query_timeout)
 }
+
+/// The code under which a trace shows a node that sent a forged item: KRPC's for a bad signature.
+const FORGED: i64 = ErrorCode::InvalidSignature.number();
 
 /// Pause after a query that found too many in flight.
 const RETRY: Duration = Duration::from_millis(100);

@@ -52,6 +52,8 @@ pub(crate) struct Candidate {
     /// Referrals between the start and this node.
     pub(crate) depth: u16,
     pub(crate) token: Option<Box<[u8]>>,
+    /// The sequence number of the item that it has (BEP 44).
+    pub(crate) held: Option<i64>,
     pub(crate) announce: AnnounceState,
     distance: Distance,
     state: State,
@@ -138,8 +140,19 @@ impl Search {
         let serial = self.next_serial;
         self.next_serial += 1;
         let (state, announce) = (State::Fresh, AnnounceState::No);
-        let candidate =
-            Candidate { serial, id, addr, depth, token: None, announce, distance, state, tries: 0, open: 0 };
+        let candidate = Candidate {
+            serial,
+            id,
+            addr,
+            depth,
+            token: None,
+            held: None,
+            announce,
+            distance,
+            state,
+            tries: 0,
+            open: 0,
+        };
         self.candidates.insert(at, candidate);
         if self.candidates.iter().filter(|c| c.state == State::Fresh).count() > config.lookup_candidates {
             let farthest = self.candidates.iter().rposition(|c| c.state == State::Fresh);
@@ -276,7 +289,7 @@ impl Search {
         &mut self,
         serial: u32,
         id: Id,
-        token: Option<&[u8]>,
+        (token, held): (Option<&[u8]>, Option<i64>),
         config: &Config,
     ) -> Option<Facts> {
         let mut index = self.position(serial)?;
@@ -289,6 +302,7 @@ impl Search {
             self.in_flight -= 1;
         }
         candidate.state = State::Answered;
+        candidate.held = held;
         candidate.token = token.filter(|token| token.len() <= MAX_TOKEN).map(Into::into);
         self.answered += 1;
         self.credit = (self.credit + config.lookup_queries_per_answer).min(config.lookup_max_in_flight);
@@ -386,7 +400,7 @@ mod tests {
 
     fn answer(search: &mut Search, serial: u32, config: &Config) {
         let id = search.by_serial(serial).unwrap().id.unwrap();
-        search.answered(serial, id, Some(b"token"), config);
+        search.answered(serial, id, (Some(b"token"), None), config);
     }
 
     #[test]
@@ -498,7 +512,7 @@ mod tests {
         let mut search = search(&[1, 9], &config);
         search.offer(None, addr(77), 0, &config);
         let serials: Vec<_> = (0..3).map(|_| ask(&mut search, &config).unwrap()).collect();
-        search.answered(serials[2], at(5).unwrap(), None, &config);
+        search.answered(serials[2], at(5).unwrap(), (None, None), &config);
         answer(&mut search, serials[0], &config);
         answer(&mut search, serials[1], &config);
         let closest: Vec<_> = search.closest(8, &config).map(|c| c.id).collect();

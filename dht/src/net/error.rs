@@ -53,6 +53,9 @@ pub enum Error {
     /// The system gave no randomness.
     #[error("drawing random numbers: {0}")]
     Random(getrandom::Error),
+    /// What was to be stored is no item of BEP 44; the caller's doing.
+    #[error("making an item: {0}")]
+    Item(crate::item::InvalidItem),
     /// The node has stopped.
     #[error("the node has stopped")]
     Stopped,

@@ -1,6 +1,9 @@
 //! [`Dht`]: a cloneable handle of a running node. The node lives in one task; handles talk to it by
 //! a bounded channel and wait when it is full.
 
+mod items;
+mod swarms;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +19,9 @@ use super::resolve::{Families, Routers};
 use super::shard::{Request, Shard, Sink, StateKeeper, Stats};
 use super::udp::{self, Batching, UdpSocket};
 use super::{Bind, Clock, Error};
-use crate::{Announce, Command, Config, Event, Home, Node, Question, Rng, Seeds};
+use crate::{Announce, Command, Config, Event, Home, LookupStats, Node, Outcome, Question, Rng, Seeds};
+
+pub use self::items::PutReport;
 
 /// Requests that wait for the task; a caller beyond them waits itself.
 const REQUESTS: usize = 256;
@@ -32,6 +37,19 @@ pub struct Options {
     pub bootstrap: Vec<String>,
     /// What is kept between runs.
     pub state: State,
+}
+
+impl Options {
+    /// A node on 127.0.0.1 at any free port that accepts local addresses and keeps nothing: for tests
+    /// and for trying things out without a network.
+    pub fn loopback(bootstrap: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self {
+            binds: vec![Bind { addr: ([127, 0, 0, 1], 0).into(), required: true }],
+            config: Config { allow_local: true, ..Config::default() },
+            bootstrap: bootstrap.into_iter().map(|addr| addr.to_string()).collect(),
+            state: State::Nothing,
+        }
+    }
 }
 
 /// What a node keeps between runs.
@@ -286,6 +304,16 @@ impl Lookup {
         event
     }
 
+    /// Waits for the end, whatever happens until then; how it ended, or `None` when the node has
+    /// stopped.
+    pub async fn finish(mut self) -> Option<(Outcome, LookupStats)> {
+        loop {
+            if let Event::Done { outcome, stats, .. } = self.next().await? {
+                return Some((outcome, stats));
+            }
+        }
+    }
+
     /// Asks the lookup to end; the events that it still has, up to [`Event::Done`], follow. If too
     /// much is asked of the task already it goes on, until dropping it makes the task notice.
     pub fn cancel(&self) {
@@ -374,7 +402,6 @@ mod tests {
     use krpc::{Body, Message};
 
     use super::*;
-    use crate::Outcome;
 
     const GUARD: Duration = Duration::from_secs(30);
 

@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 
 pub use clock::Clock;
 pub use error::Error;
-pub use handle::{Answer, Dht, Lookup, Options, State};
+pub use handle::{Answer, Dht, Lookup, Options, PutReport, State};
 pub use persist::{Saved, SavedHome};
 pub use port::PortCounters;
 pub use resolve::lookup;

@@ -305,7 +305,13 @@ impl Shard {
                 }
                 return None;
             }
-            Event::Peer { lookup, .. } | Event::Stored { lookup, .. } | Event::Hop { lookup, .. } => *lookup,
+            Event::Peer { lookup, .. }
+            | Event::Item { lookup, .. }
+            | Event::Samples { lookup, .. }
+            | Event::Scraped { lookup, .. }
+            | Event::Stored { lookup, .. }
+            | Event::Refused { lookup, .. }
+            | Event::Hop { lookup, .. } => *lookup,
         };
         match running.sinks.get(&lookup)?.events.try_send(event) {
             Ok(()) => None,

@@ -7,6 +7,7 @@ use krpc::{Body, Id, Message, Query, Response, Tolerated};
 
 use super::Node;
 use crate::addr::acceptable;
+use crate::lookup::AnnounceEnd;
 use crate::purpose::Purpose;
 use crate::responder::Asker;
 use crate::rpc::{Destination, Expired, Taken};
@@ -27,7 +28,7 @@ impl Node {
         match decoded {
             Ok(message) => match message.body {
                 Body::Query { id, query } => {
-                    let asker = Asker { socket, from, tid: message.tid };
+                    let asker = Asker { socket, from, tid: message.tid, len: bytes.len() };
                     self.handle_query(now, asker, (id, message.read_only), &query, out);
                 }
                 Body::Response(_) | Body::Error(_) => {
@@ -37,7 +38,11 @@ impl Node {
             Err(failure) => {
                 self.counters.dropped_undecodable += 1;
                 if let (Some(tid), false) = (failure.answerable(), self.read_only) {
-                    self.responder().refuse_malformed(now, Asker { socket, from, tid }, out);
+                    self.responder().refuse_malformed(
+                        now,
+                        Asker { socket, from, tid, len: bytes.len() },
+                        out,
+                    );
                 }
             }
         }
@@ -122,7 +127,7 @@ impl Node {
                 self.advance(now, asked.lookup, out);
             }
             Purpose::Announce(asked) => {
-                self.announce_over(now, asked, Some(taken.destination.to), out);
+                self.announce_over(now, asked, AnnounceEnd::Stored(taken.destination.to), out);
             }
             Purpose::Ping => {}
             Purpose::Ask(lookup) => {
@@ -148,7 +153,10 @@ impl Node {
                 }
                 self.advance(now, asked.lookup, out);
             }
-            Purpose::Announce(asked) => self.announce_over(now, asked, None, out),
+            Purpose::Announce(asked) => {
+                let end = AnnounceEnd::Refused(taken.destination.to, code);
+                self.announce_over(now, asked, end, out);
+            }
             Purpose::Ping => {}
             Purpose::Ask(lookup) => {
                 let (from, answer) = (taken.destination.to, Some((bytes.to_vec(), taken.rtt)));
@@ -185,7 +193,7 @@ impl Node {
                         }
                         self.advance(now, asked.lookup, out);
                     }
-                    Purpose::Announce(asked) => self.announce_over(now, asked, None, out),
+                    Purpose::Announce(asked) => self.announce_over(now, asked, AnnounceEnd::Silent, out),
                     Purpose::Ping => {}
                     Purpose::Ask(lookup) => {
                         out.events.push(Event::Answered { lookup, from: destination.to, answer: None });

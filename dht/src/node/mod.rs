@@ -13,7 +13,7 @@ use krpc::Id;
 use crate::addr::canonical;
 use crate::guard::{Admission, Guard};
 use crate::home::{Home, HomeStats, Place, reaching};
-use crate::lookup::{Env, Kind, Lookups};
+use crate::lookup::{Env, Kind, Lookups, Sampled};
 use crate::maintain::Maintain;
 use crate::purpose::Purpose;
 use crate::responder::{Responder, Scratch};
@@ -32,6 +32,7 @@ pub struct Node {
     places: Vec<Place>,
     rpc: Rpc<Purpose>,
     lookups: Lookups,
+    sampled: Sampled,
     maintain: Maintain,
     store: Store,
     tokens: TokenServer,
@@ -52,6 +53,7 @@ impl Node {
         Self {
             rpc: Rpc::new(&config, seeds.derive("rpc")),
             lookups: Lookups::default(),
+            sampled: Sampled::new(&config, &mut rng),
             maintain: Maintain::new(now, places.len(), &config, Rng::new(seeds.derive("maintain"))),
             store: Store::new(&config, &mut Rng::new(seeds.derive("store"))),
             tokens: TokenServer::new(&mut Rng::new(seeds.derive("tokens")), now, config.token_rotation),
@@ -100,10 +102,6 @@ impl Node {
     pub fn handle_command(&mut self, now: Time, command: Command, out: &mut Outbox) -> Option<LookupId> {
         let sent = out.transmits.len();
         let name = match command {
-            Command::FindNode { target, trace } => Some(self.start(now, Kind::FindNode, target, trace, out)),
-            Command::GetPeers { infohash, announce, trace } => {
-                Some(self.start(now, Kind::GetPeers { announce }, infohash, trace, out))
-            }
             Command::Ask { to, question } => Some(self.ask_directly(now, canonical(to), &question, out)),
             Command::AddNode(addr) => {
                 let addr = canonical(addr);
@@ -124,6 +122,7 @@ impl Node {
                 self.start_waiting(now, out);
                 None
             }
+            lookup => Kind::of(lookup).map(|(kind, target, trace)| self.start(now, kind, target, trace, out)),
         };
         self.settle(sent, out);
         name
@@ -208,7 +207,8 @@ impl Node {
     }
 
     fn lookups_and_env<'a>(&'a mut self, out: &'a mut Outbox) -> (&'a mut Lookups, Env<'a>) {
-        let env = Env { config: &self.config, places: &self.places, rpc: &mut self.rpc, out };
+        let Self { config, places, rpc, sampled, .. } = self;
+        let env = Env { config, places, rpc, sampled, out };
         (&mut self.lookups, env)
     }
 

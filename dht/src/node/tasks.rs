@@ -6,7 +6,7 @@ use krpc::{Id, Query};
 
 use super::Node;
 use crate::home::reaching;
-use crate::lookup::{Finished, Kind, Owner, Upkeep};
+use crate::lookup::{AnnounceEnd, Finished, Kind, Owner, Upkeep};
 use crate::maintain::{Chore, Progress};
 use crate::purpose::{Asked, Purpose};
 use crate::rpc::Destination;
@@ -67,15 +67,9 @@ impl Node {
         }
     }
 
-    pub(super) fn announce_over(
-        &mut self,
-        now: Time,
-        asked: Asked,
-        stored: Option<SocketAddr>,
-        out: &mut Outbox,
-    ) {
+    pub(super) fn announce_over(&mut self, now: Time, asked: Asked, end: AnnounceEnd, out: &mut Outbox) {
         if let Some(lookup) = self.lookups.get_mut(asked.lookup) {
-            lookup.announce_over(asked, stored, out);
+            lookup.announce_over(asked, end, out);
         }
         self.advance(now, asked.lookup, out);
     }
@@ -157,6 +151,7 @@ impl Node {
                 Question::GetPeers(infohash, want) => {
                     Query::GetPeers { infohash, want, scrape: false, no_seed: false }
                 }
+                Question::Sample(target, want) => Query::SampleInfohashes { target, want },
                 Question::Raw { ref method, ref arguments } => {
                     return self.rpc.ask_raw(now, destination, (method, arguments), purpose, out);
                 }

@@ -84,12 +84,16 @@ keys! {
         lookup_nodes_per_reply in config;
         lookup_queries_per_silent_ip in config;
         lookup_max_peers in config;
+        sampled_nodes in config;
+        lookup_max_filters in config;
         lookup_values_per_reply in config;
         lookup_ports_per_ip in config;
         announce_nodes in config;
         max_lookups in config;
         max_in_flight in config;
         max_datagram in config;
+        max_item_datagram in config;
+        max_amplification in config;
         max_incoming in config;
         max_tid in config;
         max_values in config;
@@ -105,6 +109,12 @@ keys! {
         ports_per_ip in config;
         infohashes_per_ip in config;
         peer_expiry in config;
+        max_samples in config;
+        sample_interval in config;
+        max_items in config;
+        items_per_ip in config;
+        item_expiry in config;
+        signature_checks_per_second in config;
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@
 //! peers, which evicts from the stalest tenth or so of the store without keeping the store in order.
 //! A *source* is an IPv4 address or an IPv6 /64.
 
+mod items;
 mod peers;
+mod samples;
 mod select;
 mod sketch;
 mod slab;
@@ -14,16 +16,21 @@ mod slab;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use krpc::Id;
 use krpc::bloom::Bloom;
 use krpc::compact::{Address, V4, V6};
+use krpc::{Id, Signed};
 
 use self::peers::{Met, Peers, Stored};
+use self::samples::Samples;
 use self::select::{fill, live, sample};
 use self::sketch::Sketch;
 use self::slab::{Ages, MAX_PEERS, Place, Stamp};
+use crate::addr::SourceKey;
+use crate::item::Item;
 use crate::{Config, Rng, Seeds, Time};
 
+use self::items::Items;
+pub(crate) use self::items::Put;
 pub use self::select::{Scrape, StoredPeer, Wanted};
 pub use crate::addr::Family;
 
@@ -49,6 +56,8 @@ pub struct Store {
     sketch: Option<Sketch>,
     ages: Ages,
     last_call: Time,
+    items: Items,
+    samples: Samples,
     next_sweep: Time,
     sweeping: Family,
     /// The most runs in this round of the sweep, which says how fast it goes.
@@ -68,6 +77,8 @@ impl Store {
             v6: Peers::new(&mut rng),
             in_both: 0,
             sketch: None,
+            items: Items::new(config, &mut rng),
+            samples: Samples::new(config.max_samples, config.sample_interval),
             ages: Ages::new(config.peer_expiry),
             last_call: Time::ZERO,
             next_sweep: Time::NEVER,
@@ -134,6 +145,7 @@ impl Store {
     /// [`Store::timeout`] is due, this passes the whole store in an eighth of [`Config::peer_expiry`]
     /// (within 1 s to 5 minutes).
     pub fn expire(&mut self, now: Time) {
+        self.items.expire(now);
         self.tick(now);
         if now < self.next_sweep {
             return;
@@ -158,7 +170,44 @@ impl Store {
 
     /// When [`Store::expire`] wants to be called: [`Time::NEVER`] while the store is empty.
     pub fn timeout(&self) -> Time {
-        self.next_sweep
+        self.next_sweep.min(self.items.timeout())
+    }
+
+    /// The item of BEP 44 under `target`.
+    pub(crate) fn item(&mut self, now: Time, target: &Id) -> Option<&Item> {
+        self.items.get(now, target)
+    }
+
+    /// See [`Items::objection`].
+    pub(crate) fn item_objection(
+        &self,
+        now: Time,
+        target: &Id,
+        value: &[u8],
+        signed: Option<&Signed<'_>>,
+    ) -> Option<Put> {
+        self.items.objection(now, target, value, signed)
+    }
+
+    /// See [`Items::put`].
+    pub(crate) fn put_item(
+        &mut self,
+        now: Time,
+        target: Id,
+        source: SourceKey,
+        item: (&[u8], Option<Signed<'_>>),
+    ) -> Put {
+        self.items.put(now, target, source, item)
+    }
+
+    /// Items of BEP 44 that are stored, with expired ones that no sweep has met yet.
+    pub fn items(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Every item of BEP 44 that has not expired with its age, least recently used first.
+    pub fn iter_items(&self, now: Time) -> impl Iterator<Item = (&Item, Duration)> {
+        self.items.iter(now)
     }
 
     /// Whether an announce of this address would be taken: for withholding a token from a source that
@@ -190,6 +239,16 @@ impl Store {
     /// Bytes allocated, with what the allocator adds.
     pub fn memory(&self) -> usize {
         self.v4.memory() + self.v6.memory() + self.sketch.as_ref().map_or(0, Sketch::memory)
+    }
+
+    /// The infohashes that a node may tell of now (BEP 51): 20 bytes each one behind the other, and the
+    /// seconds for which they stay the same.
+    pub(crate) fn samples(&mut self, now: Time, rng: &mut Rng) -> (&[u8], u32) {
+        let mut samples = std::mem::replace(&mut self.samples, Samples::new(0, Duration::ZERO));
+        samples.at(now, self.infohashes(), |max| self.sample_infohashes(max, rng));
+        self.samples = samples;
+        let remaining = self.samples.remaining(now);
+        (self.samples.bytes(), remaining)
     }
 
     /// Up to `max` different infohashes drawn at random (BEP 51, "samples").

@@ -3,6 +3,7 @@
 
 mod crowd;
 mod hostile;
+mod items;
 mod serving;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -310,7 +311,7 @@ impl World {
         let mut sent = Vec::new();
         for transmit in &out.transmits {
             let bytes = out.datagram(transmit).to_vec();
-            assert!(bytes.len() <= 1024);
+            assert!(bytes.len() <= longest(&bytes), "{} bytes", bytes.len());
             let from = self.hosts[index].addrs[usize::from(transmit.socket)];
             sent.push(bytes.clone());
             self.send(from, transmit.to, bytes);
@@ -383,4 +384,13 @@ pub(crate) fn find_node(target: Id) -> Query<'static> {
 /// A `get_peers` for IPv4.
 pub(crate) fn get_peers(infohash: Id) -> Query<'static> {
     Query::GetPeers { infohash, want: Want::UNSPECIFIED, scrape: false, no_seed: false }
+}
+
+/// BEP 32's limit, but for what carries an item of BEP 44, which may not fit it.
+fn longest(bytes: &[u8]) -> usize {
+    match Message::decode(bytes).map(|message| message.body) {
+        Ok(Body::Query { query: Query::Put { .. }, .. }) => 1400,
+        Ok(Body::Response(response)) if response.value.is_some() => 1232,
+        _ => 1024,
+    }
 }

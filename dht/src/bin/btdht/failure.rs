@@ -28,6 +28,11 @@ impl Failure {
         Self { code: 2, message: message.into(), hint: None }
     }
 
+    /// The disk refused.
+    pub(crate) fn disk(message: impl Into<String>) -> Self {
+        Self { code: 5, message: message.into(), hint: None }
+    }
+
     /// Nothing found, or nobody answered.
     pub(crate) fn nothing(message: impl Into<String>) -> Self {
         Self { code: 4, message: message.into(), hint: None }

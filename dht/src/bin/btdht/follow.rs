@@ -43,11 +43,7 @@ pub(crate) async fn follow(
         end.timed_out = true;
         return Ok(end);
     }
-    let target = match &command {
-        Command::GetPeers { infohash, .. } => *infohash,
-        Command::FindNode { target, .. } => *target,
-        _ => Id::ZERO,
-    };
+    let target = command.target().unwrap_or(Id::ZERO);
     let mut lookup = dht.start(command).await?;
     let mut until = deadline;
     let mut first_hop = None;

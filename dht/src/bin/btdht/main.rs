@@ -9,12 +9,17 @@ mod context;
 mod failure;
 mod find_node;
 mod follow;
+mod get;
 mod get_peers;
 mod id;
+mod item_text;
 mod krpc;
 mod man;
 mod output;
 mod ping;
+mod put;
+mod sample;
+mod scrape;
 mod serve;
 mod signals;
 
@@ -51,14 +56,10 @@ enum Verb {
     Ping(ping::Args),
     FindNode(find_node::Args),
     Id(id::Args),
-    /// Fetch an item (BEP 44); not yet
-    Get(NotYet),
-    /// Store an item (BEP 44); not yet
-    Put(NotYet),
-    /// Estimate seeds and downloaders (BEP 33); not yet
-    Scrape(NotYet),
-    /// Sample infohashes of a node (BEP 51); not yet
-    Sample(NotYet),
+    Get(get::Args),
+    Put(put::Args),
+    Scrape(scrape::Args),
+    Sample(sample::Args),
     /// Walk the key space; not yet
     Crawl(NotYet),
     /// A DHT of many nodes on loopback; not yet
@@ -105,10 +106,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Config(args) => config::run(&args, &Context::new(flags)?),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),
-        Verb::Get(rest) => not_yet("get", &rest),
-        Verb::Put(rest) => not_yet("put", &rest),
-        Verb::Scrape(rest) => not_yet("scrape", &rest),
-        Verb::Sample(rest) => not_yet("sample", &rest),
+        Verb::Get(args) => one_shot(flags, async |context| get::run(&args, context).await),
+        Verb::Put(args) => one_shot(flags, async |context| put::run(&args, context).await),
+        Verb::Scrape(args) => one_shot(flags, async |context| scrape::run(&args, context).await),
+        Verb::Sample(args) => one_shot(flags, async |context| sample::run(&args, context).await),
         Verb::Crawl(rest) => not_yet("crawl", &rest),
         Verb::Testnet(rest) => not_yet("testnet", &rest),
         Verb::Sim(rest) => not_yet("sim", &rest),

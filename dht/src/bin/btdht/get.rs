@@ -1,0 +1,87 @@
+//! `btdht get`: an item of BEP 44.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use btdht::item::{Item, PublicKey};
+use btdht::{Command, Event};
+use krpc::Id;
+use serde_json::json;
+
+use crate::context::{self, Context};
+use crate::failure::Failure;
+use crate::follow::follow;
+use crate::item_text::{public_key, salt, shown, to_hex};
+
+/// Fetch an item (BEP 44)
+#[derive(clap::Args)]
+#[command(after_help = "\
+Prints the value: a printable string as it is, anything else as escaped bencode. An immutable item \
+ends at the first copy that hashes to TARGET; of a mutable one the newest version is printed when \
+the closest nodes have answered. Exit code 4 when nobody has it.
+
+Examples: btdht get e5f96f6f38320f0f33959cb4d3d656452117aadb
+          btdht get --key 77ff84905a91936367c01360803104f92432fcd904a43511876df5cdf3e7e548 --salt news")]
+pub(crate) struct Args {
+    /// Hash of an immutable value, 40 hexadecimal digits
+    #[arg(value_name = "TARGET", value_parser = context::id, required_unless_present = "key")]
+    target: Option<Id>,
+    /// Public key of a mutable item, 64 hexadecimal digits
+    #[arg(long, value_name = "PUBKEY", value_parser = public_key, conflicts_with = "target")]
+    key: Option<PublicKey>,
+    /// Which of the key's items: text, or hex: and digits
+    #[arg(long, value_name = "SALT", value_parser = salt, requires = "key")]
+    salt: Option<std::vec::Vec<u8>>,
+    /// Only a version newer than this
+    #[arg(long, value_name = "N", requires = "key")]
+    seq: Option<i64>,
+    /// Show each hop, on stderr
+    #[arg(long)]
+    trace: bool,
+}
+
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
+    let command = match (args.key, args.target) {
+        (Some(key), _) => {
+            let salt = args.salt.clone().unwrap_or_default();
+            Command::GetMutable { key, salt, seq: args.seq, trace: args.trace }
+        }
+        (None, target) => Command::GetImmutable { target: target.unwrap_or(Id::ZERO), trace: args.trace },
+    };
+    let dht = context.open()?;
+    let timeout = context.timeout(Duration::from_secs(30));
+    let (mut newest, mut copies) = (None, 0);
+    let end = follow(context, &dht, command, timeout, |event, _| {
+        if let Event::Item { item, node, .. } = event {
+            copies += 1;
+            newest = Some((item.clone(), *node));
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+    .await?;
+    let Some((item, node)) = newest else {
+        context.out.say_json(|| end.json())?;
+        return Err(end.nothing("fetching the item"));
+    };
+    context.out.say(
+        || {
+            let mut object = json!({
+                "event": "item",
+                "target": item.target().to_string(),
+                "value": shown(item.value()),
+                "bencode": format!("hex:{}", to_hex(item.value())),
+                "node": node.to_string(),
+            });
+            if let (Item::Mutable(item), Some(object)) = (&*item, object.as_object_mut()) {
+                object.insert("seq".into(), item.seq.into());
+                object.insert("key".into(), to_hex(&item.key).into());
+                object.insert("signature".into(), to_hex(&item.signature).into());
+            }
+            object
+        },
+        || shown(item.value()),
+    )?;
+    context.out.say_json(|| end.json())?;
+    tracing::debug!(versions = copies, "found");
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! `btdht put`: store an item of BEP 44, or publish a torrent under a key (BEP 46).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use btdht::item::{MutableItem, SecretKey, immutable_target, mutable_target};
+use btdht::net::{Dht, PutReport};
+use krpc::Id;
+use krpc::magnet::{Magnet, MutableKey};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::context::{self, Context};
+use crate::failure::Failure;
+use crate::item_text::{new_key, read_key, salt, to_hex, value};
+
+/// Store an item (BEP 44)
+#[derive(clap::Args)]
+#[command(after_help = "\
+Without a key the value is immutable and lives under its hash. With --key or --new-key it is \
+signed: the newest version is read first, and the next one stored only over that one, unless --seq \
+says which number to use. Prints the target (for signed items: the public key and the target). Nodes \
+forget items after two hours; --keep goes on storing it every hour until it is stopped.
+
+Exit code 4 when no node took it, 1 when another writer was faster: read it again.
+
+Examples: btdht put 'Hello World!'
+          btdht put @news.txt --new-key my.key --salt news
+          btdht put --infohash 08ada5a7a6183aae1e09d831df6748d566095a10 --key my.key")]
+pub(crate) struct Args {
+    /// The value: text, or @ and the name of a file
+    #[arg(value_name = "VALUE or @FILE", required_unless_present = "infohash")]
+    value: Option<String>,
+    /// The value is bencode already
+    #[arg(long)]
+    bencode: bool,
+    /// Publish this torrent under the key instead of a value (BEP 46), and print its magnet link
+    #[arg(long, value_name = "INFOHASH", value_parser = context::infohash, conflicts_with_all = ["value", "bencode"])]
+    infohash: Option<Id>,
+    /// Sign with the key in this file: a seed or an expanded secret, in hexadecimal
+    #[arg(long, value_name = "FILE", conflicts_with = "new_key")]
+    key: Option<PathBuf>,
+    /// Make a key, write it to this file, which must not exist, and sign with it
+    #[arg(long, value_name = "FILE")]
+    new_key: Option<PathBuf>,
+    /// Which of the key's items: text, or hex: and digits
+    #[arg(long, value_name = "SALT", value_parser = salt)]
+    salt: Option<std::vec::Vec<u8>>,
+    /// Sequence number to use, instead of the one after the newest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    seq: Option<i64>,
+    /// Store only where this is the sequence number so far
+    #[arg(long, value_name = "N", requires = "seq", value_parser = clap::value_parser!(i64).range(0..))]
+    cas: Option<i64>,
+    /// Go on storing it every hour until stopped
+    #[arg(long)]
+    keep: bool,
+}
+
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
+    let signed = args.key.is_some() || args.new_key.is_some();
+    if !signed && (args.salt.is_some() || args.seq.is_some() || args.infohash.is_some()) {
+        return Err(Failure::usage("--salt, --seq and --infohash are for signed items")
+            .hint("--key FILE or --new-key FILE signs"));
+    }
+    let value = match (&args.value, args.infohash) {
+        (Some(text), _) => value(text, args.bencode)?,
+        (None, infohash) => torrent(&infohash.unwrap_or(Id::ZERO)),
+    };
+    let secret = match (&args.key, &args.new_key) {
+        (Some(path), _) => Some(read_key(path)?),
+        (None, Some(path)) => Some(new_key(path)?),
+        (None, None) => None,
+    };
+    let dht = context.open()?;
+    let limit = context.timeout(Duration::from_secs(60));
+    let stored = async {
+        dht.ready().await?;
+        store(args, &dht, secret.as_ref(), &value).await
+    };
+    let (seq, report) = timeout(limit, stored)
+        .await
+        .map_err(|_| Failure::nothing("storing the item: no answer before the timeout"))??;
+    say(args, context, secret.as_ref(), &value, (seq, &report))?;
+    if report.is_conflict() {
+        return Err(Failure::other("another writer was faster: what is stored is not what was expected")
+            .hint("`btdht get` shows it; put again"));
+    }
+    if report.stored.is_empty() {
+        return Err(Failure::nothing(format!("no node took the item; {} refused it", report.refused.len())));
+    }
+    Ok(())
+}
+
+async fn store(
+    args: &Args,
+    dht: &Dht,
+    secret: Option<&SecretKey>,
+    value: &[u8],
+) -> Result<(Option<i64>, PutReport), Failure> {
+    let salt = args.salt.as_deref().unwrap_or_default();
+    match (secret, args.seq) {
+        (None, _) => Ok((None, dht.put_immutable(value).await?)),
+        (Some(secret), None) => {
+            let (seq, report) = dht.update(secret, salt, value).await?;
+            Ok((Some(seq), report))
+        }
+        (Some(secret), Some(seq)) => {
+            let item = MutableItem::sign(secret, salt, seq, value)
+                .map_err(|error| Failure::usage(error.to_string()))?;
+            Ok((Some(seq), dht.put_mutable(item, args.cas).await?))
+        }
+    }
+}
+
+fn say(
+    args: &Args,
+    context: &Context,
+    secret: Option<&SecretKey>,
+    value: &[u8],
+    (seq, report): (Option<i64>, &PutReport),
+) -> Result<(), Failure> {
+    let salt = args.salt.as_deref().unwrap_or_default();
+    let (key, target) = match secret {
+        Some(secret) => (Some(secret.public()), mutable_target(&secret.public(), salt)),
+        None => (None, immutable_target(value)),
+    };
+    let magnet = key.filter(|_| args.infohash.is_some()).map(|public_key| {
+        let mutable = Some(MutableKey { public_key, salt: salt.to_vec() });
+        Magnet { mutable, ..Magnet::default() }.to_string()
+    });
+    context.out.say(
+        || {
+            json!({
+                "event": "put",
+                "target": target.to_string(),
+                "key": key.map(|key| to_hex(&key)),
+                "seq": seq,
+                "stored": report.stored.len(),
+                "refused": report.refused.iter().map(|(node, code)| json!({"node": node.to_string(), "code": code})).collect::<Vec<_>>(),
+                "newer": report.newer.as_ref().map(|item| item.seq),
+                "magnet": magnet,
+            })
+        },
+        || match (&magnet, key) {
+            (Some(magnet), _) => magnet.clone(),
+            (None, Some(key)) => format!("{} {target}", to_hex(&key)),
+            (None, None) => target.to_string(),
+        },
+    )?;
+    Ok(())
+}
+
+/// The value of BEP 46: the infohash of the newest torrent.
+fn torrent(infohash: &Id) -> Vec<u8> {
+    [&b"d2:ih20:"[..], infohash.as_bytes(), b"e"].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_torrent_is_a_value_of_bep_46() {
+        let value = torrent(&Id::new(*b"abcdefghij0123456789"));
+        assert_eq!(value, b"d2:ih20:abcdefghij0123456789e");
+        assert_eq!(btdht::item::check_value(&value), Ok(()));
+    }
+}

@@ -1,0 +1,170 @@
+//! Items of BEP 44 through the handle.
+
+use std::net::SocketAddr;
+
+use krpc::Id;
+
+use super::Dht;
+use crate::item::{Item, MutableItem, PublicKey, SecretKey, mutable_target};
+use crate::net::Error;
+use crate::{Command, Event};
+
+/// What became of a put.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PutReport {
+    /// Where the item is stored.
+    pub target: Option<Id>,
+    /// Nodes that took it.
+    pub stored: Vec<SocketAddr>,
+    /// Nodes that refused it, with the KRPC error code: 301 (another writer was faster than `cas`
+    /// expected) and 302 (what they have is newer) mean that the item has to be read again.
+    pub refused: Vec<(SocketAddr, i64)>,
+    /// A version that was met on the way and is newer than the one that was put.
+    pub newer: Option<MutableItem>,
+}
+
+impl PutReport {
+    /// Whether somebody has another version than the writer thought (error 301 or 302, or a newer
+    /// version met on the way).
+    pub fn is_conflict(&self) -> bool {
+        self.newer.is_some() || self.refused.iter().any(|&(_, code)| code == 301 || code == 302)
+    }
+}
+
+impl Dht {
+    /// The bencoded value of the immutable item under `target`, as soon as one node sends one that
+    /// hashes to it (BEP 44); `None` when nobody has it.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn get_immutable(&self, target: Id) -> Result<Option<Vec<u8>>, Error> {
+        let item = self.newest(Command::GetImmutable { target, trace: false }).await?;
+        Ok(item.map(|item| item.value().to_vec()))
+    }
+
+    /// The newest version of the item of `key` and `salt` that the closest nodes have (BEP 44); with
+    /// `seq` only versions newer than that. Every version is verified. For each version as it is met,
+    /// [`Dht::start`] [`Command::GetMutable`] and read its events.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn get_mutable(
+        &self,
+        key: PublicKey,
+        salt: &[u8],
+        seq: Option<i64>,
+    ) -> Result<Option<MutableItem>, Error> {
+        let command = Command::GetMutable { key, salt: salt.into(), seq, trace: false };
+        Ok(match self.newest(command).await? {
+            Some(Item::Mutable(item)) => Some(item),
+            _ => None,
+        })
+    }
+
+    /// Stores a bencoded value of at most 1,000 bytes with the closest nodes (BEP 44). They forget it
+    /// after two hours; see [`Dht::keep`] for more.
+    ///
+    /// # Errors
+    /// [`Error::Item`] when the value is none, [`Error::Stopped`].
+    ///
+    /// ```
+    /// # use btdht::net::{Dht, Options};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), btdht::net::Error> {
+    /// let first = Dht::bind(Options::loopback([]))?;
+    /// let second = Dht::bind(Options::loopback(first.local_addrs()))?;
+    /// let report = second.put_immutable(b"12:Hello World!").await?;
+    /// let target = report.target.expect("the value is bencode");
+    /// assert_eq!(target.to_string(), "e5f96f6f38320f0f33959cb4d3d656452117aadb");
+    /// let third = Dht::bind(Options::loopback(first.local_addrs()))?;
+    /// assert_eq!(third.get_immutable(target).await?, Some(b"12:Hello World!".to_vec()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn put_immutable(&self, value: &[u8]) -> Result<PutReport, Error> {
+        crate::item::check_value(value).map_err(Error::Item)?;
+        self.put(Item::Immutable { value: value.into() }, None).await
+    }
+
+    /// Stores a signed item with the closest nodes (BEP 44); with `cas` only where that is the
+    /// sequence number so far. Anybody may do so for any item, for instance to keep it alive.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn put_mutable(&self, item: MutableItem, cas: Option<i64>) -> Result<PutReport, Error> {
+        self.put(Item::Mutable(item), cas).await
+    }
+
+    /// Signs `value` as the next version of the item of `secret` and `salt` and stores it: reads the
+    /// newest version, takes the number after it, and stores only over that one. Sequence number and
+    /// report; when [`PutReport::is_conflict`], somebody else wrote at the same time, and the value
+    /// has to be made anew from what is there.
+    ///
+    /// # Errors
+    /// [`Error::Item`] when value or salt are too long or not bencode, [`Error::Stopped`].
+    ///
+    /// ```
+    /// # use btdht::item::SecretKey;
+    /// # use btdht::net::{Dht, Options};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), btdht::net::Error> {
+    /// let first = Dht::bind(Options::loopback([]))?;
+    /// let second = Dht::bind(Options::loopback(first.local_addrs()))?;
+    /// let secret = SecretKey::from_seed(&[7; 32]);
+    /// let (seq, _) = second.update(&secret, b"", b"5:first").await?;
+    /// assert_eq!(seq, 1);
+    /// second.update(&secret, b"", b"6:second").await?;
+    /// let found = second.get_mutable(secret.public(), b"", None).await?.expect("just stored");
+    /// assert_eq!((found.seq, &found.value[..]), (2, &b"6:second"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn update(
+        &self,
+        secret: &SecretKey,
+        salt: &[u8],
+        value: &[u8],
+    ) -> Result<(i64, PutReport), Error> {
+        // A value that cannot be stored is found out before anybody is asked.
+        MutableItem::sign(secret, salt, 0, value).map_err(Error::Item)?;
+        let current = self.get_mutable(secret.public(), salt, None).await?.map(|item| item.seq);
+        let seq = current.unwrap_or(0).saturating_add(1);
+        let item = MutableItem::sign(secret, salt, seq, value).map_err(Error::Item)?;
+        debug_assert_eq!(Item::Mutable(item.clone()).target(), mutable_target(&secret.public(), salt));
+        Ok((seq, self.put_mutable(item, current).await?))
+    }
+
+    async fn put(&self, item: Item, cas: Option<i64>) -> Result<PutReport, Error> {
+        let mut report = PutReport { target: Some(item.target()), ..PutReport::default() };
+        let ours = item.seq();
+        let mut lookup = self.start(Command::Put { item: Box::new(item), cas, trace: false }).await?;
+        while let Some(event) = lookup.next().await {
+            match event {
+                Event::Stored { node, .. } => report.stored.push(node),
+                Event::Refused { node, code, .. } => report.refused.push((node, code)),
+                Event::Item { item, .. } if item.seq() > ours => {
+                    if let Item::Mutable(item) = *item {
+                        report.newer = Some(item);
+                    }
+                }
+                Event::Done { .. } => return Ok(report),
+                _ => {}
+            }
+        }
+        Err(Error::Stopped)
+    }
+
+    /// The last item that a lookup tells, which is the newest.
+    async fn newest(&self, command: Command) -> Result<Option<Item>, Error> {
+        let mut lookup = self.start(command).await?;
+        let mut newest = None;
+        while let Some(event) = lookup.next().await {
+            match event {
+                Event::Item { item, .. } => newest = Some(*item),
+                Event::Done { .. } => return Ok(newest),
+                _ => {}
+            }
+        }
+        Err(Error::Stopped)
+    }
+}
