@@ -169,9 +169,8 @@ impl Lookup {
         let from = taken.destination.to;
         let (target, interest) = (self.target, self.kind.interest());
         let name = (LookupId(self.key), &target, interest);
-        let brought = match self.findings.take(name, from, response, env.config, &mut env.out.events) {
-            Ok(brought) => brought,
-            Err(_) => return self.refused(now, asked, FORGED, env),
+        let Ok(brought) = self.findings.take(name, from, response, env.config, &mut env.out.events) else {
+            return self.refused(now, asked, FORGED, env);
         };
         if let Some(interval) = brought.rest {
             env.sampled.note(from, now + interval);

@@ -81,7 +81,7 @@ impl World {
     /// Lets every source introduce itself and answer the ping that follows.
     fn teach(&mut self) {
         for n in 0..SOURCES {
-            self.now = self.now + Duration::from_millis(300);
+            self.now += Duration::from_millis(300);
             let ping = encode(self.ids[n as usize], Query::Ping);
             self.node.handle_datagram(self.now, 0, source(n), &ping, &mut self.out);
             self.answer_queries();
@@ -153,7 +153,7 @@ impl World {
             self.node.handle_datagram(self.now, 0, *from, query, &mut self.out);
             if round % BATCH == BATCH - 1 || round == rounds - 1 {
                 replies += self.out.transmits.iter().filter(|sent| sent.class == Class::Reply).count();
-                self.now = self.now + Duration::from_micros(100);
+                self.now += Duration::from_micros(100);
                 self.out.clear();
             }
         }
