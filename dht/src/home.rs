@@ -1,7 +1,7 @@
 //! A node's presence at one address: one id, one family, one table (BEP 32, BEP 45). All homes of a
 //! node share one store and one token server.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use krpc::{Id, Want};
@@ -18,8 +18,22 @@ pub struct Home {
     /// The address that the socket is bound to; its family decides which nodes live in the table, and
     /// nodes and peers that claim to live there are refused.
     pub local: SocketAddr,
+    /// Our address as others saw it in an earlier run; an id that belongs to it (BEP 42) is kept until
+    /// other nodes agree on another address.
+    pub external: Option<IpAddr>,
     /// Nodes known from an earlier run. They are asked before any router.
     pub saved: Vec<(Id, SocketAddr)>,
+}
+
+/// What is worth keeping of a home between runs, for [`Home`]; see [`crate::Node::saved`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HomeRecord {
+    /// Our id there.
+    pub id: Id,
+    /// Our address as others see it, once they agree.
+    pub external: Option<IpAddr>,
+    /// Nodes, trusty ones first.
+    pub nodes: Vec<(Id, SocketAddr)>,
 }
 
 /// How a home's routing table stands.
@@ -47,6 +61,8 @@ pub(crate) struct Place {
     pub(crate) local: SocketAddr,
     pub(crate) family: Family,
     pub(crate) table: FamilyTable,
+    /// Our address as others see it.
+    pub(crate) external: Option<IpAddr>,
     /// Nodes of an earlier run, until we have bootstrapped.
     pub(crate) saved: Vec<(Id, SocketAddr)>,
 }
@@ -55,12 +71,27 @@ impl Place {
     pub(crate) fn new(home: Home) -> Self {
         let family = family_of(home.local);
         let saved = home.saved.into_iter().filter(|&(_, addr)| family_of(addr) == family).collect();
-        Self { local: home.local, family, table: FamilyTable::new(family, home.id), saved }
+        let table = FamilyTable::new(family, home.id);
+        Self { local: home.local, family, table, external: home.external, saved }
     }
 
     /// Our id here.
     pub(crate) fn id(&self) -> Id {
         *self.table.own()
+    }
+
+    /// What is worth keeping of this home between runs.
+    pub(crate) fn record(&self, now: Time, config: &Config) -> HomeRecord {
+        let mut nodes = self.table.saved(now, config);
+        // Until we have bootstrapped, those of the last run may still be worth more than the few
+        // that have answered.
+        let known = nodes.len();
+        for &node in &self.saved {
+            if !nodes[..known].contains(&node) {
+                nodes.push(node);
+            }
+        }
+        HomeRecord { id: self.id(), external: self.external, nodes }
     }
 
     pub(crate) fn stats(&self, now: Time, config: &Config) -> HomeStats {

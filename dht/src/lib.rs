@@ -60,7 +60,7 @@ pub use counters::Counters;
 pub use event::{
     Announce, Command, Event, Hop, HopStep, LookupId, LookupStats, Outcome, Question, SwarmEstimate,
 };
-pub use home::{Home, HomeStats};
+pub use home::{Home, HomeRecord, HomeStats};
 pub use node::Node;
 pub use outbox::{Class, Outbox, Transmit};
 pub use rng::{KeyedHash, KeyedHasher, Rng, Seeds};

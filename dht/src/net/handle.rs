@@ -368,6 +368,7 @@ fn homes(sockets: &[UdpSocket], saved: &Saved, keep: bool, rng: &mut Rng) -> Vec
         homes.push(Home {
             id: home.filter(|_| keep).map_or_else(|| rng.id(), |home| home.id),
             local,
+            external: None,
             saved: home.map(|home| home.nodes.clone()).unwrap_or_default(),
         });
     }

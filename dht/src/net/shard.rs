@@ -380,7 +380,8 @@ impl Shard {
     /// What is kept between runs.
     fn saved(&self, now: Time) -> Saved {
         let homes = self.node.saved(now).into_iter().zip(&self.ports);
-        let homes = homes.map(|((id, nodes), port)| SavedHome { id, ipv6: port.is_ipv6(), nodes });
+        let homes =
+            homes.map(|(home, port)| SavedHome { id: home.id, ipv6: port.is_ipv6(), nodes: home.nodes });
         Saved { homes: homes.collect() }
     }
 

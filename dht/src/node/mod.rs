@@ -12,7 +12,7 @@ use krpc::Id;
 
 use crate::addr::canonical;
 use crate::guard::{Admission, Guard};
-use crate::home::{Home, HomeStats, Place, reaching};
+use crate::home::{Home, HomeRecord, HomeStats, Place, reaching};
 use crate::lookup::{Env, Kind, Lookups, Sampled};
 use crate::maintain::Maintain;
 use crate::purpose::Purpose;
@@ -166,21 +166,9 @@ impl Node {
         self.places.iter().map(|place| place.stats(now, &self.config)).collect()
     }
 
-    /// What is worth saving of each home: our id there, and nodes for [`Home::saved`], trusty ones first.
-    pub fn saved(&self, now: Time) -> Vec<(Id, Vec<(Id, SocketAddr)>)> {
-        let of = |place: &Place| {
-            let mut nodes = place.table.saved(now, &self.config);
-            // Until we have bootstrapped, those of the last run may still be worth more than the few
-            // that have answered.
-            let known = nodes.len();
-            for &node in &place.saved {
-                if !nodes[..known].contains(&node) {
-                    nodes.push(node);
-                }
-            }
-            (place.id(), nodes)
-        };
-        self.places.iter().map(of).collect()
+    /// What is worth keeping of each home until the next run, in the order of the homes.
+    pub fn saved(&self, now: Time) -> Vec<HomeRecord> {
+        self.places.iter().map(|place| place.record(now, &self.config)).collect()
     }
 
     /// The peers that others announced to us.

@@ -125,7 +125,7 @@ fn node_that_knows_nobody_says_so() {
 #[test]
 fn saved_nodes_are_asked_before_any_router() {
     let mut world = World::grown(8, 60, MINUTE);
-    let saved = world.node(10).saved(world.now).remove(0).1;
+    let saved = world.node(10).saved(world.now).remove(0).nodes;
     assert!(saved.len() >= 30);
     let router = world.add_actor(Box::new(|_, _, _| Vec::new()));
     let back = world.add_node(&saved);
@@ -368,7 +368,7 @@ fn nodes_of_the_last_run_are_kept_until_the_bootstrap() {
     let node = world.add_node(&saved);
     world.run(Duration::from_millis(200));
     assert_eq!(world.node(node).stats(world.now)[0].nodes, 1);
-    let mut kept = world.node(node).saved(world.now).remove(0).1;
+    let mut kept = world.node(node).saved(world.now).remove(0).nodes;
     assert_eq!(kept[0], saved[30], "who has answered comes first");
     kept.sort();
     saved.sort();

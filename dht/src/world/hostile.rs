@@ -201,7 +201,7 @@ fn eclipse_from_one_network_leaves_honest_nodes_in_the_closest_set() {
         });
         world.add_host(&[ring[n].1], Kind::Actor(conduct));
     }
-    let saved: Vec<_> = ring.iter().copied().chain(world.node(9).saved(world.now).remove(0).1).collect();
+    let saved: Vec<_> = ring.iter().copied().chain(world.node(9).saved(world.now).remove(0).nodes).collect();
     let node = world.add_node(&saved);
     let found = world.get_peers(node, infohash);
     assert_eq!(found.peers.len(), 1);
@@ -265,7 +265,7 @@ fn read_only_senders_and_unsolicited_repliers_never_enter() {
     let read_only = Arc::new(Config { read_only: true, ..Config::default() });
     let shy = world.add_node(&[]);
     let seeds = Seeds::from_u64(3);
-    let home = Home { id: Id::new([3; 20]), local: world.addr(shy), saved: Vec::new() };
+    let home = Home { id: Id::new([3; 20]), local: world.addr(shy), external: None, saved: Vec::new() };
     world.hosts[shy].kind = Kind::Node(Box::new(Node::new(read_only, vec![home], seeds, world.now)));
     let addr = world.addr(node);
     world.command(shy, Command::AddNode(addr));

@@ -118,7 +118,8 @@ impl World {
     }
 
     pub(crate) fn add_node_at(&mut self, addrs: &[SocketAddr], saved: &[(Id, SocketAddr)]) -> usize {
-        let home = |&local: &SocketAddr| Home { id: self.rng.id(), local, saved: saved.to_vec() };
+        let home =
+            |&local: &SocketAddr| Home { id: self.rng.id(), local, external: None, saved: saved.to_vec() };
         let homes = addrs.iter().map(home).collect();
         let seeds = Seeds::from_u64(self.rng.next_u64());
         let node = Node::new(Arc::clone(&self.config), homes, seeds, self.now);

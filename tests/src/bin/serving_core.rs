@@ -162,7 +162,7 @@ impl World {
 }
 
 fn home_without_past() -> Home {
-    Home { id: Id::ZERO, local: ([0, 0, 0, 0], 0).into(), saved: Vec::new() }
+    Home { id: Id::ZERO, local: ([0, 0, 0, 0], 0).into(), external: None, saved: Vec::new() }
 }
 
 fn source(n: u32) -> SocketAddr {
