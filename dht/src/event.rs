@@ -14,7 +14,7 @@ pub struct LookupId(pub u64);
 
 /// What the owner of a node asks of it. Every command that starts something returns a
 /// [`LookupId`], and exactly one [`Event::Done`] or [`Event::Answered`] with it follows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Find the k closest nodes to `target`.
     FindNode {
@@ -254,8 +254,10 @@ pub enum HopStep {
         rtt: Duration,
         /// New nodes that it named.
         nodes: u16,
-        /// Peers that it named.
+        /// Peers that it named and that are new.
         peers: u16,
+        /// Whether it gave a token to announce or put with.
+        token: bool,
     },
     /// Its slot was freed; a late answer still counts.
     Slow,

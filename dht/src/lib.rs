@@ -42,6 +42,7 @@ pub mod net;
 mod node;
 mod outbox;
 mod purpose;
+pub mod replay;
 mod responder;
 mod rng;
 mod rpc;
@@ -52,6 +53,8 @@ pub mod store;
 mod table;
 mod time;
 pub mod token;
+#[cfg(feature = "cli")]
+pub mod trace;
 #[cfg(test)]
 mod world;
 

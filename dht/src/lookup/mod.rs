@@ -189,7 +189,8 @@ impl Lookup {
         self.stats.hops = self.stats.hops.max(facts.depth);
         let was_router = taken.destination.id.is_none();
         let nodes = self.take_nodes(response, facts.depth.saturating_add(1), was_router, env);
-        let step = HopStep::Answered { rtt: taken.rtt, nodes, peers: brought.peers };
+        let token = response.token.is_some();
+        let step = HopStep::Answered { rtt: taken.rtt, nodes, peers: brought.peers, token };
         self.hop(now, first, step, env.out);
     }
 

@@ -2,6 +2,7 @@
 //! a bounded channel and wait when it is full.
 
 mod items;
+mod recording;
 mod swarms;
 
 use std::net::SocketAddr;
@@ -19,7 +20,8 @@ use super::resolve::{Families, Routers};
 use super::shard::{Request, Shard, Sink, StateKeeper, Stats};
 use super::udp::{self, Batching, UdpSocket};
 use super::{Bind, Clock, Error};
-use crate::{Announce, Command, Config, Event, Home, LookupStats, Node, Outcome, Question, Rng, Seeds};
+use crate::replay::{Origin, Record, Recorded};
+use crate::{Announce, Command, Config, Event, Home, LookupStats, Outcome, Question, Rng, Seeds};
 
 pub use self::items::PutReport;
 
@@ -118,6 +120,19 @@ impl Dht {
     /// # Panics
     /// Outside a tokio runtime with I/O and time.
     pub fn bind(options: Options) -> Result<Self, Error> {
+        Self::bind_recorded(options, None)
+    }
+
+    /// Like [`Dht::bind`]; everything that the node is given and that it sends goes to `records`,
+    /// until the node has stopped. When that channel is full the recording ends, with
+    /// [`Record::End`] saying so; the node goes on.
+    ///
+    /// # Errors
+    /// See [`Dht::bind`].
+    ///
+    /// # Panics
+    /// See [`Dht::bind`], and when the channel is full already.
+    pub fn bind_recorded(options: Options, records: Option<mpsc::Sender<Record>>) -> Result<Self, Error> {
         let clock = Clock::start();
         let now = clock.now();
         let mut seed = [0; 32];
@@ -151,8 +166,9 @@ impl Dht {
             tickets: AtomicU64::new(0),
             events: events_of_a_lookup(&options.config),
         };
+        let origin = Origin { seeds: seeds.derive("node"), config: options.config, homes, at: now };
         let shard = Shard {
-            node: Node::new(Arc::new(options.config), homes, seeds.derive("node"), now),
+            node: Recorded::new(origin, records.map(recording::tap)),
             clock,
             ports: (0..).zip(sockets).map(|(index, socket)| Port::new(index, socket)).collect(),
             requests: inbox,

@@ -1,4 +1,4 @@
-//! The drive loop: one task that owns one [`Node`], its sockets and its saved state.
+//! The drive loop: one task that owns one [`crate::Node`], its sockets and its saved state.
 //!
 //! A turn reads the clock once, receives a batch from each socket, hands it on, runs what is due,
 //! takes a few requests, sends everything in batches and delivers the events. Then it waits for a
@@ -17,7 +17,8 @@ use tokio::task::JoinHandle;
 use super::persist::{Saved, SavedHome, StateFolder};
 use super::port::{Port, PortCounters};
 use super::{Clock, Error};
-use crate::{Command, Counters, Event, HomeStats, LookupId, Node, Outbox, Time};
+use crate::replay::Recorded;
+use crate::{Command, Counters, Event, HomeStats, LookupId, Outbox, Time};
 
 /// Requests taken in one turn.
 const REQUESTS_PER_TURN: usize = 32;
@@ -85,7 +86,7 @@ pub struct SocketStats {
 
 /// The task's state.
 pub(super) struct Shard {
-    pub(super) node: Node,
+    pub(super) node: Recorded,
     pub(super) clock: Clock,
     pub(super) ports: Vec<Port>,
     pub(super) requests: mpsc::Receiver<Request>,

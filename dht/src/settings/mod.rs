@@ -3,6 +3,7 @@
 //!
 //! Shared by all programs; the core sees only the plain [`Config`].
 
+mod apart;
 mod error;
 mod flags;
 mod keys;
@@ -22,6 +23,7 @@ use crate::net::Bind;
 use error::{bad_value, unknown};
 use keys::KEYS;
 
+pub use apart::{config_from, config_keys};
 pub use error::{Origin, SettingsError};
 pub use flags::Flags;
 pub use suggest::nearest;

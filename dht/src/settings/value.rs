@@ -86,6 +86,7 @@ impl Field for Duration {
 
     fn show(&self) -> String {
         match self.as_millis() {
+            _ if self.subsec_nanos() % 1_000_000 > 0 => format!("\"{} ms\"", self.as_secs_f64() * 1e3),
             millis if millis % 60_000 == 0 && millis > 0 => format!("\"{} min\"", millis / 60_000),
             millis if millis % 1000 == 0 => format!("\"{} s\"", millis / 1000),
             millis => format!("\"{millis} ms\""),
@@ -260,7 +261,12 @@ mod tests {
 
     #[test]
     fn what_is_shown_reads_back() {
-        for span in [Duration::from_millis(250), Duration::from_secs(4), Duration::from_secs(900)] {
+        for span in [
+            Duration::from_micros(1_500),
+            Duration::from_millis(250),
+            Duration::from_secs(4),
+            Duration::from_secs(900),
+        ] {
             let shown: toml::Table = format!("x = {}", span.show()).parse().unwrap();
             assert_eq!(Duration::read(&shown["x"]), Some(span));
         }

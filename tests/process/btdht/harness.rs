@@ -7,13 +7,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use krpc::Message;
+use btdht::net::{Dht, Options};
+use krpc::{Id, Message};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 /// No run takes anywhere near as long; what does is stuck.
 pub(crate) const GUARD: Duration = Duration::from_secs(60);
 /// Nobody listens here: tests never ask the internet.
 pub(crate) const NOBODY: &str = "127.0.0.1:1";
+
+/// What tests look for.
+pub(crate) const INFOHASH: &str = "08ada5a7a6183aae1e09d831df6748d566095a10";
 
 /// A home of its own, so that no test sees the user's settings or another test's state.
 pub(crate) struct Home(TempDir);
@@ -31,6 +36,48 @@ pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
     stderr: Receiver<String>,
+}
+
+/// A DHT of nodes in this process, on loopback.
+pub(crate) struct Loopback {
+    _runtime: Runtime,
+    /// Everybody's router: it is in nobody's table (BEP 5) and named by nobody.
+    _first: Dht,
+    nodes: Vec<Dht>,
+}
+
+/// Runs a verb on loopback to its end, in a home of its own, with `router` to start from.
+pub(crate) fn run(args: &[&str], router: &str) -> Finished {
+    let home = Home::new();
+    home.run(&[args, &["--bind", "127.0.0.1", "--allow-local", "--bootstrap", router]].concat())
+}
+
+impl Loopback {
+    /// `count` nodes that know one another.
+    pub(crate) fn new(count: usize) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let inside = runtime.enter();
+        let first = Dht::bind(Options::loopback([])).unwrap();
+        let nodes: Vec<_> =
+            (0..count).map(|_| Dht::bind(Options::loopback(first.local_addrs())).unwrap()).collect();
+        drop(inside);
+        runtime.block_on(async {
+            for node in &nodes {
+                node.bootstrapped().await.unwrap();
+            }
+        });
+        Self { _runtime: runtime, _first: first, nodes }
+    }
+
+    /// Ids and addresses of the nodes.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (Id, SocketAddr)> {
+        self.nodes.iter().map(|node| (node.ids().next().unwrap(), node.local_addrs().next().unwrap()))
+    }
+
+    /// A node to start from.
+    pub(crate) fn router(&self) -> String {
+        self.nodes().last().unwrap().1.to_string()
+    }
 }
 
 impl Home {
@@ -80,6 +127,12 @@ impl Finished {
     pub(crate) fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.status.code(), Some(code), "{self:#?}");
         self
+    }
+
+    /// The objects of stdout, one a line.
+    #[track_caller]
+    pub(crate) fn objects(&self) -> Vec<serde_json::Value> {
+        self.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// The only line of stderr: errors are said in one.

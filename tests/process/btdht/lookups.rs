@@ -1,18 +1,6 @@
 //! Lookups over real nodes.
 
-use std::net::SocketAddr;
-
-use btdht::Config;
-use btdht::net::{Bind, Dht, Options, State};
-
-use crate::harness::{Home, NOBODY, silent_node};
-
-const INFOHASH: &str = "08ada5a7a6183aae1e09d831df6748d566095a10";
-
-fn run(args: &[&str], router: &str) -> crate::harness::Finished {
-    let home = Home::new();
-    home.run(&[args, &["--bind", "127.0.0.1", "--allow-local", "--bootstrap", router]].concat())
-}
+use crate::harness::{Home, INFOHASH, Loopback, NOBODY, run, silent_node};
 
 #[test]
 fn a_peer_announced_at_one_node_is_found_through_the_other() {
@@ -44,43 +32,30 @@ fn a_peer_announced_at_one_node_is_found_through_the_other() {
 
     let nodes = run(&["find-node", INFOHASH, "--trace"], &addr_b).expect_code(0);
     assert!(nodes.stdout.lines().any(|line| line.ends_with(&addr_b)), "{nodes:#?}");
-    assert!(nodes.stderr.contains("answered in"), "{nodes:#?}");
-}
-
-/// A node in this process, on loopback.
-fn node(router: Option<SocketAddr>) -> Dht {
-    let binds = vec![Bind { addr: "127.0.0.1:0".parse().unwrap(), required: true }];
-    let config = Config { allow_local: true, ..Config::default() };
-    let bootstrap = router.iter().map(ToString::to_string).collect();
-    Dht::bind(Options { binds, config, bootstrap, state: State::Nothing }).unwrap()
+    assert!(nodes.stderr.contains("  answered  "), "{nodes:#?}");
 }
 
 #[test]
 fn in_a_network_of_twenty_nodes_the_closest_are_found_and_told_of_a_peer() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let _inside = runtime.enter();
-    let first = node(None);
-    let addr = first.local_addrs().next().unwrap();
-    let nodes: Vec<_> = (0..20).map(|_| node(Some(addr))).collect();
-    runtime.block_on(async {
-        for node in &nodes {
-            node.bootstrapped().await.unwrap();
-        }
-    });
+    let world = Loopback::new(20);
     let target: krpc::Id = INFOHASH.parse().unwrap();
-    // The first one is everybody's router, so it is in nobody's table (BEP 5) and named by nobody.
-    let mut truth: Vec<_> =
-        nodes.iter().map(|node| (node.ids().next().unwrap(), node.local_addrs().next().unwrap())).collect();
+    let mut truth: Vec<_> = world.nodes().collect();
     truth.sort_by_key(|(id, _)| id.distance(&target));
     let truth: Vec<_> = truth.iter().take(8).map(|(id, addr)| format!("{id} {addr}")).collect();
 
-    let router = nodes[7].local_addrs().next().unwrap().to_string();
+    let router = world.router();
     let found = run(&["find-node", INFOHASH, "--trace"], &router).expect_code(0);
     assert_eq!(found.stdout.lines().collect::<Vec<_>>(), truth);
     let hops: Vec<_> = found.stderr.lines().collect();
-    assert!(hops.iter().filter(|line| line.contains("answered in")).count() >= 8, "{hops:#?}");
-    assert!(hops.iter().all(|line| line.contains(" ms  hop ")), "{hops:#?}");
-    assert!(hops.iter().any(|line| line.contains("  2^")), "{hops:#?}");
+    let columns: Vec<_> = hops[0].split_whitespace().collect();
+    assert_eq!(columns, ["ms", "hop", "log2", "distance", "node", "step", "rtt", "brought"]);
+    assert!(hops.iter().filter(|line| line.contains("  answered  ")).count() >= 8, "{hops:#?}");
+    for line in &hops[1..] {
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert!(words[0].parse::<f64>().is_ok() && words[1].parse::<u16>().is_ok(), "{line}");
+        assert!(words[2] == "?" || words[2].parse::<u32>().is_ok_and(|log2| log2 <= 160), "{line}");
+        assert!(words[4].starts_with("127.0.0.1:"), "{line}");
+    }
 
     for port in ["7001", "7002", "7003"] {
         let announced = run(&["get-peers", INFOHASH, "--announce", port], &router).expect_code(0);

@@ -8,4 +8,5 @@ mod lookups;
 mod questions;
 mod serving;
 mod state;
+mod traces;
 mod usage;

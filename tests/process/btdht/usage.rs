@@ -33,22 +33,41 @@ fn wrong_usage_is_exit_code_2_with_a_suggestion() {
     assert!(finished.error().contains("HOST:PORT"));
 }
 
+/// All verbs, as the program lists them, and what it says of each.
+fn verbs(home: &Home) -> Vec<(String, String)> {
+    let help = home.run(&["--help"]).expect_code(0).stdout;
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let listed = listed.take_while(|line| line.starts_with("  "));
+    // A line that is indented further goes on with the one before.
+    let verbs =
+        listed.filter(|line| !line.starts_with("   ")).map(|line| line.trim().split_once(' ').unwrap());
+    verbs.map(|(verb, about)| (verb.to_owned(), about.trim().to_owned())).collect()
+}
+
 #[test]
 fn every_verb_has_help_with_an_example() {
     let home = Home::new();
-    for verb in
-        ["serve", "get-peers", "announce", "ping", "find-node", "id", "krpc", "config", "completions", "man"]
-    {
-        let help = home.run(&[verb, "--help"]).expect_code(0).stdout;
-        assert!(help.contains("Example: ") && help.contains("--json"), "{verb}: {help}");
+    let verbs = verbs(&home);
+    assert!(verbs.len() >= 18, "{verbs:?}");
+    for (verb, about) in verbs {
+        if verb == "help" || about.ends_with("not yet") {
+            continue;
+        }
+        let help = home.run(&[&verb, "--help"]).expect_code(0).stdout;
+        // Long lines are wrapped.
+        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let example =
+            words.split_once(" Example").is_some_and(|(_, rest)| rest.contains(&format!("btdht {verb}")));
+        assert!(example && help.contains("--json"), "{verb}: {help}");
     }
 }
 
 #[test]
 fn verbs_that_come_later_say_so() {
     let home = Home::new();
-    for verb in ["get", "put", "scrape", "sample", "crawl", "testnet", "sim", "doctor"] {
-        let finished = home.run(&[verb, "something", "--nodes", "5"]).expect_code(1);
+    let later: Vec<_> = verbs(&home).into_iter().filter(|(_, about)| about.ends_with("not yet")).collect();
+    for (verb, _) in later {
+        let finished = home.run(&[&verb, "something", "--nodes", "5"]).expect_code(1);
         assert!(finished.error().contains("not yet"), "{finished:#?}");
     }
 }

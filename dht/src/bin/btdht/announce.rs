@@ -30,13 +30,13 @@ pub(crate) struct Args {
     /// The peer has the whole torrent (BEP 33)
     #[arg(long)]
     seed: bool,
-    /// Show each hop, on stderr
+    /// Show each hop, on stderr; with --json a trace that `btdht replay` can replay
     #[arg(long)]
     trace: bool,
 }
 
 pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
-    let dht = context.open()?;
+    let dht = context.open_traced(args.trace)?;
     // A node ignores the port when it is implied, but BEP 5 wants one in the query.
     let source = dht.local_addrs().next().map_or(0, |local| local.port());
     let announce =
@@ -55,6 +55,7 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         Ok(ControlFlow::Continue(()))
     })
     .await?;
+    dht.finish().await?;
     context.out.say_json(|| end.json())?;
     if stored == 0 { Err(end.nothing("announcing")) } else { Ok(()) }
 }

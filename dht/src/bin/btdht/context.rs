@@ -10,6 +10,7 @@ use krpc::magnet::Magnet;
 
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::recording::Recording;
 
 /// Everything that a verb is given besides its own arguments.
 #[derive(Debug)]
@@ -29,10 +30,23 @@ impl Context {
     /// Starts the node of a one-shot verb: any port, the saved nodes read but never locked. It is
     /// read-only (BEP 43), so that nobody keeps a node in his table that is gone in a second.
     pub(crate) fn open(&self) -> Result<Dht, Failure> {
+        Ok(Dht::bind(self.one_shot())?)
+    }
+
+    /// The same; with `trace`, and output for programs, it is recorded, so that it can be replayed.
+    pub(crate) fn open_traced(&self, trace: bool) -> Result<Recording, Failure> {
+        if trace && self.flags.json {
+            Recording::start(|records| Dht::bind_recorded(self.one_shot(), Some(records)))
+        } else {
+            self.open().map(Recording::none)
+        }
+    }
+
+    fn one_shot(&self) -> Options {
         let state = self.settings.folders.state.clone().map_or(State::Nothing, State::Read);
         let mut options = self.options(self.settings.listen.port.unwrap_or(0), state);
         options.config.read_only = true;
-        Ok(Dht::bind(options)?)
+        options
     }
 
     /// Starts the node of a verb that talks to one named node only: it knows nobody else and asks no

@@ -21,16 +21,17 @@ pub(crate) struct Args {
     /// 40 hexadecimal or 32 base32 digits
     #[arg(value_name = "ID", value_parser = context::id)]
     id: Id,
-    /// Show each hop with times and distances, on stderr
+    /// Show each hop, on stderr; with --json a trace that `btdht replay` can replay
     #[arg(long)]
     trace: bool,
 }
 
 pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
-    let dht = context.open()?;
+    let dht = context.open_traced(args.trace)?;
     let command = Command::FindNode { target: args.id, trace: args.trace };
     let timeout = context.timeout(Duration::from_secs(30));
     let end = follow(context, &dht, command, timeout, |_, _| Ok(ControlFlow::Continue(()))).await?;
+    dht.finish().await?;
     for (id, addr) in &end.closest {
         context.out.say(
             || {

@@ -5,13 +5,14 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use btdht::net::{Dht, Lookup};
-use btdht::{Command, Event, Hop, HopStep, LookupStats, Outcome, Time};
+use btdht::{Command, Event, LookupStats, Outcome};
 use krpc::Id;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::hops::{HEADING, Hops, millis};
 
 /// A lookup that was told to end has this long to tell its last event.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -46,7 +47,7 @@ pub(crate) async fn follow(
     let target = command.target().unwrap_or(Id::ZERO);
     let mut lookup = dht.start(command).await?;
     let mut until = deadline;
-    let mut first_hop = None;
+    let mut hops = None;
     loop {
         let event = match timeout_at(until, lookup.next()).await {
             Ok(Some(event)) => event,
@@ -61,8 +62,11 @@ pub(crate) async fn follow(
         let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &event {
             Event::Hop { hop, .. } => {
-                let start = *first_hop.get_or_insert(hop.at);
-                context.out.note(|| hop_json(hop, start, &target), || hop_line(hop, start, &target))?;
+                if hops.is_none() {
+                    context.out.note_plain(|| HEADING.into())?;
+                }
+                let hops = *hops.get_or_insert_with(|| Hops::new(target, hop.at));
+                context.out.note(|| hops.json(hop), || hops.line(hop))?;
             }
             Event::Done { outcome, stats, closest, .. } => {
                 (end.outcome, end.stats, end.closest) = (Some(*outcome), *stats, closest.clone());
@@ -129,48 +133,4 @@ impl End {
             Some(Outcome::Cancelled) | None => "timeout",
         }
     }
-}
-
-pub(crate) fn millis(span: Duration) -> f64 {
-    (span.as_secs_f64() * 1e6).round() / 1e3
-}
-
-fn hop_json(hop: &Hop, start: Time, target: &Id) -> Value {
-    let mut object = json!({
-        "event": "hop",
-        "at_ms": millis(hop.at.since(start)),
-        "addr": hop.node.to_string(),
-        "id": hop.id.map(|id| id.to_string()),
-        "distance": hop.id.map(|id| id.distance(target).to_string()),
-        "depth": hop.depth,
-    });
-    let step = match &hop.step {
-        HopStep::Asked => json!({"step": "asked"}),
-        HopStep::Answered { rtt, nodes, peers } => {
-            json!({"step": "answered", "ms": millis(*rtt), "nodes": nodes, "peers": peers})
-        }
-        HopStep::Slow => json!({"step": "slow"}),
-        HopStep::Silent => json!({"step": "silent"}),
-        HopStep::Refused { code } => json!({"step": "refused", "code": code}),
-    };
-    if let (Some(object), Value::Object(step)) = (object.as_object_mut(), step) {
-        object.extend(step);
-    }
-    object
-}
-
-fn hop_line(hop: &Hop, start: Time, target: &Id) -> String {
-    let step = match &hop.step {
-        HopStep::Asked => "asked".to_owned(),
-        HopStep::Answered { rtt, nodes, peers } => {
-            format!("answered in {:.1} ms, {nodes} new nodes, {peers} peers", millis(*rtt))
-        }
-        HopStep::Slow => "slow".to_owned(),
-        HopStep::Silent => "silent".to_owned(),
-        HopStep::Refused { code } => format!("refused, error {code}"),
-    };
-    // The distance as the exponent of its highest bit: 160 is the other end of the key space.
-    let distance =
-        hop.id.map_or_else(|| "?".to_owned(), |id| format!("2^{}", Id::BITS - id.prefix_len(target)));
-    format!("{:9.1} ms  hop {}  {distance:>5}  {}  {step}", millis(hop.at.since(start)), hop.depth, hop.node)
 }

@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// Only a version newer than this
     #[arg(long, value_name = "N", requires = "key")]
     seq: Option<i64>,
-    /// Show each hop, on stderr
+    /// Show each hop, on stderr; with --json a trace that `btdht replay` can replay
     #[arg(long)]
     trace: bool,
 }
@@ -48,7 +48,7 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         }
         (None, target) => Command::GetImmutable { target: target.unwrap_or(Id::ZERO), trace: args.trace },
     };
-    let dht = context.open()?;
+    let dht = context.open_traced(args.trace)?;
     let timeout = context.timeout(Duration::from_secs(30));
     let (mut newest, mut copies) = (None, 0);
     let end = follow(context, &dht, command, timeout, |event, _| {
@@ -59,6 +59,7 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         Ok(ControlFlow::Continue(()))
     })
     .await?;
+    dht.finish().await?;
     let Some((item, node)) = newest else {
         context.out.say_json(|| end.json())?;
         return Err(end.nothing("fetching the item"));

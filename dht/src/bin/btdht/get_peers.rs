@@ -28,13 +28,13 @@ pub(crate) struct Args {
     /// End after so many peers
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
-    /// Show each hop, on stderr
+    /// Show each hop, on stderr; with --json a trace that `btdht replay` can replay
     #[arg(long)]
     trace: bool,
 }
 
 pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
-    let dht = context.open()?;
+    let dht = context.open_traced(args.trace)?;
     let announce = args.announce.map(|port| Announce { port, implied: false, seed: false });
     let command = Command::GetPeers { infohash: args.infohash, announce, trace: args.trace };
     let timeout = context.timeout(Duration::from_secs(30));
@@ -63,6 +63,7 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })
     .await?;
+    dht.finish().await?;
     context.out.say_json(|| end.json())?;
     if found == 0 && stored == 0 { Err(end.nothing("finding peers")) } else { Ok(()) }
 }

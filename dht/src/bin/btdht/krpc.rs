@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::follow::millis;
+use crate::hops::millis;
 
 /// Bytes of a query's method and arguments; more do not fit a datagram.
 const MAX_ARGUMENTS: usize = 900;

@@ -11,6 +11,7 @@ mod find_node;
 mod follow;
 mod get;
 mod get_peers;
+mod hops;
 mod id;
 mod item_text;
 mod krpc;
@@ -18,6 +19,8 @@ mod man;
 mod output;
 mod ping;
 mod put;
+mod recording;
+mod replay;
 mod sample;
 mod scrape;
 mod serve;
@@ -31,6 +34,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use btdht::settings::{Flags, nearest};
 use context::Context;
 use failure::Failure;
+use output::Output;
 use signals::Stop;
 
 /// A node of the BitTorrent DHT, and questions to it.
@@ -67,6 +71,7 @@ enum Verb {
     /// The node in a virtual network; not yet
     Sim(NotYet),
     Krpc(krpc::Args),
+    Replay(replay::Args),
     /// Why am I not finding peers; not yet
     Doctor(NotYet),
     Config(config::Args),
@@ -102,6 +107,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Ping(args) => one_shot(flags, async |context| ping::run(&args, context).await),
         Verb::FindNode(args) => one_shot(flags, async |context| find_node::run(&args, context).await),
         Verb::Krpc(args) => one_shot(flags, async |context| krpc::run(&args, context).await),
+        Verb::Replay(args) => replay::run(&args, &Output::new(&flags)),
         Verb::Id(args) => id::run(&args, &flags),
         Verb::Config(args) => config::run(&args, &Context::new(flags)?),
         Verb::Completions(args) => completions::run(&args),

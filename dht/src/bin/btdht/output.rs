@@ -36,6 +36,22 @@ impl Output {
         if self.json { line(&json().to_string()) } else { Ok(()) }
     }
 
+    /// A result that only people want.
+    ///
+    /// # Errors
+    /// What writing says.
+    pub(crate) fn say_plain(&self, plain: impl FnOnce() -> String) -> io::Result<()> {
+        if self.json { Ok(()) } else { line(&plain()) }
+    }
+
+    /// Progress that only people want, on stderr.
+    ///
+    /// # Errors
+    /// What writing says.
+    pub(crate) fn note_plain(&self, plain: impl FnOnce() -> String) -> io::Result<()> {
+        if self.json { Ok(()) } else { writeln!(io::stderr(), "{}", plain()) }
+    }
+
     /// Progress: an object on stdout for machines, a line on stderr for people.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::follow::millis;
+use crate::hops::millis;
 use crate::output::remote;
 
 /// Ask a node for its id

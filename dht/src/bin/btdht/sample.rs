@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// End after so many infohashes
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     limit: u32,
+    /// Show each hop of a walk, on stderr; with --json a trace that `btdht replay` can replay
+    #[arg(long, conflicts_with = "node")]
+    trace: bool,
 }
 
 /// Pause between two walks: some 30 queries in two seconds are less than a browser makes.
@@ -80,7 +83,7 @@ async fn one(node: &str, context: &Context) -> Result<(), Failure> {
 }
 
 async fn walk(args: &Args, context: &Context) -> Result<(), Failure> {
-    let dht = context.open()?;
+    let dht = context.open_traced(args.trace)?;
     let deadline = Instant::now() + context.timeout(Duration::from_secs(60));
     let mut rng = random()?;
     let limit = args.limit as usize;
@@ -88,7 +91,7 @@ async fn walk(args: &Args, context: &Context) -> Result<(), Failure> {
     let (mut nodes, mut walks) = (0u32, 0u32);
     let end = loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let command = Command::Sample { target: rng.id(), trace: false };
+        let command = Command::Sample { target: rng.id(), trace: args.trace };
         let end = follow(context, &dht, command, left, |event, ms| {
             if let Event::Samples { samples, node, .. } = event {
                 nodes += 1;
@@ -116,6 +119,7 @@ async fn walk(args: &Args, context: &Context) -> Result<(), Failure> {
         }
         tokio::time::sleep(PAUSE).await;
     };
+    dht.finish().await?;
     context.out.note(
         || json!({"event": "done", "infohashes": found.len(), "nodes": nodes, "walks": walks}),
         || format!("{} infohashes from {nodes} nodes in {walks} walks", found.len()),

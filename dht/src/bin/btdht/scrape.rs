@@ -22,13 +22,13 @@ pub(crate) struct Args {
     /// 40 hexadecimal or 32 base32 digits, or a magnet link
     #[arg(value_name = "INFOHASH or MAGNET", value_parser = context::infohash)]
     infohash: Id,
-    /// Show each hop, on stderr
+    /// Show each hop, on stderr; with --json a trace that `btdht replay` can replay
     #[arg(long)]
     trace: bool,
 }
 
 pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
-    let dht = context.open()?;
+    let dht = context.open_traced(args.trace)?;
     let command = Command::Scrape { infohash: args.infohash, trace: args.trace };
     let timeout = context.timeout(Duration::from_secs(30));
     let mut estimate = SwarmEstimate::default();
@@ -39,6 +39,7 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         Ok(ControlFlow::Continue(()))
     })
     .await?;
+    dht.finish().await?;
     if estimate.nodes == 0 {
         context.out.say_json(|| end.json())?;
         return Err(end.nothing("scraping"));
