@@ -192,7 +192,8 @@ mod tests {
     /// error and is silent then.
     fn recorded() -> (Origin, Vec<Step>) {
         let router: SocketAddr = ([81, 2, 3, 4], 6881).into();
-        let home = Home { id: Id::new([1; 20]), local: ([0, 0, 0, 0], 6881).into(), saved: Vec::new() };
+        let local = ([0, 0, 0, 0], 6881).into();
+        let home = Home { id: Id::new([1; 20]), local, external: None, saved: Vec::new() };
         let at = Time::from_secs(10);
         let origin = Origin { seeds: Seeds::from_u64(3), config: Config::default(), homes: vec![home], at };
         let records = Arc::new(Mutex::new(Vec::new()));

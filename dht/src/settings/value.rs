@@ -86,7 +86,9 @@ impl Field for Duration {
 
     fn show(&self) -> String {
         match self.as_millis() {
-            _ if self.subsec_nanos() % 1_000_000 > 0 => format!("\"{} ms\"", self.as_secs_f64() * 1e3),
+            _ if !self.subsec_nanos().is_multiple_of(1_000_000) => {
+                format!("\"{} ms\"", self.as_secs_f64() * 1e3)
+            }
             millis if millis % 60_000 == 0 && millis > 0 => format!("\"{} min\"", millis / 60_000),
             millis if millis % 1000 == 0 => format!("\"{} s\"", millis / 1000),
             millis => format!("\"{millis} ms\""),

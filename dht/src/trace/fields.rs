@@ -1,6 +1,6 @@
 //! [`Fields`]: the keys of a JSON object that a stranger may have written, each checked as it is read.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use krpc::Id;
 use serde_json::{Map, Value};
@@ -53,6 +53,10 @@ impl<'a> Fields<'a> {
 
     pub(super) fn addr(self, key: &str) -> Result<SocketAddr, String> {
         self.read(key, "IP:PORT", |value| value.as_str()?.parse().ok())
+    }
+
+    pub(super) fn ip(self, key: &str) -> Result<IpAddr, String> {
+        self.read(key, "an IP address", |value| value.as_str()?.parse().ok())
     }
 
     fn read<T>(self, key: &str, form: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<T, String> {

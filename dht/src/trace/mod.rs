@@ -8,7 +8,7 @@
 //!
 //! | `event` | keys |
 //! |---|---|
-//! | `trace` | the first: `version` (1), `program`, `seed` (32 bytes), `at`, `config` (keys of bootstrap.toml that differ from the default, as TOML), `homes` (each `id`, `local`, `saved`: a list of `[id, addr]`) |
+//! | `trace` | the first: `version` (1), `program`, `seed` (32 bytes), `at`, `config` (keys of bootstrap.toml that differ from the default, as TOML), `homes` (each `id`, `local`, `external`: our IP as an earlier run knew it, `saved`: a list of `[id, addr]`) |
 //! | `input` | `at`, `input`: `datagram` (with `socket`, `from`, `bytes`), `command` (with `command`, see the source of `trace/command.rs`) or `timeout`; `sent`: a list of `[to, socket, bytes]`; `told`: a sum over what the owner was told, absent where that was nothing |
 //! | `trace_end` | `complete`: whether all inputs were recorded |
 //!
@@ -97,7 +97,7 @@ impl<R: BufRead> Reader<R> {
     ///
     /// # Errors
     /// A line that is no JSON object or no sound record, a file that is no trace.
-    pub fn next(&mut self) -> Result<Option<Record>, TraceError> {
+    pub fn next_record(&mut self) -> Result<Option<Record>, TraceError> {
         while self.read_line().map_err(|error| self.wrong(Problem::Io(error)))? {
             if let Some(record) = self.record().map_err(|why| self.wrong(Problem::Invalid(why)))? {
                 return Ok(Some(record));
@@ -175,7 +175,7 @@ impl std::error::Error for TraceError {}
 fn origin_to_json(origin: &Origin) -> Value {
     let home = |home: &Home| {
         let saved: Vec<_> = home.saved.iter().map(|(id, addr)| json!([id.to_string(), addr])).collect();
-        json!({"id": home.id.to_string(), "local": home.local, "saved": saved})
+        json!({"id": home.id.to_string(), "local": home.local, "external": home.external, "saved": saved})
     };
     let config: Map<_, _> =
         config_keys(&origin.config).into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
@@ -222,7 +222,11 @@ fn home_from_json(value: &Value) -> Result<Home, String> {
     };
     let saved = fields.list("saved")?.iter().map(node).collect::<Option<_>>();
     let saved = saved.ok_or("`saved` has to be a list of [id, address]")?;
-    Ok(Home { id: fields.id("id")?, local: fields.addr("local")?, saved })
+    let external = match fields.0.get("external") {
+        None | Some(Value::Null) => None,
+        Some(_) => Some(fields.ip("external")?),
+    };
+    Ok(Home { id: fields.id("id")?, local: fields.addr("local")?, external, saved })
 }
 
 fn step_to_json(step: &Step) -> Value {
@@ -297,7 +301,8 @@ mod tests {
             wide_buckets: vec![4, 2],
             ..Config::default()
         };
-        let homes = vec![Home { id: Id::new([1; 20]), local: "[::]:6881".parse().unwrap(), saved }];
+        let (local, external) = ("[::]:6881".parse().unwrap(), Some("2001:db8::9".parse().unwrap()));
+        let homes = vec![Home { id: Id::new([1; 20]), local, external, saved }];
         let at = Time::from_secs(3600);
         Record::Origin(Box::new(Origin { seeds: Seeds([5; 32]), config, homes, at }))
     }
@@ -311,7 +316,7 @@ mod tests {
     fn read_all(text: &str) -> Result<Vec<Record>, TraceError> {
         let mut reader = Reader::new(text.as_bytes());
         let mut records = Vec::new();
-        while let Some(record) = reader.next()? {
+        while let Some(record) = reader.next_record()? {
             records.push(record);
         }
         Ok(records)
@@ -377,6 +382,6 @@ mod tests {
     #[test]
     fn an_endless_line_is_not_read_to_its_end() {
         let mut reader = Reader::new(io::BufReader::new(io::repeat(b' ')));
-        assert!(matches!(reader.next().unwrap_err(), TraceError { line: 1, problem: Problem::Io(_) }));
+        assert!(matches!(reader.next_record().unwrap_err(), TraceError { line: 1, problem: Problem::Io(_) }));
     }
 }

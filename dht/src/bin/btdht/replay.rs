@@ -59,7 +59,7 @@ fn replay(lines: impl BufRead, name: &str, out: &Output) -> Result<(), Failure> 
     let mut table = Table::default();
     let (mut inputs, mut sent, mut complete) = (0u64, 0, false);
     let mut different = Vec::new();
-    while let Some(record) = reader.next().map_err(wrong)? {
+    while let Some(record) = reader.next_record().map_err(wrong)? {
         match record {
             Record::Origin(origin) => node = Some(Replay::new(*origin)),
             Record::End { complete: whole } => complete = whole,
