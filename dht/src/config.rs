@@ -60,7 +60,7 @@ pub struct Config {
     pub lookup_queries_per_answer: usize,
     /// Most queries of one lookup in flight.
     pub lookup_max_in_flight: usize,
-    /// Most queries in one lookup.
+    /// Most queries in one lookup; one of the table's upkeep makes do with a third of them.
     pub lookup_max_queries: u32,
     /// Longest lookup.
     pub lookup_max_time: Duration,

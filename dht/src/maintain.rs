@@ -144,7 +144,7 @@ impl Maintain {
         if settled && !upkeep.settled {
             upkeep.settled = true;
             (upkeep.filling, upkeep.fills) = (Id::BITS, 0);
-            upkeep.refresh_at = now;
+            upkeep.refresh_at = now + FIRST_FILL_PAUSE;
         }
         // One answer may be that of a router that has just started itself.
         if self.told || answered == 0 || !settled && upkeep.attempts < 2 {
@@ -347,6 +347,9 @@ fn jittered(pause: Duration, rng: &mut Rng) -> Duration {
 
 /// Pause between two refreshes.
 const FILL_PAUSE: Duration = Duration::from_millis(500);
+
+/// Filling the table can wait until a lookup that we were started for is through.
+const FIRST_FILL_PAUSE: Duration = Duration::from_secs(3);
 
 /// The first node in an empty table may be followed by others of the same burst.
 const FIRST_NODE_PAUSE: Duration = Duration::from_millis(100);

@@ -1,5 +1,5 @@
 //! [`TokenServer`]: the write tokens of BEP 5 ("get_peers", "announce_peer"), which prove that
-//! whoever announces can receive at the address that it announces from.
+//! whoever announces can receive at the address that it announces from (RELIABILITY.md D4).
 //!
 //! A token is HMAC-SHA1 over the whole address (not its /64) and the infohash, cut to eight bytes.
 //! A CRC, as some nodes use, is linear: a few tokens of one's own give everybody else's.
@@ -114,6 +114,7 @@ mod tests {
         assert!(!server.accepts(in_64(2), &infohash, &server.issue(in_64(1), &infohash)));
     }
 
+    // S8
     #[test]
     fn changed_cut_and_lengthened_tokens_are_refused() {
         let (server, _, infohash) = server(2);
@@ -177,6 +178,7 @@ mod tests {
         assert_ne!(server.issue(IP, &infohash), token);
     }
 
+    // S9
     #[test]
     fn tokens_of_own_addresses_do_not_predict_another() {
         let (server, mut rng, infohash) = server(6);

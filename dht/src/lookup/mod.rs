@@ -200,6 +200,14 @@ impl Lookup {
         self.hop(now, node, HopStep::Refused { code }, env.out);
     }
 
+    /// Somebody answered as `id` where another id was expected. It is told as a refusal too.
+    pub(crate) fn mistaken(&mut self, asked: Asked, id: Id) {
+        let search = self.searches.get_mut(usize::from(asked.home));
+        if let Some(candidate) = search.and_then(|search| search.by_serial(asked.serial)) {
+            candidate.answered_as = Some(id);
+        }
+    }
+
     /// A query is past its soft deadline.
     pub(crate) fn slow(&mut self, now: Time, asked: Asked, env: &mut Env<'_>) {
         let node = self.searches.get_mut(usize::from(asked.home)).and_then(|s| s.slow(asked.serial));
@@ -294,7 +302,7 @@ impl Lookup {
         let (own, query) = (place.id(), self.kind.query(self.target, want(env.places)));
         loop {
             let late = now >= self.started + approach_time(env.config);
-            let spent = late || self.stats.queries >= env.config.lookup_max_queries;
+            let spent = late || self.stats.queries >= self.most_queries(env.config);
             let search = &mut self.searches[home];
             let index = match search.step(env.config) {
                 Step::Ask(_) if spent => {
@@ -404,6 +412,15 @@ impl Lookup {
         nodes.sort_by_key(|(id, _)| id.distance(&self.target));
         nodes.truncate(most);
         nodes
+    }
+
+    /// The upkeep makes do with a third of the queries, so that whoever lures us into endless referrals gets
+    /// few out of it (S24: 500 datagrams with those of our owner's lookup).
+    fn most_queries(&self, config: &Config) -> u32 {
+        match self.owner {
+            Owner::User { .. } => config.lookup_max_queries,
+            Owner::Upkeep { .. } => config.lookup_max_queries.div_ceil(3),
+        }
     }
 
     fn outcome(&self, now: Time, config: &Config) -> Option<Outcome> {

@@ -55,6 +55,8 @@ pub(crate) struct Candidate {
     /// The sequence number of the item that it has (BEP 44).
     pub(crate) held: Option<i64>,
     pub(crate) announce: AnnounceState,
+    /// The id under which it answered when that was another one.
+    pub(crate) answered_as: Option<Id>,
     distance: Distance,
     state: State,
     /// Queries sent.
@@ -148,6 +150,7 @@ impl Search {
             token: None,
             held: None,
             announce,
+            answered_as: None,
             distance,
             state,
             tries: 0,
@@ -214,19 +217,31 @@ impl Search {
         let candidate = &self.candidates[index];
         let source = source_key(candidate.addr, config.allow_local);
         let subnet = subnet_key(candidate.addr, config.allow_local);
-        let (mut silent, mut of_subnet) = (0, 0);
+        let (mut silent, mut answers, mut failures) = (0, 0, 0);
+        let mut vouched = false;
         for other in self.candidates.iter().filter(|other| other.tries > 0) {
+            if subnet_key(other.addr, config.allow_local) != subnet {
+                continue;
+            }
+            match other.state {
+                State::Answered => answers += 1,
+                State::Slow | State::Failed => failures += 1,
+                State::Fresh | State::Asked => {}
+            }
             if source_key(other.addr, config.allow_local) == source {
                 if other.state == State::Answered {
                     return false;
                 }
                 silent += u32::from(other.tries);
+                // Liars that name an honest node under ids of their own do not hide it.
+                vouched |= other.answered_as.is_some() && other.answered_as == candidate.id;
             }
-            of_subnet += usize::from(
-                other.state == State::Answered && subnet_key(other.addr, config.allow_local) == subnet,
-            );
         }
-        silent < config.lookup_queries_per_silent_ip && of_subnet < ANSWERS_PER_SUBNET
+        let retry = usize::from(candidate.tries > 0);
+        vouched
+            || silent < config.lookup_queries_per_silent_ip
+                && answers < PER_SUBNET
+                && failures < PER_SUBNET + retry
     }
 
     /// The candidate at `index` was sent a query.
@@ -360,8 +375,9 @@ impl Search {
 /// Largest k.
 const MAX_K: usize = 64;
 
-/// Answering nodes of one network in one search: each could refer us to a nearer neighbour for ever.
-const ANSWERS_PER_SUBNET: usize = 4;
+/// Answering nodes of one network in one search, each of which could refer us to a nearer neighbour for
+/// ever; and silent ones, for which the search would wait one after the other.
+const PER_SUBNET: usize = 4;
 
 /// Longest token that is kept; a reply carries at most this much for it to fit our announce.
 const MAX_TOKEN: usize = 128;

@@ -96,8 +96,14 @@ impl Node {
                 } else {
                     // Another node lives there now, or somebody lies.
                     self.counters.dropped_unsolicited += 1;
-                    let evicted = self.places[usize::from(socket)].table.evict(taken.destination.to);
+                    let table = &mut self.places[usize::from(socket)].table;
+                    let evicted = table.evict(taken.destination.to, &response.id);
                     self.counters.nodes_removed += u64::from(evicted);
+                    if let Purpose::Lookup(asked) = taken.purpose
+                        && let Some(lookup) = self.lookups.get_mut(asked.lookup)
+                    {
+                        lookup.mistaken(asked, response.id);
+                    }
                     self.handle_refusal(now, (&taken, bytes), 0, out);
                 }
             }

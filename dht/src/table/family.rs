@@ -93,8 +93,8 @@ impl FamilyTable {
     }
 
     /// See [`Table::evict`].
-    pub(crate) fn evict(&mut self, addr: SocketAddr) -> bool {
-        either!(self, table => Address::from_socket(addr).is_some_and(|addr| table.evict(addr)))
+    pub(crate) fn evict(&mut self, addr: SocketAddr, answered: &Id) -> bool {
+        either!(self, table => Address::from_socket(addr).is_some_and(|addr| table.evict(addr, answered)))
     }
 
     /// See [`Table::ping_most_questionable`].

@@ -150,10 +150,12 @@ impl<A: Address> Table<A> {
         if successor.is_some() { Failure::PingAgain } else { Failure::Kept }
     }
 
-    /// Removes whoever is at `addr`, because it lied. Whether there was somebody.
-    pub(crate) fn evict(&mut self, addr: A) -> bool {
-        self.candidates.retain(|candidate| candidate.addr != addr);
-        let index = self.entries.iter().position(|entry| entry.addr == addr);
+    /// Removes whoever is at `addr`, where somebody answered as `answered`. Whoever is known under that id
+    /// stays: then somebody else lied who named it under another one. Whether anybody went.
+    pub(crate) fn evict(&mut self, addr: A, answered: &Id) -> bool {
+        let lied = |entry: &Entry<A>| entry.addr == addr && entry.id != *answered;
+        self.candidates.retain(|candidate| !lied(candidate));
+        let index = self.entries.iter().position(lied);
         index.map(|index| self.remove(index)).is_some()
     }
 

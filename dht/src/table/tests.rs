@@ -255,7 +255,7 @@ proptest! {
                     table.failed(any_addr(ip, port), &config);
                 }
                 Happening::Lie(ip, port) => {
-                    table.evict(any_addr(ip, port));
+                    table.evict(any_addr(ip, port), &Id::ZERO);
                     prop_assert!(table.iter().all(|entry| entry.addr != any_addr(ip, port)));
                 }
                 Happening::Doubt => {

@@ -1,4 +1,4 @@
-//! Hosts that lie, fall silent or flood (RELIABILITY.md, scenarios S7, S13, S24 to S27).
+//! Hosts that lie, fall silent or flood (RELIABILITY.md, scenarios S7, S13, S25 to S27).
 
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ fn records(nodes: &[(Id, SocketAddr)]) -> Vec<u8> {
     bytes
 }
 
+// S26
 #[test]
 fn when_all_nodes_are_silent_a_lookup_ends_within_twelve_seconds_without_success() {
     let mut world = World::new(1, Config::default());
@@ -30,6 +31,7 @@ fn when_all_nodes_are_silent_a_lookup_ends_within_twelve_seconds_without_success
     assert!(found.closest.is_empty());
 }
 
+// S27
 #[test]
 fn endless_referrals_end_within_the_budget() {
     let mut world = World::new(2, Config::default());
@@ -133,6 +135,7 @@ fn liars_near_the_target_do_not_hide_the_true_peer_nor_aim_us_at_a_victim() {
     assert!(found.peers.contains(&true_peer()), "{found:?}");
 }
 
+// S27
 #[test]
 fn values_count_only_from_the_address_tid_and_id_that_were_asked() {
     let victim = || SocketAddr::new(World::v4(99).ip(), 9999);
@@ -180,6 +183,7 @@ fn answer_from_another_port_is_no_answer() {
     assert_eq!(world.node(node).stats(now)[0].nodes, 1);
 }
 
+// S25: their ids share 64 bits with the target.
 #[test]
 fn eclipse_from_one_network_leaves_honest_nodes_in_the_closest_set() {
     let mut world = World::grown(6, 60, MINUTE);
@@ -209,6 +213,7 @@ fn eclipse_from_one_network_leaves_honest_nodes_in_the_closest_set() {
     assert!(evil <= 1 && found.closest.len() == 8, "{found:?}");
 }
 
+// S7
 #[test]
 fn flood_from_forged_sources_leaves_the_table_unchanged() {
     flood_from_forged_sources(20_000);
@@ -258,6 +263,7 @@ fn grown_table_pings_four_strangers_a_second() {
     assert!((50..=16 + 4 * 10 + 1).contains(&pings), "{pings}");
 }
 
+// S13
 #[test]
 fn read_only_senders_and_unsolicited_repliers_never_enter() {
     let mut world = World::new(9, Config::default());

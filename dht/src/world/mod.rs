@@ -1,14 +1,19 @@
 //! A small virtual network for tests: nodes and actors of any conduct on virtual time, with latency
 //! and loss from a seed. Everything that happens goes into a digest, so that two runs can be compared.
 
+mod amplification;
 mod crowd;
+mod floods;
 mod hostile;
 mod items;
+mod modes;
+mod pokes;
 mod serving;
+mod weather;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +30,13 @@ pub(crate) struct World {
     pub(crate) config: Arc<Config>,
     /// Percent of packets lost.
     pub(crate) loss: u32,
+    /// Each packet takes up to so much longer than its path.
+    pub(crate) jitter: Duration,
     pub(crate) hosts: Vec<Host>,
     by_addr: BTreeMap<SocketAddr, (usize, u8)>,
     packets: BTreeMap<(Time, u64), Packet>,
+    /// Datagrams to addresses where nobody lives.
+    pub(crate) strays: BTreeMap<IpAddr, u32>,
     timers: BTreeSet<(Time, usize)>,
     sent: u64,
     rng: Rng,
@@ -80,9 +89,11 @@ impl World {
             now: Time::from_secs(1),
             config: Arc::new(config),
             loss: 0,
+            jitter: Duration::from_millis(5),
             hosts: Vec::new(),
             by_addr: BTreeMap::new(),
             packets: BTreeMap::new(),
+            strays: BTreeMap::new(),
             timers: BTreeSet::new(),
             sent: 0,
             rng: Rng::from_seed(seed),
@@ -285,6 +296,7 @@ impl World {
 
     fn deliver(&mut self, packet: &Packet) {
         let Some(&(index, socket)) = self.by_addr.get(&packet.to) else {
+            *self.strays.entry(packet.to.ip()).or_default() += 1;
             return;
         };
         let now = self.now;
@@ -327,10 +339,10 @@ impl World {
         if self.rng.below(100) < self.loss as usize {
             return;
         }
-        // 10 to 60 ms one way by the pair of addresses, and a little jitter.
+        // 10 to 60 ms one way by the pair of addresses, and jitter.
         let pair = Sha1::digest(format!("{} {}", from.min(to), from.max(to)));
         let micros = 10_000 + u64::from(u16::from_be_bytes([pair[0], pair[1]])) * 50_000 / 65_536;
-        let micros = micros + self.rng.below(5_000) as u64;
+        let micros = micros + self.rng.below(self.jitter.as_micros() as usize) as u64;
         let delay = self.by_addr.get(&from).map_or(Duration::ZERO, |&(host, _)| self.hosts[host].delay);
         let at = self.now + delay + Duration::from_micros(micros);
         self.packets.insert((at, self.sent), Packet { from, to, bytes });

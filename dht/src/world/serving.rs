@@ -1,4 +1,4 @@
-//! One node and strangers' datagrams: what each gets in answer (BEP 5; RELIABILITY.md S4, S8, S10, S12).
+//! One node and strangers' datagrams: what each gets in answer (BEP 5; RELIABILITY.md S8, S10, S12).
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -113,6 +113,7 @@ fn get_peers_for_an_unknown_infohash_gives_nodes_and_a_token() {
     assert_eq!(response.nodes, Some(&b""[..]));
 }
 
+// S8
 #[test]
 fn token_is_good_only_for_its_address_and_infohash_and_for_ten_minutes() {
     let mut world = lone();
@@ -149,6 +150,7 @@ fn eleventh_bad_token_in_a_minute_gets_silence_and_a_good_one_still_works() {
     assert!(matches!(answer(&sent).unwrap().body, Body::Response(_)));
 }
 
+// S12
 #[test]
 fn ports_that_cannot_be_are_refused_and_nothing_is_stored() {
     let mut world = lone();
@@ -174,6 +176,7 @@ fn ports_that_cannot_be_are_refused_and_nothing_is_stored() {
     assert_eq!(stored, [STRANGER]);
 }
 
+// S10
 #[test]
 fn source_stores_eight_ports_and_a_reply_stays_within_its_bounds() {
     let mut world = World::grown(4, 60, Duration::from_secs(60));
