@@ -348,7 +348,7 @@ fn hostile_nodes_of_every_conduct_hide_no_peer_and_aim_us_at_nobody() {
         let stranger = SocketAddr::from(([85, 6, 7, 8], 6881));
         let sent = world.inject(searcher, stranger, &query(Id::new([1; 20]), Query::Ping));
         assert!(!sent.is_empty(), "{}", mode.name);
-        let known = world.node(searcher).saved(world.now).remove(0).1;
+        let known = world.node(searcher).saved(world.now).remove(0).nodes;
         let honest =
             (0..HONEST).filter(|&index| known.contains(&(world.id(index), world.addr(index)))).count();
         if honest < HONEST {

@@ -189,7 +189,7 @@ const POKES: &[Poke] = &[
 
 fn poke(poke: &'static Poke) -> (World, Vec<(Id, SocketAddr)>) {
     let mut world = World::grown(15, 30, Duration::from_secs(60));
-    let before = world.node(NODE).saved(world.now).remove(0).1;
+    let before = world.node(NODE).saved(world.now).remove(0).nodes;
     let scene = Scene { own: world.id(NODE), honest: before.iter().map(|node| node.0).collect() };
     let addr = world.addr(NODE);
     let mut home = BTreeSet::new();
@@ -236,7 +236,7 @@ fn conduct(answers: Answers, id: Id) -> Box<Conduct> {
 fn nobody_enters_by_a_lie_and_nobody_leaves_by_one() {
     for road in POKES {
         let (mut world, before) = poke(road);
-        let saved = world.node(NODE).saved(world.now).remove(0).1;
+        let saved = world.node(NODE).saved(world.now).remove(0).nodes;
         let evil = |addr: &SocketAddr| {
             before.iter().all(|known| known.1 != *addr) && addr.ip().to_string().starts_with("90.")
         };
