@@ -89,6 +89,20 @@ pub struct Config {
     /// Queries of one node in flight, in all.
     pub max_in_flight: usize,
 
+    // ---- standing orders ----
+    /// An announce is renewed after this, a tenth more or less; nodes forget peers after 30 to 45
+    /// minutes.
+    pub announce_every: Duration,
+    /// An item is put again after this, a tenth more or less (BEP 44: hourly).
+    pub keep_every: Duration,
+    /// A key is asked for a newer version after this, a tenth more or less (BEP 46).
+    pub follow_every: Duration,
+    /// Pause after a round of a standing order that came to nothing; doubled by each further one. Also
+    /// the shortest pause between two rounds, whatever happens to the network.
+    pub renew_retry_min: Duration,
+    /// Longest such pause.
+    pub renew_retry_max: Duration,
+
     // ---- serving ----
     /// Do not answer queries and say so (BEP 43).
     pub read_only: bool,
@@ -218,6 +232,12 @@ impl Default for Config {
             announce_nodes: 8,
             max_lookups: 64,
             max_in_flight: 2048,
+
+            announce_every: Duration::from_secs(15 * 60),
+            keep_every: Duration::from_secs(60 * 60),
+            follow_every: Duration::from_secs(60 * 60),
+            renew_retry_min: Duration::from_secs(10),
+            renew_retry_max: Duration::from_secs(5 * 60),
 
             read_only: false,
             max_datagram: 1024,

@@ -85,6 +85,9 @@ pub enum Command {
     AddNode(SocketAddr),
     /// Addresses of routers to bootstrap from, in order of preference; replaces the earlier list.
     Routers(Vec<SocketAddr>),
+    /// Tell every announce that is stored as [`Event::Announced`], or no more. A busy node has thousands
+    /// a second, so that it is off at first.
+    TellAnnounces(bool),
     /// Stop a lookup; [`Event::Done`] follows with [`Outcome::Cancelled`].
     Cancel(LookupId),
 }
@@ -99,7 +102,11 @@ impl Command {
             Self::GetPeers { infohash, .. } | Self::Scrape { infohash, .. } => Some(*infohash),
             Self::GetMutable { key, salt, .. } => Some(mutable_target(key, salt)),
             Self::Put { item, .. } => Some(item.target()),
-            Self::Ask { .. } | Self::AddNode(_) | Self::Routers(_) | Self::Cancel(_) => None,
+            Self::Ask { .. }
+            | Self::AddNode(_)
+            | Self::Routers(_)
+            | Self::TellAnnounces(_)
+            | Self::Cancel(_) => None,
         }
     }
 }
@@ -226,6 +233,49 @@ pub enum Event {
         /// Nodes in both tables.
         nodes: usize,
     },
+    /// The network of a home has changed: another address, or back after it was gone. What other nodes
+    /// have stored of us may be wrong now.
+    NetworkChanged {
+        /// Index of the home.
+        home: usize,
+    },
+    /// Somebody announced a peer to us, and we stored it; told only after [`Command::TellAnnounces`].
+    Announced {
+        /// The torrent.
+        infohash: Id,
+        /// The peer.
+        peer: SocketAddr,
+        /// It has the whole torrent (BEP 33).
+        seed: bool,
+    },
+}
+
+impl Event {
+    /// The lookup or question that the event belongs to; `None` for what concerns the whole node.
+    pub fn lookup(&self) -> Option<LookupId> {
+        match self {
+            Self::Peer { lookup, .. }
+            | Self::Item { lookup, .. }
+            | Self::Samples { lookup, .. }
+            | Self::Scraped { lookup, .. }
+            | Self::Refused { lookup, .. }
+            | Self::Stored { lookup, .. }
+            | Self::Hop { lookup, .. }
+            | Self::Done { lookup, .. }
+            | Self::Answered { lookup, .. } => Some(*lookup),
+            Self::Bootstrapped { .. } | Self::NetworkChanged { .. } | Self::Announced { .. } => None,
+        }
+    }
+
+    /// Whether it says that we are, or are seen, elsewhere than before: announces have to be renewed.
+    pub fn is_move(&self) -> bool {
+        matches!(self, Self::NetworkChanged { .. })
+    }
+
+    /// Whether it is the last event of its lookup or question.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::Done { .. } | Self::Answered { .. })
+    }
 }
 
 /// One step of a traced lookup.

@@ -89,6 +89,18 @@ impl Item {
         }
     }
 
+    /// Checks everything about it: value, bounds and, of a mutable item, the signature.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), InvalidItem> {
+        check_value(self.value())?;
+        match self {
+            Self::Immutable { .. } => Ok(()),
+            Self::Mutable(item) => check_signed(&item.as_signed(None), &item.value),
+        }
+    }
+
     /// The item in a reply to `get`, if there is one and it is what was asked for: its value hashes to
     /// `target`, or its key and `salt` do and the signature is right. `Err` when there is one and it
     /// is not: whoever sent it lies.

@@ -37,6 +37,7 @@ mod home;
 pub mod item;
 mod lookup;
 mod maintain;
+pub mod mutable_torrent;
 #[cfg(feature = "net")]
 pub mod net;
 mod node;
@@ -49,6 +50,7 @@ mod rpc;
 pub mod secure_id;
 #[cfg(feature = "cli")]
 pub mod settings;
+pub mod standing;
 pub mod store;
 mod table;
 mod time;
@@ -67,4 +69,5 @@ pub use home::{Home, HomeRecord, HomeStats};
 pub use node::Node;
 pub use outbox::{Class, Outbox, Transmit};
 pub use rng::{KeyedHash, KeyedHasher, Rng, Seeds};
+pub use table::{KnownNode, Standing};
 pub use time::Time;

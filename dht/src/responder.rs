@@ -18,7 +18,7 @@ use crate::home::{Place, family_of};
 use crate::rpc::VERSION;
 use crate::store::{Announced, Family, Scrape, Store, Wanted};
 use crate::token::TokenServer;
-use crate::{Class, Config, Counters, Outbox, Rng, Time};
+use crate::{Class, Config, Counters, Event, Outbox, Rng, Time};
 
 /// Answers with what it borrows from its siblings.
 pub(crate) struct Responder<'a> {
@@ -30,6 +30,8 @@ pub(crate) struct Responder<'a> {
     pub(crate) rng: &'a mut Rng,
     pub(crate) counters: &'a mut Counters,
     pub(crate) scratch: &'a mut Scratch,
+    /// Stored announces are told to our owner.
+    pub(crate) tells_announces: bool,
 }
 
 /// Buffers for the parts of a reply, kept from query to query.
@@ -165,10 +167,15 @@ impl Responder<'_> {
         if !self.accepts_token(now, asker, (&infohash, token), out) {
             return;
         }
-        match self.store.announce(now, &infohash, SocketAddr::new(ip, port), seed) {
+        let peer = SocketAddr::new(ip, port);
+        let announced = self.store.announce(now, &infohash, peer, seed);
+        match announced {
             Announced::Stored => self.counters.announces_stored += 1,
             Announced::Refreshed => self.counters.announces_refreshed += 1,
             Announced::Refused => self.counters.announces_refused += 1,
+        }
+        if self.tells_announces && announced != Announced::Refused {
+            out.events.push(Event::Announced { infohash, peer, seed });
         }
         self.reply(now, asker, Parts::default(), out);
     }

@@ -69,9 +69,11 @@ impl Kind {
                 (Self::Get { salt, seq, immutable: false }, trace)
             }
             Command::Put { item, cas, trace } => (Self::Put { item, cas }, trace),
-            Command::Ask { .. } | Command::AddNode(_) | Command::Routers(_) | Command::Cancel(_) => {
-                return None;
-            }
+            Command::Ask { .. }
+            | Command::AddNode(_)
+            | Command::Routers(_)
+            | Command::TellAnnounces(_)
+            | Command::Cancel(_) => return None,
         };
         Some((kind, target, trace))
     }

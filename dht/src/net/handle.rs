@@ -2,6 +2,8 @@
 //! a bounded channel and wait when it is full.
 
 mod items;
+mod lookup;
+mod orders;
 mod recording;
 mod swarms;
 
@@ -18,12 +20,16 @@ use super::persist::{Saved, StateFolder};
 use super::port::Port;
 use super::resolve::{Families, Routers};
 use super::shard::{Request, Shard, Sink, StateKeeper, Stats};
+use super::subscribers::{Events, Topic, subscription};
 use super::udp::{self, Batching, UdpSocket};
 use super::{Bind, Clock, Error};
 use crate::replay::{Origin, Record, Recorded};
-use crate::{Announce, Command, Config, Event, Home, LookupStats, Outcome, Question, Rng, Seeds};
+use crate::standing::Pace;
+use crate::{Announce, Command, Config, Event, Home, KnownNode, Question, Rng, Seeds};
 
 pub use self::items::PutReport;
+pub use self::lookup::{Lookup, Peers};
+pub use self::orders::AnnounceReport;
 
 /// Requests that wait for the task; a caller beyond them waits itself.
 const REQUESTS: usize = 256;
@@ -75,27 +81,34 @@ pub struct Dht {
     shared: Arc<Shared>,
 }
 
+/// A handle that does not keep the node running.
+#[derive(Clone, Debug)]
+struct WeakDht {
+    requests: mpsc::WeakSender<Request>,
+    bootstrapped: watch::Receiver<Option<usize>>,
+    ready: watch::Receiver<bool>,
+    shared: Arc<Shared>,
+}
+
 /// What never changes.
 #[derive(Debug)]
 struct Shared {
     homes: Vec<(SocketAddr, Id)>,
+    clock: Clock,
+    paces: Paces,
+    /// Of the standing orders.
+    seeds: Seeds,
     tickets: AtomicU64,
     /// Events that one lookup can produce, which is how long its channel is.
     events: usize,
 }
 
-/// A running lookup: a stream of its events, which ends after [`Event::Done`].
-///
-/// The channel holds everything that the limits of a lookup let it say, so that a slow reader
-/// misses nothing; where limits were lifted it misses what is too much, but never the last event.
-/// Dropping it cancels the lookup.
-#[derive(Debug)]
-pub struct Lookup {
-    events: mpsc::Receiver<Event>,
-    ticket: u64,
-    /// Weak, so that a forgotten lookup does not keep the node alive.
-    requests: mpsc::WeakSender<Request>,
-    ended: bool,
+/// How often each kind of standing order has a round.
+#[derive(Clone, Copy, Debug)]
+struct Paces {
+    announces: Pace,
+    items: Pace,
+    keys: Pace,
 }
 
 /// The answer to a question.
@@ -163,6 +176,13 @@ impl Dht {
         let (readiness, ready) = watch::channel(knows_somebody);
         let shared = Shared {
             homes: homes.iter().map(|home| (home.local, home.id)).collect(),
+            clock,
+            paces: Paces {
+                announces: Pace::of_announces(&options.config),
+                items: Pace::of_items(&options.config),
+                keys: Pace::of_keys(&options.config),
+            },
+            seeds: seeds.derive("orders"),
             tickets: AtomicU64::new(0),
             events: events_of_a_lookup(&options.config),
         };
@@ -245,6 +265,43 @@ impl Dht {
         self.send(Request::Tell(Command::AddNode(addr))).await
     }
 
+    /// Hears of what concerns the whole node, or of peers that are announced to it, from now on.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    ///
+    /// ```
+    /// # use btdht::net::{Dht, Options, Topic};
+    /// # use btdht::{Announce, Event};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), btdht::net::Error> {
+    /// let first = Dht::bind(Options::loopback([]))?;
+    /// let mut announces = first.subscribe(Topic::Announces).await?;
+    /// let second = Dht::bind(Options::loopback(first.local_addrs()))?;
+    /// let announce = Announce { port: 7777, implied: false, seed: true };
+    /// second.get_peers(krpc::Id::new([7; 20]), Some(announce), false).await?.finish().await;
+    /// let event = announces.next().await.expect("the node runs");
+    /// let Event::Announced { infohash, peer, seed } = event else { panic!("not subscribed to") };
+    /// assert_eq!((infohash, peer.port(), seed), (krpc::Id::new([7; 20]), 7777, true));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn subscribe(&self, topic: Topic) -> Result<Events, Error> {
+        let (subscriber, events) = subscription(topic);
+        self.send(Request::Subscribe(subscriber)).await?;
+        Ok(events)
+    }
+
+    /// A copy of the routing tables: everybody in them, home by home, farthest bucket first.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn table(&self) -> Result<Vec<KnownNode>, Error> {
+        let (reply, table) = oneshot::channel();
+        self.send(Request::Table(reply)).await?;
+        table.await.map_err(|_| Error::Stopped)
+    }
+
     /// The addresses bound, one per socket.
     pub fn local_addrs(&self) -> impl ExactSizeIterator<Item = SocketAddr> {
         self.shared.homes.iter().map(|(local, _)| *local)
@@ -310,41 +367,31 @@ impl Dht {
     async fn send(&self, request: Request) -> Result<(), Error> {
         self.requests.send(request).await.map_err(|_| Error::Stopped)
     }
-}
 
-impl Lookup {
-    /// The next event; `None` after the last one, or when the node has stopped. Cancel safe.
-    pub async fn next(&mut self) -> Option<Event> {
-        let event = self.events.recv().await;
-        self.ended |= matches!(event, None | Some(Event::Done { .. } | Event::Answered { .. }));
-        event
-    }
-
-    /// Waits for the end, whatever happens until then; how it ended, or `None` when the node has
-    /// stopped.
-    pub async fn finish(mut self) -> Option<(Outcome, LookupStats)> {
-        loop {
-            if let Event::Done { outcome, stats, .. } = self.next().await? {
-                return Some((outcome, stats));
-            }
-        }
-    }
-
-    /// Asks the lookup to end; the events that it still has, up to [`Event::Done`], follow. If too
-    /// much is asked of the task already it goes on, until dropping it makes the task notice.
-    pub fn cancel(&self) {
-        if self.ended {
-            return;
-        }
-        if let Some(requests) = self.requests.upgrade() {
-            let _ = requests.try_send(Request::Cancel(self.ticket));
-        }
+    fn downgrade(&self) -> WeakDht {
+        let Self { bootstrapped, ready, shared, .. } = self.clone();
+        WeakDht { requests: self.requests.downgrade(), bootstrapped, ready, shared }
     }
 }
 
-impl Drop for Lookup {
-    fn drop(&mut self) {
-        self.cancel();
+impl WeakDht {
+    /// Runs `command` once there is somebody to ask; `None` when the node has stopped.
+    async fn start(&self, command: Command) -> Option<Lookup> {
+        self.ready.clone().wait_for(|ready| *ready).await.ok()?;
+        self.upgrade()?.start(command).await.ok()
+    }
+
+    fn upgrade(&self) -> Option<Dht> {
+        let Self { bootstrapped, ready, shared, .. } = self.clone();
+        Some(Dht { requests: self.requests.upgrade()?, bootstrapped, ready, shared })
+    }
+}
+
+impl Shared {
+    /// A generator for one more standing order.
+    fn rng(&self) -> Rng {
+        let nth = self.tickets.fetch_add(1, Ordering::Relaxed);
+        Rng::new(self.seeds.derive(&nth.to_string()))
     }
 }
 
@@ -419,6 +466,7 @@ mod tests {
     use krpc::{Body, Message};
 
     use super::*;
+    use crate::Outcome;
 
     const GUARD: Duration = Duration::from_secs(30);
 

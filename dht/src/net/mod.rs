@@ -11,16 +11,20 @@ mod persist;
 mod port;
 mod resolve;
 mod shard;
+mod standing;
+mod subscribers;
 
 use std::net::SocketAddr;
 
 pub use clock::Clock;
 pub use error::Error;
-pub use handle::{Answer, Dht, Lookup, Options, PutReport, State};
+pub use handle::{AnnounceReport, Answer, Dht, Lookup, Options, Peers, PutReport, State};
 pub use persist::{Saved, SavedHome};
 pub use port::PortCounters;
 pub use resolve::lookup;
 pub use shard::{SocketStats, Stats};
+pub use standing::{Round, Standing};
+pub use subscribers::{Events, Topic};
 
 /// An address to listen on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,9 +16,10 @@ use tokio::task::JoinHandle;
 
 use super::persist::{Saved, SavedHome, StateFolder};
 use super::port::{Port, PortCounters};
+use super::subscribers::{Subscriber, Subscribers};
 use super::{Clock, Error};
 use crate::replay::Recorded;
-use crate::{Command, Counters, Event, HomeStats, LookupId, Outbox, Time};
+use crate::{Command, Counters, Event, HomeStats, KnownNode, LookupId, Outbox, Time};
 
 /// Requests taken in one turn.
 const REQUESTS_PER_TURN: usize = 32;
@@ -44,6 +45,10 @@ pub(super) enum Request {
     Cancel(u64),
     /// Copy the counters.
     Stats(oneshot::Sender<Stats>),
+    /// Copy the routing tables.
+    Table(oneshot::Sender<Vec<KnownNode>>),
+    /// Tell what concerns the whole node, from now on.
+    Subscribe(Subscriber),
     /// Save and end.
     Shutdown(oneshot::Sender<Result<(), Error>>),
 }
@@ -113,6 +118,9 @@ pub(super) struct StateKeeper {
 struct Running {
     out: Outbox,
     sinks: BTreeMap<LookupId, Sink>,
+    subscribers: Subscribers,
+    /// The node tells announces, because somebody wants to hear of them.
+    tells_announces: bool,
     started: Time,
     events_missed: u64,
     /// A receive call failed in this turn.
@@ -149,6 +157,8 @@ impl Shard {
         let mut running = Running {
             out: Outbox::new(),
             sinks: BTreeMap::new(),
+            subscribers: Subscribers::default(),
+            tells_announces: false,
             started,
             events_missed: 0,
             broken: false,
@@ -260,6 +270,10 @@ impl Shard {
                 self.flush(now, running);
                 drop(reply.send(self.stats(now, running)));
             }
+            Request::Table(reply) => drop(reply.send(self.node.table(now))),
+            Request::Subscribe(subscriber) => {
+                running.subscribers.add(subscriber);
+            }
             Request::Shutdown(reply) => running.finished = Some(Finish::Asked(reply)),
         }
     }
@@ -295,25 +309,16 @@ impl Shard {
     /// Passes one event on; the lookup whose reader has gone, if it has. A reader that is too slow
     /// misses events, but never the last one.
     fn deliver(&mut self, event: Event, running: &mut Running) -> Option<LookupId> {
-        let lookup = match &event {
-            Event::Bootstrapped { nodes } => {
-                self.bootstrapped.send_replace(Some(*nodes));
-                return None;
-            }
-            Event::Done { lookup, .. } | Event::Answered { lookup, .. } => {
-                if let Some(sink) = running.sinks.remove(lookup) {
-                    sink.last.send(event);
-                }
-                return None;
-            }
-            Event::Peer { lookup, .. }
-            | Event::Item { lookup, .. }
-            | Event::Samples { lookup, .. }
-            | Event::Scraped { lookup, .. }
-            | Event::Stored { lookup, .. }
-            | Event::Refused { lookup, .. }
-            | Event::Hop { lookup, .. } => *lookup,
+        let Some(lookup) = event.lookup() else {
+            self.announce(event, running);
+            return None;
         };
+        if event.is_last() {
+            if let Some(sink) = running.sinks.remove(&lookup) {
+                sink.last.send(event);
+            }
+            return None;
+        }
         match running.sinks.get(&lookup)?.events.try_send(event) {
             Ok(()) => None,
             Err(mpsc::error::TrySendError::Full(_)) => {
@@ -324,7 +329,19 @@ impl Shard {
         }
     }
 
+    /// Passes on what concerns the whole node.
+    fn announce(&mut self, event: Event, running: &mut Running) {
+        if let Event::Bootstrapped { nodes } = event {
+            self.bootstrapped.send_replace(Some(nodes));
+        }
+        running.subscribers.tell(&event);
+    }
+
     fn housekeeping(&mut self, now: Time, running: &mut Running) {
+        let wanted = running.subscribers.want_announces();
+        if std::mem::replace(&mut running.tells_announces, wanted) != wanted {
+            self.node.handle_command(now, Command::TellAnnounces(wanted), &mut running.out);
+        }
         if self.has_routers && self.bootstrapped.borrow().is_none() && now >= running.lonely_complaint.next {
             running.lonely_complaint.about(now, |_| {
                 tracing::warn!("not bootstrapped yet: no router has answered; trying on");

@@ -19,6 +19,7 @@ use crate::purpose::Purpose;
 use crate::responder::{Responder, Scratch};
 use crate::rpc::Rpc;
 use crate::store::Store;
+use crate::table::KnownNode;
 use crate::token::TokenServer;
 use crate::{Class, Command, Config, Counters, LookupId, Outbox, Rng, Seeds, Time};
 
@@ -40,6 +41,7 @@ pub struct Node {
     scratch: Scratch,
     counters: Counters,
     read_only: bool,
+    tells_announces: bool,
     timeout: Time,
 }
 
@@ -61,6 +63,7 @@ impl Node {
             scratch: Scratch::default(),
             counters: Counters::default(),
             read_only: config.read_only,
+            tells_announces: false,
             timeout: now,
             places,
             rng,
@@ -116,6 +119,10 @@ impl Node {
                 self.upkeep(now, out);
                 None
             }
+            Command::TellAnnounces(tells) => {
+                self.tells_announces = tells;
+                None
+            }
             Command::Cancel(id) => {
                 let (lookups, mut env) = self.lookups_and_env(out);
                 lookups.cancel(now, id, &mut env);
@@ -166,6 +173,12 @@ impl Node {
         self.places.iter().map(|place| place.stats(now, &self.config)).collect()
     }
 
+    /// Everybody in the routing tables, home by home, farthest bucket first.
+    pub fn table(&self, now: Time) -> Vec<KnownNode> {
+        let known = |(home, place): (usize, &Place)| place.table.known(now, home, &self.config);
+        self.places.iter().enumerate().flat_map(known).collect()
+    }
+
     /// What is worth keeping of each home until the next run, in the order of the homes.
     pub fn saved(&self, now: Time) -> Vec<HomeRecord> {
         self.places.iter().map(|place| place.record(now, &self.config)).collect()
@@ -191,6 +204,7 @@ impl Node {
             rng: &mut self.rng,
             counters: &mut self.counters,
             scratch: &mut self.scratch,
+            tells_announces: self.tells_announces,
         }
     }
 

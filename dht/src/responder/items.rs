@@ -1,8 +1,8 @@
 //! Answers to `get` and `put` (BEP 44).
 //!
 //! An item of 1,000 bytes does not fit the 1,024 of BEP 32. Such a reply carries the item and nothing
-//! that it can do without, within [`Config::max_item_datagram`]; and no reply is longer than
-//! [`Config::max_amplification`] times its query, so that a query of 86 bytes does not get the very
+//! that it can do without, within [`crate::Config::max_item_datagram`]; and no reply is longer than
+//! [`crate::Config::max_amplification`] times its query, so that a query of 86 bytes does not get the very
 //! largest items: whoever wants them sends `want` or a version, as all but the barest clients do.
 
 use krpc::{ErrorCode, Id, Signed, Want};

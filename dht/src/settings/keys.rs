@@ -91,6 +91,11 @@ keys! {
         announce_nodes in config;
         max_lookups in config;
         max_in_flight in config;
+        announce_every in config;
+        keep_every in config;
+        follow_every in config;
+        renew_retry_min in config;
+        renew_retry_max in config;
         max_datagram in config;
         max_item_datagram in config;
         max_amplification in config;

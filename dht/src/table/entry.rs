@@ -37,7 +37,7 @@ impl Ticks {
 
 /// What an entry's history says about it (BEP 5, "Routing Table").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub enum Standing {
     /// BEP 5 "good": heard of within [`crate::Config::questionable_after`].
     Trusty,
     /// Silent for longer, or silent to one query.

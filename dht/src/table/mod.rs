@@ -15,6 +15,7 @@ mod bucket;
 mod closest;
 mod entry;
 mod family;
+mod known;
 #[cfg(test)]
 mod tests;
 
@@ -24,9 +25,11 @@ use krpc::Id;
 use krpc::compact::{Address, Contact};
 
 use self::bucket::{Bounds, bucket_number, capacity, depth};
+pub(crate) use self::entry::Entry;
+pub use self::entry::Standing;
 use self::entry::Ticks;
-pub(crate) use self::entry::{Entry, Standing};
 pub(crate) use self::family::FamilyTable;
+pub use self::known::KnownNode;
 use crate::addr::{is_local, subnet_key};
 use crate::{Config, Rng, Time};
 

@@ -38,6 +38,7 @@ pub(super) fn to_json(command: &Command) -> Value {
         }
         Command::AddNode(addr) => json!({"do": "add_node", "addr": addr}),
         Command::Routers(routers) => json!({"do": "routers", "addrs": routers}),
+        Command::TellAnnounces(tells) => json!({"do": "tell_announces", "on": tells}),
         Command::Cancel(LookupId(lookup)) => json!({"do": "cancel", "lookup": lookup}),
     }
 }
@@ -75,6 +76,7 @@ pub(super) fn from_json(fields: Fields<'_>) -> Result<Command, String> {
             let routers = fields.list("addrs")?.iter().map(addr).collect::<Option<_>>();
             Command::Routers(routers.ok_or("`addrs` has to be a list of IP:PORT")?)
         }
+        "tell_announces" => Command::TellAnnounces(fields.flag("on")?),
         "cancel" => Command::Cancel(LookupId(fields.number("lookup")?)),
         other => return Err(format!("there is no command {other:?}")),
     })
@@ -177,6 +179,7 @@ mod tests {
             },
             Command::AddNode(to),
             Command::Routers(vec![to, "[2001:db8::1]:6881".parse().unwrap()]),
+            Command::TellAnnounces(true),
             Command::Cancel(LookupId(u64::MAX)),
         ];
         commands.extend(questions.map(|question| Command::Ask { to, question }));

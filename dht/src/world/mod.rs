@@ -2,6 +2,7 @@
 //! and loss from a seed. Everything that happens goes into a digest, so that two runs can be compared.
 
 mod amplification;
+mod announced;
 mod crowd;
 mod floods;
 mod hostile;

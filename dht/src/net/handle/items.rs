@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use krpc::Id;
 
-use super::Dht;
+use super::{Dht, Lookup};
 use crate::item::{Item, MutableItem, PublicKey, SecretKey, mutable_target};
 use crate::net::Error;
-use crate::{Command, Event};
+use crate::{Command, Event, Outcome};
 
 /// What became of a put.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,36 +135,43 @@ impl Dht {
     }
 
     async fn put(&self, item: Item, cas: Option<i64>) -> Result<PutReport, Error> {
-        let mut report = PutReport { target: Some(item.target()), ..PutReport::default() };
-        let ours = item.seq();
-        let mut lookup = self.start(Command::Put { item: Box::new(item), cas, trace: false }).await?;
-        while let Some(event) = lookup.next().await {
-            match event {
-                Event::Stored { node, .. } => report.stored.push(node),
-                Event::Refused { node, code, .. } => report.refused.push((node, code)),
-                Event::Item { item, .. } if item.seq() > ours => {
-                    if let Item::Mutable(item) = *item {
-                        report.newer = Some(item);
-                    }
-                }
-                Event::Done { .. } => return Ok(report),
-                _ => {}
-            }
-        }
-        Err(Error::Stopped)
+        let command = Command::Put { item: Box::new(item.clone()), cas, trace: false };
+        put_report(self.start(command).await?, &item).await
     }
 
-    /// The last item that a lookup tells, which is the newest.
     async fn newest(&self, command: Command) -> Result<Option<Item>, Error> {
-        let mut lookup = self.start(command).await?;
-        let mut newest = None;
-        while let Some(event) = lookup.next().await {
-            match event {
-                Event::Item { item, .. } => newest = Some(*item),
-                Event::Done { .. } => return Ok(newest),
-                _ => {}
-            }
-        }
-        Err(Error::Stopped)
+        Ok(newest(self.start(command).await?).await?.0)
     }
+}
+
+/// What became of the put of `item`.
+pub(super) async fn put_report(mut lookup: Lookup, item: &Item) -> Result<PutReport, Error> {
+    let mut report = PutReport { target: Some(item.target()), ..PutReport::default() };
+    while let Some(event) = lookup.next().await {
+        match event {
+            Event::Stored { node, .. } => report.stored.push(node),
+            Event::Refused { node, code, .. } => report.refused.push((node, code)),
+            Event::Item { item: found, .. } if found.seq() > item.seq() => {
+                if let Item::Mutable(newer) = *found {
+                    report.newer = Some(newer);
+                }
+            }
+            Event::Done { .. } => return Ok(report),
+            _ => {}
+        }
+    }
+    Err(Error::Stopped)
+}
+
+/// The last item that a lookup tells, which is the newest, and how the lookup ended.
+pub(super) async fn newest(mut lookup: Lookup) -> Result<(Option<Item>, Outcome), Error> {
+    let mut newest = None;
+    while let Some(event) = lookup.next().await {
+        match event {
+            Event::Item { item, .. } => newest = Some(*item),
+            Event::Done { outcome, .. } => return Ok((newest, outcome)),
+            _ => {}
+        }
+    }
+    Err(Error::Stopped)
 }

@@ -1,0 +1,372 @@
+//! Orders that stand until their handle is dropped: announcing (BEP 5), keeping an item (BEP 44),
+//! following a key (BEP 44, BEP 46).
+
+use std::net::SocketAddr;
+
+use krpc::Id;
+
+use super::items::{PutReport, newest, put_report};
+use super::{Dht, WeakDht};
+use crate::item::{Item, MutableItem, PublicKey};
+use crate::net::Error;
+use crate::net::shard::Request;
+use crate::net::standing::{End, Order, Round, Standing, Step};
+use crate::net::subscribers::{Topic, subscription};
+use crate::standing::{Pace, Schedule};
+use crate::{Announce, Command, Event, Outcome};
+
+/// What became of an announce.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnnounceReport {
+    /// Nodes that stored it.
+    pub stored: Vec<(Id, SocketAddr)>,
+    /// Nodes that refused it, with the KRPC error code.
+    pub refused: Vec<(SocketAddr, i64)>,
+    /// Peers that were met on the way.
+    pub peers: u32,
+    /// How the lookup ended.
+    pub outcome: Outcome,
+}
+
+impl Dht {
+    /// Announces `infohash` to the closest nodes and goes on doing so until the handle is dropped:
+    /// every 15 minutes or so ([`Config::announce_every`](crate::Config::announce_every)), soon
+    /// again when no node stored it, and at once when our network or address changes. Each round is
+    /// reported.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    ///
+    /// ```
+    /// # use btdht::Announce;
+    /// # use btdht::net::{Dht, Options};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), btdht::net::Error> {
+    /// let first = Dht::bind(Options::loopback([]))?;
+    /// let second = Dht::bind(Options::loopback(first.local_addrs()))?;
+    /// let infohash = krpc::Id::new([7; 20]);
+    /// let announce = Announce { port: 7777, implied: false, seed: false };
+    /// let mut announcing = second.announce(infohash, announce).await?;
+    /// let round = announcing.next().await.expect("the node runs");
+    /// assert_eq!(round.result.stored.len(), 1);
+    /// println!("stored by {:?}, again in {:?}", round.result.stored, round.next);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn announce(
+        &self,
+        infohash: Id,
+        announce: Announce,
+    ) -> Result<Standing<Round<AnnounceReport>>, Error> {
+        let order = Announcing { node: self.downgrade(), infohash, announce };
+        self.order(order, self.shared.paces.announces, Some).await
+    }
+
+    /// Stores `item` with the closest nodes and does so again every hour or so
+    /// ([`Config::keep_every`](crate::Config::keep_every), BEP 44) until the handle is dropped. An item
+    /// of somebody else can be kept as well: the signature is all that is needed. Each round is reported.
+    ///
+    /// A mutable item gives way to a newer version: before each round the closest nodes are asked for
+    /// one, and when there is one the order ends with a last report that has it as
+    /// [`PutReport::newer`]. It is never overwritten.
+    ///
+    /// # Errors
+    /// [`Error::Item`] when it is no item, [`Error::Stopped`].
+    ///
+    /// ```
+    /// # use btdht::item::Item;
+    /// # use btdht::net::{Dht, Options};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), btdht::net::Error> {
+    /// let first = Dht::bind(Options::loopback([]))?;
+    /// let second = Dht::bind(Options::loopback(first.local_addrs()))?;
+    /// let item = Item::Immutable { value: b"12:Hello World!".to_vec() };
+    /// let mut keeping = second.keep(item.clone()).await?;
+    /// let round = keeping.next().await.expect("the node runs");
+    /// assert_eq!((round.number, round.result.stored.len()), (1, 1));
+    /// let third = Dht::bind(Options::loopback(first.local_addrs()))?;
+    /// assert!(third.get_immutable(item.target()).await?.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn keep(&self, item: Item) -> Result<Standing<Round<PutReport>>, Error> {
+        item.check().map_err(Error::Item)?;
+        let order = Keeping { node: self.downgrade(), item };
+        self.order(order, self.shared.paces.items, Some).await
+    }
+
+    /// Asks for the newest version of the item of `key` and `salt`, and for newer ones every hour or so
+    /// ([`Config::follow_every`](crate::Config::follow_every)), until the handle is dropped: a stream
+    /// of versions, each newer than the one before. As long as there is none it asks more often.
+    ///
+    /// For a mutable torrent (BEP 46) take [`infohash_in`](crate::mutable_torrent::infohash_in) of the
+    /// value.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    ///
+    /// ```
+    /// # use btdht::item::SecretKey;
+    /// # use btdht::mutable_torrent::{infohash_in, value_of};
+    /// # use btdht::net::{Dht, Options};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), btdht::net::Error> {
+    /// let first = Dht::bind(Options::loopback([]))?;
+    /// let second = Dht::bind(Options::loopback(first.local_addrs()))?;
+    /// let secret = SecretKey::from_seed(&[7; 32]);
+    /// let infohash = krpc::Id::new([9; 20]);
+    /// second.update(&secret, b"releases", &value_of(&infohash)).await?;
+    /// let third = Dht::bind(Options::loopback(first.local_addrs()))?;
+    /// let mut versions = third.follow(secret.public(), b"releases", None).await?;
+    /// let version = versions.next().await.expect("the node runs");
+    /// assert_eq!((version.seq, infohash_in(&version.value)), (1, Some(infohash)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn follow(
+        &self,
+        key: PublicKey,
+        salt: &[u8],
+        seq: Option<i64>,
+    ) -> Result<Standing<MutableItem>, Error> {
+        let order = Following { node: self.downgrade(), key, salt: salt.into(), seq };
+        self.order(order, self.shared.paces.keys, |round| round.result).await
+    }
+
+    async fn order<O: Order, R: Send + 'static>(
+        &self,
+        order: O,
+        pace: Pace,
+        report: impl Fn(Round<O::Result>) -> Option<R> + Send + 'static,
+    ) -> Result<Standing<R>, Error> {
+        let (subscriber, events) = subscription(Topic::Node);
+        self.send(Request::Subscribe(subscriber)).await?;
+        let clock = self.shared.clock;
+        let schedule = Schedule::new(clock.now(), pace, self.shared.rng());
+        Ok(Standing::start(order, schedule, move || clock.now(), events, report))
+    }
+}
+
+struct Announcing {
+    node: WeakDht,
+    infohash: Id,
+    announce: Announce,
+}
+
+impl Order for Announcing {
+    type Result = AnnounceReport;
+
+    async fn round(&mut self) -> Option<Step<AnnounceReport>> {
+        let (infohash, announce) = (self.infohash, Some(self.announce));
+        let mut lookup = self.node.start(Command::GetPeers { infohash, announce, trace: false }).await?;
+        let (mut stored, mut refused) = (Vec::new(), Vec::new());
+        loop {
+            match lookup.next().await? {
+                Event::Stored { id, node, .. } => stored.push((id, node)),
+                Event::Refused { node, code, .. } => refused.push((node, code)),
+                Event::Done { outcome, stats, .. } => {
+                    let end = if stored.is_empty() { End::Failure } else { End::Success };
+                    let result = AnnounceReport { stored, refused, peers: stats.peers, outcome };
+                    return Some(Step { result, end });
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+struct Keeping {
+    node: WeakDht,
+    item: Item,
+}
+
+impl Order for Keeping {
+    type Result = PutReport;
+
+    async fn round(&mut self) -> Option<Step<PutReport>> {
+        if let Item::Mutable(MutableItem { key, salt, seq, .. }) = &self.item {
+            let (key, salt, seq) = (*key, salt.clone(), Some(*seq));
+            let lookup = self.node.start(Command::GetMutable { key, salt, seq, trace: false }).await?;
+            let (found, _) = newest(lookup).await.ok()?;
+            if let Some(Item::Mutable(newer)) = found {
+                let target = Some(self.item.target());
+                let result = PutReport { target, newer: Some(newer), ..PutReport::default() };
+                return Some(Step { result, end: End::Final });
+            }
+        }
+        let item = Box::new(self.item.clone());
+        let lookup = self.node.start(Command::Put { item, cas: None, trace: false }).await?;
+        let result = put_report(lookup, &self.item).await.ok()?;
+        let end = match (&result.newer, result.stored.is_empty()) {
+            (Some(_), _) => End::Final,
+            (None, true) => End::Failure,
+            (None, false) => End::Success,
+        };
+        Some(Step { result, end })
+    }
+}
+
+struct Following {
+    node: WeakDht,
+    key: PublicKey,
+    salt: Vec<u8>,
+    /// The newest version so far.
+    seq: Option<i64>,
+}
+
+impl Order for Following {
+    type Result = Option<MutableItem>;
+
+    async fn round(&mut self) -> Option<Step<Option<MutableItem>>> {
+        let (key, salt, seq) = (self.key, self.salt.clone(), self.seq);
+        let lookup = self.node.start(Command::GetMutable { key, salt, seq, trace: false }).await?;
+        let (found, outcome) = newest(lookup).await.ok()?;
+        let found = match found {
+            Some(Item::Mutable(item)) => Some(item),
+            _ => None,
+        };
+        self.seq = found.as_ref().map(|item| item.seq).or(self.seq);
+        let answered = matches!(outcome, Outcome::Converged | Outcome::OutOfBudget);
+        let end = if answered && self.seq.is_some() { End::Success } else { End::Failure };
+        Some(Step { result: found, end })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::item::{InvalidItem, SecretKey};
+    use crate::mutable_torrent::{infohash_in, value_of};
+    use crate::net::Options;
+    use crate::standing::Cause;
+
+    /// Far longer than anything here takes.
+    const GUARD: Duration = Duration::from_secs(60);
+    /// A pace at which a test sees several rounds.
+    const OFTEN: Duration = Duration::from_millis(20);
+
+    /// A node on loopback whose orders have a round every 20 ms.
+    fn node(router: Option<&Dht>) -> Dht {
+        let mut options = Options::loopback(router.into_iter().flat_map(Dht::local_addrs));
+        options.config.announce_every = OFTEN;
+        options.config.keep_every = OFTEN;
+        options.config.follow_every = OFTEN;
+        options.config.renew_retry_min = OFTEN;
+        options.config.lookup_max_silence = OFTEN * 5;
+        options.config.replies_per_second_per_ip = 0;
+        Dht::bind(options).unwrap()
+    }
+
+    async fn within<T>(future: impl Future<Output = T>) -> T {
+        tokio::time::timeout(GUARD, future).await.expect("long before the guard")
+    }
+
+    #[tokio::test]
+    async fn an_announce_is_renewed_until_its_handle_is_dropped() {
+        let first = node(None);
+        let second = node(Some(&first));
+        let mut told = within(first.subscribe(Topic::Announces)).await.unwrap();
+        let infohash = Id::new([3; 20]);
+        let announce = Announce { port: 7777, implied: false, seed: false };
+        let mut announcing = within(second.announce(infohash, announce)).await.unwrap();
+        let first_round = within(announcing.next()).await.unwrap();
+        assert_eq!(first_round.cause, Cause::New);
+        assert_eq!(first_round.result.stored[0].0, first.ids().next().unwrap());
+        while within(announcing.next()).await.unwrap().number < 3 {}
+        for _ in 0..3 {
+            let event = within(told.next()).await.unwrap();
+            assert!(matches!(event, Event::Announced { infohash: told, .. } if told == infohash));
+        }
+        drop(announcing);
+        within(async {
+            while second.stats().await.unwrap().running > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn an_announce_that_nobody_takes_is_tried_again() {
+        let alone = node(None);
+        let announce = Announce { port: 7777, implied: false, seed: false };
+        let mut announcing = within(alone.announce(Id::new([3; 20]), announce)).await.unwrap();
+        let round = within(announcing.next()).await.unwrap();
+        assert_eq!((round.result.outcome, round.result.stored.len()), (Outcome::NoNodes, 0));
+        assert_eq!(within(announcing.next()).await.unwrap().cause, Cause::Retry);
+    }
+
+    #[tokio::test]
+    async fn an_item_is_kept_until_a_newer_version_is_seen_which_is_not_overwritten() {
+        let first = node(None);
+        let (keeper, writer) = (node(Some(&first)), node(Some(&first)));
+        let secret = SecretKey::from_seed(&[5; 32]);
+        let old = MutableItem::sign(&secret, b"salt", 1, b"3:old").unwrap();
+        let mut keeping = within(keeper.keep(Item::Mutable(old))).await.unwrap();
+        while within(keeping.next()).await.unwrap().number < 3 {}
+        let (seq, report) = within(writer.update(&secret, b"salt", b"3:new")).await.unwrap();
+        assert_eq!((seq, report.is_conflict()), (2, false));
+        let last = within(async {
+            loop {
+                let round = keeping.next().await.unwrap();
+                if round.next.is_none() {
+                    return round;
+                }
+            }
+        })
+        .await;
+        assert_eq!(last.result.newer.map(|item| (item.seq, item.value)), Some((2, b"3:new".to_vec())));
+        assert!(within(keeping.next()).await.is_none(), "the order has ended");
+        let found = within(writer.get_mutable(secret.public(), b"salt", None)).await.unwrap().unwrap();
+        assert_eq!(found.value, b"3:new");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_item_is_not_kept() {
+        let alone = node(None);
+        let mut forged = MutableItem::sign(&SecretKey::from_seed(&[5; 32]), b"", 1, b"3:abc").unwrap();
+        forged.seq = 2;
+        for (item, expected) in [
+            (Item::Mutable(forged), InvalidItem::BadSignature),
+            (Item::Immutable { value: b"4:abc".to_vec() }, InvalidItem::NotCanonical),
+        ] {
+            let refused = within(alone.keep(item)).await;
+            assert!(matches!(refused, Err(Error::Item(error)) if error == expected), "{refused:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_followed_key_gives_each_newer_version() {
+        let first = node(None);
+        let (reader, writer) = (node(Some(&first)), node(Some(&first)));
+        let secret = SecretKey::from_seed(&[6; 32]);
+        // Nothing is published yet: it is asked again until there is something.
+        let mut versions = within(reader.follow(secret.public(), b"", None)).await.unwrap();
+        for expected in 1..=3 {
+            let infohash = Id::new([expected; 20]);
+            within(writer.update(&secret, b"", &value_of(&infohash))).await.unwrap();
+            let version = within(versions.next()).await.unwrap();
+            assert_eq!((version.seq, infohash_in(&version.value)), (expected.into(), Some(infohash)));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_order_keeps_no_node_alive_and_ends_with_it() {
+        let first = node(None);
+        let second = node(Some(&first));
+        let addr = second.local_addrs().next().unwrap();
+        let announce = Announce { port: 7777, implied: false, seed: false };
+        let mut announcing = within(second.announce(Id::new([3; 20]), announce)).await.unwrap();
+        within(announcing.next()).await.unwrap();
+        drop(second);
+        while within(announcing.next()).await.is_some() {}
+        within(async {
+            while std::net::UdpSocket::bind(addr).is_err() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
