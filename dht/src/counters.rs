@@ -143,6 +143,12 @@ impl Counters {
         }
     }
 
+    /// Queries that came in and were answered or refused, of all methods.
+    pub fn queries_in(&self) -> u64 {
+        let queries = self.iter().filter(|(name, _)| name.starts_with("queries_") && *name != "queries_out");
+        queries.map(|(_, count)| count).sum()
+    }
+
     /// A copy for a reader.
     pub fn snapshot(&self) -> Self {
         *self

@@ -31,6 +31,7 @@
 pub mod addr;
 mod config;
 pub mod counters;
+pub mod diagnosis;
 mod event;
 pub mod guard;
 mod home;
@@ -69,5 +70,5 @@ pub use home::{Home, HomeRecord, HomeStats};
 pub use node::Node;
 pub use outbox::{Class, Outbox, Transmit};
 pub use rng::{KeyedHash, KeyedHasher, Rng, Seeds};
-pub use table::{KnownNode, Standing};
+pub use table::{BucketFill, KnownNode, Standing};
 pub use time::Time;

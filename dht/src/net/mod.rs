@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 pub use clock::Clock;
 pub use error::Error;
 pub use handle::{AnnounceReport, Answer, Dht, Lookup, Options, Peers, PutReport, State};
-pub use persist::{Saved, SavedHome};
+pub use persist::{Saved, SavedHome, StateCondition};
 pub use port::PortCounters;
 pub use resolve::lookup;
 pub use shard::{SocketStats, Stats};

@@ -70,7 +70,40 @@ pub(super) struct StateFolder {
     _lock: File,
 }
 
+/// What a state folder is like.
+#[derive(Debug)]
+pub enum StateCondition {
+    /// Nothing has been saved in it yet.
+    Missing,
+    /// It can be used.
+    Readable {
+        /// What it holds.
+        saved: Saved,
+        /// Whether a running process holds it.
+        in_use: bool,
+    },
+    /// It is there but says nothing.
+    Damaged,
+    /// The system does not let us read it.
+    Unreadable(io::Error),
+}
+
 impl Saved {
+    /// Looks at what the folder `path` holds and changes nothing.
+    pub fn inspect(path: &Path) -> StateCondition {
+        match read_bounded(&path.join(FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => StateCondition::Missing,
+            Err(error) => StateCondition::Unreadable(error),
+            Ok(bytes) => Self::decode(&bytes).map_or(StateCondition::Damaged, |saved| {
+                // A lock that we get is given back at once.
+                let lock = File::open(path.join(LOCK));
+                let in_use =
+                    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)));
+                StateCondition::Readable { saved, in_use }
+            }),
+        }
+    }
+
     /// Reads what the folder `path` holds, held by whomever. What cannot be used counts as nothing:
     /// a missing file silently, everything else with one warning.
     pub fn read(path: &Path) -> Self {
@@ -267,6 +300,24 @@ mod tests {
         state.write(&sample(2, 50)).unwrap();
         assert_eq!(state.read(), sample(2, 50));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "the document and the lock");
+    }
+
+    #[test]
+    fn a_folder_can_be_looked_at_without_being_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let look = || Saved::inspect(folder.path());
+        assert!(matches!(look(), StateCondition::Missing));
+        let state = StateFolder::open(folder.path()).unwrap();
+        state.write(&sample(1, 5)).unwrap();
+        assert!(matches!(look(), StateCondition::Readable { saved, in_use: true } if saved == sample(1, 5)));
+        drop(state);
+        assert!(matches!(look(), StateCondition::Readable { in_use: false, .. }));
+        StateFolder::open(folder.path()).unwrap();
+        fs::write(folder.path().join(FILE), b"de").unwrap();
+        assert!(matches!(look(), StateCondition::Damaged));
+        fs::remove_file(folder.path().join(FILE)).unwrap();
+        fs::create_dir(folder.path().join(FILE)).unwrap();
+        assert!(matches!(look(), StateCondition::Unreadable(_)));
     }
 
     #[test]

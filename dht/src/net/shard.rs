@@ -19,7 +19,7 @@ use super::port::{Port, PortCounters};
 use super::subscribers::{Subscriber, Subscribers};
 use super::{Clock, Error};
 use crate::replay::Recorded;
-use crate::{Command, Counters, Event, HomeStats, KnownNode, LookupId, Outbox, Time};
+use crate::{BucketFill, Command, Counters, Event, HomeStats, KnownNode, LookupId, Outbox, Time};
 
 /// Requests taken in one turn.
 const REQUESTS_PER_TURN: usize = 32;
@@ -71,6 +71,8 @@ pub struct Stats {
     pub counters: Counters,
     /// Of each socket.
     pub sockets: Vec<SocketStats>,
+    /// The buckets of each socket's routing table, in their order.
+    pub buckets: Vec<Vec<BucketFill>>,
     /// Lookups and questions that run.
     pub running: usize,
     /// Events that a slow reader missed.
@@ -410,6 +412,7 @@ impl Shard {
         Stats {
             counters: *self.node.counters(),
             sockets: sockets.collect(),
+            buckets: self.node.buckets(now),
             running: running.sinks.len(),
             events_missed: running.events_missed,
             uptime: now.since(running.started),

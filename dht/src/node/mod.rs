@@ -19,7 +19,7 @@ use crate::purpose::Purpose;
 use crate::responder::{Responder, Scratch};
 use crate::rpc::Rpc;
 use crate::store::Store;
-use crate::table::KnownNode;
+use crate::table::{BucketFill, KnownNode};
 use crate::token::TokenServer;
 use crate::{Class, Command, Config, Counters, LookupId, Outbox, Rng, Seeds, Time};
 
@@ -177,6 +177,11 @@ impl Node {
     pub fn table(&self, now: Time) -> Vec<KnownNode> {
         let known = |(home, place): (usize, &Place)| place.table.known(now, home, &self.config);
         self.places.iter().enumerate().flat_map(known).collect()
+    }
+
+    /// The buckets of each home's routing table, farthest first, in the order of the homes.
+    pub fn buckets(&self, now: Time) -> Vec<Vec<BucketFill>> {
+        self.places.iter().map(|place| place.table.fill(now, &self.config)).collect()
     }
 
     /// What is worth keeping of each home until the next run, in the order of the homes.

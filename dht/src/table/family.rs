@@ -9,7 +9,7 @@ use krpc::Id;
 use krpc::compact::{self, Address, Contact, V4, V6};
 
 use super::closest::MAX_CLOSEST;
-use super::{Failure, Insertion, Standing, Table};
+use super::{BucketFill, Failure, Insertion, Standing, Table};
 use crate::store::Family;
 use crate::{Config, Rng, Time};
 
@@ -121,6 +121,11 @@ impl FamilyTable {
 
     pub(crate) fn buckets(&self) -> usize {
         either!(self, table => table.buckets())
+    }
+
+    /// See [`Table::fill`].
+    pub(crate) fn fill(&self, now: Time, config: &Config) -> Vec<BucketFill> {
+        either!(self, table => table.fill(now, config))
     }
 
     pub(crate) fn trusty(&self, now: Time, config: &Config) -> usize {

@@ -15,6 +15,7 @@ mod bucket;
 mod closest;
 mod entry;
 mod family;
+mod fill;
 mod known;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub(crate) use self::entry::Entry;
 pub use self::entry::Standing;
 use self::entry::Ticks;
 pub(crate) use self::family::FamilyTable;
+pub use self::fill::BucketFill;
 pub use self::known::KnownNode;
 use crate::addr::{is_local, subnet_key};
 use crate::{Config, Rng, Time};

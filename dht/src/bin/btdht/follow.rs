@@ -125,12 +125,19 @@ impl End {
 
     fn word(&self) -> &'static str {
         match self.outcome {
-            Some(Outcome::Converged) => "converged",
-            Some(Outcome::NoAnswer) => "no_answer",
-            Some(Outcome::NoNodes) => "no_nodes",
-            Some(Outcome::OutOfBudget) => "out_of_budget",
-            Some(Outcome::Cancelled) if !self.timed_out => "enough",
-            Some(Outcome::Cancelled) | None => "timeout",
+            Some(Outcome::Cancelled) if self.timed_out => "timeout",
+            outcome => outcome.map_or("timeout", outcome_word),
         }
+    }
+}
+
+/// How machines are told that a lookup ended.
+pub(crate) fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Converged => "converged",
+        Outcome::NoAnswer => "no_answer",
+        Outcome::NoNodes => "no_nodes",
+        Outcome::OutOfBudget => "out_of_budget",
+        Outcome::Cancelled => "enough",
     }
 }

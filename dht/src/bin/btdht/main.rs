@@ -6,6 +6,7 @@ mod announce;
 mod completions;
 mod config;
 mod context;
+mod doctor;
 mod failure;
 mod find_node;
 mod follow;
@@ -19,6 +20,7 @@ mod man;
 mod output;
 mod ping;
 mod put;
+mod random;
 mod recording;
 mod replay;
 mod sample;
@@ -72,8 +74,7 @@ enum Verb {
     Sim(NotYet),
     Krpc(krpc::Args),
     Replay(replay::Args),
-    /// Why am I not finding peers; not yet
-    Doctor(NotYet),
+    Doctor(doctor::Args),
     Config(config::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -107,6 +108,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Ping(args) => one_shot(flags, async |context| ping::run(&args, context).await),
         Verb::FindNode(args) => one_shot(flags, async |context| find_node::run(&args, context).await),
         Verb::Krpc(args) => one_shot(flags, async |context| krpc::run(&args, context).await),
+        Verb::Doctor(args) => one_shot(flags, async |context| doctor::run(&args, context).await),
         Verb::Replay(args) => replay::run(&args, &Output::new(&flags)),
         Verb::Id(args) => id::run(&args, &flags),
         Verb::Config(args) => config::run(&args, &Context::new(flags)?),
@@ -119,7 +121,6 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Crawl(rest) => not_yet("crawl", &rest),
         Verb::Testnet(rest) => not_yet("testnet", &rest),
         Verb::Sim(rest) => not_yet("sim", &rest),
-        Verb::Doctor(rest) => not_yet("doctor", &rest),
     }
 }
 

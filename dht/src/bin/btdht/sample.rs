@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use btdht::{Command, Event, Question, Rng, Seeds};
+use btdht::{Command, Event, Question};
 use krpc::{Body, Id, Message, Want};
 use serde_json::json;
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::follow::follow;
 use crate::output::remote;
+use crate::random::rng;
 
 /// Sample infohashes of one node, or of nodes all over the key space (BEP 51)
 #[derive(clap::Args)]
@@ -47,7 +48,7 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
 async fn one(node: &str, context: &Context) -> Result<(), Failure> {
     let dht = context.open_alone()?;
     let addrs = context.resolve(&dht, node).await?;
-    let mut rng = random()?;
+    let mut rng = rng()?;
     for addr in addrs {
         let question = Question::Sample(rng.id(), Want::UNSPECIFIED);
         let Some(answer) = dht.ask(addr, question).await? else { continue };
@@ -85,7 +86,7 @@ async fn one(node: &str, context: &Context) -> Result<(), Failure> {
 async fn walk(args: &Args, context: &Context) -> Result<(), Failure> {
     let dht = context.open_traced(args.trace)?;
     let deadline = Instant::now() + context.timeout(Duration::from_secs(60));
-    let mut rng = random()?;
+    let mut rng = rng()?;
     let limit = args.limit as usize;
     let mut found = BTreeSet::new();
     let (mut nodes, mut walks) = (0u32, 0u32);
@@ -125,10 +126,4 @@ async fn walk(args: &Args, context: &Context) -> Result<(), Failure> {
         || format!("{} infohashes from {nodes} nodes in {walks} walks", found.len()),
     )?;
     if found.is_empty() { Err(end.nothing("sampling")) } else { Ok(()) }
-}
-
-fn random() -> Result<Rng, Failure> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| Failure::other(format!("drawing random numbers: {error}")))?;
-    Ok(Rng::new(Seeds(seed)))
 }

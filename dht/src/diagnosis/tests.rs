@@ -1,0 +1,219 @@
+//! Facts and the verdicts that follow from them.
+
+use std::net::SocketAddr;
+
+use krpc::Id;
+
+use super::*;
+use crate::Counters;
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+type Change = fn(&mut Facts);
+
+/// A node on a usual line, twenty seconds after its start.
+fn well() -> Facts {
+    let socket = |local: &str, nodes| SocketFacts {
+        local: addr(local),
+        id: Id::new([1; 20]),
+        nodes,
+        trusty: nodes,
+        bad: 0,
+        buckets: Vec::new(),
+        candidates: 3,
+        median_rtt: Duration::from_millis(90),
+        sent: 150,
+        refused: 0,
+        received: 200,
+        external: Some(addr("81.2.3.4:6881")),
+        votes: vec![("81.2.3.4".parse().unwrap(), 9)],
+        insecure: nodes / 4,
+    };
+    let router = |n: u8| RouterFacts {
+        name: format!("router{n}.example:6881"),
+        addresses: vec![SocketAddr::from(([81, 2, 3, n], 6881)), addr("[2001:db8::1]:6881")],
+        answered: Some((SocketAddr::from(([81, 2, 3, n], 6881)), Duration::from_millis(50))),
+    };
+    let lookup = |what| LookupFacts {
+        what,
+        outcome: Some(Outcome::Converged),
+        queries: 60,
+        answered: 40,
+        hops: 4,
+        closest: 8,
+        elapsed: Duration::from_millis(900),
+    };
+    Facts {
+        ran: Duration::from_secs(20),
+        k: 8,
+        allow_local: false,
+        sockets: vec![socket("0.0.0.0:6881", 120), socket("[::]:6881", 40)],
+        routers: (1..=6).map(router).collect(),
+        bootstrapped: Some(Duration::from_millis(1500)),
+        counters: Counters {
+            datagrams_in: 250,
+            queries_out: 300,
+            replies_in: 180,
+            timeouts: 110,
+            queries_ping: 3,
+            queries_find_node: 2,
+            ..Counters::default()
+        },
+        changing_ids: 2,
+        lookups: vec![lookup("our own id"), lookup("a random id")],
+        state: StateFacts::Readable { nodes: 50, in_use: false },
+        clock: ClockFacts { year: 2026, drift: Duration::from_millis(1) },
+    }
+}
+
+/// Nobody has answered.
+fn silent() -> Facts {
+    let mut facts = well();
+    facts.counters = Counters { queries_out: 40, timeouts: 40, queries_ping: 0, ..Counters::default() };
+    facts.routers.iter_mut().for_each(|router| router.answered = None);
+    for socket in &mut facts.sockets {
+        (socket.nodes, socket.trusty, socket.received, socket.insecure) = (0, 0, 0, 0);
+        (socket.external, socket.median_rtt) = (None, Duration::ZERO);
+        socket.votes.clear();
+    }
+    facts.bootstrapped = None;
+    facts.state = StateFacts::Missing;
+    for lookup in &mut facts.lookups {
+        (lookup.outcome, lookup.answered, lookup.closest) = (Some(Outcome::NoAnswer), 0, 0);
+    }
+    facts
+}
+
+fn codes(facts: &Facts) -> Vec<&'static str> {
+    diagnose(facts).findings.iter().map(|finding| finding.code).collect()
+}
+
+#[track_caller]
+fn expect(base: fn() -> Facts, change: impl FnOnce(&mut Facts), expected: &[&str]) {
+    let mut facts = base();
+    change(&mut facts);
+    assert_eq!(codes(&facts), expected, "{facts:#?}");
+}
+
+#[test]
+fn a_usual_node_is_healthy() {
+    let verdict = diagnose(&well());
+    assert!(verdict.is_healthy());
+    assert_eq!(verdict.findings.len(), 1, "{verdict:?}");
+    assert!(verdict.findings[0].text.contains("160 nodes known, 180 of 300 queries answered"));
+}
+
+#[test]
+fn silence_has_one_reason_and_hides_what_follows_from_it() {
+    expect(silent, |_| {}, &["udp_blocked"]);
+    expect(silent, |facts| facts.routers.clear(), &["nobody_to_ask"]);
+    expect(
+        silent,
+        |facts| facts.routers.iter_mut().for_each(|router| router.addresses.clear()),
+        &["no_names"],
+    );
+    let refused = |facts: &mut Facts| facts.sockets.iter_mut().for_each(|s| (s.sent, s.refused) = (0, 40));
+    expect(silent, refused, &["sending_refused"]);
+    // A family without a route says nothing about the other.
+    expect(silent, |facts| (facts.sockets[1].sent, facts.sockets[1].refused) = (0, 40), &["udp_blocked"]);
+    expect(silent, |facts| facts.sockets[0].received = 3, &["no_sound_answer"]);
+    // Saved nodes are somebody to ask, whether routers are known or not.
+    let saved = |facts: &mut Facts| facts.state = StateFacts::Readable { nodes: 50, in_use: false };
+    let without = |facts: &mut Facts| {
+        saved(facts);
+        facts.routers.clear();
+    };
+    expect(silent, without, &["udp_blocked"]);
+    let mut facts = silent();
+    saved(&mut facts);
+    let verdict = diagnose(&facts);
+    assert_eq!(verdict.severity(), Severity::Silence);
+    let text = &verdict.findings[0].text;
+    assert!(text.contains("12 addresses of routers and 50 saved nodes were asked"), "{text}");
+}
+
+#[test]
+fn problems_come_first_and_are_not_healthy() {
+    expect(well, |facts| facts.bootstrapped = None, &["not_bootstrapped"]);
+    let few = |facts: &mut Facts| {
+        facts.sockets.truncate(1);
+        (facts.sockets[0].nodes, facts.sockets[0].insecure) = (5, 0);
+    };
+    expect(well, few, &["few_nodes"]);
+    expect(well, |facts| facts.lookups[1].outcome = None, &["lookup_failed"]);
+    expect(well, |facts| facts.lookups[0].closest = 0, &["lookup_failed"]);
+    expect(well, |facts| (facts.counters.replies_in, facts.counters.timeouts) = (20, 200), &["lossy"]);
+    expect(well, |facts| facts.state = StateFacts::Unreadable("denied".into()), &["state_unreadable"]);
+    let v4_silent = |facts: &mut Facts| {
+        (facts.sockets[0].received, facts.sockets[0].nodes, facts.sockets[0].insecure) = (0, 0, 0);
+    };
+    expect(well, v4_silent, &["ipv4_silent"]);
+    let loopback = |facts: &mut Facts| {
+        facts.sockets.truncate(1);
+        facts.sockets[0].local = addr("127.0.0.1:6881");
+    };
+    expect(well, loopback, &["bound_to_loopback"]);
+    let allowed = |facts: &mut Facts| {
+        loopback(facts);
+        facts.allow_local = true;
+    };
+    expect(well, allowed, &["healthy"]);
+    let two = |facts: &mut Facts| {
+        facts.counters.queries_ping = 0;
+        facts.counters.queries_find_node = 0;
+        facts.bootstrapped = None;
+    };
+    expect(well, two, &["not_bootstrapped", "unreachable"]);
+    let mut facts = well();
+    two(&mut facts);
+    let verdict = diagnose(&facts);
+    assert!(!verdict.is_healthy() && verdict.severity() == Severity::Problem);
+    assert!(verdict.findings.iter().all(|finding| !finding.advice.is_empty()), "{verdict:?}");
+}
+
+#[test]
+fn warnings_leave_it_healthy() {
+    let table: &[(Change, &str)] = &[
+        (|facts| facts.sockets[1].received = 0, "ipv6_silent"),
+        (|facts| facts.routers.iter_mut().for_each(|router| router.answered = None), "routers_silent"),
+        (|facts| facts.routers[..4].iter_mut().for_each(|r| r.addresses.clear()), "names_fail"),
+        (|facts| facts.sockets[0].median_rtt = Duration::from_millis(1500), "slow"),
+        (|facts| (facts.sockets[0].trusty, facts.sockets[1].trusty) = (40, 10), "stale"),
+        (|facts| facts.counters.dropped_unsolicited = 60, "forged_answers"),
+        (|facts| facts.changing_ids = 30, "changing_ids"),
+        (|facts| facts.clock.year = 1970, "clock_wrong"),
+        (|facts| facts.clock.drift = Duration::from_secs(86_400), "clock_jumped"),
+        (|facts| (facts.counters.queries_ping, facts.counters.queries_find_node) = (0, 0), "unreachable"),
+        (|facts| facts.state = StateFacts::Damaged, "state_damaged"),
+        (|facts| facts.state = StateFacts::Readable { nodes: 9, in_use: true }, "state_in_use"),
+        (|facts| facts.sockets[0].insecure = 100, "insecure_ids"),
+        (
+            |facts| {
+                facts.sockets[0].external = None;
+                facts.sockets[0].votes.push(("81.2.3.5".parse().unwrap(), 7));
+            },
+            "address_disputed",
+        ),
+    ];
+    for (change, code) in table {
+        let mut facts = well();
+        change(&mut facts);
+        let verdict = diagnose(&facts);
+        assert!(verdict.is_healthy(), "{code}: {verdict:?}");
+        assert_eq!(codes(&facts), ["healthy", code]);
+    }
+}
+
+#[test]
+fn a_little_of_everything_is_usual() {
+    let usual = |facts: &mut Facts| {
+        facts.counters.dropped_unsolicited = 15;
+        facts.changing_ids = 4;
+        facts.clock.drift = Duration::from_millis(800);
+        facts.routers[..3].iter_mut().for_each(|router| router.addresses.clear());
+        facts.state = StateFacts::Off;
+    };
+    expect(well, usual, &["healthy"]);
+}
