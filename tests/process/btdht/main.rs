@@ -6,6 +6,7 @@
 mod doctor;
 mod harness;
 mod lookups;
+mod orders;
 mod questions;
 mod serving;
 mod state;

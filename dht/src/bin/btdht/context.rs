@@ -33,6 +33,15 @@ impl Context {
         Ok(Dht::bind(self.one_shot())?)
     }
 
+    /// Starts the node of a verb that goes on until a signal: as [`Context::open`], but it answers, since
+    /// it stays.
+    pub(crate) fn open_to_stay(&self) -> Result<Dht, Failure> {
+        let read_only = self.settings.config.read_only;
+        let mut options = self.one_shot();
+        options.config.read_only = read_only;
+        Ok(Dht::bind(options)?)
+    }
+
     /// The same; with `trace`, and output for programs, it is recorded, so that it can be replayed.
     pub(crate) fn open_traced(&self, trace: bool) -> Result<Recording, Failure> {
         if trace && self.flags.json {

@@ -1,12 +1,15 @@
 //! `btdht get`: an item of BEP 44.
 
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use btdht::item::{Item, PublicKey};
+use btdht::mutable_torrent::infohash_in;
 use btdht::{Command, Event};
 use krpc::Id;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::context::{self, Context};
 use crate::failure::Failure;
@@ -21,7 +24,8 @@ ends at the first copy that hashes to TARGET; of a mutable one the newest versio
 the closest nodes have answered. Exit code 4 when nobody has it.
 
 Examples: btdht get e5f96f6f38320f0f33959cb4d3d656452117aadb
-          btdht get --key 77ff84905a91936367c01360803104f92432fcd904a43511876df5cdf3e7e548 --salt news")]
+          btdht get --key 77ff84905a91936367c01360803104f92432fcd904a43511876df5cdf3e7e548 --salt news
+          btdht get --key 77ff84905a91936367c01360803104f92432fcd904a43511876df5cdf3e7e548 --follow --json")]
 pub(crate) struct Args {
     /// Hash of an immutable value, 40 hexadecimal digits
     #[arg(value_name = "TARGET", value_parser = context::id, required_unless_present = "key")]
@@ -35,12 +39,18 @@ pub(crate) struct Args {
     /// Only a version newer than this
     #[arg(long, value_name = "N", requires = "key")]
     seq: Option<i64>,
+    /// Go on asking every hour, and print each newer version, until stopped
+    #[arg(long, requires = "key", conflicts_with = "trace")]
+    follow: bool,
     /// Show each hop, on stderr; with --json a trace that `btdht replay` can replay
     #[arg(long)]
     trace: bool,
 }
 
 pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
+    if let (Some(key), true) = (args.key, args.follow) {
+        return watch(args, context, key).await;
+    }
     let command = match (args.key, args.target) {
         (Some(key), _) => {
             let salt = args.salt.clone().unwrap_or_default();
@@ -49,9 +59,9 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         (None, target) => Command::GetImmutable { target: target.unwrap_or(Id::ZERO), trace: args.trace },
     };
     let dht = context.open_traced(args.trace)?;
-    let timeout = context.timeout(Duration::from_secs(30));
+    let limit = context.timeout(Duration::from_secs(30));
     let (mut newest, mut copies) = (None, 0);
-    let end = follow(context, &dht, command, timeout, |event, _| {
+    let end = follow(context, &dht, command, limit, |event, _| {
         if let Event::Item { item, node, .. } = event {
             copies += 1;
             newest = Some((item.clone(), *node));
@@ -64,25 +74,54 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
         context.out.say_json(|| end.json())?;
         return Err(end.nothing("fetching the item"));
     };
-    context.out.say(
-        || {
-            let mut object = json!({
-                "event": "item",
-                "target": item.target().to_string(),
-                "value": shown(item.value()),
-                "bencode": format!("hex:{}", to_hex(item.value())),
-                "node": node.to_string(),
-            });
-            if let (Item::Mutable(item), Some(object)) = (&*item, object.as_object_mut()) {
+    say(context, &item, Some(node))?;
+    context.out.say_json(|| end.json())?;
+    tracing::debug!(versions = copies, "found");
+    Ok(())
+}
+
+/// Prints each version that is newer than the one before, until a signal; `--timeout` limits how long
+/// the first one may take.
+async fn watch(args: &Args, context: &Context, key: PublicKey) -> Result<(), Failure> {
+    let dht = context.open_to_stay()?;
+    let salt = args.salt.as_deref().unwrap_or_default();
+    let mut versions = dht.follow(key, salt, args.seq).await?;
+    let mut limit = context.flags.timeout;
+    loop {
+        let next = versions.next();
+        let version = match limit.take() {
+            Some(limit) => timeout(limit, next)
+                .await
+                .map_err(|_| Failure::nothing("following the key: nothing before the timeout"))?,
+            None => next.await,
+        };
+        let Some(version) = version else { return Err(btdht::net::Error::Stopped.into()) };
+        say(context, &Item::Mutable(version), None)?;
+    }
+}
+
+fn say(context: &Context, item: &Item, node: Option<SocketAddr>) -> Result<(), Failure> {
+    let object = || {
+        let mut object = json!({
+            "event": "item",
+            "target": item.target().to_string(),
+            "value": shown(item.value()),
+            "bencode": format!("hex:{}", to_hex(item.value())),
+        });
+        if let Some(object) = object.as_object_mut() {
+            if let Some(node) = node {
+                object.insert("node".into(), node.to_string().into());
+            }
+            if let Some(infohash) = infohash_in(item.value()) {
+                object.insert("infohash".into(), infohash.to_string().into());
+            }
+            if let Item::Mutable(item) = item {
                 object.insert("seq".into(), item.seq.into());
                 object.insert("key".into(), to_hex(&item.key).into());
                 object.insert("signature".into(), to_hex(&item.signature).into());
             }
-            object
-        },
-        || shown(item.value()),
-    )?;
-    context.out.say_json(|| end.json())?;
-    tracing::debug!(versions = copies, "found");
-    Ok(())
+        }
+        object
+    };
+    Ok(context.out.say(object, || shown(item.value()))?)
 }

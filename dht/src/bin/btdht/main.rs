@@ -15,6 +15,7 @@ mod get_peers;
 mod hops;
 mod id;
 mod item_text;
+mod keep;
 mod krpc;
 mod man;
 mod output;

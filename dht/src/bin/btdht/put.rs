@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use btdht::item::{MutableItem, SecretKey, immutable_target, mutable_target};
+use btdht::item::{Item, MutableItem, SecretKey, immutable_target, mutable_target};
+use btdht::mutable_torrent::value_of;
 use btdht::net::{Dht, PutReport};
 use krpc::Id;
 use krpc::magnet::{Magnet, MutableKey};
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 use crate::context::{self, Context};
 use crate::failure::Failure;
 use crate::item_text::{new_key, read_key, salt, to_hex, value};
+use crate::keep::keep_stored;
 
 /// Store an item (BEP 44)
 #[derive(clap::Args)]
@@ -20,13 +22,14 @@ use crate::item_text::{new_key, read_key, salt, to_hex, value};
 Without a key the value is immutable and lives under its hash. With --key or --new-key it is \
 signed: the newest version is read first, and the next one stored only over that one, unless --seq \
 says which number to use. Prints the target (for signed items: the public key and the target). Nodes \
-forget items after two hours; --keep goes on storing it every hour until it is stopped.
+forget items after two hours; --keep stores it again every hour until it is stopped, or until a \
+newer version is in the DHT, which is never overwritten.
 
 Exit code 4 when no node took it, 1 when another writer was faster: read it again.
 
 Examples: btdht put 'Hello World!'
           btdht put @news.txt --new-key my.key --salt news
-          btdht put --infohash 08ada5a7a6183aae1e09d831df6748d566095a10 --key my.key")]
+          btdht put --infohash 08ada5a7a6183aae1e09d831df6748d566095a10 --key my.key --keep")]
 pub(crate) struct Args {
     /// The value: text, or @ and the name of a file
     #[arg(value_name = "VALUE or @FILE", required_unless_present = "infohash")]
@@ -65,14 +68,14 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     }
     let value = match (&args.value, args.infohash) {
         (Some(text), _) => value(text, args.bencode)?,
-        (None, infohash) => torrent(&infohash.unwrap_or(Id::ZERO)),
+        (None, infohash) => value_of(&infohash.unwrap_or(Id::ZERO)),
     };
     let secret = match (&args.key, &args.new_key) {
         (Some(path), _) => Some(read_key(path)?),
         (None, Some(path)) => Some(new_key(path)?),
         (None, None) => None,
     };
-    let dht = context.open()?;
+    let dht = if args.keep { context.open_to_stay()? } else { context.open()? };
     let limit = context.timeout(Duration::from_secs(60));
     let stored = async {
         dht.ready().await?;
@@ -85,6 +88,9 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     if report.is_conflict() {
         return Err(Failure::other("another writer was faster: what is stored is not what was expected")
             .hint("`btdht get` shows it; put again"));
+    }
+    if args.keep {
+        return keep_stored(context, &dht, args.item(secret.as_ref(), seq, value)?).await;
     }
     if report.stored.is_empty() {
         return Err(Failure::nothing(format!("no node took the item; {} refused it", report.refused.len())));
@@ -106,10 +112,23 @@ async fn store(
             Ok((Some(seq), report))
         }
         (Some(secret), Some(seq)) => {
-            let item = MutableItem::sign(secret, salt, seq, value)
-                .map_err(|error| Failure::usage(error.to_string()))?;
-            Ok((Some(seq), dht.put_mutable(item, args.cas).await?))
+            Ok((Some(seq), dht.put_mutable(args.signed(secret, seq, value)?, args.cas).await?))
         }
+    }
+}
+
+impl Args {
+    fn signed(&self, secret: &SecretKey, seq: i64, value: &[u8]) -> Result<MutableItem, Failure> {
+        let salt = self.salt.as_deref().unwrap_or_default();
+        MutableItem::sign(secret, salt, seq, value).map_err(|error| Failure::usage(error.to_string()))
+    }
+
+    /// What was stored.
+    fn item(&self, secret: Option<&SecretKey>, seq: Option<i64>, value: Vec<u8>) -> Result<Item, Failure> {
+        Ok(match (secret, seq) {
+            (Some(secret), Some(seq)) => Item::Mutable(self.signed(secret, seq, &value)?),
+            _ => Item::Immutable { value },
+        })
     }
 }
 
@@ -149,21 +168,4 @@ fn say(
         },
     )?;
     Ok(())
-}
-
-/// The value of BEP 46: the infohash of the newest torrent.
-fn torrent(infohash: &Id) -> Vec<u8> {
-    [&b"d2:ih20:"[..], infohash.as_bytes(), b"e"].concat()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_published_torrent_is_a_value_of_bep_46() {
-        let value = torrent(&Id::new(*b"abcdefghij0123456789"));
-        assert_eq!(value, b"d2:ih20:abcdefghij0123456789e");
-        assert_eq!(btdht::item::check_value(&value), Ok(()));
-    }
 }
