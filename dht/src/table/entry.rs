@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use krpc::Id;
-use krpc::compact::{Contact, V4, V6};
+use krpc::compact::{Address, Contact, V4, V6};
 
 use crate::Time;
+use crate::secure_id::is_secure;
 
 /// A node that answered us, and how it has behaved since.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +37,7 @@ impl Ticks {
 }
 
 /// What an entry's history says about it (BEP 5, "Routing Table").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// BEP 5 "good": heard of within [`crate::Config::questionable_after`].
     Trusty,
@@ -46,17 +47,20 @@ pub enum Standing {
     Bad,
 }
 
-impl<A: Copy> Entry<A> {
-    /// An entry of a node that has just answered.
+impl<A: Address> Entry<A> {
+    /// An entry of a node that has just answered. Here and nowhere else its id is held against its
+    /// address (BEP 42).
     pub(crate) fn new(now: Time, contact: Contact<A>, rtt: Duration) -> Self {
-        Self { id: contact.id, addr: contact.addr, rtt: log_rtt(rtt), state: 0, seen: Ticks::new(now) }
+        let Contact { id, addr } = contact;
+        let state = if is_secure(&id, addr.to_socket().ip()) { 0 } else { INSECURE };
+        Self { id, addr, rtt: log_rtt(rtt), state, seen: Ticks::new(now) }
     }
 
     /// It answered: whatever it failed before is forgiven.
     pub(crate) fn answered(&mut self, now: Time, rtt: Duration) {
         // Half old, half new: one slow answer does not make a slow node.
         self.rtt = u16::midpoint(u16::from(self.rtt), u16::from(log_rtt(rtt))) as u8;
-        self.state = 0;
+        self.state &= INSECURE;
         self.seen = Ticks::new(now);
     }
 
@@ -68,7 +72,7 @@ impl<A: Copy> Entry<A> {
 
     /// It did not answer.
     pub(crate) fn failed(&mut self) {
-        self.state = (self.fails() + 1).min(FAILS);
+        self.state = self.state & INSECURE | (self.fails() + 1).min(FAILS);
     }
 
     /// A ping is on its way.
@@ -78,6 +82,11 @@ impl<A: Copy> Entry<A> {
 
     pub(crate) fn is_pinged(&self) -> bool {
         self.state & PINGED != 0
+    }
+
+    /// Whether its id does not belong to its address (BEP 42).
+    pub(crate) fn is_insecure(&self) -> bool {
+        self.state & INSECURE != 0
     }
 
     /// Queries in a row that it did not answer.
@@ -120,6 +129,9 @@ const FAILS: u8 = 0x0f;
 /// Bit of `state`: a ping is on its way.
 const PINGED: u8 = 0x10;
 
+/// Bit of `state`: see [`Entry::is_insecure`].
+const INSECURE: u8 = 0x20;
+
 /// Microseconds as a logarithm with three binary places: 12 % precision from 1 µs to over an hour.
 fn log_rtt(rtt: Duration) -> u8 {
     let micros = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX).clamp(1, (1 << 31) - 1);
@@ -130,8 +142,6 @@ fn log_rtt(rtt: Duration) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use krpc::compact::Address as _;
-
     use super::*;
 
     fn entry(now: Time) -> Entry<V4> {
@@ -164,6 +174,21 @@ mod tests {
         (0..100).for_each(|_| entry.failed());
         assert_eq!(entry.fails(), 15);
         assert!(!entry.is_pinged());
+    }
+
+    #[test]
+    fn whether_an_id_belongs_to_its_address_is_never_forgotten() {
+        let mut insecure = entry(Time::ZERO);
+        let id = crate::secure_id::secure_id([81, 2, 3, 4].into(), &mut crate::Rng::from_seed(1));
+        let mut secure = Entry::new(Time::ZERO, Contact { id, ..insecure.contact() }, Duration::ZERO);
+        for entry in [&mut insecure, &mut secure] {
+            (0..20).for_each(|_| entry.failed());
+            entry.mark_pinged();
+            entry.answered(Time::ZERO, Duration::ZERO);
+            entry.heard(Time::ZERO);
+            assert!(entry.fails() == 0 && !entry.is_pinged());
+        }
+        assert!(insecure.is_insecure() && !secure.is_insecure());
     }
 
     #[test]

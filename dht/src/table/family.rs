@@ -102,6 +102,11 @@ impl FamilyTable {
         either!(self, table => table.ping_most_questionable(now, config).map(|c| (c.id, c.addr.to_socket())))
     }
 
+    /// See [`Table::rekey`].
+    pub(crate) fn rekey(&mut self, now: Time, own: Id, config: &Config) {
+        either!(self, table => table.rekey(now, own, config));
+    }
+
     /// See [`Table::refreshing`].
     pub(crate) fn refreshing(&mut self, now: Time, number: u32) {
         either!(self, table => table.refreshing(now, number));
@@ -130,6 +135,11 @@ impl FamilyTable {
 
     pub(crate) fn trusty(&self, now: Time, config: &Config) -> usize {
         either!(self, table => table.trusty(now, config))
+    }
+
+    /// See [`Table::insecure`].
+    pub(crate) fn insecure(&self) -> usize {
+        either!(self, table => table.insecure())
     }
 
     /// Median of the nodes' round-trip times.

@@ -7,7 +7,8 @@
 //! buckets are wide ([`Config::wide_buckets`]).
 //!
 //! Diversity (RELIABILITY.md D6): one node per IP in the table, two per /24 (IPv6: /64) in a bucket.
-//! A node that comes back with another id at the same address is evicted.
+//! A node that comes back with another id at the same address is evicted. Nodes whose id belongs to
+//! their address (BEP 42) are preferred: they wait in front and take the place of questionable others.
 //!
 //! The table decides about places; when to ping and to refresh is [`crate::maintain`]'s business.
 
@@ -20,6 +21,7 @@ mod known;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use krpc::Id;
@@ -175,6 +177,31 @@ impl<A: Address> Table<A> {
         Some(self.entries[stalest].contact())
     }
 
+    /// Takes another id of our own. Everybody moves to the bucket that follows from it; where that one is
+    /// too small for all, trusty nodes whose id belongs to their address come first and the rest waits.
+    pub(crate) fn rekey(&mut self, now: Time, own: Id, config: &Config) {
+        let mut nodes = std::mem::take(&mut self.entries);
+        nodes.append(&mut self.candidates);
+        nodes.retain(|entry| entry.id != own);
+        nodes.sort_by_key(|entry| {
+            let standing = entry.standing(now, config.questionable_after, config.bad_after_failures);
+            (standing, entry.is_insecure())
+        });
+        *self = Self::new(own);
+        for entry in nodes {
+            let depth = self.depth_of(&entry.id);
+            self.bounds.reach(depth, self.entries.len(), Ticks::new(now));
+            if !self.has_subnet_room(depth, entry.addr, usize::MAX, config) {
+                continue;
+            }
+            if self.is_full(&entry.id, config) {
+                self.wait(depth, entry, config);
+            } else {
+                self.add(depth, entry);
+            }
+        }
+    }
+
     /// Notes that the bucket `number` is being refreshed.
     pub(crate) fn refreshing(&mut self, now: Time, number: u32) {
         self.bounds.touch(depth(number), Ticks::new(now));
@@ -208,6 +235,11 @@ impl<A: Address> Table<A> {
     /// Entries that are trusty.
     pub(crate) fn trusty(&self, now: Time, config: &Config) -> usize {
         (0..self.len()).filter(|&index| self.standing(index, now, config) == Standing::Trusty).count()
+    }
+
+    /// Entries whose id does not belong to their address (BEP 42).
+    pub(crate) fn insecure(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.is_insecure()).count()
     }
 
     /// Whether the bucket of `id` has no room.
@@ -262,9 +294,8 @@ impl<A: Address> Table<A> {
         self.bounds.reach(depth, self.entries.len(), Ticks::new(now));
         let bucket = self.bounds.range(depth, self.len());
         if bucket.len() >= capacity(depth, &config.wide_buckets, config.k) {
-            let bad = |&index: &usize| self.standing(index, now, config) == Standing::Bad;
-            match bucket.clone().filter(bad).max_by_key(|&index| self.entries[index].fails()) {
-                Some(worst) => self.remove(worst),
+            match self.replaceable(now, bucket.clone(), &entry, config) {
+                Some(leaving) => self.remove(leaving),
                 None => {
                     self.wait(depth, entry, config);
                     return Insertion::Candidate { ping: self.most_questionable(now, bucket, config) };
@@ -276,7 +307,27 @@ impl<A: Address> Table<A> {
         Insertion::Added
     }
 
-    /// Makes `entry` a candidate of its bucket; the stalest one goes when there are too many.
+    /// Whoever has to make room for `newcomer` in a full bucket at once: a bad node, or a questionable one
+    /// whose id does not belong to its address if that of the newcomer does (BEP 42).
+    fn replaceable(
+        &self,
+        now: Time,
+        bucket: Range<usize>,
+        newcomer: &Entry<A>,
+        config: &Config,
+    ) -> Option<usize> {
+        let standing = |index| self.standing(index, now, config);
+        let bad = bucket.clone().filter(|&index| standing(index) == Standing::Bad);
+        bad.max_by_key(|&index| self.entries[index].fails()).or_else(|| {
+            let insecure = bucket
+                .filter(|&index| !newcomer.is_insecure() && self.entries[index].is_insecure())
+                .filter(|&index| standing(index) == Standing::Questionable);
+            insecure.min_by_key(|&index| self.entries[index].seen())
+        })
+    }
+
+    /// Makes `entry` a candidate of its bucket. When there are too many one goes: the stalest of those
+    /// whose id does not belong to their address, or of all.
     fn wait(&mut self, depth: usize, entry: Entry<A>, config: &Config) {
         self.candidates.push(entry);
         let own = self.own;
@@ -284,12 +335,12 @@ impl<A: Address> Table<A> {
         if self.candidates.iter().filter(|e| of_bucket(e)).count() > config.candidates_per_bucket {
             let stalest = (0..self.candidates.len())
                 .filter(|&index| of_bucket(&self.candidates[index]))
-                .min_by_key(|&index| self.candidates[index].seen());
+                .min_by_key(|&index| rank(&self.candidates[index]));
             stalest.map(|index| self.candidates.remove(index));
         }
     }
 
-    /// The candidate heard of last that may take the place of the entry at `leaving`.
+    /// The best candidate that may take the place of the entry at `leaving`.
     fn successor(&self, depth: usize, leaving: usize, config: &Config) -> Option<usize> {
         (0..self.candidates.len())
             .filter(|&index| self.depth_of(&self.candidates[index].id) == depth)
@@ -299,15 +350,10 @@ impl<A: Address> Table<A> {
                 !others.into_iter().any(|(_, entry)| same_source(entry.addr, addr, config))
                     && self.has_subnet_room(depth, addr, leaving, config)
             })
-            .max_by_key(|&index| self.candidates[index].seen())
+            .max_by_key(|&index| rank(&self.candidates[index]))
     }
 
-    fn most_questionable(
-        &mut self,
-        now: Time,
-        bucket: std::ops::Range<usize>,
-        config: &Config,
-    ) -> Option<Contact<A>> {
+    fn most_questionable(&mut self, now: Time, bucket: Range<usize>, config: &Config) -> Option<Contact<A>> {
         let stalest = bucket
             .filter(|&index| !self.entries[index].is_pinged())
             .filter(|&index| self.standing(index, now, config) == Standing::Questionable)
@@ -350,6 +396,11 @@ impl<A: Address> Table<A> {
     fn depth_of(&self, id: &Id) -> usize {
         depth(bucket_number(&self.own, id))
     }
+}
+
+/// How good a candidate is: first comes whether its id belongs to its address, then who was heard of last.
+fn rank<A: Address>(candidate: &Entry<A>) -> (bool, Ticks) {
+    (!candidate.is_insecure(), candidate.seen())
 }
 
 /// Whether two addresses count as one source of nodes: the same IP, or for local addresses where

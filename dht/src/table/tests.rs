@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::Rng;
 use krpc::compact::V4;
 
 const RTT: Duration = Duration::from_millis(90);
@@ -154,6 +155,106 @@ fn impostor_with_a_trusty_nodes_id_does_not_displace_it() {
     assert_eq!(table.insert(Time::from_secs(1000), impostor, RTT, &config), Insertion::Added);
 }
 
+/// The address of `contact`, and an id of its bucket that belongs to it (BEP 42).
+fn secured(contact: Contact<V4>) -> Contact<V4> {
+    let mut rng = Rng::from_seed(1);
+    let ip = contact.addr.to_socket().ip();
+    loop {
+        let id = crate::secure_id::secure_id(ip, &mut rng);
+        if bucket_number(&Id::ZERO, &id) == bucket_number(&Id::ZERO, &contact.id) {
+            return Contact { id, ..contact };
+        }
+    }
+}
+
+#[test]
+fn newcomer_whose_id_belongs_to_its_address_takes_the_place_of_a_questionable_other() {
+    let config = small();
+    let mut table = Table::new(Id::ZERO);
+    let secure = secured(contact(160, 1));
+    let insecure = [contact(160, 2), contact(160, 3), contact(160, 4)];
+    table.insert(Time::from_secs(1), secure, RTT, &config);
+    for (second, contact) in (2..).zip(insecure) {
+        table.insert(Time::from_secs(second), contact, RTT, &config);
+    }
+    assert_eq!(table.insecure(), 3);
+    // Trusty nodes stay, whatever their ids.
+    let newcomer = secured(contact(160, 9));
+    let minute = Time::from_secs(60);
+    assert_eq!(table.insert(minute, newcomer, RTT, &config), Insertion::Candidate { ping: None });
+    // Once all are in doubt, the stalest of those whose ids are chosen goes, and not the stalest of all.
+    let later = Time::from_secs(1800);
+    assert_eq!(table.insert(later, newcomer, RTT, &config), Insertion::Added);
+    assert!(holds(&table, secure) && !holds(&table, insecure[0]) && holds(&table, insecure[1]));
+    // A newcomer of the other kind waits, as ever.
+    let ping = Some(secure);
+    assert_eq!(table.insert(later, contact(160, 10), RTT, &config), Insertion::Candidate { ping });
+    assert_eq!((table.len(), table.insecure()), (4, 2));
+}
+
+#[test]
+fn candidates_whose_ids_belong_to_their_addresses_come_first() {
+    let config = small();
+    let mut table = Table::new(Id::ZERO);
+    for n in 1..=4 {
+        table.insert(Time::from_secs(1), secured(contact(160, n)), RTT, &config);
+    }
+    let secure = secured(contact(160, 5));
+    table.insert(Time::from_secs(2), secure, RTT, &config);
+    // Four wait at most: of those that come after it, the stalest goes.
+    for n in 6..=9 {
+        table.insert(Time::from_secs(u64::from(n)), contact(160, n), RTT, &config);
+    }
+    assert_eq!(table.candidates(), 4);
+    let silent = secured(contact(160, 2));
+    table.failed(silent.addr, &config);
+    assert_eq!(table.failed(silent.addr, &config), Failure::Removed);
+    assert!(holds(&table, secure));
+}
+
+#[test]
+fn under_another_own_id_everybody_keeps_a_place_who_finds_one() {
+    let config = Config::default();
+    let mut rng = Rng::from_seed(4);
+    let mut table = Table::new(rng.id());
+    for n in 0..2000 {
+        let addr = addr(&format!("81.{}.{}.1:6881", n / 256, n % 256));
+        table.insert(Time::from_secs(1), Contact { id: rng.id(), addr }, RTT, &config);
+    }
+    let known: Vec<_> = table.iter().chain(&table.candidates).map(Entry::contact).collect();
+    assert!(table.len() > 240 && table.candidates() > 10);
+    let own = rng.id();
+    table.rekey(Time::from_secs(9), own, &config);
+    assert_eq!(*table.own(), own);
+    check(&table, &config).unwrap();
+    let of_bucket = |at: usize| known.iter().filter(move |c| depth(bucket_number(&own, &c.id)) == at).count();
+    for depth in 0..table.bounds.len() {
+        let room = capacity(depth, &config.wide_buckets, config.k);
+        let kept = table.bounds.range(depth, table.len()).len();
+        assert_eq!(kept, of_bucket(depth).min(room), "bucket at depth {depth}");
+    }
+    assert!(table.len() > 200, "{} nodes", table.len());
+}
+
+#[test]
+fn trusty_nodes_come_first_to_the_places_under_another_own_id() {
+    let config = Config { wide_buckets: vec![2], k: 8, ..Config::default() };
+    let mut table = Table::new(Id::ZERO);
+    let (stale, fresh) = (contact(159, 1), [contact(159, 2), contact(158, 3)]);
+    table.insert(Time::from_secs(1), stale, RTT, &config);
+    for contact in fresh {
+        table.insert(Time::from_secs(1000), contact, RTT, &config);
+    }
+    // Seen from the far half, all three are of the far half, which has two places.
+    table.rekey(Time::from_secs(1001), Id::new([0xff; 20]), &config);
+    assert!(fresh.iter().all(|&contact| holds(&table, contact)) && !holds(&table, stale));
+    assert_eq!((table.len(), table.candidates()), (2, 1));
+    // Whoever waits was not forgotten.
+    table.failed(fresh[0].addr, &config);
+    table.failed(fresh[0].addr, &config);
+    assert!(holds(&table, stale));
+}
+
 #[test]
 fn own_id_never_enters() {
     let config = small();
@@ -202,6 +303,7 @@ enum Happening {
     Silence(u8, u16),
     Lie(u8, u16),
     Doubt,
+    Move(u8),
     Wait(u16),
 }
 
@@ -213,6 +315,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => host().prop_map(|(ip, port)| Happening::Silence(ip, port)),
         1 => host().prop_map(|(ip, port)| Happening::Lie(ip, port)),
         1 => Just(Happening::Doubt),
+        1 => any::<u8>().prop_map(Happening::Move),
         1 => (0..2000u16).prop_map(Happening::Wait),
     ]
 }
@@ -260,6 +363,11 @@ proptest! {
                 }
                 Happening::Doubt => {
                     table.ping_most_questionable(now, &config);
+                }
+                Happening::Move(id) => {
+                    let before = table.len() + table.candidates();
+                    table.rekey(now, any_id(id), &config);
+                    prop_assert!(table.len() + table.candidates() <= before);
                 }
                 Happening::Wait(seconds) => now += Duration::from_secs(u64::from(seconds)),
             }
