@@ -167,6 +167,13 @@ pub struct Config {
     /// Accept loopback, private and link-local addresses as nodes and peers, each IP and port
     /// counting as an address of its own.
     pub allow_local: bool,
+    /// Networks (IPv4 /24, IPv6 /64) whose last word on our own address counts (BEP 42;
+    /// RELIABILITY.md D10).
+    pub address_votes: usize,
+    /// So many of [`Config::address_votes`] have to agree.
+    pub address_agreement: usize,
+    /// Our address, and with it our id, stays for so long at least once others agreed on it.
+    pub address_change_pause: Duration,
 }
 
 impl Config {
@@ -268,6 +275,9 @@ impl Default for Config {
             signature_checks_per_second: 200,
 
             allow_local: false,
+            address_votes: 16,
+            address_agreement: 9,
+            address_change_pause: Duration::from_secs(10 * 60),
         }
     }
 }

@@ -57,6 +57,12 @@ counters! {
     dropped_rate_limit,
     /// Replies and errors that answer none of our queries, or from another address or id.
     dropped_unsolicited,
+    /// Of those, the ones with the transaction id of a query of ours that went to another address: a guess
+    /// that hit, or somebody who listens (RELIABILITY.md D8).
+    replies_spoofed,
+    /// Of those, the ones from the address that was asked, under another id than the node there is known by
+    /// (RELIABILITY.md D6).
+    ids_mismatched,
     /// Messages with keys out of order, which we read all the same.
     tolerated_unsorted,
 
@@ -118,6 +124,9 @@ counters! {
     nodes_removed,
     /// Nodes that would have entered the routing table but for a full bucket or a diversity rule.
     nodes_refused,
+
+    /// Times that a home of ours took another id, because others agree on another address (BEP 42).
+    own_ids_changed,
 
     /// Lookups started.
     lookups_started,

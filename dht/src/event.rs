@@ -1,6 +1,6 @@
 //! What a `Node` is asked to do ([`Command`]) and what it tells ([`Event`]).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use krpc::{Id, Want};
@@ -228,6 +228,18 @@ pub enum Event {
         /// The whole datagram and its round-trip time; `None` when nothing came.
         answer: Option<(Vec<u8>, Duration)>,
     },
+    /// Other nodes agree on another address of ours than before (BEP 42). Our id there is new unless the
+    /// old one belonged to that address too.
+    ExternalAddress {
+        /// Index of the home.
+        home: usize,
+        /// The address as others see it.
+        addr: SocketAddr,
+        /// What it was before, in this run or the last; `None` if nobody knew.
+        before: Option<IpAddr>,
+        /// Our id there.
+        id: Id,
+    },
     /// The first bootstrap is complete: our own neighbourhood is known.
     Bootstrapped {
         /// Nodes in both tables.
@@ -263,13 +275,16 @@ impl Event {
             | Self::Hop { lookup, .. }
             | Self::Done { lookup, .. }
             | Self::Answered { lookup, .. } => Some(*lookup),
-            Self::Bootstrapped { .. } | Self::NetworkChanged { .. } | Self::Announced { .. } => None,
+            Self::ExternalAddress { .. }
+            | Self::Bootstrapped { .. }
+            | Self::NetworkChanged { .. }
+            | Self::Announced { .. } => None,
         }
     }
 
     /// Whether it says that we are, or are seen, elsewhere than before: announces have to be renewed.
     pub fn is_move(&self) -> bool {
-        matches!(self, Self::NetworkChanged { .. })
+        matches!(self, Self::NetworkChanged { .. } | Self::ExternalAddress { before: Some(_), .. })
     }
 
     /// Whether it is the last event of its lookup or question.
@@ -315,7 +330,7 @@ pub enum HopStep {
     Silent,
     /// It answered with an error.
     Refused {
-        /// The KRPC error code.
+        /// The KRPC error code; 0 when somebody else answered in its place.
         code: i64,
     },
 }

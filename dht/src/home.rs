@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use krpc::{Id, Want};
 
+use crate::external::External;
+use crate::secure_id::is_secure;
 use crate::store::Family;
 use crate::table::FamilyTable;
 use crate::{Config, Time};
@@ -37,16 +39,23 @@ pub struct HomeRecord {
 }
 
 /// How a home's routing table stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HomeStats {
     /// Our id there.
     pub id: Id,
     /// The address that the socket is bound to.
     pub local: SocketAddr,
+    /// Our address there as others see it, once they agree (BEP 42). Behind a NAT the port is not that of
+    /// `local`; it is 0 when it was in an earlier run that they agreed.
+    pub external: Option<SocketAddr>,
+    /// What the networks heard of last say that our address is: how many name which, most first.
+    pub votes: Vec<(IpAddr, usize)>,
     /// Nodes in the table.
     pub nodes: usize,
     /// Nodes that are good in the sense of BEP 5.
     pub trusty: usize,
+    /// Nodes in the table whose id does not belong to their address (BEP 42).
+    pub insecure: usize,
     /// Buckets down to the deepest that holds a node.
     pub buckets: usize,
     /// Nodes that answered and wait for a place.
@@ -61,8 +70,7 @@ pub(crate) struct Place {
     pub(crate) local: SocketAddr,
     pub(crate) family: Family,
     pub(crate) table: FamilyTable,
-    /// Our address as others see it.
-    pub(crate) external: Option<IpAddr>,
+    pub(crate) external: External,
     /// Nodes of an earlier run, until we have bootstrapped.
     pub(crate) saved: Vec<(Id, SocketAddr)>,
 }
@@ -72,7 +80,9 @@ impl Place {
         let family = family_of(home.local);
         let saved = home.saved.into_iter().filter(|&(_, addr)| family_of(addr) == family).collect();
         let table = FamilyTable::new(family, home.id);
-        Self { local: home.local, family, table, external: home.external, saved }
+        // An id that does not belong there is of another life: let others say where we are.
+        let external = External::new(home.external.filter(|&ip| is_secure(&home.id, ip)));
+        Self { local: home.local, family, table, external, saved }
     }
 
     /// Our id here.
@@ -91,15 +101,18 @@ impl Place {
                 nodes.push(node);
             }
         }
-        HomeRecord { id: self.id(), external: self.external, nodes }
+        HomeRecord { id: self.id(), external: self.external.ip(), nodes }
     }
 
     pub(crate) fn stats(&self, now: Time, config: &Config) -> HomeStats {
         HomeStats {
             id: self.id(),
             local: self.local,
+            external: self.external.agreed(),
+            votes: self.external.votes(),
             nodes: self.table.len(),
             trusty: self.table.trusty(now, config),
+            insecure: self.table.insecure(),
             buckets: self.table.buckets(),
             candidates: self.table.candidates(),
             median_rtt: self.table.median_rtt(),

@@ -33,6 +33,7 @@ mod config;
 pub mod counters;
 pub mod diagnosis;
 mod event;
+mod external;
 pub mod guard;
 mod home;
 pub mod item;

@@ -165,6 +165,15 @@ impl Maintain {
         }
     }
 
+    /// A home has another id: its neighbourhood is another one, and so are its buckets.
+    pub(crate) fn moved(&mut self, now: Time, home: usize, config: &Config) {
+        if let Some(upkeep) = self.homes.get_mut(home) {
+            upkeep.settled = false;
+            upkeep.bootstrap_at = now;
+            upkeep.pause = config.bootstrap_retry_min;
+        }
+    }
+
     /// Whether a stranger that queried us should be pinged now; counts it as pinged if so.
     pub(crate) fn may_ping_newcomer(
         &mut self,

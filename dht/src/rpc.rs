@@ -145,6 +145,11 @@ impl<P: Copy> Rpc<P> {
         Some(Taken { destination, rtt, purpose })
     }
 
+    /// Whether a query of ours with this transaction id waits for its answer.
+    pub(crate) fn knows(&self, tid: &[u8]) -> bool {
+        tid.try_into().is_ok_and(|tid| self.in_flight.contains_key(&u32::from_be_bytes(tid)))
+    }
+
     /// The next query that is past a deadline; call it until it says `None`.
     pub(crate) fn expire(&mut self, now: Time) -> Option<Expired<P>> {
         while let Some(&Reverse((at, tid, deadline))) = self.deadlines.peek() {

@@ -52,7 +52,7 @@ fn prefix(ip: IpAddr, last: u8) -> u32 {
 mod tests {
     use super::*;
 
-    /// BEP 42, "bootstrapping": the table of test vectors as printed there.
+    /// BEP 42, "Node ID restriction": the table of test vectors as printed there.
     const VECTORS: [(&str, u8, &str); 5] = [
         ("124.31.75.21", 1, "5fbfbff10c5d6a4ec8a88e4c6ab4c28b95eee401"),
         ("21.75.31.124", 86, "5a3ce9c14e7a08645677bbd1cfe7d8f956d53256"),

@@ -83,6 +83,12 @@ impl Lookups {
         }
     }
 
+    /// Forgets a lookup of our own that has lost its point.
+    pub(crate) fn drop_upkeep(&mut self, owner: Owner) {
+        self.timeout = None;
+        self.running.retain(|_, lookup| lookup.owner() != owner);
+    }
+
     pub(crate) fn answered(
         &mut self,
         now: Time,

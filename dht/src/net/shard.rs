@@ -82,7 +82,7 @@ pub struct Stats {
 }
 
 /// One socket of a node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SocketStats {
     /// The node's presence there.
@@ -335,6 +335,9 @@ impl Shard {
     fn announce(&mut self, event: Event, running: &mut Running) {
         if let Event::Bootstrapped { nodes } = event {
             self.bootstrapped.send_replace(Some(nodes));
+        }
+        if let Event::ExternalAddress { home, addr, id, .. } = event {
+            tracing::debug!(home, %addr, %id, "other nodes agree on our address");
         }
         running.subscribers.tell(&event);
     }

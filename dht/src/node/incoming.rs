@@ -3,14 +3,16 @@
 
 use std::net::SocketAddr;
 
-use krpc::{Body, Id, Message, Query, Response, Tolerated};
+use krpc::{Body, Id, Message, Query, Response, Tolerated, compact};
 
 use super::Node;
-use crate::addr::acceptable;
+use crate::addr::{acceptable, canonical};
+use crate::home::family_of;
 use crate::lookup::AnnounceEnd;
 use crate::purpose::Purpose;
 use crate::responder::Asker;
 use crate::rpc::{Destination, Expired, Taken};
+use crate::secure_id::is_secure;
 use crate::table::{Failure, Insertion};
 use crate::{Event, Outbox, Time};
 
@@ -84,6 +86,7 @@ impl Node {
     ) {
         let Some(taken) = self.rpc.take(now, socket, from, message.tid) else {
             self.counters.dropped_unsolicited += 1;
+            self.counters.replies_spoofed += u64::from(self.rpc.knows(message.tid));
             return;
         };
         match &message.body {
@@ -96,6 +99,7 @@ impl Node {
                 } else {
                     // Another node lives there now, or somebody lies.
                     self.counters.dropped_unsolicited += 1;
+                    self.counters.ids_mismatched += 1;
                     let table = &mut self.places[usize::from(socket)].table;
                     let evicted = table.evict(taken.destination.to, &response.id);
                     self.counters.nodes_removed += u64::from(evicted);
@@ -104,15 +108,43 @@ impl Node {
                     {
                         lookup.mistaken(asked, response.id);
                     }
-                    self.handle_refusal(now, (&taken, bytes), 0, out);
+                    self.handle_refusal(now, (&taken, bytes), None, out);
+                    return;
                 }
             }
             Body::Error(error) => {
                 self.counters.errors_in += 1;
-                self.handle_refusal(now, (&taken, bytes), error.code, out);
+                self.handle_refusal(now, (&taken, bytes), Some(error.code), out);
             }
-            Body::Query { .. } => {}
+            Body::Query { .. } => return,
         }
+        // BEP 42 has nodes that enforce ids send an error, so that its `ip` counts too.
+        self.hear_our_address(now, (usize::from(socket), from), message.ip, out);
+    }
+
+    /// A node that we asked says what our address is. When enough agree on another one, and our id does
+    /// not belong to it, we take one that does (BEP 42).
+    fn hear_our_address(
+        &mut self,
+        now: Time,
+        (home, voter): (usize, SocketAddr),
+        ip: Option<&[u8]>,
+        out: &mut Outbox,
+    ) {
+        let place = &mut self.places[home];
+        let claim = ip.and_then(compact::peer).map(canonical);
+        let Some(claim) = claim.filter(|&claim| family_of(claim) == place.family) else {
+            return;
+        };
+        let before = place.external.ip();
+        let Some(addr) = place.external.vote(now, voter, claim, &self.config) else {
+            return;
+        };
+        if !is_secure(&place.id(), addr.ip()) {
+            self.rekey(now, home, addr.ip(), out);
+        }
+        let id = self.places[home].id();
+        out.events.push(Event::ExternalAddress { home, addr, before, id });
     }
 
     fn handle_response(
@@ -143,24 +175,25 @@ impl Node {
         }
     }
 
-    /// An error, or an answer by somebody else than we asked.
+    /// An error with its code, or an answer by somebody else than we asked.
     fn handle_refusal(
         &mut self,
         now: Time,
         (taken, bytes): (&Taken<Purpose>, &[u8]),
-        code: i64,
+        code: Option<i64>,
         out: &mut Outbox,
     ) {
         match taken.purpose {
             Purpose::Lookup(asked) => {
                 let (lookups, mut env) = self.lookups_and_env(out);
                 if let Some(lookup) = lookups.get_mut(asked.lookup) {
-                    lookup.refused(now, asked, code, &mut env);
+                    lookup.refused(now, asked, code.unwrap_or(SOMEBODY_ELSE), &mut env);
                 }
                 self.advance(now, asked.lookup, out);
             }
             Purpose::Announce(asked) => {
-                let end = AnnounceEnd::Refused(taken.destination.to, code);
+                let refused = |code| AnnounceEnd::Refused(taken.destination.to, code);
+                let end = code.map_or(AnnounceEnd::Silent, refused);
                 self.announce_over(now, asked, end, out);
             }
             Purpose::Ping => {}
@@ -231,7 +264,10 @@ impl Node {
                     self.ping(now, home, (Some(node.id), node.addr), out);
                 }
             }
-            Insertion::Evicted => self.counters.nodes_removed += 1,
+            Insertion::Evicted => {
+                self.counters.nodes_removed += 1;
+                self.counters.ids_mismatched += 1;
+            }
             Insertion::Refused => self.counters.nodes_refused += 1,
             Insertion::Known => {}
         }
@@ -247,3 +283,6 @@ impl Node {
         }
     }
 }
+
+/// The code under which a trace shows an answer by somebody else than was asked; no error has it.
+const SOMEBODY_ELSE: i64 = 0;

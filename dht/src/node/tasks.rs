@@ -1,6 +1,6 @@
 //! What a node does of itself or for its owner: lookups, direct questions, upkeep.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use krpc::{Id, Query};
 
@@ -10,6 +10,7 @@ use crate::lookup::{AnnounceEnd, Finished, Kind, Owner, Upkeep};
 use crate::maintain::{Chore, Progress};
 use crate::purpose::{Asked, Purpose};
 use crate::rpc::Destination;
+use crate::secure_id::secure_id;
 use crate::{Event, LookupId, Outbox, Outcome, Question, Time};
 
 impl Node {
@@ -115,6 +116,17 @@ impl Node {
                 Chore::Ping { home, node: (id, addr) } => self.ping(now, home, (Some(id), addr), out),
             }
         }
+    }
+
+    /// Takes an id that belongs to `ip` at a home. Its table is kept, under other buckets; a lookup of the old neighbourhood has
+    /// lost its point, and all others go on under the new id.
+    pub(super) fn rekey(&mut self, now: Time, home: usize, ip: IpAddr, out: &mut Outbox) {
+        self.counters.own_ids_changed += 1;
+        let id = secure_id(ip, &mut self.rng);
+        self.places[home].table.rekey(now, id, &self.config);
+        self.lookups.drop_upkeep(Owner::Upkeep { home: home as u8, kind: Upkeep::Own });
+        self.maintain.moved(now, home, &self.config);
+        self.upkeep(now, out);
     }
 
     fn bootstrap(&mut self, now: Time, home: usize, with_routers: bool, out: &mut Outbox) {

@@ -120,6 +120,9 @@ keys! {
         items_per_ip in config;
         item_expiry in config;
         signature_checks_per_second in config;
+        address_votes in config;
+        address_agreement in config;
+        address_change_pause in config;
 }
 
 #[cfg(test)]

@@ -260,6 +260,8 @@ impl Settings {
             ("limits.lookup_start_width", config.lookup_start_width),
             ("limits.lookup_queries_per_answer", config.lookup_queries_per_answer),
             ("limits.announce_nodes", config.announce_nodes),
+            ("limits.address_votes", config.address_votes),
+            ("limits.address_agreement", config.address_agreement),
         ] {
             if !(1..=1000).contains(&number) {
                 return refuse(key, "from 1 to 1000");
@@ -285,6 +287,7 @@ impl Settings {
             ("limits.lookup_max_silence", config.lookup_max_silence),
             ("limits.token_rotation", config.token_rotation),
             ("limits.peer_expiry", config.peer_expiry),
+            ("limits.address_change_pause", config.address_change_pause),
         ] {
             // A pause of nothing would be taken for ever, and one without end would overflow.
             if !(MIN_SPAN..=MAX_SPAN).contains(&span) {

@@ -178,7 +178,11 @@ fn answer_from_another_port_is_no_answer() {
     let answer = reply(&tid.unwrap(), Response::new(Id::new([5; 20])));
     world.inject(node, SocketAddr::new(addr.ip(), 1), &answer);
     assert_eq!(world.node(node).stats(now)[0].nodes, 0);
-    assert_eq!(world.node(node).counters().dropped_unsolicited, 1);
+    let counters = world.node(node).counters();
+    assert_eq!((counters.dropped_unsolicited, counters.replies_spoofed), (1, 1));
+    world.inject(node, addr, &reply(b"abcd", Response::new(Id::new([5; 20]))));
+    let counters = world.node(node).counters();
+    assert_eq!((counters.dropped_unsolicited, counters.replies_spoofed), (2, 1));
     world.inject(node, addr, &answer);
     assert_eq!(world.node(node).stats(now)[0].nodes, 1);
 }
@@ -303,8 +307,42 @@ fn node_that_comes_back_with_another_id_is_evicted() {
     world.run(MINUTE);
     let counters = world.node(node).counters();
     assert!(counters.nodes_inserted >= 1);
-    assert!(counters.nodes_removed >= 1);
+    assert!(counters.nodes_removed >= 1 && counters.ids_mismatched >= 1);
     assert!(world.node(node).stats(world.now)[0].nodes <= 1);
+}
+
+#[test]
+fn answer_by_somebody_else_to_an_announce_is_silence_and_no_refusal() {
+    let mut world = World::new(12, Config::default());
+    let mut saved = Vec::new();
+    // One is another node by the time of the announce, one says no, one takes it.
+    for n in 0..3u8 {
+        let (id, other) = (Id::new([n + 1; 20]), Id::new([n + 4; 20]));
+        let actor = world.add_actor(Box::new(move |_, from, message| {
+            let is_announce = matches!(message.body, Body::Query { query: Query::AnnouncePeer { .. }, .. });
+            let answer = match (is_announce, n) {
+                (true, 0) => reply(message.tid, Response::new(other)),
+                (true, 1) => {
+                    let mut bytes = b"d1:eli203e9:bad tokene1:t4:".to_vec();
+                    bytes.extend_from_slice(message.tid);
+                    bytes.extend_from_slice(b"1:y1:ee");
+                    bytes
+                }
+                _ => reply(message.tid, Response { token: Some(b"x"), ..Response::new(id) }),
+            };
+            vec![(from, answer)]
+        }));
+        saved.push((id, world.addr(actor)));
+    }
+    let node = world.add_node(&saved);
+    let found = world.announce(node, Id::new([9; 20]), 4444);
+    assert_eq!((found.outcome, found.stored), (Outcome::Converged, vec![saved[2].1]));
+    let refused = world.hosts[node].events.iter().filter_map(|(_, event)| match *event {
+        Event::Refused { node, code, .. } => Some((node, code)),
+        _ => None,
+    });
+    assert_eq!(refused.collect::<Vec<_>>(), [(saved[1].1, 203)]);
+    assert_eq!(world.node(node).counters().ids_mismatched, 1);
 }
 
 #[test]

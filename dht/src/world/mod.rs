@@ -1,6 +1,7 @@
 //! A small virtual network for tests: nodes and actors of any conduct on virtual time, with latency
 //! and loss from a seed. Everything that happens goes into a digest, so that two runs can be compared.
 
+mod address;
 mod amplification;
 mod announced;
 mod crowd;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use krpc::{Body, Id, Message, Query, Response, Want};
 use sha1::{Digest as _, Sha1};
 
+use crate::secure_id::secure_id;
 use crate::{
     Announce, Command, Config, Event, Home, LookupId, LookupStats, Node, Outbox, Outcome, Rng, Seeds, Time,
 };
@@ -113,9 +115,10 @@ impl World {
         world
     }
 
-    /// An IPv4 address of a network of its own.
+    /// An IPv4 address of a network of its own. The last octet counts whole in an id (BEP 42), so that
+    /// it is what spreads ids over the key space.
     pub(crate) fn v4(n: usize) -> SocketAddr {
-        ([80 + (n >> 16) as u8, (n >> 8) as u8, n as u8, 1], 6881).into()
+        ([80 + (n >> 16) as u8, (n >> 8) as u8, n as u8, (n * 37 % 251) as u8 + 1], 6881).into()
     }
 
     /// An IPv6 address of a network of its own.
@@ -129,13 +132,21 @@ impl World {
         self.add_node_at(&[addr], saved)
     }
 
+    /// A node whose ids belong to its addresses (BEP 42), so that it keeps them.
     pub(crate) fn add_node_at(&mut self, addrs: &[SocketAddr], saved: &[(Id, SocketAddr)]) -> usize {
-        let home =
-            |&local: &SocketAddr| Home { id: self.rng.id(), local, external: None, saved: saved.to_vec() };
+        let home = |&local: &SocketAddr| {
+            let id = secure_id(local.ip(), &mut self.rng);
+            Home { id, local, external: None, saved: saved.to_vec() }
+        };
         let homes = addrs.iter().map(home).collect();
+        self.add_node_with(homes)
+    }
+
+    pub(crate) fn add_node_with(&mut self, homes: Vec<Home>) -> usize {
+        let addrs: Vec<_> = homes.iter().map(|home| home.local).collect();
         let seeds = Seeds::from_u64(self.rng.next_u64());
         let node = Node::new(Arc::clone(&self.config), homes, seeds, self.now);
-        self.add_host(addrs, Kind::Node(Box::new(node)))
+        self.add_host(&addrs, Kind::Node(Box::new(node)))
     }
 
     pub(crate) fn add_actor(&mut self, conduct: Box<Conduct>) -> usize {
@@ -211,8 +222,19 @@ impl World {
 
     /// Gives a datagram to a node as if it had come from `from`; what the node sends at once.
     pub(crate) fn inject(&mut self, index: usize, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
+        self.inject_at(index, 0, from, bytes)
+    }
+
+    /// The same at one of a node's sockets.
+    pub(crate) fn inject_at(
+        &mut self,
+        index: usize,
+        socket: u8,
+        from: SocketAddr,
+        bytes: &[u8],
+    ) -> Vec<Vec<u8>> {
         let now = self.now;
-        self.act(index, |node, out| node.handle_datagram(now, 0, from, bytes, out))
+        self.act(index, |node, out| node.handle_datagram(now, socket, from, bytes, out))
     }
 
     pub(crate) fn run(&mut self, span: Duration) {

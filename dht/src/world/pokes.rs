@@ -261,7 +261,7 @@ fn nobody_enters_by_a_lie_and_nobody_leaves_by_one() {
             }
         }
         // Nothing grew but what may: 30 KiB for 500 nodes.
-        let stats = world.node(NODE).stats(world.now)[0];
+        let stats = world.node(NODE).stats(world.now).remove(0);
         assert!(
             stats.nodes <= 128 + 64 + 32 + 16 + 160 * 8 && stats.candidates <= 4 * stats.buckets,
             "{stats:?}"
