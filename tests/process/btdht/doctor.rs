@@ -14,7 +14,7 @@ fn verdict(finished: &Finished) -> Vec<String> {
 #[test]
 fn in_a_dht_that_works_the_verdict_is_healthy() {
     let world = Loopback::new(16);
-    let finished = run(&["doctor", "--json", "--timeout", "10"], &world.router()).expect_code(0);
+    let finished = run(&["doctor", "--json", "--timeout", "20"], &world.router()).expect_code(0);
     assert_eq!(verdict(&finished)[0], "healthy", "{finished:#?}");
     let facts = &finished.objects()[0];
     assert_eq!(facts["healthy"], true);
@@ -33,7 +33,7 @@ fn in_a_dht_that_works_the_verdict_is_healthy() {
     assert!(facts["queries_in"].as_u64().unwrap() > 0, "its node answers queries: {facts}");
     assert!(facts["clock"]["year"].as_i64().unwrap() >= 2025, "{facts}");
 
-    let plain = run(&["doctor", "--timeout", "10"], &world.router()).expect_code(0);
+    let plain = run(&["doctor", "--timeout", "20"], &world.router()).expect_code(0);
     assert!(plain.stdout.starts_with("The DHT works here: "), "{plain:#?}");
     assert!(plain.stdout.contains("routers: 1 of 1 answered"), "{plain:#?}");
     assert!(plain.stderr.contains("listening on 127.0.0.1:"), "progress: {plain:#?}");
@@ -75,7 +75,7 @@ fn saved_nodes_are_looked_at_and_left_alone() {
     let folder = state.to_str().unwrap().to_owned();
     let doctor = |home: &Home| {
         let router = world.router();
-        let args = ["doctor", "--json", "--timeout", "3", "--bind", "127.0.0.1", "--allow-local"];
+        let args = ["doctor", "--json", "--timeout", "20", "--bind", "127.0.0.1", "--allow-local"];
         home.run(&[&args[..], &["--state", &folder, "--bootstrap", &router]].concat()).expect_code(0)
     };
     assert_eq!(doctor(&home).objects()[0]["state"]["condition"], "missing");
@@ -94,12 +94,4 @@ fn saved_nodes_are_looked_at_and_left_alone() {
     assert!(verdict(&doctor(&home)).contains(&"state_in_use".to_owned()));
     std::fs::write(&file, "garbage").unwrap();
     assert!(verdict(&doctor(&home)).contains(&"state_damaged".to_owned()));
-}
-
-#[test]
-fn a_port_that_is_taken_is_exit_code_3_here_too() {
-    let taken = silent_node();
-    let port = taken.local_addr().unwrap().port().to_string();
-    let finished = run(&["doctor", "--port", &port], NOBODY).expect_code(3);
-    assert!(finished.error().contains("binding"), "{finished:#?}");
 }

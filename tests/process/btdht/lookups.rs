@@ -1,5 +1,7 @@
 //! Lookups over real nodes.
 
+use std::time::{Duration, Instant};
+
 use crate::harness::{Home, INFOHASH, Loopback, NOBODY, run, silent_node};
 
 #[test]
@@ -67,6 +69,21 @@ fn in_a_network_of_twenty_nodes_the_closest_are_found_and_told_of_a_peer() {
     assert_eq!(all, ["127.0.0.1:7001", "127.0.0.1:7002", "127.0.0.1:7003"]);
     let some = run(&["get-peers", INFOHASH, "--limit", "2"], &router).expect_code(0).stdout;
     assert_eq!(some.lines().count(), 2, "{some}");
+}
+
+// S26: twelve seconds are the scenario's bound; the lookup itself gives up after ten.
+#[test]
+fn a_network_of_silent_nodes_ends_within_twelve_seconds() {
+    let silent: Vec<_> = (0..20).map(|_| silent_node()).collect();
+    let routers: Vec<_> = silent.iter().map(|node| node.local_addr().unwrap().to_string()).collect();
+    let mut args = vec!["get-peers", INFOHASH, "--bind", "127.0.0.1", "--allow-local"];
+    for router in &routers {
+        args.extend(["--bootstrap", router]);
+    }
+    let started = Instant::now();
+    let finished = Home::new().run(&args).expect_code(4);
+    assert!(started.elapsed() <= Duration::from_secs(12), "{:?}", started.elapsed());
+    assert!(finished.error().contains("no answer") && finished.stdout.is_empty(), "{finished:#?}");
 }
 
 // S26

@@ -5,10 +5,12 @@
 
 mod doctor;
 mod harness;
+mod items;
 mod lookups;
 mod orders;
 mod questions;
 mod serving;
 mod state;
+mod swarms;
 mod traces;
 mod usage;

@@ -74,3 +74,27 @@ fn krpc_sends_the_query_as_written_and_prints_the_answer() {
     let finished = run(&home, &["krpc", &node, r#"{"q":"ping","a":{"x":1.5}}"#]).expect_code(2);
     assert!(finished.error().contains("1.5"));
 }
+
+#[test]
+fn krpc_shows_errors_of_a_real_node_and_refuses_what_is_no_query() {
+    let home = Home::new();
+    let (_node, addr) = home.serve(NOBODY, &[]);
+    let node = addr.to_string();
+    let ask = |query: &str| run(&home, &["krpc", &node, query, "--json"]).expect_code(0).objects().remove(0);
+    let pong = ask(r#"{"q":"ping"}"#);
+    assert_eq!(
+        (&pong["event"], &pong["addr"], &pong["message"]["y"]),
+        (&"answer".into(), &node[..].into(), &"r".into())
+    );
+    assert!(pong["ms"].as_f64().unwrap() > 0.0);
+    // BEP 5: 204 for an unknown method, 203 for a wrong argument.
+    assert_eq!(ask(r#"{"q":"no_such_method"}"#)["message"]["e"][0], 204);
+    assert_eq!(ask(r#"{"q":"find_node","a":{"target":"short"}}"#)["message"]["e"][0], 203);
+    let token = ask(r#"{"q":"get_peers","a":{"info_hash":"abcdefghij0123456789"}}"#);
+    assert!(token["message"]["r"]["token"].is_string(), "{token}");
+    for wrong in ["", "[]", "{}", r#"{"q":7}"#, r#"{"q":"ping","t":"aa"}"#, r#"{"q":"ping","a":{"x":null}}"#]
+    {
+        let finished = run(&home, &["krpc", &node, wrong]).expect_code(2);
+        assert!(finished.error().contains("invalid query"), "{finished:#?}");
+    }
+}

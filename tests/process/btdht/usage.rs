@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::harness::{Home, Running};
+use crate::harness::{Home, INFOHASH, Loopback, NOBODY, Running, run, silent_node};
 
 #[test]
 fn wrong_usage_is_exit_code_2_with_a_suggestion() {
@@ -141,11 +141,111 @@ fn completions_and_the_manual_name_the_verbs() {
 #[test]
 fn a_closed_pipe_is_a_quiet_end() {
     let home = Home::new();
-    for verb in ["config", "man", "id"] {
-        let mut child = home.command(&[verb]).stdout(Stdio::piped()).spawn().unwrap();
+    let world = Loopback::new(8);
+    let router = world.router();
+    run(&["announce", INFOHASH, "--peer-port", "7001"], &router).expect_code(0);
+    let trace = home.path().join("trace");
+    std::fs::write(&trace, run(&["find-node", INFOHASH, "--trace", "--json"], &router).stdout).unwrap();
+    for args in [
+        &["config"][..],
+        &["config", "--json"],
+        &["man"],
+        &["id"],
+        &["completions", "bash"],
+        &["--help"],
+        &["replay", trace.to_str().unwrap()],
+        &["get-peers", INFOHASH],
+        &["get-peers", INFOHASH, "--trace", "--json"],
+        &["find-node", INFOHASH],
+        &["sample", &router],
+        &["doctor", "--json", "--timeout", "1"],
+    ] {
+        let local = ["--bind", "127.0.0.1", "--allow-local", "--bootstrap", &router];
+        let mut child = home.command(&[args, &local].concat()).stdout(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
-        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{verb}");
-        assert_eq!(output.status.code(), Some(0), "{verb}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{args:?}");
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
     }
+}
+
+#[test]
+fn a_signal_ends_a_verb_that_waits() {
+    let silent = silent_node();
+    let router = silent.local_addr().unwrap().to_string();
+    let home = Home::new();
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let args = [
+            "get-peers",
+            INFOHASH,
+            "--bind",
+            "127.0.0.1",
+            "--allow-local",
+            "--bootstrap",
+            &router,
+            "--trace",
+        ];
+        let mut command = home.command(&[&args[..], &["--json"]].concat());
+        let running = Running::start(&mut command);
+        // It is under way, and watches for signals, once the first query is out.
+        running.line(|line| line.contains("\"asked\""));
+        running.signal(signal);
+        let finished = running.finish().expect_code(code);
+        assert_eq!(finished.stderr, "", "{finished:#?}");
+    }
+}
+
+#[test]
+fn every_verb_that_listens_says_that_a_port_is_taken() {
+    let taken = silent_node();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for verb in [
+        &["serve"][..],
+        &["get-peers", INFOHASH],
+        &["announce", INFOHASH, "--peer-port", "7"],
+        &["find-node", INFOHASH],
+        &["ping", NOBODY],
+        &["get", INFOHASH],
+        &["put", "x"],
+        &["scrape", INFOHASH],
+        &["sample"],
+        &["krpc", NOBODY, "{\"q\":\"ping\"}"],
+        &["doctor"],
+    ] {
+        let finished = run(&[verb, &["--port", &port, "--no-state"]].concat(), NOBODY).expect_code(3);
+        assert!(finished.error().contains(&format!("binding 127.0.0.1:{port}")), "{finished:#?}");
+    }
+}
+
+#[test]
+fn config_for_programs_has_every_key_with_its_origin() {
+    let home = Home::new();
+    let settings = home.run(&["config", "--json", "--bootstrap", NOBODY]).expect_code(0).objects();
+    assert!(settings.len() > 60, "{settings:#?}");
+    for setting in &settings {
+        assert_eq!(setting["event"], "setting");
+        assert!(setting["key"].is_string() && setting["value"].is_string(), "{setting}");
+        let routers = setting["key"] == "router";
+        assert_eq!(setting["origin"], if routers { "--bootstrap" } else { "built-in" }, "{setting}");
+    }
+    assert_eq!(settings.last().unwrap()["value"], NOBODY);
+}
+
+#[test]
+fn a_mistyped_verb_or_flag_is_met_with_the_nearest_one() {
+    let home = Home::new();
+    for (word, meant) in [
+        ("serv", "serve"),
+        ("find_node", "find-node"),
+        ("docter", "doctor"),
+        ("repley", "replay"),
+        ("pnig", "ping"),
+    ] {
+        let finished = home.run(&[word]).expect_code(2);
+        assert!(finished.error().contains(&format!("did you mean `{meant}`?")), "{finished:#?}");
+    }
+    let finished = home.run(&["zzzzzzzz"]).expect_code(2);
+    assert!(!finished.error().contains("did you mean"), "{finished:#?}");
+    let finished = home.run(&["get-peers", INFOHASH, "--limt", "3"]).expect_code(2);
+    assert!(finished.stderr.contains("--limit"), "{finished:#?}");
 }

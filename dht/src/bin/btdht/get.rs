@@ -34,10 +34,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PUBKEY", value_parser = public_key, conflicts_with = "target")]
     key: Option<PublicKey>,
     /// Which of the key's items: text, or hex: and digits
-    #[arg(long, value_name = "SALT", value_parser = salt, requires = "key")]
+    #[arg(long, value_name = "SALT", value_parser = salt, requires = "key", conflicts_with = "target")]
     salt: Option<std::vec::Vec<u8>>,
     /// Only a version newer than this
-    #[arg(long, value_name = "N", requires = "key")]
+    #[arg(long, value_name = "N", requires = "key", conflicts_with = "target")]
     seq: Option<i64>,
     /// Go on asking every hour, and print each newer version, until stopped
     #[arg(long, requires = "key", conflicts_with = "trace")]

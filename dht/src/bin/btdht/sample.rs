@@ -121,9 +121,11 @@ async fn walk(args: &Args, context: &Context) -> Result<(), Failure> {
         tokio::time::sleep(PAUSE).await;
     };
     dht.finish().await?;
-    context.out.note(
-        || json!({"event": "done", "infohashes": found.len(), "nodes": nodes, "walks": walks}),
-        || format!("{} infohashes from {nodes} nodes in {walks} walks", found.len()),
-    )?;
-    if found.is_empty() { Err(end.nothing("sampling")) } else { Ok(()) }
+    let done = || json!({"event": "done", "infohashes": found.len(), "nodes": nodes, "walks": walks});
+    if found.is_empty() {
+        context.out.say_json(done)?;
+        return Err(end.nothing("sampling"));
+    }
+    context.out.note(done, || format!("{} infohashes from {nodes} nodes in {walks} walks", found.len()))?;
+    Ok(())
 }

@@ -24,7 +24,7 @@ use crate::random::rng;
 /// Find out why no peers are found
 #[derive(clap::Args)]
 #[command(after_help = "\
-Runs a node for --timeout (20) seconds, asks all routers, looks for two ids, and says in words what \
+Runs a node for up to --timeout (20) seconds, asks all routers, looks for two ids, and says in words what \
 is wrong and what to do about it. The node answers queries, to see whether others reach it: --port \
 takes the port that you have forwarded. Nothing is written.
 
@@ -37,8 +37,10 @@ pub(crate) struct Args {}
 const ADDRESSES: usize = 4;
 /// A name server that says nothing is given up after this.
 const RESOLVING: Duration = Duration::from_secs(5);
-/// How often we look whether somebody asked us something.
+/// How often we look at the counters.
 const POLL: Duration = Duration::from_millis(200);
+/// Looks in a row without a new node after which the table counts as filled.
+const CALM: u32 = 10;
 
 pub(crate) async fn run(_: &Args, context: &Context) -> Result<(), Failure> {
     let facts = examine(context).await?;
@@ -202,16 +204,24 @@ async fn look_for(
     Ok(LookupFacts { what, outcome, queries, answered, hops, closest, elapsed: started.elapsed() })
 }
 
-/// Waits until somebody asks us something, and copies the counters.
+/// Waits until somebody has asked us something and the table has stopped to grow, and copies the
+/// counters.
 async fn listen(context: &Context, dht: &Dht, until: Instant) -> Result<Stats, Failure> {
-    let asked = |stats: &Stats| stats.counters.queries_in() > 0;
-    let mut stats = dht.stats().await?;
-    if !asked(&stats) && Instant::now() < until {
-        context.out.note_plain(|| "waiting for queries of other nodes".into())?;
+    if Instant::now() < until {
+        context.out.note_plain(|| "waiting for the table to fill, and for queries of other nodes".into())?;
     }
-    while !asked(&stats) && Instant::now() < until {
+    let nodes = |stats: &Stats| stats.sockets.iter().map(|socket| socket.home.nodes).sum::<usize>();
+    let mut stats = dht.stats().await?;
+    let mut calm = 0;
+    while Instant::now() < until {
+        let enough = stats.counters.queries_in() > 0 && nodes(&stats) >= context.settings.config.k;
+        if enough && calm >= CALM {
+            break;
+        }
         sleep(POLL).await;
+        let before = nodes(&stats);
         stats = dht.stats().await?;
+        calm = if nodes(&stats) > before { 0 } else { calm + 1 };
     }
     Ok(stats)
 }
