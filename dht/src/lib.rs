@@ -68,7 +68,7 @@ pub use event::{
     Announce, Command, Event, Hop, HopStep, LookupId, LookupStats, Outcome, Question, SwarmEstimate,
 };
 pub use home::{Home, HomeRecord, HomeStats};
-pub use node::Node;
+pub use node::{Load, Node};
 pub use outbox::{Class, Outbox, Transmit};
 pub use rng::{KeyedHash, KeyedHasher, Rng, Seeds};
 pub use table::{BucketFill, KnownNode, Standing};

@@ -184,6 +184,11 @@ impl<P: Copy> Rpc<P> {
         self.deadlines.peek().map_or(Time::NEVER, |&Reverse((at, ..))| at)
     }
 
+    /// Queries in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// Whether `addr` owes us an answer. Looks through all queries: not for every datagram.
     pub(crate) fn is_waiting_for(&self, addr: SocketAddr) -> bool {
         self.in_flight.values().any(|query| is_same(query.destination.to, addr))

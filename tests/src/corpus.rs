@@ -1,6 +1,7 @@
-//! KRPC datagrams and what becomes of them: the packets of BEP 5, and several hundred malformed ones
-//! derived from them by rule, the same in every run (S1).
+//! KRPC datagrams and what becomes of them: the packets of BEP 5, those of BEP 33, 44 and 51, and several
+//! thousand malformed ones derived from them by rule, the same in every run (S1).
 
+use krpc::ErrorCode;
 use krpc::bencode::{Kind, Limits, Reader, Token};
 
 /// Every packet that BEP 5 prints: six queries first, then replies and an error. The announce is
@@ -20,6 +21,55 @@ pub const BEP_5: [&[u8]; 12] = [
     b"d1:rd2:id20:mnopqrstuvwxyz123456e1:t2:aa1:v4:bd011:y1:re",
 ];
 
+/// Packets of the later BEPs: `get`, `put` of an immutable and of two mutable items (the test vectors of
+/// BEP 44, with an invented token), a reply to `get`; `sample_infohashes` and its reply (BEP 51); a
+/// `get_peers` that asks for filters, and its reply (BEP 33).
+pub fn extensions() -> Vec<Vec<u8>> {
+    let bytes = |hex: &str| data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap();
+    let key = bytes("77ff84905a91936367c01360803104f92432fcd904a43511876df5cdf3e7e548");
+    let plain = bytes(
+        "305ac8aeb6c9c151fa120f120ea2cfb923564e11552d06a5d856091e5e853cff\
+         1260d3f39e4999684aa92eb73ffd136e6f4f3ecbfda0ce53a1608ecd7ae21f01",
+    );
+    let salted = bytes(
+        "6834284b6b24c3204eb2fea824d82f88883a3d95e8b4a21b8c0ded553d17d17d\
+         df9a8a7104b1258f30bed3787e6cb896fca78c58f8e03b5f18f14951a87d9a08",
+    );
+    let filter = [b"256:".to_vec(), vec![0xf6; 256]].concat();
+    let id = b"2:id20:abcdefghij0123456789";
+    let query = |method: &[u8], arguments: &[&[u8]]| {
+        let length = format!("{}:", method.len());
+        let tail: [&[u8]; 5] = [b"e1:q", length.as_bytes(), method, b"1:t2:aa1:y", b"1:qe"];
+        [&[b"d1:ad".as_slice()], arguments, &tail].concat().concat()
+    };
+    let reply = |values: &[&[u8]]| [&[b"d1:rd".as_slice()], values, &[b"e1:t2:aa1:y1:re"]].concat().concat();
+    let target = b"6:target20:mnopqrstuvwxyz123456";
+    let value = b"1:v12:Hello World!";
+    vec![
+        query(b"get", &[id, b"3:seqi1e", target]),
+        query(b"put", &[id, b"5:token8:aoeusnth", value]),
+        query(b"put", &[id, b"1:k32:", &key, b"3:seqi1e3:sig64:", &plain, b"5:token8:aoeusnth", value]),
+        query(
+            b"put",
+            &[
+                b"3:casi0e",
+                id,
+                b"1:k32:",
+                &key,
+                b"4:salt6:foobar3:seqi1e3:sig64:",
+                &salted,
+                b"5:token8:aoeusnth",
+                value,
+            ],
+        ),
+        reply(&[id, b"1:k32:", &key, b"3:seqi1e3:sig64:", &plain, b"5:token8:aoeusnth", value]),
+        query(b"sample_infohashes", &[id, target, b"4:wantl2:n42:n6e"]),
+        reply(&[id, b"8:intervali21600e3:numi2e7:samples40:abcdefghij0123456789mnopqrstuvwxyz123456"]),
+        query(b"get_peers", &[id, b"9:info_hash20:mnopqrstuvwxyz1234566:noseedi1e6:scrapei1e"]),
+        reply(&[b"4:BFpe", &filter, b"4:BFsd", &filter, id]),
+    ]
+}
+
 /// What BEP 5 asks for when a datagram arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -27,6 +77,8 @@ pub enum Outcome {
     Message,
     /// It is a query with wrong arguments, to be answered with error 203.
     ProtocolError,
+    /// It is a message that a node refuses with this error, whatever the token in it.
+    Refused(ErrorCode),
     /// It is not worth an answer.
     Silence,
 }
@@ -42,10 +94,12 @@ pub struct Case {
     pub outcome: Outcome,
 }
 
-/// The whole corpus: over two thousand datagrams.
+/// The whole corpus: over four thousand datagrams.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (index, packet) in BEP_5.iter().enumerate() {
+    let extensions = extensions();
+    let packets = BEP_5.into_iter().chain(extensions.iter().map(Vec::as_slice));
+    for (index, packet) in packets.enumerate() {
         let mut add = |rule: &str, bytes: Vec<u8>, outcome| {
             cases.push(Case { name: format!("{rule}, packet {index}"), bytes, outcome });
         };
@@ -55,6 +109,7 @@ pub fn cases() -> Vec<Case> {
         stretch_limits(packet, &mut add);
     }
     wrong_arguments(&mut cases);
+    wrong_items(&mut cases);
     cases
 }
 
@@ -170,6 +225,16 @@ fn wrong_arguments(cases: &mut Vec<Case>) {
         ("announce_peer", format!("{id}{hash}4:porti6881e5:tokeni1e")),
         ("announce_peer", format!("{id}4:porti6881e5:token8:aoeusnth")),
         ("sample_infohashes", id.into()),
+        ("sample_infohashes", format!("{id}6:target19:mnopqrstuvwxyz12345")),
+        ("sample_infohashes", format!("{id}{hash}")),
+        ("get", id.into()),
+        ("get", format!("{id}6:target21:mnopqrstuvwxyz1234567")),
+        ("get", format!("{id}3:seqi1e{hash}")),
+        ("put", id.into()),
+        ("put", format!("{id}5:token8:aoeusnth")),
+        ("put", format!("{id}1:v1:x")),
+        ("put", format!("{id}5:tokenle1:v1:x")),
+        ("put", "5:token8:aoeusnth1:v1:x".into()),
         ("", String::new()),
         ("vote", String::new()),
     ];
@@ -199,4 +264,49 @@ fn wrong_arguments(cases: &mut Vec<Case>) {
     ] {
         cases.push(Case { name: name.into(), bytes: text.into(), outcome });
     }
+}
+
+/// Items that BEP 44 refuses, and with which error; those that only a put with a good token can get (206,
+/// 301, 302) are not among them.
+fn wrong_items(cases: &mut Vec<Case>) {
+    let mut put = |name: &str, arguments: [&str; 3], outcome| {
+        let [before, middle, value] = arguments;
+        let text = format!(
+            "d1:ad{before}2:id20:abcdefghij0123456789{middle}5:token8:aoeusnth1:v{value}e1:q3:put1:t2:aa1:y1:qe"
+        );
+        cases.push(Case { name: name.into(), bytes: text.into_bytes(), outcome });
+    };
+    let too_big = Outcome::Refused(ErrorCode::ValueTooBig);
+    let not_canonical = Outcome::Refused(ErrorCode::Protocol);
+    let string = |len: usize| format!("{len}:{}", "x".repeat(len));
+    put("value of 1,000 bytes", ["", "", &string(996)], Outcome::Message);
+    put("value of 1,001 bytes", ["", "", &string(997)], too_big);
+    put("value as long as a datagram", ["", "", &string(1900)], too_big);
+    put("list of 1,001 bytes", ["", "", &format!("l{}e", string(995))], too_big);
+    put("value with keys backwards", ["", "", "d1:bi1e1:ai2ee"], not_canonical);
+    put("value with keys backwards within", ["", "", "ld1:bi1e1:ai2eee"], not_canonical);
+    let (key, sig) = (format!("1:k{}", string(32)), format!("3:sig{}", string(64)));
+    let signed = |salt: &str, seq: &str| format!("{key}{salt}3:seqi{seq}e{sig}");
+    let salt = |len| format!("4:salt{}", string(len));
+    put("salt of 64 bytes", ["", &signed(&salt(64), "1"), "1:x"], Outcome::Message);
+    put("salt of 65 bytes", ["", &signed(&salt(65), "1"), "1:x"], Outcome::Refused(ErrorCode::SaltTooBig));
+    put(
+        "salt of a kilobyte",
+        ["", &signed(&salt(1000), "1"), "1:x"],
+        Outcome::Refused(ErrorCode::SaltTooBig),
+    );
+    put("negative sequence number", ["", &signed("", "-1"), "1:x"], Outcome::Refused(ErrorCode::Protocol));
+    put("largest sequence number", ["", &signed("", "9223372036854775807"), "1:x"], Outcome::Message);
+    for (name, arguments) in [
+        ("no signature", format!("{key}3:seqi1e")),
+        ("no sequence number", format!("{key}{sig}")),
+        ("short key", format!("1:k{}3:seqi1e{sig}", string(31))),
+        ("long key", format!("1:k{}3:seqi1e{sig}", string(33))),
+        ("short signature", format!("{key}3:seqi1e3:sig{}", string(63))),
+        ("sequence number that is a string", format!("{key}3:seq1:1{sig}")),
+    ] {
+        put(name, ["", &arguments, "1:x"], Outcome::ProtocolError);
+    }
+    put("cas without key", ["3:casi1e", "", "1:x"], Outcome::Message);
+    put("cas that is a string", ["3:cas1:1", &signed("", "1"), "1:x"], Outcome::Message);
 }

@@ -2,6 +2,7 @@
 //! them over their seeds and a fixed sequence of mutations (`fuzz_smoke`). A target panics when the
 //! parser breaks a promise; refusing input is no such thing.
 
+mod node;
 mod wire;
 
 use std::path::Component;
@@ -17,6 +18,7 @@ use krpc::{Id, Message};
 
 use crate::corpus;
 
+pub use node::node;
 pub use wire::{extension_handshake, http_tracker, metadata_message, peer_conn, udp_tracker};
 
 /// A parser under test.
@@ -41,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "extension_handshake", run: extension_handshake, seeds: wire::handshakes },
     Target { name: "metadata_message", run: metadata_message, seeds: wire::metadata_messages },
     Target { name: "http_tracker", run: http_tracker, seeds: wire::http_replies },
+    Target { name: "node", run: node, seeds: node::sequences },
     Target { name: "udp_tracker", run: udp_tracker, seeds: wire::udp_replies },
 ];
 
@@ -182,7 +185,7 @@ fn resumes() -> Vec<Vec<u8>> {
 }
 
 fn datagrams() -> Vec<Vec<u8>> {
-    corpus::BEP_5.iter().map(|packet| packet.to_vec()).collect()
+    corpus::BEP_5.iter().map(|packet| packet.to_vec()).chain(corpus::extensions()).collect()
 }
 
 fn documents() -> Vec<Vec<u8>> {

@@ -286,6 +286,11 @@ impl Lookup {
         deadline.min(self.started + config.lookup_max_time).min(self.retry)
     }
 
+    /// Nodes that its largest search remembers.
+    pub(crate) fn candidates(&self) -> usize {
+        self.searches.iter().map(Search::len).max().unwrap_or(0)
+    }
+
     pub(crate) fn owner(&self) -> Owner {
         self.owner
     }

@@ -121,6 +121,12 @@ impl Lookups {
         self.running.values().any(|lookup| lookup.owner() == owner)
     }
 
+    /// Lookups that run and that wait, and the most candidates that one of those that run remembers.
+    pub(crate) fn load(&self) -> (usize, usize, usize) {
+        let most = self.running.values().map(Lookup::candidates).max().unwrap_or(0);
+        (self.running.len(), self.waiting.len(), most)
+    }
+
     /// When [`Lookups::due`] has something to say.
     pub(crate) fn timeout(&mut self, config: &Config) -> Time {
         let running = &self.running;

@@ -362,6 +362,12 @@ impl Search {
         self.answered == 0 && self.in_flight == 0 && self.sent >= config.lookup_start_width
     }
 
+    /// Candidates that it remembers: at most [`Config::lookup_candidates`] that were not asked, and those
+    /// that were.
+    pub(crate) fn len(&self) -> usize {
+        self.candidates.len()
+    }
+
     /// Whether there never was anybody to ask.
     pub(crate) fn is_empty(&self) -> bool {
         self.candidates.is_empty()

@@ -45,6 +45,19 @@ pub struct Node {
     timeout: Time,
 }
 
+/// What a node has under way, for gauges and for proof that strangers cannot make it grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Queries that nobody has answered yet.
+    pub in_flight: usize,
+    /// Lookups that run, those of the upkeep included.
+    pub lookups: usize,
+    /// Lookups that wait for others to end.
+    pub waiting: usize,
+    /// The most nodes that one of them remembers in one address family.
+    pub candidates: usize,
+}
+
 impl Node {
     /// A node with a home per socket; a home's index in `homes` is the index of its socket. It wants
     /// [`Node::handle_timeout`] at once.
@@ -187,6 +200,12 @@ impl Node {
     /// What is worth keeping of each home until the next run, in the order of the homes.
     pub fn saved(&self, now: Time) -> Vec<HomeRecord> {
         self.places.iter().map(|place| place.record(now, &self.config)).collect()
+    }
+
+    /// What this node has under way.
+    pub fn load(&self) -> Load {
+        let (lookups, waiting, candidates) = self.lookups.load();
+        Load { in_flight: self.rpc.in_flight(), lookups, waiting, candidates }
     }
 
     /// The peers that others announced to us.

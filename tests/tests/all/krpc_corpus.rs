@@ -16,11 +16,15 @@ fn every_datagram_has_the_outcome_that_bep_5_asks_for() {
             Err(failure) if failure.answerable().is_some() => Outcome::ProtocolError,
             Err(_) => Outcome::Silence,
         };
-        assert_eq!(outcome, case.outcome, "{}: {}", case.name, case.bytes.escape_ascii());
+        let expected = match case.outcome {
+            Outcome::Refused(_) => Outcome::Message,
+            outcome => outcome,
+        };
+        assert_eq!(outcome, expected, "{}: {}", case.name, case.bytes.escape_ascii());
         *counts.entry(format!("{outcome:?}")).or_insert(0) += 1;
     }
-    assert!(cases.len() > 2000, "{counts:?}");
-    assert!(counts["Message"] > 40 && counts["ProtocolError"] > 20, "{counts:?}");
+    assert!(cases.len() > 4000, "{counts:?}");
+    assert!(counts["Message"] > 80 && counts["ProtocolError"] > 35, "{counts:?}");
 }
 
 /// S2 and S3: a thousand bombs of the longest datagram, on a stack of 64 KiB where a worker has 2 MiB.

@@ -83,6 +83,12 @@ fn judge(name: &str, bytes: &[u8], expected: Outcome, answer: Option<&[u8]>) -> 
         // Transaction ids above 32 bytes are not echoed: an answer must not be a copying service.
         (Outcome::Message, Ok(message)) if message.tid.len() > 32 => None,
         (Outcome::Message, Ok(Message { body: Body::Query { query, .. }, tid, .. })) => Some((query, tid)),
+        (Outcome::Refused(code), _) => {
+            return match answered {
+                Some(Message { body: Body::Error(error), .. }) if error.code == code.number() => Ok(()),
+                other => Err(format!("{name}: error {} expected, got {other:?}", code.number())),
+            };
+        }
         (Outcome::ProtocolError, Err(failure)) => {
             let tid = failure.answerable().expect("an error can be answered");
             return match answered {
@@ -110,8 +116,10 @@ fn judge(name: &str, bytes: &[u8], expected: Outcome, answer: Option<&[u8]>) -> 
     }
     let wanted = match (query, &answered.body) {
         // Nobody here has a valid token.
-        (Query::AnnouncePeer { .. }, Body::Error(error)) => error.code == ErrorCode::Protocol.number(),
-        (Query::AnnouncePeer { .. }, _) => false,
+        (Query::AnnouncePeer { .. } | Query::Put { .. }, Body::Error(error)) => {
+            error.code == ErrorCode::Protocol.number()
+        }
+        (Query::AnnouncePeer { .. } | Query::Put { .. }, _) => false,
         (Query::Other { target: None, .. }, Body::Error(error)) => {
             error.code == ErrorCode::MethodUnknown.number()
         }
