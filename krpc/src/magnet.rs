@@ -27,8 +27,8 @@ pub struct Magnet {
     pub peers: Vec<HostPort>,
     /// The files to download (`so`, BEP 53); `None` means all.
     pub select_only: Option<Selection>,
-    /// The key of a mutable torrent (`xs=urn:btpk`, BEP 46). Kept so that the caller can say that
-    /// this is not supported yet.
+    /// The key of a mutable torrent (`xs=urn:btpk`, BEP 46): the infohash of its newest version is to be
+    /// found under it in the DHT.
     pub mutable: Option<MutableKey>,
 }
 

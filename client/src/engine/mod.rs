@@ -10,6 +10,7 @@
 //! | outgoing and incoming TCP | `dial`, `listen` |
 //! | trackers: one door, HTTP(S), UDP | `tracker`, `http`, `udp_tracker` |
 //! | rate limits | `throttle` |
+//! | mutable torrents (BEP 46) | `versions` |
 //!
 //! It decides nothing about the protocol: a [`Swarm`](crate::swarm::Swarm) and its
 //! [`PeerConn`](crate::peer::PeerConn)s say what to do, and this module does it. Every task owns what
@@ -33,7 +34,9 @@ mod throttle;
 mod torrent;
 mod tracker;
 mod udp_tracker;
+mod versions;
 
 pub use listen::{BindError, Listeners};
 pub use session::{AddError, Options, Session, SessionError};
 pub use torrent::{Accepts, AddOptions, Events, Failed, Phase, Select, Share, Source, Torrent};
+pub use versions::{Version, VersionError, Versions};

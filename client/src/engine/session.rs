@@ -9,6 +9,7 @@ use std::time::Duration;
 use btdht::Seeds;
 use btdht::net::{Clock, Dht};
 use krpc::Id;
+use krpc::magnet::Magnet;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use super::listen::{Greetings, Listeners, accept};
 use super::owner::{self, Inbound};
 use super::throttle::Throttle;
 use super::torrent::{AddOptions, Events, Source, Torrent};
+use super::versions::{VersionError, Versions};
 use crate::piece::BlockPool;
 
 /// Announces of a session that run at once; further ones wait.
@@ -72,6 +74,9 @@ pub enum AddError {
     /// The magnet or torrent has no v1 infohash.
     #[error("a torrent of version 2 alone (BEP 52) cannot be downloaded yet")]
     OnlyV2,
+    /// The magnet names a key, which [`Session::versions`] resolves to an infohash.
+    #[error("the magnet link names a key and no infohash")]
+    Unresolved,
     /// The session holds as many torrents as it may.
     #[error("a session has at most {MAX_TORRENTS} torrents")]
     TooMany,
@@ -157,7 +162,10 @@ impl Session {
     /// # Errors
     /// See [`AddError`]. What the disk or the network refuse comes as events.
     pub fn add(&self, source: Source, options: AddOptions) -> Result<(Torrent, Events), AddError> {
-        let infohash = source.infohash().ok_or(AddError::OnlyV2)?;
+        let infohash = source.infohash().ok_or_else(|| match &source {
+            Source::Magnet(magnet) if magnet.infohash_v2.is_none() => AddError::Unresolved,
+            _ => AddError::OnlyV2,
+        })?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(AddError::Random)?;
         let mut torrents = self.shared.lock();
@@ -175,6 +183,14 @@ impl Session {
             owner::start(Arc::clone(&self.shared), infohash, source, options, Seeds(seed));
         torrents.insert(infohash, inbound);
         Ok((torrent, events))
+    }
+
+    /// What a magnet link with a key (`xs=urn:btpk`, BEP 46) stands for now and later.
+    ///
+    /// # Errors
+    /// See [`VersionError`].
+    pub async fn versions(&self, magnet: &Magnet) -> Result<Versions, VersionError> {
+        Versions::of(magnet, self.shared.dht.as_ref()).await
     }
 
     /// Our TCP port; 0 when nobody can connect.

@@ -5,6 +5,7 @@
 mod demo;
 mod disk;
 mod hostile;
+mod mutable;
 mod trackers;
 mod transfer;
 mod verbs;

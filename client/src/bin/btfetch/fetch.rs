@@ -2,16 +2,19 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
 use btdht::settings::Flags;
 use btfetch::engine::http::{HttpError, Trust, resolve};
-use btfetch::engine::{AddOptions, Select, Source};
+use btfetch::engine::{AddOptions, Select, Source, Torrent};
 use btfetch::metainfo::{Info, Metainfo};
+use krpc::magnet::Magnet;
 use serde_json::json;
 
 use crate::create::{torrent_name, write_torrent};
 use crate::failure::{Exit, Failure};
+use crate::follow::{fetch_versions, goes_by_key};
 use crate::info::{describe, list_files};
 use crate::not_yet;
 use crate::output::Output;
@@ -54,6 +57,11 @@ pub(crate) struct Args {
     /// Priority of files (not yet)
     #[arg(long, value_name = "GLOB=N")]
     prio: Vec<String>,
+
+    /// Go on until a signal and download each newer version of a torrent that is named by a key
+    /// (xs=urn:btpk, BEP 46); the DHT is asked every hour
+    #[arg(long, conflicts_with_all = ["list", "metadata_only"])]
+    pub(crate) follow: bool,
 
     /// Fetch pieces in order
     #[arg(long)]
@@ -182,10 +190,19 @@ pub(crate) fn run(flags: &Flags, args: Args, output: Output) -> Result<(), Failu
     let mut torrents = Vec::new();
     for source in named {
         torrents.push(match source {
+            Named::Magnet(magnet) if goes_by_key(&magnet, &args) => Wanted::Key(magnet),
             Named::Magnet(magnet) => Wanted::Source(Box::new(Source::Magnet(magnet))),
             Named::File(path) => Wanted::Source(Box::new(Source::Metainfo(Box::new(read_torrent(&path)?)))),
             Named::Url(url) => Wanted::Url(url),
         });
+    }
+    let by_key = torrents.iter().filter(|wanted| matches!(wanted, Wanted::Key(_))).count();
+    if by_key > 0 && args.transfer.no_dht {
+        let message = "what a key (xs=urn:btpk) stands for is found through the DHT";
+        return Err(Failure::usage(message).hint("leave --no-dht out"));
+    }
+    if args.follow && by_key < torrents.len() {
+        return Err(Failure::usage("--follow is for magnet links that name a key (xs=urn:btpk)"));
     }
     let settings = run::settings(flags)?;
     run::block_on(async {
@@ -204,9 +221,13 @@ pub(crate) fn run(flags: &Flags, args: Args, output: Output) -> Result<(), Failu
     })
 }
 
-/// A source whose `.torrent` may have to be fetched first.
+/// A download on its way.
+type Download<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
+
+/// A source whose `.torrent` or infohash may have to be fetched first.
 enum Wanted {
     Source(Box<Source>),
+    Key(Box<Magnet>),
     Url(String),
 }
 
@@ -220,36 +241,51 @@ async fn fetch_all(
     output: Output,
 ) -> Result<(), Failure> {
     let peers = args.transfer.peers().await?;
-    let mut downloads = Vec::new();
+    let mut downloads: Vec<Download<'_>> = Vec::new();
     for wanted in wanted {
         let source = match wanted {
             Wanted::Source(source) => *source,
+            Wanted::Key(magnet) => {
+                let versions = fetch_versions(running, *magnet, &peers, args, timeout, output);
+                downloads.push(Box::pin(versions));
+                continue;
+            }
             Wanted::Url(url) => Source::Metainfo(Box::new(fetch_torrent(running, &url).await?)),
         };
         if let (Source::Metainfo(torrent), true) = (&source, args.wants_metadata_only()) {
             show_metadata(torrent, args, output)?;
             continue;
         }
-        let trackers = trackers_of(&source, &args.transfer.tracker);
-        let options = AddOptions {
-            output: args.output.clone(),
-            peers: peers.clone(),
-            trackers: args.transfer.tracker.clone(),
-            max_peers: args.transfer.max_peers,
-            select: args
-                .select
-                .clone()
-                .map_or(Select::All, |selection| Select::Matching(Box::new(selection))),
-            sequential: args.sequential,
-            metadata_only: args.wants_metadata_only(),
-            ..AddOptions::default()
-        };
-        let added = running.session.add(source, options);
-        let (torrent, events) = added.map_err(|error| Failure::failed(error.to_string()))?;
-        let watch = Watch::new(torrent, events, args.output.clone(), output);
-        downloads.push(Box::pin(fetch_one(watch, trackers, args, timeout, output)));
+        let (_, download) = fetch(running, source, &peers, args, timeout, output)?;
+        downloads.push(Box::pin(download));
     }
     futures_util::future::try_join_all(downloads).await.map(drop)
+}
+
+/// Adds a torrent: its handle, and what follows it to the end that is wanted.
+pub(crate) fn fetch(
+    running: &Running,
+    source: Source,
+    peers: &[SocketAddr],
+    args: &Args,
+    timeout: Option<Duration>,
+    output: Output,
+) -> Result<(Torrent, impl Future<Output = Result<(), Failure>>), Failure> {
+    let trackers = trackers_of(&source, &args.transfer.tracker);
+    let options = AddOptions {
+        output: args.output.clone(),
+        peers: peers.to_vec(),
+        trackers: args.transfer.tracker.clone(),
+        max_peers: args.transfer.max_peers,
+        select: args.select.clone().map_or(Select::All, |selection| Select::Matching(Box::new(selection))),
+        sequential: args.sequential,
+        metadata_only: args.wants_metadata_only(),
+        ..AddOptions::default()
+    };
+    let added = running.session.add(source, options);
+    let (torrent, events) = added.map_err(|error| Failure::failed(error.to_string()))?;
+    let watch = Watch::new(torrent.clone(), events, args.output.clone(), output);
+    Ok((torrent, fetch_one(watch, trackers, args, timeout, output)))
 }
 
 async fn fetch_one(

@@ -120,6 +120,8 @@ fn show_magnet(magnet: &Magnet, output: Output) -> Result<(), Failure> {
             "name": magnet.name.as_deref().map(escape),
             "infohash_v1": magnet.infohash_v1.map(|id| id.to_string()),
             "infohash_v2": magnet.infohash_v2.map(|hash| HEXLOWER.encode(&hash)),
+            "public_key": magnet.mutable.as_ref().map(|key| HEXLOWER.encode(&key.public_key)),
+            "salt": magnet.mutable.as_ref().map(|key| HEXLOWER.encode(&key.salt)),
             "trackers": magnet.trackers,
             "peers": peers().collect::<Vec<_>>(),
         })
@@ -129,6 +131,12 @@ fn show_magnet(magnet: &Magnet, output: Output) -> Result<(), Failure> {
     }
     let v1 = magnet.infohash_v1.as_ref().map(|id| id.as_bytes().as_slice());
     show_hashes(v1, magnet.infohash_v2.as_ref(), output)?;
+    if let Some(key) = &magnet.mutable {
+        output.plain(format!("public key     {}", HEXLOWER.encode(&key.public_key)))?;
+        if !key.salt.is_empty() {
+            output.plain(format!("salt           hex:{}", HEXLOWER.encode(&key.salt)))?;
+        }
+    }
     for tracker in &magnet.trackers {
         output.plain(format!("tracker        {}", escape(tracker)))?;
     }

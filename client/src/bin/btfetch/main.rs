@@ -8,6 +8,7 @@ mod create;
 mod demo;
 mod failure;
 mod fetch;
+mod follow;
 mod info;
 mod output;
 mod progress;
@@ -36,6 +37,7 @@ Examples:
   btfetch file.torrent --peer 192.168.1.5:6881   also from a peer that you know
   btfetch 'magnet:?...' --metadata-only          writes NAME.torrent and ends
   btfetch --timeout 120 --json 'magnet:?...'     for scripts: JSON Lines, exit 4 after 120 s of nothing
+  btfetch 'magnet:?xs=urn:btpk:...' --follow     a torrent that is updated: this and later versions
   btfetch info file.torrent                      what it holds
 
 Exit codes: 0 done and verified, 1 failed, 2 wrong usage or invalid source, 3 port not free,

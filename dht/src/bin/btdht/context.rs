@@ -111,7 +111,9 @@ pub(crate) fn infohash(text: &str) -> Result<Id, String> {
         let magnet = Magnet::parse(text).map_err(|error| format!("invalid magnet link: {error}"))?;
         // BEP 52: the DHT knows a v2 torrent by the first 20 bytes of its infohash.
         let short = || magnet.infohash_v2.as_ref().and_then(|long| Id::from_slice(&long[..Id::LEN]));
-        return magnet.infohash_v1.or_else(short).ok_or_else(|| "this magnet link has no infohash".into());
+        return magnet.infohash_v1.or_else(short).ok_or_else(|| {
+            "this magnet link names a key; `btdht get --key` shows the infohash that it stands for".into()
+        });
     }
     text.parse::<Id>().map_err(|error| format!("{error}, or a magnet link"))
 }

@@ -1,0 +1,98 @@
+//! Downloads what a key stands for (BEP 46), and with `--follow` each later version of it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use btfetch::engine::{Source, Version, VersionError, Versions};
+use data_encoding::HEXLOWER;
+use krpc::magnet::Magnet;
+use serde_json::json;
+
+use crate::failure::{Exit, Failure};
+use crate::fetch::{Args, fetch};
+use crate::output::Output;
+use crate::run::Running;
+use crate::text::span;
+
+/// Whether a link can only be resolved, or is wanted to be resolved again and again, through its key.
+pub(crate) fn goes_by_key(magnet: &Magnet, args: &Args) -> bool {
+    magnet.mutable.is_some() && (args.follow || magnet.infohash_v1.is_none() && magnet.infohash_v2.is_none())
+}
+
+/// Downloads the newest version of `magnet`. With `--follow` it goes on until a signal: a newer version
+/// takes the place of the one before, finished or not.
+pub(crate) async fn fetch_versions(
+    running: &Running,
+    magnet: Magnet,
+    peers: &[SocketAddr],
+    args: &Args,
+    timeout: Option<Duration>,
+    output: Output,
+) -> Result<(), Failure> {
+    let mut versions = running.session.versions(&magnet).await.map_err(|error| explain(&error))?;
+    let mut version = first(&mut versions, timeout).await?;
+    loop {
+        show(&version, &magnet, output)?;
+        let source = Source::Magnet(Box::new(version.magnet.clone()));
+        let (torrent, download) = fetch(running, source, peers, args, timeout, output)?;
+        if !args.follow {
+            return download.await;
+        }
+        let newer = tokio::select! {
+            result = download => match result {
+                Ok(()) => later(&mut versions, output).await?,
+                Err(failure) => return Err(failure),
+            },
+            newer = later(&mut versions, output) => newer?,
+        };
+        // It may have the same files, which only one of the two may write.
+        torrent.stop().await;
+        version = newer;
+    }
+}
+
+/// The newest version there is, within `timeout`.
+async fn first(versions: &mut Versions, timeout: Option<Duration>) -> Result<Version, Failure> {
+    let next = versions.next();
+    let found = match timeout {
+        Some(timeout) => tokio::time::timeout(timeout, next).await.map_err(|_| {
+            let message = format!("nothing is published under the key, or not found in {}", span(timeout));
+            Failure::new(Exit::Nothing, message).hint("is the key right? --timeout SECONDS waits longer")
+        })?,
+        None => next.await,
+    };
+    found.map_err(|error| explain(&error))
+}
+
+/// A version that comes later. Something else under the key is told and waited out.
+async fn later(versions: &mut Versions, output: Output) -> Result<Version, Failure> {
+    loop {
+        match versions.next().await {
+            Ok(version) => return Ok(version),
+            Err(error @ VersionError::NoTorrent { .. }) => {
+                output.event(|| json!({"event": "warning", "message": error.to_string()}))?;
+                output.say(format!("{error}; going on with what was there before"));
+            }
+            Err(error) => return Err(explain(&error)),
+        }
+    }
+}
+
+fn show(version: &Version, magnet: &Magnet, output: Output) -> Result<(), Failure> {
+    output.event(|| {
+        let key = magnet.mutable.as_ref().map(|key| HEXLOWER.encode(&key.public_key));
+        json!({
+            "event": "version", "seq": version.seq, "infohash": version.infohash.to_string(), "key": key,
+        })
+    })?;
+    output.say(format!("version {} is {}", version.seq, version.infohash));
+    Ok(())
+}
+
+fn explain(error: &VersionError) -> Failure {
+    match error {
+        VersionError::NoDht => Failure::usage(error.to_string()).hint("leave --no-dht out"),
+        VersionError::NoKey => Failure::usage(error.to_string()),
+        _ => Failure::failed(error.to_string()),
+    }
+}
