@@ -3,6 +3,7 @@
 //! parser breaks a promise; refusing input is no such thing.
 
 mod node;
+mod trace;
 mod wire;
 
 use std::path::Component;
@@ -19,6 +20,7 @@ use krpc::{Id, Message};
 use crate::corpus;
 
 pub use node::node;
+pub use trace::trace;
 pub use wire::{extension_handshake, http_tracker, metadata_message, peer_conn, udp_tracker};
 
 /// A parser under test.
@@ -45,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "http_tracker", run: http_tracker, seeds: wire::http_replies },
     Target { name: "node", run: node, seeds: node::sequences },
     Target { name: "udp_tracker", run: udp_tracker, seeds: wire::udp_replies },
+    Target { name: "trace", run: trace, seeds: trace::traces },
 ];
 
 /// What `scan` accepts is one document to every other reader too; what it refuses, to none.

@@ -24,8 +24,6 @@ pub struct Facts {
     pub bootstrapped: Option<Duration>,
     /// What the core counted.
     pub counters: Counters,
-    /// Nodes that answered under another id than they had.
-    pub changing_ids: u64,
     /// A lookup of our own id, and one of a random one.
     pub lookups: Vec<LookupFacts>,
     /// What an earlier run left.

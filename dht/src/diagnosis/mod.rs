@@ -86,10 +86,12 @@ const RULES: &[Rule] = &[
     slow,
     stale,
     forged,
+    spoofed,
     changing_ids,
     disputed_address,
     clock,
     unreachable,
+    behind_nat,
     insecure_ids,
     state_in_use,
 ];
@@ -347,8 +349,22 @@ fn forged(facts: &Facts) -> Option<Finding> {
     )
 }
 
+fn spoofed(facts: &Facts) -> Option<Finding> {
+    let (spoofed, answers) = (facts.counters.replies_spoofed, facts.answers());
+    // Nodes with several addresses sometimes answer from another one; those are few.
+    if spoofed < 5 || spoofed * 20 < answers {
+        return None;
+    }
+    finding(
+        "spoofed_answers",
+        Severity::Warning,
+        format!("{spoofed} answers to queries of ours came from another address than was asked."),
+        "Somebody may be guessing our queries or listening to them. Such answers are dropped.",
+    )
+}
+
 fn changing_ids(facts: &Facts) -> Option<Finding> {
-    let (changed, answers) = (facts.changing_ids, facts.answers());
+    let (changed, answers) = (facts.counters.ids_mismatched, facts.answers());
     if changed < 5 || changed * 10 < answers {
         return None;
     }
@@ -361,7 +377,10 @@ fn changing_ids(facts: &Facts) -> Option<Finding> {
 }
 
 fn disputed_address(facts: &Facts) -> Option<Finding> {
-    let disputed = facts.sockets.iter().find(|socket| socket.external.is_none() && socket.votes.len() > 1)?;
+    // A few voices are too few to speak of; nine networks would have to agree (BEP 42, RELIABILITY.md D10).
+    let many = |socket: &SocketFacts| socket.votes.iter().map(|(_, networks)| networks).sum::<usize>() >= 9;
+    let torn = |socket: &&SocketFacts| socket.external.is_none() && socket.votes.len() > 1 && many(socket);
+    let disputed = facts.sockets.iter().find(torn)?;
     let names: Vec<_> = disputed.votes.iter().take(3).map(|(ip, times)| format!("{ip} ({times})")).collect();
     finding(
         "address_disputed",
@@ -402,6 +421,19 @@ fn unreachable(facts: &Facts) -> Option<Finding> {
         Severity::Warning,
         format!("No node asked us anything in {} s.", facts.ran.as_secs()),
         "Peers can be found all the same. If `btdht serve` gets no queries either, forward its UDP port in the NAT or firewall.",
+    )
+}
+
+fn behind_nat(facts: &Facts) -> Option<Finding> {
+    let (socket, external) = facts.sockets.iter().find_map(|socket| {
+        let external = socket.external.filter(|seen| ![0, socket.local.port()].contains(&seen.port()));
+        external.map(|external| (socket, external))
+    })?;
+    finding(
+        "behind_nat",
+        Severity::Note,
+        format!("A NAT is in between: others see {} as {external}.", socket.local),
+        "",
     )
 }
 

@@ -61,7 +61,6 @@ fn well() -> Facts {
             queries_find_node: 2,
             ..Counters::default()
         },
-        changing_ids: 2,
         lookups: vec![lookup("our own id"), lookup("a random id")],
         state: StateFacts::Readable { nodes: 50, in_use: false },
         clock: ClockFacts { year: 2026, drift: Duration::from_millis(1) },
@@ -182,7 +181,9 @@ fn warnings_leave_it_healthy() {
         (|facts| facts.sockets[0].median_rtt = Duration::from_millis(1500), "slow"),
         (|facts| (facts.sockets[0].trusty, facts.sockets[1].trusty) = (40, 10), "stale"),
         (|facts| facts.counters.dropped_unsolicited = 60, "forged_answers"),
-        (|facts| facts.changing_ids = 30, "changing_ids"),
+        (|facts| facts.counters.replies_spoofed = 12, "spoofed_answers"),
+        (|facts| facts.counters.ids_mismatched = 30, "changing_ids"),
+        (|facts| facts.sockets[0].external = Some(addr("81.2.3.4:41000")), "behind_nat"),
         (|facts| facts.clock.year = 1970, "clock_wrong"),
         (|facts| facts.clock.drift = Duration::from_secs(86_400), "clock_jumped"),
         (|facts| (facts.counters.queries_ping, facts.counters.queries_find_node) = (0, 0), "unreachable"),
@@ -210,7 +211,13 @@ fn warnings_leave_it_healthy() {
 fn a_little_of_everything_is_usual() {
     let usual = |facts: &mut Facts| {
         facts.counters.dropped_unsolicited = 15;
-        facts.changing_ids = 4;
+        facts.counters.replies_spoofed = 4;
+        // An address that an earlier run knew has no port.
+        facts.sockets[0].external = Some(addr("81.2.3.4:0"));
+        facts.sockets[1].external = None;
+        facts.sockets[1].votes.push((addr("81.2.3.5:1").ip(), 1));
+        facts.sockets[1].votes[0].1 = 5;
+        facts.counters.ids_mismatched = 4;
         facts.clock.drift = Duration::from_millis(800);
         facts.routers[..3].iter_mut().for_each(|router| router.addresses.clear());
         facts.state = StateFacts::Off;

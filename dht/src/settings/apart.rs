@@ -37,9 +37,13 @@ pub fn config_from(pairs: &[(&str, &str)]) -> Result<Config, SettingsError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
+    use krpc::Id;
+
     use super::*;
+    use crate::{Command, Home, Node, Outbox, Seeds, Time};
 
     #[test]
     fn only_what_differs_is_listed_and_it_is_read_back() {
@@ -59,6 +63,46 @@ mod tests {
             [("limits.k", "0"), ("limits.k", "1\nx ="), ("limits.x", "1"), ("limits.k", "\"\"")]
         {
             assert!(config_from(&[(key, value)]).is_err(), "{key} {value}");
+        }
+    }
+
+    /// A trace brings the settings of a stranger, and a user's file may hold a slip of the keyboard.
+    #[test]
+    fn no_setting_that_is_accepted_makes_a_node_fail() {
+        let mut accepted = 0;
+        for key in KEYS.iter().map(|key| key.name).filter(|name| name.starts_with("limits.")) {
+            for value in
+                ["0", "1", "9223372036854775807", "0.001", "31622400", "[0, 9223372036854775807]", "[]"]
+            {
+                let Ok(config) = config_from(&[(key, value)]) else { continue };
+                accepted += 1;
+                live(config);
+            }
+        }
+        assert!(accepted > 100, "{accepted}");
+    }
+
+    /// A node at work for some virtual minutes.
+    fn live(config: Config) {
+        let local = "0.0.0.0:6881".parse().unwrap();
+        let home = Home { id: Id::new([1; 20]), local, external: None, saved: Vec::new() };
+        let now = Time::from_secs(3600);
+        let mut node = Node::new(Arc::new(config), vec![home], Seeds::from_u64(1), now);
+        let mut out = Outbox::new();
+        let router = "81.2.3.4:6881".parse().unwrap();
+        node.handle_command(now, Command::Routers(vec![router]), &mut out);
+        node.handle_command(now, Command::FindNode { target: Id::new([9; 20]), trace: true }, &mut out);
+        for query in [&b"d1:ad2:id20:aaaaaaaaaaaaaaaaaaaae1:q4:ping1:t2:aa1:y1:qe"[..], b"d1:ad2:id20:aaaaaaaaaaaaaaaaaaaa9:info_hash20:bbbbbbbbbbbbbbbbbbbbe1:q9:get_peers1:t2:aa1:y1:qe"] {
+            node.handle_datagram(now, 0, "81.2.3.5:6881".parse().unwrap(), query, &mut out);
+        }
+        for minute in 0..10 {
+            let now = now + Duration::from_secs(minute * 60);
+            for _ in 0..100 {
+                if node.timeout() <= now {
+                    node.handle_timeout(now, &mut out);
+                }
+            }
+            out.clear();
         }
     }
 }

@@ -95,7 +95,6 @@ async fn examine(context: &Context) -> Result<Facts, Failure> {
         routers,
         bootstrapped: took,
         counters: stats.counters,
-        changing_ids: 0,
         lookups,
         state,
         clock: ClockFacts { year: year(wall), drift },
@@ -241,9 +240,9 @@ fn sockets(stats: &Stats) -> Vec<SocketFacts> {
             sent: udp.sent,
             refused: udp.send_errors,
             received: udp.received,
-            external: None,
-            votes: Vec::new(),
-            insecure: 0,
+            external: home.external,
+            votes: home.votes.clone(),
+            insecure: home.insecure,
         }
     };
     stats.sockets.iter().zip(&stats.buckets).map(of).collect()

@@ -96,7 +96,8 @@ fn object(facts: &Facts, verdict: &Verdict) -> Value {
         "state": state(&facts.state),
         "clock": {"year": facts.clock.year, "drift_ms": millis(facts.clock.drift)},
         "queries_in": facts.counters.queries_in(),
-        "changing_ids": facts.changing_ids,
+        "changing_ids": facts.counters.ids_mismatched,
+        "spoofed": facts.counters.replies_spoofed,
         "counters": counters,
     })
 }
