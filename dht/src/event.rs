@@ -83,6 +83,9 @@ pub enum Command {
     },
     /// An address that may be a DHT node (a PORT message, the `nodes` key of a torrent): ping it.
     AddNode(SocketAddr),
+    /// Forget the node at an address, in the routing tables and among those that wait for a place. It
+    /// comes back when it is heard of again.
+    RemoveNode(SocketAddr),
     /// Addresses of routers to bootstrap from, in order of preference; replaces the earlier list.
     Routers(Vec<SocketAddr>),
     /// Tell every announce that is stored as [`Event::Announced`], or no more. A busy node has thousands
@@ -104,6 +107,7 @@ impl Command {
             Self::Put { item, .. } => Some(item.target()),
             Self::Ask { .. }
             | Self::AddNode(_)
+            | Self::RemoveNode(_)
             | Self::Routers(_)
             | Self::TellAnnounces(_)
             | Self::Cancel(_) => None,

@@ -1,6 +1,6 @@
 //! When a standing order has its next round: an announce that is renewed (BEP 5), an item that is put
 //! again (BEP 44), a key that is followed (BEP 46). A calculation on [`Time`] and [`Rng`] alone; what a
-//! round does is the business of whoever keeps a [`Schedule`] (in this crate `net::Standing`).
+//! round does is the business of whoever keeps a [`Schedule`] (in this crate `net::StandingOrder`).
 
 use std::time::Duration;
 

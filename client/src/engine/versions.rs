@@ -3,7 +3,7 @@
 
 use btdht::item::MutableItem;
 use btdht::mutable_torrent::infohash_in;
-use btdht::net::{Dht, Standing};
+use btdht::net::{Dht, StandingOrder};
 use krpc::Id;
 use krpc::magnet::Magnet;
 
@@ -12,7 +12,7 @@ use krpc::magnet::Magnet;
 #[derive(Debug)]
 pub struct Versions {
     magnet: Magnet,
-    items: Standing<MutableItem>,
+    items: StandingOrder<MutableItem>,
 }
 
 /// One version. Its signature was right.

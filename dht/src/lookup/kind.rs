@@ -71,6 +71,7 @@ impl Kind {
             Command::Put { item, cas, trace } => (Self::Put { item, cas }, trace),
             Command::Ask { .. }
             | Command::AddNode(_)
+            | Command::RemoveNode(_)
             | Command::Routers(_)
             | Command::TellAnnounces(_)
             | Command::Cancel(_) => return None,

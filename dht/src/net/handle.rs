@@ -78,6 +78,7 @@ pub struct Dht {
     requests: mpsc::Sender<Request>,
     bootstrapped: watch::Receiver<Option<usize>>,
     ready: watch::Receiver<bool>,
+    ids: watch::Receiver<Vec<Id>>,
     shared: Arc<Shared>,
 }
 
@@ -87,13 +88,14 @@ struct WeakDht {
     requests: mpsc::WeakSender<Request>,
     bootstrapped: watch::Receiver<Option<usize>>,
     ready: watch::Receiver<bool>,
+    ids: watch::Receiver<Vec<Id>>,
     shared: Arc<Shared>,
 }
 
 /// What never changes.
 #[derive(Debug)]
 struct Shared {
-    homes: Vec<(SocketAddr, Id)>,
+    locals: Vec<SocketAddr>,
     clock: Clock,
     paces: Paces,
     /// Of the standing orders.
@@ -174,8 +176,9 @@ impl Dht {
         let (announcer, bootstrapped) = watch::channel(None);
         let knows_somebody = options.bootstrap.is_empty() || homes.iter().any(|home| !home.saved.is_empty());
         let (readiness, ready) = watch::channel(knows_somebody);
+        let (changing, ids) = watch::channel(homes.iter().map(|home| home.id).collect());
         let shared = Shared {
-            homes: homes.iter().map(|home| (home.local, home.id)).collect(),
+            locals: homes.iter().map(|home| home.local).collect(),
             clock,
             paces: Paces {
                 announces: Pace::of_announces(&options.config),
@@ -194,6 +197,7 @@ impl Dht {
             requests: inbox,
             bootstrapped: announcer,
             ready: readiness,
+            ids: changing,
             state: folder.map(|folder| StateKeeper::new(folder, saved, now)),
             has_routers: !options.bootstrap.is_empty(),
         };
@@ -203,7 +207,7 @@ impl Dht {
         }
         tokio::spawn(shard.run());
         tokio::spawn(keep_resolving(routers, rng, requests.downgrade()));
-        Ok(Self { requests, bootstrapped, ready, shared: Arc::new(shared) })
+        Ok(Self { requests, bootstrapped, ready, ids, shared: Arc::new(shared) })
     }
 
     /// Looks for peers of `infohash`, and announces to the closest nodes if asked to.
@@ -302,14 +306,34 @@ impl Dht {
         table.await.map_err(|_| Error::Stopped)
     }
 
-    /// The addresses bound, one per socket.
-    pub fn local_addrs(&self) -> impl ExactSizeIterator<Item = SocketAddr> {
-        self.shared.homes.iter().map(|(local, _)| *local)
+    /// Forgets the node at `addr`. It comes back when it is heard of again.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn remove_node(&self, addr: SocketAddr) -> Result<(), Error> {
+        self.send(Request::Tell(Command::RemoveNode(addr))).await
     }
 
-    /// The node ids, one per socket.
+    /// The known nodes nearest to `target`, without asking anybody: at most `count` (and at most 20) of
+    /// each socket, nearest first. [`Dht::find_node`] asks the network.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn closest(&self, target: Id, count: usize) -> Result<Vec<(Id, SocketAddr)>, Error> {
+        let (reply, closest) = oneshot::channel();
+        self.send(Request::Closest(target, count, reply)).await?;
+        closest.await.map_err(|_| Error::Stopped)
+    }
+
+    /// The addresses bound, one per socket.
+    pub fn local_addrs(&self) -> impl ExactSizeIterator<Item = SocketAddr> {
+        self.shared.locals.iter().copied()
+    }
+
+    /// The node ids, one per socket. They change when others agree that our address is another than was
+    /// thought (BEP 42); [`Event::ExternalAddress`] tells.
     pub fn ids(&self) -> impl ExactSizeIterator<Item = Id> {
-        self.shared.homes.iter().map(|(_, id)| *id)
+        self.ids.borrow().clone().into_iter()
     }
 
     /// A copy of the counters.
@@ -369,8 +393,8 @@ impl Dht {
     }
 
     fn downgrade(&self) -> WeakDht {
-        let Self { bootstrapped, ready, shared, .. } = self.clone();
-        WeakDht { requests: self.requests.downgrade(), bootstrapped, ready, shared }
+        let Self { bootstrapped, ready, ids, shared, .. } = self.clone();
+        WeakDht { requests: self.requests.downgrade(), bootstrapped, ready, ids, shared }
     }
 }
 
@@ -382,8 +406,8 @@ impl WeakDht {
     }
 
     fn upgrade(&self) -> Option<Dht> {
-        let Self { bootstrapped, ready, shared, .. } = self.clone();
-        Some(Dht { requests: self.requests.upgrade()?, bootstrapped, ready, shared })
+        let Self { bootstrapped, ready, ids, shared, .. } = self.clone();
+        Some(Dht { requests: self.requests.upgrade()?, bootstrapped, ready, ids, shared })
     }
 }
 
@@ -553,6 +577,40 @@ mod tests {
             }
         }
         assert_eq!(peers, ["127.0.0.1:7777".parse().unwrap()]);
+    }
+
+    #[tokio::test]
+    async fn the_table_can_be_looked_at_and_a_node_taken_out() {
+        let (_a, addr_a) = start(&[]);
+        let (b, addr_b) = start(&[addr_a]);
+        within(b.bootstrapped()).await.unwrap();
+        let (c, _) = start(&[addr_a, addr_b]);
+        let mut events = within(c.subscribe(Topic::Node)).await.unwrap();
+        within(c.bootstrapped()).await.unwrap();
+        let event = within(events.next()).await;
+        assert!(
+            matches!(event, Some(Event::Bootstrapped { .. } | Event::ExternalAddress { .. })),
+            "{event:?}"
+        );
+
+        let (d, _) = start(&[addr_a]);
+        within(d.add_node(addr_b)).await.unwrap();
+        let known = within(async {
+            loop {
+                let known = d.table().await.unwrap();
+                if let Some(node) = known.into_iter().find(|node| node.addr == addr_b) {
+                    return node;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let own = d.ids().next().unwrap();
+        assert_eq!(known.bucket, own.distance(&known.id).bit_len());
+        let nearest = within(d.closest(known.id, 1)).await.unwrap();
+        assert_eq!(nearest, [(known.id, addr_b)]);
+        within(d.remove_node(addr_b)).await.unwrap();
+        assert!(within(d.table()).await.unwrap().iter().all(|node| node.addr != addr_b));
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ pub use persist::{Saved, SavedHome, StateCondition};
 pub use port::PortCounters;
 pub use resolve::lookup;
 pub use shard::{SocketStats, Stats};
-pub use standing::{Round, Standing};
+pub use standing::{Round, StandingOrder};
 pub use subscribers::{Events, Topic};
 
 /// An address to listen on.

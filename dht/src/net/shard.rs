@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use krpc::Id;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -47,6 +49,8 @@ pub(super) enum Request {
     Stats(oneshot::Sender<Stats>),
     /// Copy the routing tables.
     Table(oneshot::Sender<Vec<KnownNode>>),
+    /// Name the known nodes nearest to an id, so many of each home.
+    Closest(Id, usize, oneshot::Sender<Vec<(Id, SocketAddr)>>),
     /// Tell what concerns the whole node, from now on.
     Subscribe(Subscriber),
     /// Save and end.
@@ -100,6 +104,8 @@ pub(super) struct Shard {
     pub(super) bootstrapped: watch::Sender<Option<usize>>,
     /// Whether there is somebody to ask: an address of a router, a saved node.
     pub(super) ready: watch::Sender<bool>,
+    /// Our ids, one per socket.
+    pub(super) ids: watch::Sender<Vec<Id>>,
     pub(super) state: Option<StateKeeper>,
     /// Whether anybody was named to bootstrap from.
     pub(super) has_routers: bool,
@@ -272,6 +278,9 @@ impl Shard {
                 self.flush(now, running);
                 drop(reply.send(self.stats(now, running)));
             }
+            Request::Closest(target, count, reply) => {
+                drop(reply.send(self.node.closest(&target, count)));
+            }
             Request::Table(reply) => drop(reply.send(self.node.table(now))),
             Request::Subscribe(subscriber) => {
                 running.subscribers.add(subscriber);
@@ -338,6 +347,7 @@ impl Shard {
         }
         if let Event::ExternalAddress { home, addr, id, .. } = event {
             tracing::debug!(home, %addr, %id, "other nodes agree on our address");
+            self.ids.send_modify(|ids| ids[home] = id);
         }
         running.subscribers.tell(&event);
     }

@@ -1,4 +1,4 @@
-//! [`Standing`]: an order that a node carries out again and again until its handle is dropped. The
+//! [`StandingOrder`]: an order that a node carries out again and again until its handle is dropped. The
 //! times are [`Schedule`]'s; here are the task that waits for them and the handle.
 //!
 //! The task holds the node weakly: an order that is forgotten keeps no node alive, and ends with it.
@@ -23,7 +23,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// It is a stream of its reports. One that is not read in time gives way to the next: a reader sees
 /// the newest, and need not read at all.
 #[derive(Debug)]
-pub struct Standing<R> {
+pub struct StandingOrder<R> {
     slot: Arc<Slot<R>>,
     task: AbortHandle,
 }
@@ -67,7 +67,7 @@ pub(super) enum End {
     Final,
 }
 
-impl<R: Send + 'static> Standing<R> {
+impl<R: Send + 'static> StandingOrder<R> {
     /// Starts `order` as a task of the current runtime, which hears of changes of the network from
     /// `events` and reports what `report` makes of its rounds.
     pub(super) fn start<O: Order>(
@@ -89,14 +89,14 @@ impl<R: Send + 'static> Standing<R> {
     }
 }
 
-impl<R> Standing<R> {
+impl<R> StandingOrder<R> {
     /// The next report; `None` when the order has ended. Cancel safe.
     pub async fn next(&mut self) -> Option<R> {
         std::future::poll_fn(|cx| self.slot.poll(cx)).await
     }
 }
 
-impl<R> Stream for Standing<R> {
+impl<R> Stream for StandingOrder<R> {
     type Item = R;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
@@ -104,7 +104,7 @@ impl<R> Stream for Standing<R> {
     }
 }
 
-impl<R> Drop for Standing<R> {
+impl<R> Drop for StandingOrder<R> {
     /// A lookup that is on its way is cancelled.
     fn drop(&mut self) {
         self.task.abort();
@@ -248,14 +248,17 @@ mod tests {
     }
 
     /// An order on the paused clock of the runtime, and the node's end of its events.
-    fn start(ends: &[End]) -> (Standing<Round<End>>, Subscribers) {
+    fn start(ends: &[End]) -> (StandingOrder<Round<End>>, Subscribers) {
         let (subscriber, events) = subscription(Topic::Node);
         let mut subscribers = Subscribers::default();
         subscribers.add(subscriber);
         let started = Instant::now();
         let clock = move || Time::ZERO + started.elapsed();
         let schedule = Schedule::new(clock(), Pace::of_announces(&Config::default()), Rng::from_seed(1));
-        (Standing::start(Script(ends.iter().copied().collect()), schedule, clock, events, Some), subscribers)
+        (
+            StandingOrder::start(Script(ends.iter().copied().collect()), schedule, clock, events, Some),
+            subscribers,
+        )
     }
 
     #[tokio::test(start_paused = true)]

@@ -126,6 +126,12 @@ impl Node {
                 }
                 None
             }
+            Command::RemoveNode(addr) => {
+                let addr = canonical(addr);
+                let gone = self.places.iter_mut().map(|place| place.table.forget(addr));
+                self.counters.nodes_removed += gone.map(u64::from).sum::<u64>();
+                None
+            }
             Command::Routers(routers) => {
                 let routers = routers.into_iter().map(canonical).collect();
                 self.maintain.set_routers(now, routers, &self.places, &self.config);

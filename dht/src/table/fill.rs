@@ -1,5 +1,7 @@
 //! How full each bucket is, for whoever wants to know how a node is doing.
 
+use std::time::Duration;
+
 use krpc::compact::Address;
 
 use super::bucket::capacity;
@@ -19,6 +21,10 @@ pub struct BucketFill {
     pub trusty: usize,
     /// Nodes that failed to answer several times in a row.
     pub bad: usize,
+    /// Nodes that answered and wait for a place.
+    pub candidates: usize,
+    /// How long ago a node was added, replaced or answered (BEP 5, "last changed").
+    pub idle: Duration,
 }
 
 impl<A: Address> Table<A> {
@@ -34,6 +40,8 @@ impl<A: Address> Table<A> {
                 nodes: nodes.len(),
                 trusty: of(Standing::Trusty),
                 bad: of(Standing::Bad),
+                candidates: self.candidates.iter().filter(|entry| self.depth_of(&entry.id) == depth).count(),
+                idle: self.bounds.changed(depth).map_or(Duration::ZERO, |changed| now.since(changed.time())),
             }
         };
         (0..self.buckets()).map(bucket).collect()
@@ -42,8 +50,6 @@ impl<A: Address> Table<A> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use krpc::Id;
     use krpc::compact::{Contact, V4};
 
@@ -70,13 +76,15 @@ mod tests {
             table.failed(failing, &config);
         }
         let fill = table.fill(Time::from_secs(1001), &config);
-        let expected = [(0, 16, 4, 1, 0), (1, 8, 0, 0, 0), (2, 8, 1, 0, 1)];
-        let expected = expected.map(|(shared_bits, capacity, nodes, trusty, bad)| BucketFill {
+        let expected = [(0, 16, 4, 1, 0, 1), (1, 8, 0, 0, 0, 1), (2, 8, 1, 0, 1, 1)];
+        let expected = expected.map(|(shared_bits, capacity, nodes, trusty, bad, idle)| BucketFill {
             shared_bits,
             capacity,
             nodes,
             trusty,
             bad,
+            candidates: 0,
+            idle: Duration::from_secs(idle),
         });
         assert_eq!(fill, expected);
     }

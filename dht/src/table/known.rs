@@ -40,6 +40,20 @@ impl FamilyTable {
             Self::V6(table) => known(table, now, home, config),
         }
     }
+
+    /// Removes whoever is at `addr`, from the buckets and from those who wait. Whether a bucket had it.
+    pub(crate) fn forget(&mut self, addr: SocketAddr) -> bool {
+        match self {
+            Self::V4(table) => Address::from_socket(addr).is_some_and(|addr| forget(table, addr)),
+            Self::V6(table) => Address::from_socket(addr).is_some_and(|addr| forget(table, addr)),
+        }
+    }
+}
+
+fn forget<A: Address>(table: &mut Table<A>, addr: A) -> bool {
+    table.candidates.retain(|candidate| candidate.addr != addr);
+    let index = table.entries.iter().position(|entry| entry.addr == addr);
+    index.map(|index| table.remove(index)).is_some()
 }
 
 fn known<A: Address>(table: &Table<A>, now: Time, home: usize, config: &Config) -> Vec<KnownNode> {
@@ -74,10 +88,13 @@ mod tests {
             table.insert(now, Contact { id: Id::new(id), addr }, Duration::from_millis(64), &config);
         }
         table.failed(V4::from_socket("82.1.1.1:1".parse().unwrap()).unwrap(), &config);
-        let table = FamilyTable::V4(table);
+        let mut table = FamilyTable::V4(table);
         let known = table.known(now + Duration::from_secs(7), 3, &config);
         let seen: Vec<_> = known.iter().map(|node| (node.bucket, node.standing, node.failures)).collect();
         assert_eq!(seen, [(160, Standing::Trusty, 0), (159, Standing::Questionable, 1)]);
         assert!(known.iter().all(|node| node.home == 3 && node.age == Duration::from_secs(7)));
+        assert!(table.forget(known[0].addr) && !table.forget(known[0].addr));
+        let left = table.known(now, 3, &config);
+        assert_eq!(left.iter().map(|node| node.addr).collect::<Vec<_>>(), [known[1].addr]);
     }
 }

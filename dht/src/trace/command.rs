@@ -37,6 +37,7 @@ pub(super) fn to_json(command: &Command) -> Value {
             json!({"do": "ask", "to": to, "question": question_to_json(question)})
         }
         Command::AddNode(addr) => json!({"do": "add_node", "addr": addr}),
+        Command::RemoveNode(addr) => json!({"do": "remove_node", "addr": addr}),
         Command::Routers(routers) => json!({"do": "routers", "addrs": routers}),
         Command::TellAnnounces(tells) => json!({"do": "tell_announces", "on": tells}),
         Command::Cancel(LookupId(lookup)) => json!({"do": "cancel", "lookup": lookup}),
@@ -71,6 +72,7 @@ pub(super) fn from_json(fields: Fields<'_>) -> Result<Command, String> {
             Command::Ask { to: fields.addr("to")?, question: question_from_json(fields.object("question")?)? }
         }
         "add_node" => Command::AddNode(fields.addr("addr")?),
+        "remove_node" => Command::RemoveNode(fields.addr("addr")?),
         "routers" => {
             let addr = |value: &Value| value.as_str()?.parse().ok();
             let routers = fields.list("addrs")?.iter().map(addr).collect::<Option<_>>();
@@ -178,6 +180,7 @@ mod tests {
                 trace: true,
             },
             Command::AddNode(to),
+            Command::RemoveNode(to),
             Command::Routers(vec![to, "[2001:db8::1]:6881".parse().unwrap()]),
             Command::TellAnnounces(true),
             Command::Cancel(LookupId(u64::MAX)),

@@ -10,7 +10,7 @@ use super::{Dht, WeakDht};
 use crate::item::{Item, MutableItem, PublicKey};
 use crate::net::Error;
 use crate::net::shard::Request;
-use crate::net::standing::{End, Order, Round, Standing, Step};
+use crate::net::standing::{End, Order, Round, StandingOrder, Step};
 use crate::net::subscribers::{Topic, subscription};
 use crate::standing::{Pace, Schedule};
 use crate::{Announce, Command, Event, Outcome};
@@ -57,7 +57,7 @@ impl Dht {
         &self,
         infohash: Id,
         announce: Announce,
-    ) -> Result<Standing<Round<AnnounceReport>>, Error> {
+    ) -> Result<StandingOrder<Round<AnnounceReport>>, Error> {
         let order = Announcing { node: self.downgrade(), infohash, announce };
         self.order(order, self.shared.paces.announces, Some).await
     }
@@ -89,7 +89,7 @@ impl Dht {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn keep(&self, item: Item) -> Result<Standing<Round<PutReport>>, Error> {
+    pub async fn keep(&self, item: Item) -> Result<StandingOrder<Round<PutReport>>, Error> {
         item.check().map_err(Error::Item)?;
         let order = Keeping { node: self.downgrade(), item };
         self.order(order, self.shared.paces.items, Some).await
@@ -128,7 +128,7 @@ impl Dht {
         key: PublicKey,
         salt: &[u8],
         seq: Option<i64>,
-    ) -> Result<Standing<MutableItem>, Error> {
+    ) -> Result<StandingOrder<MutableItem>, Error> {
         let order = Following { node: self.downgrade(), key, salt: salt.into(), seq };
         self.order(order, self.shared.paces.keys, |round| round.result).await
     }
@@ -138,12 +138,12 @@ impl Dht {
         order: O,
         pace: Pace,
         report: impl Fn(Round<O::Result>) -> Option<R> + Send + 'static,
-    ) -> Result<Standing<R>, Error> {
+    ) -> Result<StandingOrder<R>, Error> {
         let (subscriber, events) = subscription(Topic::Node);
         self.send(Request::Subscribe(subscriber)).await?;
         let clock = self.shared.clock;
         let schedule = Schedule::new(clock.now(), pace, self.shared.rng());
-        Ok(Standing::start(order, schedule, move || clock.now(), events, report))
+        Ok(StandingOrder::start(order, schedule, move || clock.now(), events, report))
     }
 }
 
