@@ -10,4 +10,5 @@ pub mod mmsg;
 pub mod netns;
 pub mod process;
 pub mod rivals;
+pub mod scenarios;
 pub mod tracker;

@@ -119,6 +119,8 @@ pub struct Load {
     target: Target,
     tids: Tids,
     ids: Vec<Id>,
+    /// Sources in the order of their ids.
+    sorted: Vec<u32>,
     infohashes: Vec<Id>,
     /// The last token of each peer of each infohash.
     tokens: Vec<Option<Vec<u8>>>,
@@ -144,12 +146,16 @@ impl Load {
     /// A generator for the node at `node`; enter a [`crate::netns`] before.
     pub fn new(node: SocketAddrV4, target: Target, tids: Tids) -> io::Result<Self> {
         let mut rng = Rng::new(Seeds::from_u64(7));
+        let ids: Vec<Id> = (0..SOURCES).map(|n| secure_id(IpAddr::V4(source_ip(n)), &mut rng)).collect();
+        let mut sorted: Vec<u32> = (0..SOURCES).collect();
+        sorted.sort_unstable_by_key(|&n| ids[n as usize]);
         Ok(Self {
             socket: Socket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT), Speaks::ForAll)?,
             node,
             target,
             tids,
-            ids: (0..SOURCES).map(|n| secure_id(IpAddr::V4(source_ip(n)), &mut rng)).collect(),
+            ids,
+            sorted,
             infohashes: (0..INFOHASHES).map(|_| rng.id()).collect(),
             tokens: vec![None; (INFOHASHES * PEERS) as usize],
             stored: vec![false; (INFOHASHES * PEERS) as usize],
@@ -242,6 +248,11 @@ impl Load {
             self.turn(now)?;
         }
         self.finish(start)
+    }
+
+    /// What came so far, since the last [`Load::closed`] began.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Asks only one kind from now on; the mix for `None`.
@@ -432,9 +443,10 @@ impl Load {
             _ => None,
         };
         if let Some(target) = target {
-            let mut near: Vec<u32> = (0..SOURCES).collect();
-            let key = |&n: &u32| self.ids[n as usize].distance(&target);
-            near.select_nth_unstable_by_key(8, key);
+            // The nearest share the longest prefix, so that they stand about where the target would.
+            let at = self.sorted.partition_point(|&n| self.ids[n as usize] < target);
+            let mut near = self.sorted[at.saturating_sub(32)..(at + 32).min(self.sorted.len())].to_vec();
+            near.sort_unstable_by_key(|&n| self.ids[n as usize].distance(&target));
             for &n in &near[..8] {
                 let addr = V4::from_socket(SocketAddrV4::new(source_ip(n), PORT).into()).expect("IPv4");
                 put_node(&mut nodes, &Contact { id: self.ids[n as usize], addr });

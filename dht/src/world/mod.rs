@@ -9,6 +9,7 @@ mod floods;
 mod hostile;
 mod items;
 mod modes;
+mod numbers;
 mod pokes;
 mod serving;
 mod weather;

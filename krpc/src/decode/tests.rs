@@ -23,6 +23,24 @@ fn both_ways(bytes: &[u8], message: Message<'_>) {
     assert_eq!(out.escape_ascii().to_string(), bytes.escape_ascii().to_string());
 }
 
+/// D1: each limit is exact, for a message that is one in all else.
+#[test]
+fn nesting_and_tokens_have_the_limits_of_the_house() {
+    let with = |value: &[u8]| {
+        [b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:q1:z".as_slice(), value, b"e"].concat()
+    };
+    let decodes = |value: &[u8]| Message::decode(&with(value)).is_ok();
+    let nested = |levels: usize| [b"l".repeat(levels), b"e".repeat(levels)].concat();
+    // The message itself is the first level.
+    assert!(decodes(&nested(9)) && !decodes(&nested(10)));
+    // The message is 13 tokens with the key and the list.
+    let many = |count: usize| [b"l".as_slice(), &b"0:".repeat(count), b"e"].concat();
+    assert!(decodes(&many(500 - 13)) && !decodes(&many(500 - 12)));
+    let long = |len: usize| format!("{}:{}", len - 64, "z".repeat(len - 64)).into_bytes();
+    assert_eq!(with(&long(2048)).len(), 2048);
+    assert!(decodes(&long(2048)) && !decodes(&long(2049)));
+}
+
 #[test]
 fn bep_5_generic_error() {
     both_ways(

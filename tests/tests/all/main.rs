@@ -5,3 +5,4 @@ mod fuzz_smoke;
 mod krpc_corpus;
 mod metainfo_hostile;
 mod peer_conn;
+mod scenarios;

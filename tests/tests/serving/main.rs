@@ -2,6 +2,9 @@
 //! in debug builds too).
 #![allow(clippy::unwrap_used)]
 
+mod floods;
+mod items;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
@@ -133,10 +136,18 @@ fn judge(name: &str, bytes: &[u8], expected: Outcome, answer: Option<&[u8]>) -> 
 fn every_datagram_of_the_corpus_gets_what_bep_5_asks_for() {
     let (node, at) = serve();
     let (mut before, mut wrong, mut sent) = (0, Vec::new(), 0);
+    let (mut bytes_in, mut bytes_out) = (0, 0);
     for group in cases().chunks(20) {
         let stranger = Stranger::new(at);
         for case in group {
             let answer = stranger.answer_to(&case.bytes);
+            // S4, for messages as they should be.
+            if case.name.starts_with("as it is") {
+                let len = answer.as_ref().map_or(0, Vec::len);
+                assert!(len <= 12 * case.bytes.len(), "{}: {len} bytes", case.name);
+                bytes_in += case.bytes.len();
+                bytes_out += len;
+            }
             wrong.extend(judge(&case.name, &case.bytes, case.outcome, answer.as_deref()).err());
             sent += 1;
         }
@@ -147,6 +158,7 @@ fn every_datagram_of_the_corpus_gets_what_bep_5_asks_for() {
     }
     assert!(sent >= 300, "only {sent} datagrams");
     assert!(wrong.is_empty(), "{} of {sent} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(bytes_out > 0 && bytes_out <= 4 * bytes_in, "{bytes_out} bytes for {bytes_in}");
     let grown = memory_kib(node.pid()).saturating_sub(before);
     assert!(grown <= 8 * 1024, "memory grew by {grown} KiB");
 }
