@@ -101,3 +101,14 @@ fn get_follow_of_what_nobody_published_ends_with_its_timeout() {
     let ended = run(&args, &world.router()).expect_code(4);
     assert!(ended.error().contains("nothing before the timeout"), "{ended:#?}");
 }
+
+/// BEP 42: the port is known too, since nobody translates it here.
+#[test]
+fn serve_tells_the_address_that_others_agree_on_and_the_id_that_belongs_to_it() {
+    let world = Loopback::new(16);
+    let home = Home::new();
+    let (node, addr) = home.serve(&world.router(), &[]);
+    let line = node.line(|line| line.starts_with("address "));
+    let id = line.strip_prefix(&format!("address {addr} id ")).unwrap_or_else(|| panic!("{line}"));
+    assert!(id.parse::<krpc::Id>().is_ok(), "{line}");
+}

@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use btdht::net::{Dht, Error, State};
+use btdht::Event;
+use btdht::net::{Dht, Error, State, Topic};
 use serde_json::json;
 
 use crate::context::Context;
@@ -18,7 +19,9 @@ const GOODBYE: Duration = Duration::from_millis(2500);
 /// Run a node until a signal
 #[derive(clap::Args)]
 #[command(after_help = "\
-Prints `listening ADDR:PORT id <hex>` for each socket, and `bootstrapped N nodes` later. Keeps \
+Prints `listening ADDR:PORT id <hex>` for each socket, and `bootstrapped N nodes` later; then \
+`address ADDR:PORT id <hex>` when other nodes agree on our address, with the id that belongs to it \
+(BEP 42), and `network changed` when a network interface did. Keeps \
 its id and its nodes in the state folder.
 
 Example: btdht serve --port 6881")]
@@ -26,6 +29,7 @@ pub(crate) struct Args {}
 
 pub(crate) async fn run(_: &Args, context: &Context, stop: &mut Stop) -> Result<(), Failure> {
     let dht = listen(context)?;
+    let mut events = dht.subscribe(Topic::Node).await?;
     for (addr, id) in dht.local_addrs().zip(dht.ids()) {
         context.out.say(
             || json!({"event": "listening", "addr": addr.to_string(), "id": id.to_string()}),
@@ -40,6 +44,12 @@ pub(crate) async fn run(_: &Args, context: &Context, stop: &mut Stop) -> Result<
         )?;
         std::future::pending::<Result<(), Failure>>().await
     };
+    let tell = async {
+        while let Some(event) = events.next().await {
+            show(context, &event)?;
+        }
+        Err::<(), Failure>(Error::Stopped.into())
+    };
     let limit = async {
         match context.flags.timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,
@@ -48,6 +58,7 @@ pub(crate) async fn run(_: &Args, context: &Context, stop: &mut Stop) -> Result<
     };
     let ended = tokio::select! {
         result = announce => result,
+        result = tell => result,
         () = limit => Ok(()),
         signal = stop.requested() => Err(Failure::signal(signal)),
     };
@@ -57,6 +68,21 @@ pub(crate) async fn run(_: &Args, context: &Context, stop: &mut Stop) -> Result<
         Err(_) => tracing::warn!("the disk is too slow: state was not saved"),
     }
     ended
+}
+
+/// Says what has happened to the node.
+fn show(context: &Context, event: &Event) -> Result<(), Failure> {
+    match event {
+        Event::ExternalAddress { addr, id, .. } => context.out.say(
+            || json!({"event": "address", "addr": addr.to_string(), "id": id.to_string()}),
+            || format!("address {addr} id {id}"),
+        )?,
+        Event::NetworkChanged { home } => context
+            .out
+            .say(|| json!({"event": "network_changed", "socket": home}), || "network changed".to_owned())?,
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Binds the port that was asked for, or the first free one of the usual ones.
