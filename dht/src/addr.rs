@@ -68,6 +68,11 @@ impl SourceKey {
     pub fn to_bytes(self) -> [u8; 24] {
         self.0.to_bytes()
     }
+
+    /// The key of these bytes, of an earlier run.
+    pub(crate) fn from_bytes(bytes: &[u8; 24]) -> Self {
+        Self(Key::from_bytes(bytes))
+    }
 }
 
 /// One network; see [`subnet_key`].
@@ -105,6 +110,11 @@ impl Key {
             }
             (IpAddr::V6(ip), false) => Self { high: (ip.to_bits() >> 64) as u64, low: 0, kind: 2 << 16 },
         }
+    }
+
+    fn from_bytes(bytes: &[u8; 24]) -> Self {
+        let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|n| bytes[at + n]));
+        Self { high: word(0), low: word(8), kind: (word(16) >> 32) as u32 }
     }
 
     fn to_bytes(self) -> [u8; 24] {

@@ -151,6 +151,21 @@ impl Items {
         let aged = self.stored.iter().rev().map(move |(_, stored)| (&stored.item, now.since(stored.put)));
         aged.filter(|(_, age)| *age < self.expiry)
     }
+
+    /// Like [`Items::iter`], with who put it last.
+    pub(super) fn records(&self, now: Time) -> impl Iterator<Item = (&Item, Duration, SourceKey)> {
+        let aged = self.stored.iter().rev();
+        let aged = aged.map(move |(_, stored)| (&stored.item, now.since(stored.put), stored.source));
+        aged.filter(|(_, age, _)| *age < self.expiry)
+    }
+
+    pub(super) fn max(&self) -> usize {
+        self.max
+    }
+
+    pub(super) fn expiry(&self) -> Duration {
+        self.expiry
+    }
 }
 
 /// Sweeps in the life of an item.

@@ -6,6 +6,7 @@
 //! peers, which evicts from the stalest tenth or so of the store without keeping the store in order.
 //! A *source* is an IPv4 address or an IPv6 /64.
 
+mod archive;
 mod items;
 mod peers;
 mod samples;
@@ -29,6 +30,7 @@ use crate::addr::SourceKey;
 use crate::item::Item;
 use crate::{Config, Rng, Seeds, Time};
 
+pub use self::archive::{Archive, Archiving, Counts, Damaged};
 use self::items::Items;
 pub(crate) use self::items::Put;
 pub use self::select::{Scrape, StoredPeer, Wanted};
@@ -486,12 +488,14 @@ impl Limits {
 
 /// An address family and where its peers are.
 trait Table: Stored {
+    const FAMILY: Family;
     type Other: Table<Other = Self>;
     fn of(store: &Store) -> &Peers<Self>;
     fn of_mut(store: &mut Store) -> &mut Peers<Self>;
 }
 
 impl Table for V4 {
+    const FAMILY: Family = Family::V4;
     type Other = V6;
     fn of(store: &Store) -> &Peers<Self> {
         &store.v4
@@ -502,6 +506,7 @@ impl Table for V4 {
 }
 
 impl Table for V6 {
+    const FAMILY: Family = Family::V6;
     type Other = V4;
     fn of(store: &Store) -> &Peers<Self> {
         &store.v6
