@@ -44,6 +44,15 @@ pub struct Config {
     pub bootstrap_retry_min: Duration,
     /// Longest pause between bootstrap attempts.
     pub bootstrap_retry_max: Duration,
+    /// When so many trusty nodes in a row (all of them, if they are fewer) did not answer and nobody else
+    /// did, our own line is dead: none of them is to blame.
+    pub lost_after_silences: usize,
+    /// Pause between pings that find out whether a dead line is back.
+    pub lost_ping_interval: Duration,
+    /// After a change of the network every node of the table is pinged once, so many per second.
+    pub recovery_pings_per_second: u32,
+    /// A node that wakes up so much later than it wanted has slept, and its network may be another one.
+    pub asleep_after: Duration,
 
     // ---- queries and lookups ----
     /// A query is given up after this.
@@ -192,7 +201,7 @@ impl Config {
             nodes_per_subnet_per_bucket, lookup_max_in_flight, lookup_max_queries, lookup_candidates,
             lookup_nodes_per_reply, lookup_queries_per_silent_ip, lookup_max_peers, lookup_values_per_reply,
             lookup_ports_per_ip, max_lookups, max_in_flight, max_incoming, max_tid, max_values, store_memory,
-            peers_per_infohash, ports_per_ip, max_amplification, max_items, items_per_ip
+            peers_per_infohash, ports_per_ip, max_amplification, max_items, items_per_ip, lost_after_silences
         );
         config
     }
@@ -217,6 +226,10 @@ impl Default for Config {
             young_newcomer_pings_per_second: 200,
             bootstrap_retry_min: Duration::from_secs(1),
             bootstrap_retry_max: Duration::from_secs(60),
+            lost_after_silences: 8,
+            lost_ping_interval: Duration::from_secs(5),
+            recovery_pings_per_second: 20,
+            asleep_after: Duration::from_secs(10),
 
             query_timeout: Duration::from_secs(4),
             soft_timeout_min: Duration::from_millis(100),

@@ -127,6 +127,14 @@ counters! {
 
     /// Times that a home of ours took another id, because others agree on another address (BEP 42).
     own_ids_changed,
+    /// Changes of the network that our owner told of, or that we slept through.
+    network_changes,
+    /// Times that a socket's network was lost: told by our owner, or nobody answered any more.
+    network_losses,
+    /// Times that somebody answered again after that.
+    network_returns,
+    /// Unanswered queries that were not held against the node asked, because of the network.
+    timeouts_forgiven,
 
     /// Lookups started.
     lookups_started,

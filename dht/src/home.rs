@@ -62,6 +62,8 @@ pub struct HomeStats {
     pub candidates: usize,
     /// Median of the nodes' round-trip times; zero in an empty table.
     pub median_rtt: Duration,
+    /// Whether the network works, as far as is known: `false` when nobody answers any more.
+    pub online: bool,
 }
 
 /// A home at work.
@@ -104,7 +106,7 @@ impl Place {
         HomeRecord { id: self.id(), external: self.external.ip(), nodes }
     }
 
-    pub(crate) fn stats(&self, now: Time, config: &Config) -> HomeStats {
+    pub(crate) fn stats(&self, now: Time, online: bool, config: &Config) -> HomeStats {
         HomeStats {
             id: self.id(),
             local: self.local,
@@ -116,6 +118,7 @@ impl Place {
             buckets: self.table.buckets(),
             candidates: self.table.candidates(),
             median_rtt: self.table.median_rtt(),
+            online,
         }
     }
 }

@@ -185,6 +185,7 @@ mod maintain;
 pub mod mutable_torrent;
 #[cfg(feature = "net")]
 pub mod net;
+mod network;
 mod node;
 mod outbox;
 mod purpose;
@@ -211,6 +212,7 @@ pub use event::{
     Announce, Command, Event, Hop, HopStep, LookupId, LookupStats, Outcome, Question, SwarmEstimate,
 };
 pub use home::{Home, HomeRecord, HomeStats};
+pub use network::NetworkChange;
 pub use node::{Load, Node};
 pub use outbox::{Class, Outbox, Transmit};
 pub use rng::{KeyedHash, KeyedHasher, Rng, Seeds};

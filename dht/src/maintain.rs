@@ -5,6 +5,10 @@
 //! Attempts repeat after 1 to 60 seconds, with jitter (RELIABILITY.md S17). Routers are asked, never
 //! inserted (BEP 5, DECISIONS.md 13). After the first bootstrap each wide bucket is filled once.
 //!
+//! While a line is lost (see [`crate::network`]) its home does nothing but find out whether somebody
+//! answers: a ping every few seconds and attempts to bootstrap. When it is back, nodes not heard of
+//! since are pinged quickly, and the bootstrap is repeated over the table that we have (S18).
+//!
 //! Strangers that query us get a ping, so that they can prove that they answer; a few per second, and
 //! at most one a minute per source, so that forged queries cannot use us as a reflector (DECISIONS.md 5).
 
@@ -64,9 +68,21 @@ struct Upkeep {
     settled: bool,
     /// The next bucket to fill for the first time; 0 when that is over or has not begun.
     filling: u32,
+    line: LineState,
     /// Lookups done for that bucket, and nodes in the table before the last one.
     fills: usize,
     nodes_before: usize,
+}
+
+/// What a home knows of its line to the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LineState {
+    /// It works.
+    Usual,
+    /// Nobody answers.
+    Lost,
+    /// It came back or changed then, and not all nodes have been pinged since.
+    Returned(Time),
 }
 
 impl Maintain {
@@ -80,6 +96,7 @@ impl Maintain {
             attempts: 0,
             settled: false,
             filling: 0,
+            line: LineState::Usual,
             fills: 0,
             nodes_before: 0,
         };
@@ -120,7 +137,7 @@ impl Maintain {
                 return Some(Chore::Refresh { home, target });
             }
             if upkeep.ping_at <= now
-                && let Some(node) = upkeep.ping(now, &mut place.table, config)
+                && let Some(node) = upkeep.ping(now, &mut place.table, config, &mut self.rng)
             {
                 return Some(Chore::Ping { home, node });
             }
@@ -153,6 +170,29 @@ impl Maintain {
         self.told = true;
         upkeep.refresh_at = upkeep.refresh_at.min(now + config.refresh_after);
         Progress::Bootstrapped
+    }
+
+    /// Nobody answers any more: from now on only attempts to find somebody.
+    pub(crate) fn line_lost(&mut self, now: Time, home: usize, config: &Config) {
+        if let Some(upkeep) = self.homes.get_mut(home) {
+            upkeep.line = LineState::Lost;
+            upkeep.begin_anew(config);
+            upkeep.bootstrap_at = now + upkeep.pause;
+            upkeep.ping_at = now + config.lost_ping_interval;
+            upkeep.refresh_at = Time::NEVER;
+        }
+    }
+
+    /// The line works again, or is another one: everything that is known is looked at anew.
+    pub(crate) fn line_returned(&mut self, now: Time, home: usize, config: &Config) {
+        if let Some(upkeep) = self.homes.get_mut(home) {
+            upkeep.line = LineState::Returned(now);
+            upkeep.begin_anew(config);
+            (upkeep.bootstrap_at, upkeep.ping_at) = (now, now);
+            if upkeep.refresh_at == Time::NEVER {
+                upkeep.refresh_at = now + config.refresh_after;
+            }
+        }
     }
 
     /// A node entered the table. The first one is a place to start from.
@@ -209,6 +249,13 @@ impl Maintain {
 }
 
 impl Upkeep {
+    /// Has us find our neighbourhood once more, as if nobody had answered yet.
+    fn begin_anew(&mut self, config: &Config) {
+        self.settled = false;
+        self.attempts = 0;
+        self.pause = config.bootstrap_retry_min;
+    }
+
     /// Whether to bootstrap now, and if so whether with routers.
     fn bootstrap(
         &mut self,
@@ -224,14 +271,15 @@ impl Upkeep {
             self.bootstrap_at = now + config.bootstrap_retry_max;
             return None;
         }
-        self.bootstrap_at = now + jittered(self.pause, rng);
+        self.bootstrap_at = now + retry(self.pause, config, rng);
         let nobody = place.table.len() == 0 && place.saved.is_empty() && !has_routers;
         if nobody {
             return None;
         }
         self.pause = (self.pause * 2).min(config.bootstrap_retry_max);
         self.attempts = self.attempts.saturating_add(1);
-        Some(has_routers && !grown && (self.attempts > 1 || place.saved.is_empty()))
+        // Nodes that we know come first, then routers too: the whole table may have moved while we slept.
+        Some(has_routers && (self.attempts > 1 || !grown && place.saved.is_empty()))
     }
 
     /// The target of the refresh that is due.
@@ -268,7 +316,27 @@ impl Upkeep {
         Some(if number == deepest { *table.own() } else { table.random_id(number, rng) })
     }
 
-    fn ping(&mut self, now: Time, table: &mut FamilyTable, config: &Config) -> Option<(Id, SocketAddr)> {
+    fn ping(
+        &mut self,
+        now: Time,
+        table: &mut FamilyTable,
+        config: &Config,
+        rng: &mut Rng,
+    ) -> Option<(Id, SocketAddr)> {
+        match self.line {
+            LineState::Usual => {}
+            LineState::Lost => {
+                self.ping_at = now + config.lost_ping_interval;
+                return table.any(rng);
+            }
+            LineState::Returned(since) => {
+                if let Some(node) = table.ping_unheard_since(since) {
+                    self.ping_at = now + Duration::from_secs(1) / config.recovery_pings_per_second.max(1);
+                    return Some(node);
+                }
+                self.line = LineState::Usual;
+            }
+        }
         let rate = config.questionable_pings_per_second.max(1);
         let node = table.ping_most_questionable(now, config);
         self.ping_at = match node {
@@ -347,6 +415,13 @@ fn pace(young: bool, config: &Config) -> (Duration, u32) {
         (config.newcomer_pings_per_second, config.newcomer_ping_burst)
     };
     (Duration::from_secs(1) / rate.max(1), burst.max(1))
+}
+
+/// `pause` or up to a third less, so that nodes that lost the network together do not come back in
+/// step; never outside of the bounds that the config sets.
+fn retry(pause: Duration, config: &Config, rng: &mut Rng) -> Duration {
+    let sooner = pause - pause * rng.below(341) as u32 / 1024;
+    sooner.max(config.bootstrap_retry_min)
 }
 
 /// `pause` or up to a half more, so that nodes that lost the network together do not come back in step.

@@ -22,7 +22,7 @@ use super::resolve::{Families, Routers};
 use super::shard::{Request, Shard, Sink, StateKeeper, Stats};
 use super::subscribers::{Events, Topic, subscription};
 use super::udp::{self, Batching, UdpSocket};
-use super::{Bind, Clock, Error};
+use super::{Bind, Clock, Error, interfaces};
 use crate::replay::{Origin, Record, Recorded};
 use crate::standing::Pace;
 use crate::{Announce, Command, Config, Event, Home, KnownNode, Question, Rng, Seeds};
@@ -206,6 +206,7 @@ impl Dht {
             requests.try_send(Request::Tell(Command::Routers(known))).expect("the channel is new");
         }
         tokio::spawn(shard.run());
+        tokio::spawn(interfaces::watch(requests.downgrade()));
         tokio::spawn(keep_resolving(routers, rng, requests.downgrade()));
         Ok(Self { requests, bootstrapped, ready, ids, shared: Arc::new(shared) })
     }

@@ -7,6 +7,7 @@ pub mod udp;
 mod clock;
 mod error;
 mod handle;
+mod interfaces;
 mod persist;
 mod port;
 mod resolve;

@@ -2,25 +2,41 @@
 //!
 //! When the send buffer is full, replies are dropped and our own queries wait: a stranger will ask
 //! again, while a lost query costs a lookup one of its slots.
+//!
+//! A socket that does not work any more is bound anew at the same address and port: one whose address
+//! was away, and one whose calls fail for [`BROKEN_AFTER`] for reasons that lie in the socket and not
+//! in the network.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use super::udp::{BATCH, Batch, Datagram, UdpCounters, UdpSocket};
-use crate::{Class, Outbox};
+use super::udp::{BATCH, Batch, Batching, Datagram, UdpCounters, UdpSocket};
+use crate::{Class, Outbox, Time};
 
 /// Queries that wait for room in the send buffer; further ones are dropped, and time out.
 const MAX_WAITING: usize = 256;
+/// A socket whose every call has failed for so long is broken.
+const BROKEN_AFTER: Duration = Duration::from_secs(5);
+/// Pause between attempts to bind a port anew.
+const REBIND_PAUSE: Duration = Duration::from_secs(5);
 
 /// A socket and its queue.
 #[derive(Debug)]
 pub(super) struct Port {
     index: u8,
-    socket: UdpSocket,
+    local: SocketAddr,
+    /// None while the address cannot be bound.
+    socket: Option<UdpSocket>,
+    health: Health,
+    /// No attempt to bind anew before this.
+    rebind_at: Time,
+    /// Counters of the sockets before this one.
+    earlier: UdpCounters,
     waiting: VecDeque<(SocketAddr, Box<[u8]>)>,
     counters: PortCounters,
 }
@@ -36,16 +52,81 @@ pub struct PortCounters {
     pub queries_dropped: u64,
     /// Datagrams that were no KRPC, dropped.
     pub foreign: u64,
+    /// Times that the socket was bound anew.
+    pub rebinds: u64,
+}
+
+/// Whether the calls of a socket work.
+#[derive(Debug, Default)]
+struct Health {
+    /// The first failure since a call worked.
+    failing: Option<Time>,
+}
+
+impl Health {
+    /// Notes how a call went.
+    fn note(&mut self, now: Time, error: Option<&io::Error>) {
+        match error {
+            Some(error) if is_of_the_socket(error) => {
+                self.failing.get_or_insert(now);
+            }
+            // The network's errors say that the socket works.
+            _ => self.failing = None,
+        }
+    }
+
+    fn is_broken(&self, now: Time) -> bool {
+        self.failing.is_some_and(|since| now.since(since) >= BROKEN_AFTER)
+    }
 }
 
 impl Port {
     pub(super) fn new(index: u8, socket: UdpSocket) -> Self {
-        Self { index, socket, waiting: VecDeque::new(), counters: PortCounters::default() }
+        Self {
+            index,
+            local: socket.local_addr(),
+            socket: Some(socket),
+            health: Health::default(),
+            rebind_at: Time::ZERO,
+            earlier: UdpCounters::default(),
+            waiting: VecDeque::new(),
+            counters: PortCounters::default(),
+        }
     }
 
     /// Receives what is there; see [`UdpSocket::recv_batch`].
-    pub(super) fn receive(&mut self) -> io::Result<Batch<'_>> {
-        self.socket.recv_batch()
+    pub(super) fn receive(&mut self, now: Time) -> io::Result<Option<Batch<'_>>> {
+        let Some(socket) = &mut self.socket else { return Ok(None) };
+        let received = socket.recv_batch();
+        match &received {
+            // That nothing is there says nothing about the socket.
+            Ok(batch) if batch.len() == 0 => {}
+            Ok(_) => self.health.note(now, None),
+            Err(error) => self.health.note(now, Some(error)),
+        }
+        received.map(Some)
+    }
+
+    /// Binds the socket anew if it is broken, or was lost; whether it was.
+    pub(super) fn repair(&mut self, now: Time) -> Option<io::Result<()>> {
+        let is_wanting = self.socket.is_none() || self.health.is_broken(now);
+        (is_wanting && now >= self.rebind_at).then(|| self.rebind(now))
+    }
+
+    /// Binds the socket anew. Meanwhile, and if it fails, there is none: [`Port::repair`] tries again.
+    ///
+    /// # Errors
+    /// What the system says; see [`UdpSocket::bind`].
+    pub(super) fn rebind(&mut self, now: Time) -> io::Result<()> {
+        // The old one holds the port, which nobody may share.
+        if let Some(socket) = self.socket.take() {
+            self.earlier = sum(&self.earlier, &socket.counters());
+        }
+        self.rebind_at = now + REBIND_PAUSE;
+        self.socket = Some(UdpSocket::bind(self.local, Batching::Native)?);
+        self.health = Health::default();
+        self.counters.rebinds += 1;
+        Ok(())
     }
 
     /// Counts a datagram that was no KRPC.
@@ -55,8 +136,26 @@ impl Port {
 
     /// Sends what `out` holds for this socket, behind what waits already. The last error of a
     /// datagram that the system refused, if one was.
-    pub(super) fn send(&mut self, out: &Outbox) -> Option<io::Error> {
-        let mut error = self.send_waiting();
+    pub(super) fn send(&mut self, now: Time, out: &Outbox) -> Option<io::Error> {
+        let Some(mut socket) = self.socket.take() else {
+            // As if there were no room.
+            let index = self.index;
+            for transmit in out.transmits.iter().filter(|transmit| transmit.socket == index) {
+                self.postpone(transmit.class, transmit.to, out.datagram(transmit));
+            }
+            return None;
+        };
+        let sent = socket.counters().sent;
+        let error = self.send_by(&mut socket, out);
+        if error.is_some() || socket.counters().sent > sent {
+            self.health.note(now, error.as_ref().filter(|_| socket.counters().sent == sent));
+        }
+        self.socket = Some(socket);
+        error
+    }
+
+    fn send_by(&mut self, socket: &mut UdpSocket, out: &Outbox) -> Option<io::Error> {
+        let mut error = self.send_waiting(socket);
         let index = self.index;
         let mut mine = out.transmits.iter().filter(|transmit| transmit.socket == index).peekable();
         while self.waiting.is_empty() && mine.peek().is_some() {
@@ -65,7 +164,7 @@ impl Port {
                 .iter()
                 .map(|transmit| Datagram { to: transmit.to, bytes: out.datagram(transmit) })
                 .collect();
-            let sent = self.socket.send_batch(&datagrams);
+            let sent = socket.send_batch(&datagrams);
             error = sent.error.or(error);
             if sent.done < chunk.len() {
                 for transmit in &chunk[sent.done..] {
@@ -82,34 +181,43 @@ impl Port {
 
     /// Waits for a datagram, or for room if queries wait for it. Cancel safe.
     pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.waiting.is_empty() && self.socket.poll_writable(cx).is_ready() {
+        let Some(socket) = &self.socket else { return Poll::Pending };
+        if !self.waiting.is_empty() && socket.poll_writable(cx).is_ready() {
             return Poll::Ready(());
         }
         // An error shows at the next receive, where it is counted.
-        let _ = ready!(self.socket.poll_readable(cx));
+        let _ = ready!(socket.poll_readable(cx));
         Poll::Ready(())
     }
 
     /// Waits until the runtime knows that the socket can send; without this, the first datagrams of
     /// a fresh socket would have to wait.
     pub(super) async fn warm_up(&self) -> io::Result<()> {
-        self.socket.writable().await
+        match &self.socket {
+            Some(socket) => socket.writable().await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn local(&self) -> SocketAddr {
+        self.local
     }
 
     pub(super) fn is_ipv6(&self) -> bool {
-        self.socket.local_addr().is_ipv6()
+        self.local.is_ipv6()
     }
 
     pub(super) fn counters(&self) -> PortCounters {
-        PortCounters { udp: self.socket.counters(), ..self.counters }
+        let now = self.socket.as_ref().map(UdpSocket::counters).unwrap_or_default();
+        PortCounters { udp: sum(&self.earlier, &now), ..self.counters }
     }
 
-    fn send_waiting(&mut self) -> Option<io::Error> {
+    fn send_waiting(&mut self, socket: &mut UdpSocket) -> Option<io::Error> {
         let mut error = None;
         while !self.waiting.is_empty() {
             let datagrams: ArrayVec<_, BATCH> =
                 self.waiting.iter().take(BATCH).map(|(to, bytes)| Datagram { to: *to, bytes }).collect();
-            let (sent, given) = (self.socket.send_batch(&datagrams), datagrams.len());
+            let (sent, given) = (socket.send_batch(&datagrams), datagrams.len());
             drop(datagrams);
             self.waiting.drain(..sent.done);
             error = sent.error.or(error);
@@ -129,12 +237,47 @@ impl Port {
     }
 }
 
+/// Counts of two sockets in one.
+fn sum(a: &UdpCounters, b: &UdpCounters) -> UdpCounters {
+    UdpCounters {
+        received: a.received + b.received,
+        truncated: a.truncated + b.truncated,
+        receive_errors: a.receive_errors + b.receive_errors,
+        sent: a.sent + b.sent,
+        send_errors: a.send_errors + b.send_errors,
+    }
+}
+
+/// Whether an error lies in the socket itself and not in the network, a firewall or a datagram.
+fn is_of_the_socket(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+
+    #[cfg(unix)]
+    if matches!(
+        error.raw_os_error(),
+        Some(libc::EMSGSIZE | libc::ENOBUFS | libc::ENOPROTOOPT | libc::EHOSTDOWN)
+    ) {
+        return false;
+    }
+    !matches!(
+        error.kind(),
+        Kind::NetworkUnreachable
+            | Kind::HostUnreachable
+            | Kind::NetworkDown
+            | Kind::AddrNotAvailable
+            | Kind::ConnectionRefused
+            | Kind::ConnectionReset
+            | Kind::PermissionDenied
+            | Kind::OutOfMemory
+            // Linux says so of a datagram when the address that the socket is bound to is away.
+            | Kind::InvalidInput
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::net::udp::Batching;
+    const NOW: Time = Time::from_secs(1);
 
     fn port(index: u8) -> Port {
         Port::new(index, UdpSocket::bind("127.0.0.1:0".parse().unwrap(), Batching::Native).unwrap())
@@ -154,7 +297,7 @@ mod tests {
         let everything = async {
             while all.len() < count {
                 std::future::poll_fn(|cx| port.poll_ready(cx)).await;
-                all.extend(port.receive().unwrap().map(|(_, bytes)| bytes.to_vec()));
+                all.extend(port.receive(NOW).unwrap().unwrap().map(|(_, bytes)| bytes.to_vec()));
             }
         };
         tokio::time::timeout(Duration::from_secs(20), everything).await.expect("datagrams arrive");
@@ -165,7 +308,7 @@ mod tests {
     async fn a_port_sends_what_is_for_its_socket() {
         let (mut a, mut b) = (port(0), port(1));
         a.warm_up().await.unwrap();
-        assert!(a.send(&outbox(b.socket.local_addr(), Class::Reply, &[b"one", b"two"])).is_none());
+        assert!(a.send(NOW, &outbox(b.local(), Class::Reply, &[b"one", b"two"])).is_none());
         assert_eq!(receive(&mut b, 2).await, [b"one", b"two"]);
     }
 
@@ -173,20 +316,90 @@ mod tests {
     async fn while_the_send_buffer_is_full_replies_go_and_queries_wait_in_order() {
         let (mut a, mut b) = (port(0), port(1));
         // Not warmed up: to the runtime the socket cannot send yet, as with a full buffer.
-        a.send(&outbox(b.socket.local_addr(), Class::Reply, &[b"reply"]));
-        a.send(&outbox(b.socket.local_addr(), Class::Query, &[b"first", b"second"]));
+        a.send(NOW, &outbox(b.local(), Class::Reply, &[b"reply"]));
+        a.send(NOW, &outbox(b.local(), Class::Query, &[b"first", b"second"]));
         assert_eq!((a.counters().replies_dropped, a.waiting.len()), (1, 2));
         for _ in 0..MAX_WAITING {
-            a.send(&outbox(b.socket.local_addr(), Class::Query, &[b"more"]));
+            a.send(NOW, &outbox(b.local(), Class::Query, &[b"more"]));
         }
         assert_eq!((a.counters().queries_dropped, a.waiting.len()), (2, MAX_WAITING));
         std::future::poll_fn(|cx| a.poll_ready(cx)).await;
-        a.send(&outbox(b.socket.local_addr(), Class::Query, &[b"last"]));
+        a.send(NOW, &outbox(b.local(), Class::Query, &[b"last"]));
         assert!(a.waiting.is_empty());
         let got = receive(&mut b, MAX_WAITING + 1).await;
         assert_eq!(
             (&got[0][..], &got[1][..], &got[MAX_WAITING][..]),
             (&b"first"[..], &b"second"[..], &b"last"[..])
         );
+    }
+
+    #[tokio::test]
+    async fn a_port_bound_anew_keeps_its_address_its_counts_and_its_queue() {
+        let (mut a, mut b) = (port(0), port(1));
+        let local = a.local();
+        a.send(NOW, &outbox(b.local(), Class::Query, &[b"before"]));
+        b.warm_up().await.unwrap();
+        let to_a = |payload: &'static [u8]| {
+            let mut out = Outbox::new();
+            out.send(1, local, Class::Reply, |bytes| bytes.extend_from_slice(payload));
+            out
+        };
+        b.send(NOW, &to_a(b"one"));
+        assert_eq!(receive(&mut a, 1).await, [b"one"]);
+        a.rebind(NOW).unwrap();
+        b.send(NOW, &to_a(b"two"));
+        assert_eq!(receive(&mut a, 1).await, [b"two"]);
+        assert_eq!((a.local(), a.counters().udp.received, a.counters().rebinds), (local, 2, 1));
+        a.warm_up().await.unwrap();
+        a.send(NOW, &Outbox::new());
+        assert_eq!(receive(&mut b, 1).await, [b"before"]);
+        assert!(a.repair(NOW + REBIND_PAUSE).is_none(), "there is nothing to repair");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_cannot_be_bound_anew_tries_again() {
+        let mut a = port(0);
+        let local = a.local();
+        a.socket = None;
+        let taken = std::net::UdpSocket::bind(local).unwrap();
+        assert!(a.rebind(NOW).is_err());
+        assert!(a.repair(NOW).is_none(), "not at once");
+        a.send(NOW, &outbox(local, Class::Query, &[b"waits"]));
+        assert!(a.receive(NOW).unwrap().is_none());
+        let later = NOW + REBIND_PAUSE;
+        assert!(a.repair(later).unwrap().is_err());
+        drop(taken);
+        a.repair(later + REBIND_PAUSE).unwrap().unwrap();
+        assert_eq!((a.counters().rebinds, a.waiting.len()), (1, 1));
+    }
+
+    #[test]
+    fn only_lasting_errors_of_the_socket_itself_make_it_broken() {
+        let of = |code| io::Error::from_raw_os_error(code);
+        let fails = |error: &io::Error, seconds: u64| {
+            let mut health = Health::default();
+            (0..=seconds).for_each(|second| health.note(Time::from_secs(second), Some(error)));
+            health.is_broken(Time::from_secs(seconds))
+        };
+        for code in [libc::EBADF, libc::ENOTCONN, libc::EPIPE, libc::EIO, libc::ECONNABORTED] {
+            assert!(fails(&of(code), 5) && !fails(&of(code), 4), "{code}");
+        }
+        for code in [
+            libc::ENETUNREACH,
+            libc::EHOSTUNREACH,
+            libc::ENETDOWN,
+            libc::EADDRNOTAVAIL,
+            libc::EINVAL,
+            libc::EPERM,
+            libc::EMSGSIZE,
+            libc::ENOBUFS,
+        ] {
+            assert!(!fails(&of(code), 60), "{code}");
+        }
+        let mut health = Health::default();
+        health.note(Time::from_secs(0), Some(&of(libc::EBADF)));
+        health.note(Time::from_secs(4), None);
+        health.note(Time::from_secs(5), Some(&of(libc::EBADF)));
+        assert!(!health.is_broken(Time::from_secs(9)), "a call that works starts the count anew");
     }
 }

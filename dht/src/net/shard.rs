@@ -16,12 +16,15 @@ use krpc::Id;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::interfaces::Difference;
 use super::persist::{Saved, SavedHome, StateFolder};
 use super::port::{Port, PortCounters};
 use super::subscribers::{Subscriber, Subscribers};
 use super::{Clock, Error};
 use crate::replay::Recorded;
-use crate::{BucketFill, Command, Counters, Event, HomeStats, KnownNode, LookupId, Outbox, Time};
+use crate::{
+    BucketFill, Command, Counters, Event, HomeStats, KnownNode, LookupId, NetworkChange, Outbox, Time,
+};
 
 /// Requests taken in one turn.
 const REQUESTS_PER_TURN: usize = 32;
@@ -35,6 +38,8 @@ const BROKEN_PAUSE: Duration = Duration::from_millis(100);
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// Pause between complaints about the same thing.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// A node that has met nobody after this says so.
+const LONELY_AFTER: Duration = Duration::from_secs(10);
 
 /// What handles ask of the task.
 #[derive(Debug)]
@@ -43,6 +48,8 @@ pub(super) enum Request {
     Start { command: Command, sink: Sink },
     /// Run a command that nobody hears of again.
     Tell(Command),
+    /// The interfaces of the machine have changed.
+    Interfaces(Difference),
     /// Stop the lookup of that ticket.
     Cancel(u64),
     /// Copy the counters.
@@ -135,7 +142,10 @@ struct Running {
     broken: bool,
     send_complaint: Complaint,
     receive_complaint: Complaint,
+    rebind_complaint: Complaint,
     lonely_complaint: Complaint,
+    /// Whether the network of all sockets works, as far as was said.
+    online: bool,
     finished: Option<Finish>,
 }
 
@@ -172,7 +182,9 @@ impl Shard {
             broken: false,
             send_complaint: Complaint { next: started, count: 0 },
             receive_complaint: Complaint { next: started, count: 0 },
-            lonely_complaint: Complaint { next: started + COMPLAIN_EVERY, count: 0 },
+            rebind_complaint: Complaint { next: started, count: 0 },
+            lonely_complaint: Complaint { next: started + LONELY_AFTER, count: 0 },
+            online: true,
             finished: None,
         };
         let mut turns = 0;
@@ -221,8 +233,8 @@ impl Shard {
             }
             worked = true;
         }
-        self.flush(now, running);
         self.housekeeping(now, running);
+        self.flush(now, running);
         worked
     }
 
@@ -230,8 +242,9 @@ impl Shard {
         let mut worked = false;
         for (index, port) in (0..).zip(&mut self.ports) {
             let mut foreign = 0;
-            match port.receive() {
-                Ok(batch) => {
+            match port.receive(now) {
+                Ok(None) => {}
+                Ok(Some(batch)) => {
                     for (from, bytes) in batch {
                         worked = true;
                         if is_krpc(bytes) {
@@ -273,6 +286,7 @@ impl Shard {
                     self.node.handle_command(now, Command::Cancel(lookup), &mut running.out);
                 }
             }
+            Request::Interfaces(difference) => self.interfaces_changed(now, &difference, running),
             // Whoever asked may have gone; the same holds for every answer here.
             Request::Stats(reply) => {
                 self.flush(now, running);
@@ -289,12 +303,43 @@ impl Shard {
         }
     }
 
+    /// Sockets whose address was away are bound anew, and the node hears of what concerns it.
+    fn interfaces_changed(&mut self, now: Time, difference: &Difference, running: &mut Running) {
+        tracing::debug!(?difference, "the interfaces have changed");
+        for (index, port) in (0..).zip(&mut self.ports) {
+            if difference.came_back(port.local())
+                && let Err(error) = port.rebind(now)
+            {
+                tracing::warn!(local = %port.local(), %error, "a socket could not be bound anew; trying on");
+            }
+            if let Some(change) = difference.meaning(port.local()) {
+                self.node.handle_network(now, index, change, &mut running.out);
+            }
+        }
+    }
+
+    /// Binds what is broken anew.
+    fn repair(&mut self, now: Time, running: &mut Running) {
+        for (index, port) in (0..).zip(&mut self.ports) {
+            match port.repair(now) {
+                None => {}
+                Some(Ok(())) => {
+                    tracing::info!(local = %port.local(), "a broken socket was bound anew");
+                    self.node.handle_network(now, index, NetworkChange::Changed, &mut running.out);
+                }
+                Some(Err(error)) => running.rebind_complaint.about(now, |count| {
+                    tracing::warn!(local = %port.local(), %error, count, "a socket could not be bound anew; trying on");
+                }),
+            }
+        }
+    }
+
     /// Sends and delivers what the node produced. Delivering may find that a reader has gone, which
     /// makes the node produce more; it ends because each lookup is cancelled once.
     fn flush(&mut self, now: Time, running: &mut Running) {
         loop {
             for port in &mut self.ports {
-                if let Some(error) = port.send(&running.out) {
+                if let Some(error) = port.send(now, &running.out) {
                     running.send_complaint.about(now, |count| {
                         tracing::debug!(%error, count, "datagrams were refused by the system");
                     });
@@ -362,6 +407,15 @@ impl Shard {
                 tracing::warn!("not bootstrapped yet: no router has answered; trying on");
             });
         }
+        let online = (0..).zip(&self.ports).all(|(index, _)| self.node.is_online(index));
+        if online != std::mem::replace(&mut running.online, online) {
+            if online {
+                tracing::info!("the network is back");
+            } else {
+                tracing::info!("nobody answers any more: is the network down?");
+            }
+        }
+        self.repair(now, running);
         if self.state.as_ref().is_some_and(|state| state.due <= now) {
             let saved = self.saved(now);
             if let Some(state) = &mut self.state {

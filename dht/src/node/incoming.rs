@@ -13,7 +13,7 @@ use crate::purpose::Purpose;
 use crate::responder::Asker;
 use crate::rpc::{Destination, Expired, Taken};
 use crate::secure_id::is_secure;
-use crate::table::{Failure, Insertion};
+use crate::table::Insertion;
 use crate::{Event, Outbox, Time};
 
 impl Node {
@@ -89,6 +89,7 @@ impl Node {
             self.counters.replies_spoofed += u64::from(self.rpc.knows(message.tid));
             return;
         };
+        self.line_answered(now, usize::from(socket), taken.rtt);
         match &message.body {
             Body::Response(response) => {
                 let expected = taken.destination.id.is_none_or(|id| id == response.id);
@@ -223,7 +224,7 @@ impl Node {
             Expired::Slow(..) => {}
             Expired::Silent(destination, purpose) => {
                 self.counters.timeouts += 1;
-                self.blame(now, destination, out);
+                self.line_silent(now, destination, out);
                 match purpose {
                     Purpose::Lookup(asked) => {
                         let (lookups, mut env) = self.lookups_and_env(out);
@@ -270,16 +271,6 @@ impl Node {
             }
             Insertion::Refused => self.counters.nodes_refused += 1,
             Insertion::Known => {}
-        }
-    }
-
-    /// A node did not answer. If somebody waits for its place it is asked once more (BEP 5).
-    fn blame(&mut self, now: Time, destination: Destination, out: &mut Outbox) {
-        let home = usize::from(destination.socket);
-        match self.places[home].table.failed(destination.to, &self.config) {
-            Failure::PingAgain => self.ping(now, home, (destination.id, destination.to), out),
-            Failure::Removed => self.counters.nodes_removed += 1,
-            Failure::Kept | Failure::Unknown => {}
         }
     }
 }

@@ -3,6 +3,7 @@
 //! `incoming`, what we do of ourselves in `tasks`.
 
 mod incoming;
+mod lines;
 mod tasks;
 
 use std::net::SocketAddr;
@@ -15,13 +16,14 @@ use crate::guard::{Admission, Guard};
 use crate::home::{Home, HomeRecord, HomeStats, Place, reaching};
 use crate::lookup::{Env, Kind, Lookups, Sampled};
 use crate::maintain::Maintain;
+use crate::network::Line;
 use crate::purpose::Purpose;
 use crate::responder::{Responder, Scratch};
 use crate::rpc::Rpc;
 use crate::store::Store;
 use crate::table::{BucketFill, KnownNode};
 use crate::token::TokenServer;
-use crate::{Class, Command, Config, Counters, LookupId, Outbox, Rng, Seeds, Time};
+use crate::{Class, Command, Config, Counters, LookupId, NetworkChange, Outbox, Rng, Seeds, Time};
 
 /// One DHT node at one or more addresses (BEP 5, 32, 45): a core without clock, socket or thread.
 ///
@@ -31,6 +33,8 @@ pub struct Node {
     config: Arc<Config>,
     rng: Rng,
     places: Vec<Place>,
+    /// Of each place.
+    lines: Vec<Line>,
     rpc: Rpc<Purpose>,
     lookups: Lookups,
     sampled: Sampled,
@@ -66,6 +70,7 @@ impl Node {
         let mut rng = Rng::new(seeds);
         let places: Vec<Place> = homes.into_iter().map(Place::new).collect();
         Self {
+            lines: places.iter().map(|_| Line::default()).collect(),
             rpc: Rpc::new(&config, seeds.derive("rpc")),
             lookups: Lookups::default(),
             sampled: Sampled::new(&config, &mut rng),
@@ -94,6 +99,7 @@ impl Node {
         out: &mut Outbox,
     ) {
         let sent = out.transmits.len();
+        self.notice_sleep(now);
         self.counters.datagrams_in += 1;
         self.counters.bytes_in += bytes.len() as u64;
         match self.guard.admit(from, bytes) {
@@ -117,6 +123,7 @@ impl Node {
     /// one [`crate::Event::Done`] or [`crate::Event::Answered`] follows.
     pub fn handle_command(&mut self, now: Time, command: Command, out: &mut Outbox) -> Option<LookupId> {
         let sent = out.transmits.len();
+        self.notice_sleep(now);
         let name = match command {
             Command::Ask { to, question } => Some(self.ask_directly(now, canonical(to), &question, out)),
             Command::AddNode(addr) => {
@@ -157,6 +164,7 @@ impl Node {
     /// Does what is due at `now`; call it when [`Node::timeout`] has come.
     pub fn handle_timeout(&mut self, now: Time, out: &mut Outbox) {
         let sent = out.transmits.len();
+        self.notice_sleep(now);
         self.tokens.handle_timeout(now, &mut self.rng);
         if self.store.timeout() <= now {
             self.store.expire(now);
@@ -169,6 +177,33 @@ impl Node {
         }
         self.upkeep(now, out);
         self.settle(sent, out);
+    }
+
+    /// Takes note of what happened to the network of `socket`. Nodes that did not answer meanwhile are
+    /// not blamed; after a change all are pinged and our own neighbourhood is looked up at once.
+    pub fn handle_network(&mut self, now: Time, socket: u8, change: NetworkChange, out: &mut Outbox) {
+        let (sent, home) = (out.transmits.len(), usize::from(socket));
+        if home >= self.places.len() {
+            return;
+        }
+        match change {
+            NetworkChange::Lost => {
+                if self.lines[home].lose() {
+                    self.line_is_lost(now, home);
+                }
+            }
+            NetworkChange::Changed => {
+                self.counters.network_changes += 1;
+                self.line_changed(now, home);
+                self.upkeep(now, out);
+            }
+        }
+        self.settle(sent, out);
+    }
+
+    /// Whether the network of `socket` works, as far as is known.
+    pub fn is_online(&self, socket: u8) -> bool {
+        self.lines.get(usize::from(socket)).is_some_and(|line| !line.is_lost())
     }
 
     /// When [`Node::handle_timeout`] wants to be called, at the latest.
@@ -189,7 +224,8 @@ impl Node {
 
     /// The state of each home's routing table, in the order of the homes.
     pub fn stats(&self, now: Time) -> Vec<HomeStats> {
-        self.places.iter().map(|place| place.stats(now, &self.config)).collect()
+        let homes = self.places.iter().zip(&self.lines);
+        homes.map(|(place, line)| place.stats(now, !line.is_lost(), &self.config)).collect()
     }
 
     /// Everybody in the routing tables, home by home, farthest bucket first.

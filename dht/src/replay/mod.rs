@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use sha1::{Digest as _, Sha1};
 
-use crate::{Command, Config, Event, Home, LookupId, Node, Outbox, Seeds, Time};
+use crate::{Command, Config, Event, Home, LookupId, NetworkChange, Node, Outbox, Seeds, Time};
 
 pub use recorded::{Recorded, Tap};
 
@@ -70,6 +70,13 @@ pub enum Input {
     },
     /// A wish of its owner.
     Command(Command),
+    /// What happened to the network of a socket.
+    Network {
+        /// The index of the socket.
+        socket: u8,
+        /// What happened.
+        change: NetworkChange,
+    },
     /// The passing of time.
     Timeout,
 }
@@ -134,6 +141,10 @@ impl Replay {
                 None
             }
             Input::Command(command) => self.node.handle_command(step.at, command.clone(), &mut self.out),
+            Input::Network { socket, change } => {
+                self.node.handle_network(step.at, *socket, *change, &mut self.out);
+                None
+            }
             Input::Timeout => {
                 self.node.handle_timeout(step.at, &mut self.out);
                 None
@@ -209,6 +220,7 @@ mod tests {
         let tid = [format!("{}:", query.tid.len()).as_bytes(), query.tid].concat();
         let answer = [&b"d1:eli202e4:nonee1:t"[..], &tid, b"1:y1:ee"].concat();
         node.handle_datagram(at + Duration::from_millis(80), 0, router, &answer, &mut out);
+        node.handle_network(at + Duration::from_millis(90), 0, NetworkChange::Changed, &mut out);
         for _ in 0..20 {
             out.clear();
             node.handle_timeout(node.timeout(), &mut out);

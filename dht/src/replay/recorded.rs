@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::{Input, Origin, Record, Step, digest, sent};
-use crate::{Command, LookupId, Node, Outbox, Time};
+use crate::{Command, LookupId, NetworkChange, Node, Outbox, Time};
 
 /// Takes records. It is called while the node works and must not block.
 pub type Tap = Box<dyn FnMut(Record) + Send>;
@@ -51,6 +51,13 @@ impl Recorded {
             self.note(now, before, out, || Input::Command(command));
         }
         name
+    }
+
+    /// See [`Node::handle_network`].
+    pub fn handle_network(&mut self, now: Time, socket: u8, change: NetworkChange, out: &mut Outbox) {
+        let before = marks(out);
+        self.node.handle_network(now, socket, change, out);
+        self.note(now, before, out, || Input::Network { socket, change });
     }
 
     /// See [`Node::handle_timeout`].

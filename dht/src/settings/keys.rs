@@ -70,6 +70,10 @@ keys! {
         young_newcomer_pings_per_second in config;
         bootstrap_retry_min in config;
         bootstrap_retry_max in config;
+        lost_after_silences in config;
+        lost_ping_interval in config;
+        recovery_pings_per_second in config;
+        asleep_after in config;
         query_timeout in config;
         soft_timeout_min in config;
         soft_timeout_max in config;

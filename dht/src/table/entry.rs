@@ -80,6 +80,11 @@ impl<A: Address> Entry<A> {
         self.state |= PINGED;
     }
 
+    /// The ping came to nothing that says anything about the node.
+    pub(crate) fn unmark_pinged(&mut self) {
+        self.state &= !PINGED;
+    }
+
     pub(crate) fn is_pinged(&self) -> bool {
         self.state & PINGED != 0
     }

@@ -92,6 +92,40 @@ impl FamilyTable {
         })
     }
 
+    /// See [`Table::forgive`].
+    pub(crate) fn forgive(&mut self, addr: SocketAddr) {
+        either!(self, table => if let Some(addr) = Address::from_socket(addr) {
+            table.forgive(addr);
+        });
+    }
+
+    /// See [`Table::is_trusty_at`].
+    pub(crate) fn is_trusty_at(&self, now: Time, addr: SocketAddr, config: &Config) -> Option<bool> {
+        either!(self, table => table.is_trusty_at(now, Address::from_socket(addr)?, config))
+    }
+
+    /// See [`Table::ping_freshest`].
+    pub(crate) fn ping_freshest(&mut self, now: Time, config: &Config) -> Option<Node> {
+        either!(self, table => table.ping_freshest(now, config).map(|c| (c.id, c.addr.to_socket())))
+    }
+
+    /// See [`Table::forget_candidate`].
+    pub(crate) fn forget_candidate(&mut self, addr: SocketAddr) {
+        either!(self, table => if let Some(addr) = Address::from_socket(addr) {
+            table.forget_candidate(addr);
+        });
+    }
+
+    /// See [`Table::ping_unheard_since`].
+    pub(crate) fn ping_unheard_since(&mut self, since: Time) -> Option<Node> {
+        either!(self, table => table.ping_unheard_since(since).map(|c| (c.id, c.addr.to_socket())))
+    }
+
+    /// See [`Table::any`].
+    pub(crate) fn any(&self, rng: &mut Rng) -> Option<Node> {
+        either!(self, table => table.any(rng).map(|c| (c.id, c.addr.to_socket())))
+    }
+
     /// See [`Table::evict`].
     pub(crate) fn evict(&mut self, addr: SocketAddr, answered: &Id) -> bool {
         either!(self, table => Address::from_socket(addr).is_some_and(|addr| table.evict(addr, answered)))

@@ -157,6 +157,50 @@ impl<A: Address> Table<A> {
         if successor.is_some() { Failure::PingAgain } else { Failure::Kept }
     }
 
+    /// That the node at `addr` did not answer says nothing about it: it may be pinged again.
+    pub(crate) fn forgive(&mut self, addr: A) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.addr == addr) {
+            entry.unmark_pinged();
+        }
+    }
+
+    /// Whether the node at `addr` is trusty, if somebody there has a place.
+    pub(crate) fn is_trusty_at(&self, now: Time, addr: A, config: &Config) -> Option<bool> {
+        let index = self.entries.iter().position(|entry| entry.addr == addr)?;
+        Some(self.standing(index, now, config) == Standing::Trusty)
+    }
+
+    /// The trusty node that was heard of last, if it is not being pinged; it is marked as pinged.
+    pub(crate) fn ping_freshest(&mut self, now: Time, config: &Config) -> Option<Contact<A>> {
+        let freshest = (0..self.entries.len())
+            .filter(|&index| !self.entries[index].is_pinged())
+            .filter(|&index| self.standing(index, now, config) == Standing::Trusty)
+            .max_by_key(|&index| self.entries[index].seen())?;
+        self.entries[freshest].mark_pinged();
+        Some(self.entries[freshest].contact())
+    }
+
+    /// Notes that a candidate did not answer in time.
+    pub(crate) fn forget_candidate(&mut self, addr: A) {
+        self.candidates.retain(|candidate| candidate.addr != addr);
+    }
+
+    /// The node in the whole table that was heard of least recently, before `since`, if it has not
+    /// failed and is not being pinged; it is marked as pinged.
+    pub(crate) fn ping_unheard_since(&mut self, since: Time) -> Option<Contact<A>> {
+        let unheard = |entry: &&mut Entry<A>| {
+            entry.seen() < Ticks::new(since) && entry.fails() == 0 && !entry.is_pinged()
+        };
+        let stalest = self.entries.iter_mut().filter(unheard).min_by_key(|entry| entry.seen())?;
+        stalest.mark_pinged();
+        Some(stalest.contact())
+    }
+
+    /// A node at random, to find out whether anybody answers; it is not marked as pinged.
+    pub(crate) fn any(&self, rng: &mut Rng) -> Option<Contact<A>> {
+        (!self.entries.is_empty()).then(|| self.entries[rng.below(self.entries.len())].contact())
+    }
+
     /// Removes whoever is at `addr`, where somebody answered as `answered`. Whoever is known under that id
     /// stays: then somebody else lied who named it under another one. Whether anybody went.
     pub(crate) fn evict(&mut self, addr: A, answered: &Id) -> bool {

@@ -28,7 +28,7 @@ use serde_json::{Map, Value, json};
 
 use crate::replay::{Input, Origin, Record, Sent, Step};
 use crate::settings::{config_from, config_keys};
-use crate::{Home, Seeds, Time};
+use crate::{Home, NetworkChange, Seeds, Time};
 use fields::Fields;
 
 /// The form that is written and read.
@@ -236,6 +236,13 @@ fn step_to_json(step: &Step) -> Value {
             json!({"input": "datagram", "socket": socket, "from": from, "bytes": hex(bytes)})
         }
         Input::Command(command) => json!({"input": "command", "command": command::to_json(command)}),
+        Input::Network { socket, change } => {
+            let change = match change {
+                NetworkChange::Lost => "lost",
+                NetworkChange::Changed => "changed",
+            };
+            json!({"input": "network", "socket": socket, "change": change})
+        }
         Input::Timeout => json!({"input": "timeout"}),
     };
     object["event"] = "input".into();
@@ -258,8 +265,16 @@ fn step_from_json(fields: Fields<'_>, homes: usize) -> Result<Step, String> {
             Input::Datagram { socket, from: fields.addr("from")?, bytes }
         }
         "command" => Input::Command(command::from_json(fields.object("command")?)?),
+        "network" => {
+            let change = match fields.text("change")? {
+                "lost" => NetworkChange::Lost,
+                "changed" => NetworkChange::Changed,
+                _ => return Err("`change` has to be `lost` or `changed`".into()),
+            };
+            Input::Network { socket: socket(fields.number("socket")?, homes)?, change }
+        }
         "timeout" => Input::Timeout,
-        _ => return Err("`input` has to be `datagram`, `command` or `timeout`".into()),
+        _ => return Err("`input` has to be `datagram`, `command`, `network` or `timeout`".into()),
     };
     let sent = |value: &Value| -> Option<Sent> {
         let [to, index, bytes] = value.as_array()?.as_slice() else { return None };
@@ -330,6 +345,8 @@ mod tests {
             origin(),
             step(at, Input::Command(command)),
             step(at, Input::Datagram { socket: 0, from, bytes: vec![0, 255, 7] }),
+            step(at, Input::Network { socket: 0, change: NetworkChange::Lost }),
+            step(at, Input::Network { socket: 0, change: NetworkChange::Changed }),
             step(at, Input::Timeout),
             Record::End { complete: true },
         ]

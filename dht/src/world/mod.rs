@@ -9,6 +9,7 @@ mod floods;
 mod hostile;
 mod items;
 mod modes;
+mod network;
 mod numbers;
 mod pokes;
 mod serving;
@@ -25,7 +26,8 @@ use sha1::{Digest as _, Sha1};
 
 use crate::secure_id::secure_id;
 use crate::{
-    Announce, Command, Config, Event, Home, LookupId, LookupStats, Node, Outbox, Outcome, Rng, Seeds, Time,
+    Announce, Command, Config, Event, Home, LookupId, LookupStats, NetworkChange, Node, Outbox, Outcome, Rng,
+    Seeds, Time,
 };
 
 /// Hosts and the packets between them.
@@ -56,6 +58,10 @@ pub(crate) struct Host {
     pub(crate) delay: Duration,
     /// Datagrams that came.
     pub(crate) received: u32,
+    /// Nothing that it sends or that is sent to it arrives.
+    pub(crate) offline: bool,
+    /// The machine is suspended: no timer runs either.
+    pub(crate) asleep: bool,
     timer: Time,
 }
 
@@ -172,6 +178,8 @@ impl World {
             events: Vec::new(),
             delay: Duration::ZERO,
             received: 0,
+            offline: false,
+            asleep: false,
             timer: Time::NEVER,
         });
         self.rearm(index);
@@ -188,6 +196,20 @@ impl World {
 
     pub(crate) fn kill(&mut self, index: usize) {
         self.hosts[index].kind = Kind::Dead;
+        self.rearm(index);
+    }
+
+    /// Gives the only socket of a host another address.
+    pub(crate) fn move_to(&mut self, index: usize, addr: SocketAddr) {
+        self.by_addr.remove(&self.hosts[index].addrs[0]);
+        self.by_addr.insert(addr, (index, 0));
+        self.hosts[index].addrs = vec![addr];
+    }
+
+    /// Suspends the machine or wakes it up.
+    pub(crate) fn set_asleep(&mut self, index: usize, asleep: bool) {
+        self.hosts[index].asleep = asleep;
+        self.hosts[index].offline = asleep;
         self.rearm(index);
     }
 
@@ -219,6 +241,12 @@ impl World {
         let mut name = None;
         self.act(index, |node, out| name = node.handle_command(now, command, out));
         name
+    }
+
+    /// Tells a node what happened to the network of its first socket.
+    pub(crate) fn tell(&mut self, index: usize, change: NetworkChange) {
+        let now = self.now;
+        self.act(index, |node, out| node.handle_network(now, 0, change, out));
     }
 
     /// Gives a datagram to a node as if it had come from `from`; what the node sends at once.
@@ -323,6 +351,9 @@ impl World {
             *self.strays.entry(packet.to.ip()).or_default() += 1;
             return;
         };
+        if self.hosts[index].offline {
+            return;
+        }
         let now = self.now;
         self.hosts[index].received += 1;
         if let Kind::Actor(conduct) = &mut self.hosts[index].kind {
@@ -360,7 +391,8 @@ impl World {
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         self.sent += 1;
         (self.now.as_micros(), from, to, &bytes).hash(&mut self.digest);
-        if self.rng.below(100) < self.loss as usize {
+        let is_lost = self.rng.below(100) < self.loss as usize;
+        if is_lost || self.by_addr.get(&from).is_some_and(|&(host, _)| self.hosts[host].offline) {
             return;
         }
         // 10 to 60 ms one way by the pair of addresses, and jitter.
@@ -375,6 +407,7 @@ impl World {
     fn rearm(&mut self, index: usize) {
         let host = &mut self.hosts[index];
         let timer = match &host.kind {
+            Kind::Node(_) if host.asleep => Time::NEVER,
             Kind::Node(node) => node.timeout(),
             Kind::Dead | Kind::Actor(_) => Time::NEVER,
         };

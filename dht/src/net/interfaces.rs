@@ -1,0 +1,190 @@
+//! What happens to the addresses of this machine: snapshots of its interfaces, taken every few
+//! seconds, and what a change means for each socket.
+//!
+//! Polling and not netlink, because it is the same on every system and soon enough: a network that
+//! came back is found within [`PAUSE`].
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::shard::Request;
+use crate::NetworkChange;
+
+/// Time between two snapshots. Reading the interfaces takes some 100 µs.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// The addresses of all interfaces that are up, but those that reach no further than the next cable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Snapshot(BTreeSet<(String, IpAddr)>);
+
+/// What differs between two snapshots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// Addresses that came, or whose interface changed.
+    pub(super) appeared: BTreeSet<IpAddr>,
+    /// Addresses that went.
+    pub(super) vanished: BTreeSet<IpAddr>,
+    /// Addresses that are there now.
+    pub(super) present: BTreeSet<IpAddr>,
+}
+
+impl Snapshot {
+    /// The interfaces now.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn take() -> io::Result<Self> {
+        let up = if_addrs::get_if_addrs()?.into_iter().filter(if_addrs::Interface::is_oper_up);
+        Ok(up.map(|interface| (interface.name.clone(), interface.ip())).collect())
+    }
+
+    /// What is new since `earlier`.
+    pub(super) fn since(&self, earlier: &Self) -> Difference {
+        let ips = |set: &BTreeSet<(String, IpAddr)>| set.iter().map(|(_, ip)| *ip).collect::<BTreeSet<_>>();
+        let present = ips(&self.0);
+        Difference {
+            appeared: self.0.difference(&earlier.0).map(|(_, ip)| *ip).collect(),
+            vanished: ips(&earlier.0).difference(&present).copied().collect(),
+            present,
+        }
+    }
+}
+
+impl FromIterator<(String, IpAddr)> for Snapshot {
+    fn from_iter<T: IntoIterator<Item = (String, IpAddr)>>(addresses: T) -> Self {
+        Self(addresses.into_iter().filter(|(_, ip)| reaches_out(ip)).collect())
+    }
+}
+
+impl Difference {
+    /// What it means for a socket bound to `local`; `None` if nothing.
+    pub(super) fn meaning(&self, local: SocketAddr) -> Option<NetworkChange> {
+        let is_ours = |ip: &&IpAddr| {
+            ip.is_ipv4() == local.is_ipv4() && (local.ip().is_unspecified() || **ip == local.ip())
+        };
+        let touched = self.appeared.iter().chain(&self.vanished).any(|ip| is_ours(&ip));
+        let left = self.present.iter().any(|ip| is_ours(&ip));
+        match (touched, left) {
+            (false, _) => None,
+            (true, true) => Some(NetworkChange::Changed),
+            (true, false) => Some(NetworkChange::Lost),
+        }
+    }
+
+    /// Whether a socket bound to `local` should be bound anew, because its address was away.
+    pub(super) fn came_back(&self, local: SocketAddr) -> bool {
+        self.appeared.contains(&local.ip())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.appeared.is_empty() && self.vanished.is_empty()
+    }
+}
+
+/// Tells the node's task of every change, as long as it runs.
+pub(super) async fn watch(requests: mpsc::WeakSender<Request>) {
+    let mut known = match Snapshot::take() {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            // The core notices by itself when nobody answers any more.
+            tracing::debug!(%error, "the interfaces of this machine cannot be watched");
+            return;
+        }
+    };
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        let Some(requests) = requests.upgrade() else { return };
+        // Once in a while it fails for want of memory or descriptors; the next one will tell.
+        let Ok(now) = Snapshot::take() else { continue };
+        let difference = now.since(&known);
+        if difference.is_empty() {
+            continue;
+        }
+        if requests.send(Request::Interfaces(difference)).await.is_err() {
+            return;
+        }
+        known = now;
+    }
+}
+
+/// Loopback and link-local addresses come and go with every container and say nothing of the network.
+fn reaches_out(ip: &IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local() && !ip.is_unspecified(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !is_link_local(ip) && !ip.is_unspecified(),
+    }
+}
+
+/// fe80::/10.
+fn is_link_local(ip: Ipv6Addr) -> bool {
+    ip.segments()[0] & 0xffc0 == 0xfe80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(addresses: &[(&str, &str)]) -> Snapshot {
+        addresses.iter().map(|(name, ip)| ((*name).to_owned(), ip.parse().unwrap())).collect()
+    }
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn difference_names_what_came_and_what_went() {
+        let before = snapshot(&[("eth0", "192.0.2.7"), ("eth0", "2001:db8::7"), ("wlan0", "198.51.100.4")]);
+        let after = snapshot(&[("eth0", "192.0.2.8"), ("eth0", "2001:db8::7"), ("tun0", "198.51.100.4")]);
+        let difference = after.since(&before);
+        let ips = |list: &[&str]| list.iter().map(|ip| ip.parse().unwrap()).collect::<BTreeSet<IpAddr>>();
+        // The same address at another interface is another way out.
+        assert_eq!(difference.appeared, ips(&["192.0.2.8", "198.51.100.4"]));
+        assert_eq!(difference.vanished, ips(&["192.0.2.7"]));
+        assert!(before.since(&before).is_empty());
+        assert_eq!(after.since(&Snapshot::default()).appeared.len(), 3);
+    }
+
+    #[test]
+    fn addresses_that_reach_nobody_do_not_count() {
+        let nothing =
+            snapshot(&[("lo", "127.0.0.1"), ("lo", "::1"), ("eth0", "fe80::1"), ("x", "169.254.1.1")]);
+        assert_eq!(nothing, Snapshot::default());
+        assert_ne!(snapshot(&[("docker0", "172.17.0.1")]), Snapshot::default());
+    }
+
+    #[test]
+    fn a_change_concerns_sockets_of_its_family_and_address() {
+        let both = snapshot(&[("eth0", "192.0.2.7"), ("eth0", "2001:db8::7")]);
+        let six = snapshot(&[("eth0", "2001:db8::7")]);
+        let other = snapshot(&[("eth0", "192.0.2.8"), ("eth0", "2001:db8::7")]);
+        let (any4, any6) = (addr("0.0.0.0:6881"), addr("[::]:6881"));
+        let (one, loopback) = (addr("192.0.2.7:6881"), addr("127.0.0.1:6881"));
+
+        let down = six.since(&both);
+        assert_eq!(down.meaning(any4), Some(NetworkChange::Lost));
+        assert_eq!(down.meaning(one), Some(NetworkChange::Lost));
+        assert_eq!((down.meaning(any6), down.meaning(loopback)), (None, None));
+
+        let up = both.since(&six);
+        assert_eq!(up.meaning(any4), Some(NetworkChange::Changed));
+        assert!(up.came_back(one) && !up.came_back(any4) && !down.came_back(one));
+
+        let moved = other.since(&both);
+        assert_eq!(moved.meaning(any4), Some(NetworkChange::Changed));
+        assert_eq!(moved.meaning(one), Some(NetworkChange::Lost));
+        assert_eq!(moved.meaning(any6), None);
+        // A temporary address of a socket's family may have been the one that we were known by.
+        let more = snapshot(&[("eth0", "192.0.2.7"), ("eth0", "2001:db8::7"), ("eth0", "2001:db8::99")]);
+        assert_eq!(both.since(&more).meaning(any6), Some(NetworkChange::Changed));
+    }
+
+    #[test]
+    fn the_interfaces_of_this_machine_can_be_read() {
+        Snapshot::take().unwrap();
+    }
+}

@@ -1,0 +1,233 @@
+//! [`Line`]: whether a home's line to the world works, and so whom a silence may be blamed on
+//! (RELIABILITY.md S17, S18).
+//!
+//! A node that does not answer may be gone, or our network is. So a node is blamed for its silence
+//! only if somebody answered who was asked in the same second or the one before. (That somebody
+//! answers while it is waited for is not enough: the network may have returned meanwhile.) Otherwise
+//! it is a *suspect*, is asked once more, and so are nodes that we heard of lately. When [`crate::Config::lost_after_silences`] trusty
+//! ones have been silent in a row and nobody answered in between, the line counts as lost: until the
+//! next answer nobody is blamed for anything. libtorrent empties its table here, which then has to be
+//! built anew from the routers.
+//!
+//! That old nodes are silent says nothing, however many: where half of a network has died, they are
+//! the ones that are asked one after the other.
+//!
+//! An interface may be up while the uplink is dead, which is why the owner's word
+//! ([`NetworkChange`]) is welcome but not needed.
+
+use std::net::SocketAddr;
+
+use crate::Time;
+
+/// What the owner of a node noticed about the network of one of its sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkChange {
+    /// There is no network any more: the last interface went down.
+    Lost,
+    /// There is a network, perhaps another one: an interface came up, an address changed, the machine
+    /// woke up.
+    Changed,
+}
+
+/// The line of one home.
+#[derive(Debug)]
+pub(crate) struct Line {
+    lost: bool,
+    /// When the line changed last: whoever was asked before cannot be blamed.
+    since: Time,
+    /// Seconds, each in the slot of its remainder, in which somebody was asked who answered.
+    worked: [u32; SECONDS],
+    /// Trusty nodes that were silent since somebody answered, at most [`crate::Config::lost_after_silences`] or as many as
+    /// the table has.
+    suspects: Vec<SocketAddr>,
+    /// Trusty nodes that were asked because of suspects.
+    asked: usize,
+}
+
+/// What the table says when one of its nodes was silent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Situation {
+    /// The node was trusty.
+    pub(crate) is_trusty: bool,
+    /// Trusty nodes in the table.
+    pub(crate) trusty: usize,
+}
+
+/// What follows from the silence of a node of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// It is to blame: others answered meanwhile.
+    Blamed,
+    /// It is not known whose fault it is: ask it once more, and so many trusty nodes, if any.
+    Suspect { ask: usize },
+    /// The network's fault.
+    Forgiven,
+    /// The network's fault, which is new.
+    Lost,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { lost: false, since: Time::ZERO, worked: [u32::MAX; SECONDS], suspects: Vec::new(), asked: 0 }
+    }
+}
+
+impl Line {
+    /// Somebody answered a query that was asked at `asked`; whether the line is back.
+    pub(crate) fn answered(&mut self, now: Time, asked: Time) -> bool {
+        let second = asked.as_secs() as u32;
+        self.worked[second as usize % SECONDS] = second;
+        if !self.suspects.is_empty() || self.asked > 0 {
+            self.forget_suspects();
+        }
+        let is_back = self.lost;
+        if is_back {
+            self.lost = false;
+            self.since = now;
+        }
+        is_back
+    }
+
+    /// A node of the table that was asked at `asked` did not answer; `limit` silences of trusty nodes in
+    /// a row are the line's.
+    pub(crate) fn silent(
+        &mut self,
+        asked: Time,
+        node: SocketAddr,
+        situation: Situation,
+        limit: usize,
+    ) -> Silence {
+        if self.lost || asked < self.since {
+            return Silence::Forgiven;
+        }
+        if self.worked_at(asked) {
+            return Silence::Blamed;
+        }
+        // Where nobody is left who would be expected to answer, anybody counts.
+        if (situation.is_trusty || situation.trusty == 0) && !self.suspects.contains(&node) {
+            self.suspects.push(node);
+        }
+        if self.suspects.len() >= situation.trusty.clamp(1, limit.max(1)) {
+            self.lost = true;
+            self.forget_suspects();
+            return Silence::Lost;
+        }
+        let ask = limit.saturating_sub(self.asked).min(ASKED_AT_ONCE);
+        self.asked += ask;
+        Silence::Suspect { ask }
+    }
+
+    /// The owner says that the network is gone; whether that is news.
+    pub(crate) fn lose(&mut self) -> bool {
+        self.forget_suspects();
+        !std::mem::replace(&mut self.lost, true)
+    }
+
+    /// The network is another one since `now`.
+    pub(crate) fn change(&mut self, now: Time) {
+        self.lost = false;
+        self.since = now;
+        self.forget_suspects();
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    fn worked_at(&self, asked: Time) -> bool {
+        let worked = |second: u32| self.worked[second as usize % SECONDS] == second;
+        let second = asked.as_secs() as u32;
+        worked(second) || worked(second.saturating_sub(1))
+    }
+
+    fn forget_suspects(&mut self) {
+        self.suspects.clear();
+        self.asked = 0;
+    }
+}
+
+/// Seconds that are remembered: more than any query is waited for.
+const SECONDS: usize = 64;
+
+/// Trusty nodes asked for each suspect, so that a dead line is found in some four timeouts.
+const ASKED_AT_ONCE: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: usize = 3;
+    const TRUSTY: Situation = Situation { is_trusty: true, trusty: 50 };
+    const OLD: Situation = Situation { is_trusty: false, ..TRUSTY };
+
+    fn answered(line: &mut Line, seconds: u64, asked: u64) -> bool {
+        line.answered(Time::from_secs(seconds), Time::from_secs(asked))
+    }
+
+    /// The node `n`, asked after so many seconds, was silent.
+    fn silent(line: &mut Line, seconds: u64, n: u8, situation: Situation) -> Silence {
+        line.silent(Time::from_secs(seconds), ([81, 2, 3, n], 6881).into(), situation, LIMIT)
+    }
+
+    #[test]
+    fn a_node_is_blamed_if_somebody_answered_who_was_asked_at_the_same_time() {
+        let mut line = Line::default();
+        assert!(!answered(&mut line, 5, 5));
+        assert_eq!(silent(&mut line, 5, 1, OLD), Silence::Blamed);
+        assert_eq!(silent(&mut line, 6, 1, OLD), Silence::Blamed);
+        assert_eq!(silent(&mut line, 7, 1, OLD), Silence::Suspect { ask: 2 });
+        assert_eq!(silent(&mut line, 7, 2, TRUSTY), Silence::Suspect { ask: 1 });
+        assert_eq!(silent(&mut line, 7, 3, TRUSTY), Silence::Suspect { ask: 0 });
+        // Somebody asked later answered earlier: the network may have returned.
+        assert!(!answered(&mut line, 10, 9));
+        assert_eq!(silent(&mut line, 8, 4, TRUSTY), Silence::Suspect { ask: 2 });
+        assert_eq!(silent(&mut line, 9, 4, TRUSTY), Silence::Blamed);
+        assert_eq!(silent(&mut line, 5 + SECONDS as u64, 4, TRUSTY), Silence::Suspect { ask: 1 });
+    }
+
+    #[test]
+    fn silence_of_trusty_nodes_is_the_lines_fault_until_somebody_answers() {
+        let mut line = Line::default();
+        for n in [1, 1, 1, 2] {
+            assert!(matches!(silent(&mut line, 1, n, TRUSTY), Silence::Suspect { .. }), "each counts once");
+        }
+        assert_eq!(silent(&mut line, 1, 3, TRUSTY), Silence::Lost);
+        assert!(line.is_lost());
+        assert_eq!(silent(&mut line, 9, 4, TRUSTY), Silence::Forgiven);
+        assert!(answered(&mut line, 20, 20));
+        // Asked before the return, given up after it.
+        assert_eq!(silent(&mut line, 19, 4, TRUSTY), Silence::Forgiven);
+        assert_eq!(silent(&mut line, 20, 4, TRUSTY), Silence::Blamed);
+    }
+
+    #[test]
+    fn old_nodes_may_be_silent_without_end() {
+        let mut line = Line::default();
+        for n in 0..99 {
+            assert!(matches!(silent(&mut line, 1, n, OLD), Silence::Suspect { .. }));
+        }
+        assert!(!line.is_lost() && line.suspects.is_empty());
+    }
+
+    #[test]
+    fn where_few_are_trusty_these_have_to_be_silent() {
+        let two = Situation { is_trusty: true, trusty: 2 };
+        let mut line = Line::default();
+        assert_eq!(silent(&mut line, 1, 1, two), Silence::Suspect { ask: 2 });
+        assert_eq!(silent(&mut line, 1, 2, two), Silence::Lost);
+        let none = Situation { is_trusty: false, trusty: 0 };
+        assert_eq!(silent(&mut Line::default(), 1, 1, none), Silence::Lost);
+    }
+
+    #[test]
+    fn the_owners_word_counts_at_once() {
+        let mut line = Line::default();
+        silent(&mut line, 1, 1, TRUSTY);
+        assert!(line.lose() && !line.lose());
+        assert_eq!(silent(&mut line, 2, 2, TRUSTY), Silence::Forgiven);
+        line.change(Time::from_secs(5));
+        assert!(!line.is_lost());
+        assert_eq!(silent(&mut line, 4, 2, TRUSTY), Silence::Forgiven);
+        assert_eq!(silent(&mut line, 6, 2, TRUSTY), Silence::Suspect { ask: 2 });
+    }
+}

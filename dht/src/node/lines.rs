@@ -1,0 +1,92 @@
+//! What follows when a home's line to the world dies, returns or changes (see [`crate::network`]).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Node;
+use crate::network::{Silence, Situation};
+use crate::rpc::Destination;
+use crate::table::Failure;
+use crate::{Outbox, Time};
+
+impl Node {
+    /// Somebody answered a query of `home` after `rtt`.
+    pub(super) fn line_answered(&mut self, now: Time, home: usize, rtt: Duration) {
+        if self.lines[home].answered(now, now - rtt) {
+            self.counters.network_returns += 1;
+            self.maintain.line_returned(now, home, &self.config);
+        }
+    }
+
+    /// A query was not answered in time. If that is the fault of a node of the table, and somebody waits
+    /// for its place, it is asked once more (BEP 5).
+    pub(super) fn line_silent(&mut self, now: Time, destination: Destination, out: &mut Outbox) {
+        let Destination { to, id, .. } = destination;
+        let home = usize::from(destination.socket);
+        let (config, table) = (&self.config, &mut self.places[home].table);
+        let Some(is_trusty) = table.is_trusty_at(now, to, config) else {
+            if !self.lines[home].is_lost() {
+                table.forget_candidate(to);
+            }
+            return;
+        };
+        let situation = Situation { is_trusty, trusty: table.trusty(now, config) };
+        let asked = now - config.query_timeout;
+        match self.lines[home].silent(asked, to, situation, config.lost_after_silences) {
+            Silence::Blamed => match table.failed(to, config) {
+                Failure::PingAgain => self.ping(now, home, (id, to), out),
+                Failure::Removed => self.counters.nodes_removed += 1,
+                Failure::Kept | Failure::Unknown => {}
+            },
+            Silence::Suspect { ask } => {
+                self.forgive(home, to);
+                if ask > 0 {
+                    self.ping(now, home, (id, to), out);
+                }
+                self.ping_freshest(now, home, ask, out);
+            }
+            Silence::Forgiven => self.forgive(home, to),
+            Silence::Lost => {
+                self.forgive(home, to);
+                self.line_is_lost(now, home);
+            }
+        }
+    }
+
+    pub(super) fn line_is_lost(&mut self, now: Time, home: usize) {
+        self.counters.network_losses += 1;
+        self.maintain.line_lost(now, home, &self.config);
+    }
+
+    pub(super) fn line_changed(&mut self, now: Time, home: usize) {
+        self.lines[home].change(now);
+        self.maintain.line_returned(now, home, &self.config);
+    }
+
+    /// A machine that was suspended wakes up to another network, most often.
+    pub(super) fn notice_sleep(&mut self, now: Time) {
+        if now.since(self.timeout) <= self.config.asleep_after {
+            return;
+        }
+        self.counters.network_changes += 1;
+        for home in 0..self.places.len() {
+            self.line_changed(now, home);
+        }
+        // Once, however many datagrams come before the deadlines are handled.
+        self.timeout = now;
+    }
+
+    fn ping_freshest(&mut self, now: Time, home: usize, count: usize, out: &mut Outbox) {
+        for _ in 0..count {
+            let Some((id, addr)) = self.places[home].table.ping_freshest(now, &self.config) else {
+                return;
+            };
+            self.ping(now, home, (Some(id), addr), out);
+        }
+    }
+
+    fn forgive(&mut self, home: usize, node: SocketAddr) {
+        self.counters.timeouts_forgiven += 1;
+        self.places[home].table.forgive(node);
+    }
+}

@@ -1,0 +1,233 @@
+//! A node whose network goes and comes back (RELIABILITY.md S17, S18, S21).
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use krpc::compact::{Address as _, Contact, V4, put_node};
+
+use super::*;
+use crate::{Counters, HomeStats};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+/// The node whose network fails.
+const IT: usize = 0;
+/// RELIABILITY.md S18: so many good nodes again, within so long.
+const ENOUGH: usize = 50;
+const SOON: Duration = Duration::from_secs(120);
+
+fn stats(world: &World) -> HomeStats {
+    world.node(IT).stats(world.now).remove(0)
+}
+
+fn counters(world: &World) -> Counters {
+    *world.node(IT).counters()
+}
+
+/// A node among `count` answerers, which cost nothing while nobody asks them; it knows them well.
+fn grown(seed: u64, count: usize) -> World {
+    let mut world = World::new(seed, Config::default());
+    let mut ids = Rng::from_seed(seed);
+    let all: Rc<Vec<_>> = Rc::new((1..=count).map(|host| (ids.id(), World::v4(host))).collect());
+    world.add_node(&[]);
+    for host in 0..count {
+        let all = Rc::clone(&all);
+        world.add_actor(Box::new(move |_, from, query| {
+            let nodes = target_of(query).map(|target| closest(&all, &target)).unwrap_or_default();
+            let response = Response { nodes: Some(&nodes), ..Response::new(all[host].0) };
+            vec![(from, reply(query.tid, response))]
+        }));
+    }
+    for (_, addr) in &all[..4] {
+        world.command(IT, Command::AddNode(*addr));
+    }
+    world.run(3 * MINUTE);
+    assert!(stats(&world).trusty >= ENOUGH.min(count / 2), "{:?}", stats(&world));
+    world
+}
+
+/// The records of the eight nearest to `target`.
+fn closest(all: &[(Id, SocketAddr)], target: &Id) -> Vec<u8> {
+    let mut nearest: Vec<_> = all.iter().collect();
+    nearest.sort_by_key(|(id, _)| id.distance(target));
+    let mut records = Vec::new();
+    for &&(id, addr) in nearest.iter().take(8) {
+        put_node(&mut records, &Contact { id, addr: V4::from_socket(addr).unwrap() });
+    }
+    records
+}
+
+// S17
+#[test]
+fn dead_routers_are_tried_every_1_to_60_seconds_and_met_within_90_when_they_are_back() {
+    for seed in 1..=6 {
+        let mut world = grown(seed, 60);
+        let (asked, works) = (Rc::new(RefCell::new(Vec::new())), Rc::new(Cell::new(false)));
+        let mut nodes = Vec::new();
+        for (id, addr) in world.node(IT).closest(&Id::ZERO, 8) {
+            put_node(&mut nodes, &Contact { id, addr: V4::from_socket(addr).unwrap() });
+        }
+        let router = {
+            let (asked, works) = (Rc::clone(&asked), Rc::clone(&works));
+            world.add_actor(Box::new(move |now, from, query| {
+                asked.borrow_mut().push(now);
+                let response = Response { nodes: Some(&nodes), ..Response::new(Id::new([7; 20])) };
+                if works.get() { vec![(from, reply(query.tid, response))] } else { Vec::new() }
+            }))
+        };
+        let node = world.add_node(&[]);
+        world.join(node..node + 1, router);
+        world.run(15 * MINUTE);
+        let times = asked.borrow().clone();
+        let pauses: Vec<Duration> = times.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+        // An attempt asks a silent router once more; the next attempt comes at least a second later.
+        let attempts: Vec<Duration> = pauses.into_iter().filter(|pause| *pause >= SECOND / 2).collect();
+        let latest = &attempts[attempts.len() - 8..];
+        assert!(attempts.iter().all(|pause| *pause <= 61 * SECOND), "{attempts:?}");
+        assert!(latest.iter().max().unwrap().saturating_sub(*latest.iter().min().unwrap()) > SECOND);
+        assert!((20..60).contains(&attempts.len()), "{attempts:?}");
+
+        works.set(true);
+        world.run(90 * SECOND);
+        let bootstrapped = |event: &(Time, Event)| matches!(event.1, Event::Bootstrapped { .. });
+        assert!(world.hosts[node].events.iter().any(bootstrapped), "seed {seed}");
+        assert!(world.node(node).stats(world.now)[0].trusty >= 8);
+    }
+}
+
+// S18
+#[test]
+fn network_that_goes_and_comes_20_times_costs_no_node() {
+    for is_told in [false, true] {
+        let mut world = grown(20, 120);
+        let removed = counters(&world).nodes_removed;
+        for round in 0..20u32 {
+            world.hosts[IT].offline = true;
+            if is_told {
+                world.tell(IT, NetworkChange::Lost);
+            }
+            // From a few seconds to more than what makes all nodes questionable.
+            world.run((round * round * 5 + 3) * SECOND);
+            let nodes = stats(&world).nodes;
+            world.hosts[IT].offline = false;
+            if is_told {
+                world.tell(IT, NetworkChange::Changed);
+            }
+            world.run(SOON);
+            let stats = stats(&world);
+            assert!(
+                stats.trusty >= ENOUGH && stats.nodes >= nodes,
+                "round {round}: {stats:?} {nodes} {:?}",
+                counters(&world)
+            );
+            assert!(stats.online);
+        }
+        let counters = counters(&world);
+        assert_eq!(counters.nodes_removed, removed, "nobody left: {counters:?}");
+        let losses = if is_told { 20 } else { 5 };
+        assert!(counters.timeouts_forgiven > 0 && counters.network_losses >= losses, "{counters:?}");
+        assert_eq!(counters.network_changes, if is_told { 20 } else { 0 });
+    }
+}
+
+#[test]
+fn dead_uplink_is_noticed_and_probed_politely() {
+    let mut world = grown(21, 120);
+    let before = counters(&world);
+    world.hosts[IT].offline = true;
+    world.run(20 * MINUTE);
+    assert!(!stats(&world).online, "{:?}", counters(&world).since(&before));
+    let lost = counters(&world).since(&before);
+    assert_eq!((lost.network_losses, lost.network_returns, lost.nodes_removed), (1, 0, 0), "{lost:?}");
+    let before = counters(&world);
+    world.run(10 * MINUTE);
+    let sent = counters(&world).since(&before).queries_out;
+    assert!((100..2000).contains(&sent), "{sent} queries in ten minutes");
+    world.hosts[IT].offline = false;
+    world.run(SOON);
+    let counters = counters(&world).since(&before);
+    assert_eq!((counters.network_returns, counters.nodes_removed), (1, 0));
+    assert!(stats(&world).online && stats(&world).trusty >= ENOUGH, "{:?}", stats(&world));
+}
+
+#[test]
+fn dead_nodes_still_leave_the_table_of_a_node_whose_network_works() {
+    let mut world = grown(22, 120);
+    (60..=120).for_each(|host| world.kill(host));
+    world.run(90 * MINUTE);
+    let known = world.node(IT).closest(&Id::ZERO, 200);
+    assert!(stats(&world).online && !known.is_empty());
+    let living: Vec<SocketAddr> = (0..60).map(|host| world.addr(host)).collect();
+    let dead = known.iter().filter(|(_, addr)| !living.contains(addr)).count();
+    assert!(dead * 10 <= known.len(), "{dead} of {} are dead", known.len());
+    assert!(counters(&world).nodes_removed >= 20, "{:?} {:?}", stats(&world), counters(&world));
+}
+
+// S18, S16
+#[test]
+fn node_at_another_address_is_known_again_within_two_minutes() {
+    let mut world = World::grown(23, 70, MINUTE);
+    world.hosts[IT].offline = true;
+    world.tell(IT, NetworkChange::Lost);
+    world.run(MINUTE);
+    world.move_to(IT, World::v4(1000));
+    world.hosts[IT].offline = false;
+    world.tell(IT, NetworkChange::Changed);
+    world.run(SOON);
+    assert!(stats(&world).trusty >= ENOUGH, "{:?}", stats(&world));
+    // Others know it at its new place, so that it is asked and stores again.
+    let (id, addr) = (world.id(IT), world.addr(IT));
+    let knows = |host: &usize| world.node(*host).closest(&id, 1).first() == Some(&(id, addr));
+    let known = (1..70).filter(knows).count();
+    assert!(known >= 20, "{known} nodes know it");
+}
+
+#[test]
+fn change_of_the_network_pings_each_node_once_and_not_in_a_flood() {
+    let mut world = grown(24, 120);
+    world.run(2 * MINUTE);
+    let (before, nodes) = (counters(&world), stats(&world).nodes as u64);
+    world.tell(IT, NetworkChange::Changed);
+    world.run(SECOND);
+    let first = counters(&world).since(&before).queries_out;
+    assert!((15..=120).contains(&first), "{first} queries in the first second");
+    world.run(MINUTE);
+    let all = counters(&world).since(&before);
+    assert!(all.queries_out >= nodes && all.timeouts == 0, "{all:?}");
+}
+
+// S21: a night in a bag. The wall clock plays no part in the core.
+#[test]
+fn suspended_node_keeps_its_table_and_none_of_its_tokens() {
+    let mut world = grown(25, 120);
+    let (infohash, stranger) = (Id::new([9; 20]), SocketAddr::from(([85, 6, 7, 8], 6881)));
+    let ask = query(Id::new([1; 20]), get_peers(infohash));
+    let token = |sent: &[Vec<u8>]| {
+        let answers = sent.iter().map(|bytes| Message::decode(bytes).unwrap().body);
+        answers
+            .filter_map(|body| if let Body::Response(r) = body { r.token } else { None }.map(<[u8]>::to_vec))
+            .next()
+    };
+    let announce = |token: &[u8]| {
+        let announce = Query::AnnouncePeer { infohash, port: 7, implied_port: false, token, seed: false };
+        query(Id::new([1; 20]), announce)
+    };
+    let old = token(&world.inject(IT, stranger, &ask)).unwrap();
+    let (before, known) = (counters(&world), stats(&world));
+
+    world.set_asleep(IT, true);
+    world.run(8 * 60 * MINUTE);
+    world.set_asleep(IT, false);
+    world.run(SECOND);
+    assert!(stats(&world).nodes >= known.nodes);
+    world.inject(IT, stranger, &announce(&old));
+    assert!(world.node(IT).store().is_empty(), "a token of the day before is worth nothing");
+    let fresh = token(&world.inject(IT, stranger, &ask)).unwrap();
+    world.inject(IT, stranger, &announce(&fresh));
+    assert_eq!(world.node(IT).store().len(), 1);
+
+    world.run(SOON);
+    let woken = counters(&world).since(&before);
+    assert!(stats(&world).trusty >= ENOUGH, "{:?} of {known:?}", stats(&world));
+    assert_eq!((woken.network_changes, woken.nodes_removed), (1, 0), "{woken:?}");
+}
