@@ -13,8 +13,9 @@ pub struct Clock {
     start: Duration,
 }
 
-/// What a new clock shows, so that "older than" has room before the first event.
-const LEAD: Duration = Duration::from_secs(3600);
+/// What a new clock shows, so that "older than" has room before the first event: announces of an
+/// earlier run among them, whatever `peer_expiry` is.
+const LEAD: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Clock {
     /// A clock that starts now.
@@ -28,8 +29,9 @@ impl Clock {
     }
 }
 
+/// Time since the machine was started, suspended time included.
 #[cfg(target_os = "linux")]
-fn since_boot() -> Duration {
+pub(super) fn since_boot() -> Duration {
     use rustix::time::{ClockId, clock_gettime};
 
     let now = clock_gettime(ClockId::Boottime);
@@ -37,7 +39,7 @@ fn since_boot() -> Duration {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn since_boot() -> Duration {
+pub(super) fn since_boot() -> Duration {
     use std::sync::LazyLock;
     use std::time::Instant;
 

@@ -16,16 +16,19 @@ use std::time::Duration;
 use krpc::{Id, Want};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::keeper::StateKeeper;
+use super::moment::Moment;
 use super::persist::{Saved, StateFolder};
 use super::port::Port;
 use super::resolve::{Families, Routers};
-use super::shard::{Request, Shard, Sink, StateKeeper, Stats};
+use super::shard::{Request, Shard, Sink, Stats};
 use super::subscribers::{Events, Topic, subscription};
 use super::udp::{self, Batching, UdpSocket};
 use super::{Bind, Clock, Error, interfaces};
 use crate::replay::{Origin, Record, Recorded};
 use crate::standing::Pace;
-use crate::{Announce, Command, Config, Event, Home, KnownNode, Question, Rng, Seeds};
+use crate::store::{Counts, Damaged};
+use crate::{Announce, Command, Config, Event, Home, KnownNode, Question, Rng, Seeds, Time};
 
 pub use self::items::PutReport;
 pub use self::lookup::{Lookup, Peers};
@@ -190,15 +193,23 @@ impl Dht {
             events: events_of_a_lookup(&options.config),
         };
         let origin = Origin { seeds: seeds.derive("node"), config: options.config, homes, at: now };
+        let is_recorded = records.is_some();
+        let mut node = Recorded::new(origin, records.map(recording::tap));
+        let state = folder.map(|folder| {
+            let loaded = restored(&mut node, &folder, now);
+            let keeper = StateKeeper::new(folder, saved, now);
+            // Who starts without what is stored must not write over it.
+            if is_recorded { keeper } else { keeper.with_store(loaded, now) }
+        });
         let shard = Shard {
-            node: Recorded::new(origin, records.map(recording::tap)),
+            node,
             clock,
             ports: (0..).zip(sockets).map(|(index, socket)| Port::new(index, socket)).collect(),
             requests: inbox,
             bootstrapped: announcer,
             ready: readiness,
             ids: changing,
-            state: folder.map(|folder| StateKeeper::new(folder, saved, now)),
+            state,
             has_routers: !options.bootstrap.is_empty(),
         };
         let known = routers.addresses();
@@ -456,11 +467,22 @@ fn homes(sockets: &[UdpSocket], saved: &Saved, keep: bool, rng: &mut Rng) -> Vec
         homes.push(Home {
             id: home.filter(|_| keep).map_or_else(|| rng.id(), |home| home.id),
             local,
-            external: None,
+            external: home.filter(|_| keep).and_then(|home| home.external),
             saved: home.map(|home| home.nodes.clone()).unwrap_or_default(),
         });
     }
     homes
+}
+
+/// Gives back what others stored in an earlier run; how much that is. Whatever is wrong with it costs
+/// no more than the announces.
+fn restored(node: &mut Recorded, folder: &StateFolder, now: Time) -> Counts {
+    let Some(stored) = folder.read_store() else { return Counts::default() };
+    let away = Moment::now().since(&stored.at);
+    node.restore(now, &stored.archive, away).unwrap_or_else(|Damaged| {
+        folder.warn_of_damaged_store();
+        Counts::default()
+    })
 }
 
 /// The most events that one lookup can have within its limits: each query is asked, slow, and

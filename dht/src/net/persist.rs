@@ -1,12 +1,13 @@
-//! What a node keeps between runs: its id per socket and the nodes it knew.
+//! What a node keeps between runs: for each socket its id, its external address and the nodes it knew,
+//! and in a file beside it what others stored (see [`super::stored`]).
 //!
-//! One bencoded document, written beside the old one, synced and renamed over it, so that a kill at
-//! any moment leaves one of the two whole. Reading takes nothing for granted: a file that is not
+//! Each is one bencoded document, written beside the old one, synced and renamed over it, so that a
+//! kill at any moment leaves one of the two whole. Reading takes nothing for granted: a file that is not
 //! ours is a warning and an empty start.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use krpc::Id;
@@ -15,12 +16,16 @@ use krpc::compact::{self, Contact, V4, V6};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::stored::{self, Stored};
 
 const FILE: &str = "node.bencode";
-const TEMPORARY: &str = "node.bencode.new";
+const STORE_FILE: &str = "store.bencode";
+/// Added to the name of a file that is being written.
+const TEMPORARY: &str = ".new";
 const LOCK: &str = "lock";
-/// The form of the document; another number is not read.
-const VERSION: u32 = 1;
+/// The form of the document. Version 1, which has no external addresses, is read too.
+const VERSION: u32 = 2;
+const OLDEST_VERSION: u32 = 1;
 /// Longest file that is read: 16 homes of 1,500 nodes of 38 bytes, which is the most that is written.
 const LIMITS: Limits = Limits { depth: 4, tokens: 1000, len: 1 << 20 };
 /// Homes that are kept.
@@ -42,6 +47,8 @@ pub struct SavedHome {
     pub id: Id,
     /// Whether it is an IPv6 socket.
     pub ipv6: bool,
+    /// Its address as others saw it (BEP 42): the id belongs to it.
+    pub external: Option<IpAddr>,
     /// Nodes of its table, all of its family.
     pub nodes: Vec<(Id, SocketAddr)>,
 }
@@ -54,6 +61,9 @@ struct Document {
 
 #[derive(Serialize, Deserialize)]
 struct HomeDocument {
+    /// 4 or 16 bytes; empty when it is not known.
+    #[serde(default, with = "serde_bytes", skip_serializing_if = "Vec::is_empty")]
+    external: Vec<u8>,
     #[serde(with = "serde_bytes")]
     id: Vec<u8>,
     ipv6: u8,
@@ -91,7 +101,7 @@ pub enum StateCondition {
 impl Saved {
     /// Looks at what the folder `path` holds and changes nothing.
     pub fn inspect(path: &Path) -> StateCondition {
-        match read_bounded(&path.join(FILE)) {
+        match read_bounded(&path.join(FILE), LIMITS) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => StateCondition::Missing,
             Err(error) => StateCondition::Unreadable(error),
             Ok(bytes) => Self::decode(&bytes).map_or(StateCondition::Damaged, |saved| {
@@ -108,7 +118,7 @@ impl Saved {
     /// a missing file silently, everything else with one warning.
     pub fn read(path: &Path) -> Self {
         let file = path.join(FILE);
-        match read_bounded(&file) {
+        match read_bounded(&file, LIMITS) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::default(),
             Err(error) => {
                 tracing::warn!(file = %file.display(), %error, "saved nodes cannot be read: starting empty");
@@ -128,7 +138,7 @@ impl Saved {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let document: Document = bencode::from_bytes(bytes, LIMITS).ok()?;
-        if document.version != VERSION || document.homes.len() > MAX_HOMES {
+        if !(OLDEST_VERSION..=VERSION).contains(&document.version) || document.homes.len() > MAX_HOMES {
             return None;
         }
         document.homes.into_iter().map(SavedHome::decode).collect::<Option<_>>().map(|homes| Self { homes })
@@ -148,7 +158,11 @@ impl SavedHome {
             1 => read_nodes::<V6>(&home.nodes),
             _ => None,
         };
-        Some(Self { id: Id::from_slice(&home.id)?, ipv6: home.ipv6 == 1, nodes: nodes? })
+        let external = match home.external.as_slice() {
+            [] => None,
+            bytes => Some(read_ip(bytes)?),
+        };
+        Some(Self { id: Id::from_slice(&home.id)?, ipv6: home.ipv6 == 1, external, nodes: nodes? })
     }
 
     fn encode(&self) -> HomeDocument {
@@ -156,7 +170,12 @@ impl SavedHome {
         for &(id, addr) in self.nodes.iter().take(MAX_NODES) {
             if self.ipv6 { put::<V6>(&mut nodes, id, addr) } else { put::<V4>(&mut nodes, id, addr) }
         }
-        HomeDocument { id: self.id.as_bytes().to_vec(), ipv6: self.ipv6.into(), nodes }
+        let external = match self.external {
+            None => Vec::new(),
+            Some(IpAddr::V4(ip)) => ip.octets().to_vec(),
+            Some(IpAddr::V6(ip)) => ip.octets().to_vec(),
+        };
+        HomeDocument { external, id: self.id.as_bytes().to_vec(), ipv6: self.ipv6.into(), nodes }
     }
 }
 
@@ -187,26 +206,74 @@ impl StateFolder {
     /// # Errors
     /// [`Error::State`]; the old file is whole then.
     pub(super) fn write(&self, saved: &Saved) -> Result<(), Error> {
-        self.replace(&saved.encode()).map_err(|source| Error::State { path: self.path.clone(), source })
+        self.replace(FILE, &saved.encode())
+    }
+
+    /// Whether there is a store from an earlier run, whatever it is worth.
+    pub(super) fn has_store(&self) -> bool {
+        self.path.join(STORE_FILE).exists()
+    }
+
+    /// Reads what others stored in an earlier run. What cannot be used counts as nothing: a missing
+    /// file silently, everything else with one warning.
+    pub(super) fn read_store(&self) -> Option<Stored> {
+        let file = self.path.join(STORE_FILE);
+        match read_bounded(&file, stored::LIMITS) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "saved peers cannot be read: starting without");
+                None
+            }
+            Ok(bytes) => {
+                let stored = Stored::decode(&bytes);
+                if stored.is_none() {
+                    self.warn_of_damaged_store();
+                }
+                stored
+            }
+        }
+    }
+
+    /// Says that the store of an earlier run is worth nothing.
+    pub(super) fn warn_of_damaged_store(&self) {
+        let file = self.path.join(STORE_FILE);
+        tracing::warn!(file = %file.display(), "saved peers are damaged: starting without");
+    }
+
+    /// Replaces the store; see [`StateFolder::write`].
+    ///
+    /// # Errors
+    /// [`Error::State`]; the old file is whole then.
+    pub(super) fn write_store(&self, stored: Stored) -> Result<(), Error> {
+        self.replace(STORE_FILE, &stored.encode())
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.replace_file(name, bytes).map_err(|source| Error::State { path: self.path.clone(), source })
     }
 
     /// The temporary file has one name, since the lock makes us its only writer: kills leave no
     /// litter.
-    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
-        let temporary = self.path.join(TEMPORARY);
+    fn replace_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let temporary = self.path.join(format!("{name}{TEMPORARY}"));
         let mut file = File::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::rename(&temporary, self.path.join(FILE))?;
+        fs::rename(&temporary, self.path.join(name))?;
         // Without this, a power cut may undo the rename.
         if cfg!(unix) { File::open(&self.path)?.sync_all() } else { Ok(()) }
     }
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+fn read_bounded(path: &Path, limits: Limits) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LIMITS.len as u64 + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(limits.len as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn read_ip(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 fn read_nodes<A: compact::Address>(bytes: &[u8]) -> Option<Vec<(Id, SocketAddr)>> {
@@ -232,6 +299,7 @@ mod tests {
         let home = |ipv6, rng: &mut Rng| SavedHome {
             id: rng.id(),
             ipv6,
+            external: Some(if ipv6 { "2001:db8::1".parse().unwrap() } else { "192.0.2.1".parse().unwrap() }),
             nodes: (0..nodes)
                 .map(|n| {
                     let addr =
@@ -276,7 +344,7 @@ mod tests {
             Vec::new(),
             vec![b'l'; 100_000],
             vec![b'x'; 10_000_000],
-            b"d5:homesle7:versioni2ee".to_vec(),
+            b"d5:homesle7:versioni3ee".to_vec(),
             b"d5:homesld2:id3:abc4:ipv6i0e5:nodes0:ee7:versioni1ee".to_vec(),
             [&whole[..], b"trailing"].concat(),
         ];
@@ -288,13 +356,40 @@ mod tests {
     }
 
     #[test]
+    fn version_1_is_read() {
+        let v1 = [&b"d5:homesld2:id20:"[..], &[7; 20], b"4:ipv6i0e5:nodes0:ee7:versioni1ee"].concat();
+        let home = SavedHome { id: Id::new([7; 20]), ipv6: false, external: None, nodes: Vec::new() };
+        assert_eq!(Saved::decode(&v1), Some(Saved { homes: vec![home] }));
+        let bad = [&b"d5:homesld8:external3:abc2:id20:"[..], &[7; 20], b"4:ipv6i0e5:nodes0:ee7:versioni2ee"];
+        assert_eq!(Saved::decode(&bad.concat()), None);
+    }
+
+    #[test]
+    fn table_and_store_are_written_and_damaged_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateFolder::open(folder.path()).unwrap();
+        assert!(state.read_store().is_none() && !state.has_store());
+        let archive = crate::store::Archive { items: vec![1; 300], ..Default::default() };
+        let stored = Stored { archive, at: super::super::moment::Moment::default() };
+        state.write_store(stored.clone()).unwrap();
+        state.write(&sample(1, 3)).unwrap();
+        assert_eq!((state.read(), state.read_store()), (sample(1, 3), Some(stored.clone())));
+        fs::write(folder.path().join(FILE), b"garbage").unwrap();
+        assert_eq!((state.read(), state.read_store()), (Saved::default(), Some(stored)));
+        for garbage in [vec![b'x'; 20 << 20], vec![b'l'; 100_000], b"de".to_vec()] {
+            fs::write(folder.path().join(STORE_FILE), garbage).unwrap();
+            assert!(state.read_store().is_none() && state.has_store());
+        }
+    }
+
+    #[test]
     fn a_kill_while_writing_leaves_the_old_document_whole() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::open(folder.path()).unwrap();
         state.write(&sample(1, 50)).unwrap();
         let next = sample(2, 50).encode();
         for written in [0, 1, next.len() / 2, next.len()] {
-            fs::write(folder.path().join(TEMPORARY), &next[..written]).unwrap();
+            fs::write(folder.path().join("node.bencode.new"), &next[..written]).unwrap();
             assert_eq!(state.read(), sample(1, 50));
         }
         state.write(&sample(2, 50)).unwrap();

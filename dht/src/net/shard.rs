@@ -7,23 +7,21 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use krpc::Id;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 
 use super::interfaces::Difference;
-use super::persist::{Saved, SavedHome, StateFolder};
+use super::keeper::{StateKeeper, StateStats};
+use super::persist::{Saved, SavedHome};
 use super::port::{Port, PortCounters};
 use super::subscribers::{Subscriber, Subscribers};
 use super::{Clock, Error};
 use crate::replay::Recorded;
 use crate::{
-    BucketFill, Command, Counters, Event, HomeStats, KnownNode, LookupId, NetworkChange, Outbox, Time,
+    BucketFill, Command, Counters, Event, HomeStats, KnownNode, LookupId, NetworkChange, Node, Outbox, Time,
 };
 
 /// Requests taken in one turn.
@@ -34,8 +32,6 @@ const TURNS_IN_A_ROW: u32 = 16;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Pause after a receive call that keeps failing.
 const BROKEN_PAUSE: Duration = Duration::from_millis(100);
-/// Pause between saves of state that changed.
-const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// Pause between complaints about the same thing.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// A node that has met nobody after this says so.
@@ -88,6 +84,8 @@ pub struct Stats {
     pub running: usize,
     /// Events that a slow reader missed.
     pub events_missed: u64,
+    /// What was loaded and saved.
+    pub state: StateStats,
     /// How long the node has been running, suspended time included.
     pub uptime: Duration,
 }
@@ -116,17 +114,6 @@ pub(super) struct Shard {
     pub(super) state: Option<StateKeeper>,
     /// Whether anybody was named to bootstrap from.
     pub(super) has_routers: bool,
-}
-
-/// Saves what changed, off the task's thread.
-#[derive(Debug)]
-pub(super) struct StateKeeper {
-    folder: Arc<StateFolder>,
-    last: Saved,
-    due: Time,
-    running: Option<JoinHandle<Result<(), Error>>>,
-    /// The last save failed, so that `last` is not on disk.
-    failed: Arc<AtomicBool>,
 }
 
 /// Everything that a running task changes besides the shard's parts.
@@ -233,7 +220,7 @@ impl Shard {
             }
             worked = true;
         }
-        self.housekeeping(now, running);
+        worked |= self.housekeeping(now, running);
         self.flush(now, running);
         worked
     }
@@ -397,7 +384,8 @@ impl Shard {
         running.subscribers.tell(&event);
     }
 
-    fn housekeeping(&mut self, now: Time, running: &mut Running) {
+    /// What is done now and then; whether there is more to do at once.
+    fn housekeeping(&mut self, now: Time, running: &mut Running) -> bool {
         let wanted = running.subscribers.want_announces();
         if std::mem::replace(&mut running.tells_announces, wanted) != wanted {
             self.node.handle_command(now, Command::TellAnnounces(wanted), &mut running.out);
@@ -416,12 +404,8 @@ impl Shard {
             }
         }
         self.repair(now, running);
-        if self.state.as_ref().is_some_and(|state| state.due <= now) {
-            let saved = self.saved(now);
-            if let Some(state) = &mut self.state {
-                state.save(now, saved);
-            }
-        }
+        let Some(state) = &mut self.state else { return false };
+        state.work(now, &self.node, || saved(&self.node, &self.ports, now))
     }
 
     /// Waits until there is something to do.
@@ -432,7 +416,7 @@ impl Shard {
             return;
         }
         let now = self.clock.now();
-        let save_due = self.state.as_ref().map_or(Time::NEVER, |state| state.due);
+        let save_due = self.state.as_ref().map_or(Time::NEVER, StateKeeper::due);
         let pause = self.node.timeout().min(save_due).since(now).min(LONGEST_WAIT);
         let ports = &self.ports;
         let ready = poll_fn(|cx| {
@@ -458,18 +442,11 @@ impl Shard {
         match self.state.take() {
             Some(state) => {
                 let now = self.clock.now();
-                state.finish(self.saved(now)).await
+                let saved = saved(&self.node, &self.ports, now);
+                state.finish(now, self.node.store(), saved).await
             }
             None => Ok(()),
         }
-    }
-
-    /// What is kept between runs.
-    fn saved(&self, now: Time) -> Saved {
-        let homes = self.node.saved(now).into_iter().zip(&self.ports);
-        let homes =
-            homes.map(|(home, port)| SavedHome { id: home.id, ipv6: port.is_ipv6(), nodes: home.nodes });
-        Saved { homes: homes.collect() }
     }
 
     fn stats(&self, now: Time, running: &Running) -> Stats {
@@ -482,46 +459,9 @@ impl Shard {
             buckets: self.node.buckets(now),
             running: running.sinks.len(),
             events_missed: running.events_missed,
+            state: self.state.as_ref().map(StateKeeper::stats).unwrap_or_default(),
             uptime: now.since(running.started),
         }
-    }
-}
-
-impl StateKeeper {
-    /// Keeps `folder`, which holds `last` now.
-    pub(super) fn new(folder: StateFolder, last: Saved, now: Time) -> Self {
-        Self { folder: Arc::new(folder), last, due: now + SAVE_EVERY, running: None, failed: Arc::default() }
-    }
-
-    /// Starts to save `saved` if it differs from what is on disk, unless a save is running.
-    fn save(&mut self, now: Time, saved: Saved) {
-        self.due = now + SAVE_EVERY;
-        let is_running = self.running.as_ref().is_some_and(|running| !running.is_finished());
-        if is_running || saved == self.last && !self.failed.swap(false, Ordering::Relaxed) {
-            return;
-        }
-        self.last = saved.clone();
-        let (folder, failed) = (Arc::clone(&self.folder), Arc::clone(&self.failed));
-        self.running = Some(tokio::task::spawn_blocking(move || {
-            let written = folder.write(&saved);
-            if let Err(error) = &written {
-                failed.store(true, Ordering::Relaxed);
-                tracing::warn!(%error, "state was not saved; trying again in a minute");
-            }
-            written
-        }));
-    }
-
-    async fn finish(mut self, saved: Saved) -> Result<(), Error> {
-        if let Some(running) = self.running.take() {
-            // How it went is in `failed`.
-            let _ = running.await;
-        }
-        if saved == self.last && !self.failed.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let folder = Arc::clone(&self.folder);
-        tokio::task::spawn_blocking(move || folder.write(&saved)).await.unwrap_or(Err(Error::Stopped))
     }
 }
 
@@ -535,6 +475,18 @@ impl Complaint {
     }
 }
 
+/// What is kept of the table between runs.
+fn saved(node: &Node, ports: &[Port], now: Time) -> Saved {
+    let homes = node.saved(now).into_iter().zip(ports);
+    let homes = homes.map(|(home, port)| SavedHome {
+        id: home.id,
+        ipv6: port.is_ipv6(),
+        external: home.external,
+        nodes: home.nodes,
+    });
+    Saved { homes: homes.collect() }
+}
+
 /// Whether a datagram is for the node. A KRPC message is a dictionary; the port is shared with other
 /// protocols whose first byte is never `d`: uTP's is version and type (BEP 29: 0x01 to 0x41), the
 /// UDP tracker's is the first of an action below 4 (BEP 15).
@@ -545,53 +497,6 @@ fn is_krpc(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn some(seed: u64) -> Saved {
-        let id = crate::Rng::from_seed(seed).id();
-        Saved { homes: vec![SavedHome { id, ipv6: false, nodes: Vec::new() }] }
-    }
-
-    #[tokio::test]
-    async fn state_is_saved_when_it_changed_and_at_the_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut now = Time::from_secs(100);
-        let mut keeper = StateKeeper::new(StateFolder::open(folder.path()).unwrap(), Saved::default(), now);
-        assert_eq!(keeper.due, now + SAVE_EVERY);
-        now = keeper.due;
-        keeper.save(now, Saved::default());
-        assert!(keeper.running.is_none(), "nothing has changed");
-        keeper.save(now, some(1));
-        keeper.running.as_mut().expect("it has changed").await.unwrap().unwrap();
-        assert_eq!((Saved::read(folder.path()), keeper.due), (some(1), now + SAVE_EVERY));
-        keeper.running = None;
-        keeper.save(now, some(2));
-        keeper.finish(some(3)).await.unwrap();
-        assert_eq!(Saved::read(folder.path()), some(3), "the last save comes last");
-    }
-
-    #[tokio::test]
-    async fn a_save_that_failed_is_tried_again_in_a_minute_and_at_the_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let (state, away) = (folder.path().join("state"), folder.path().join("away"));
-        let mut keeper = StateKeeper::new(StateFolder::open(&state).unwrap(), Saved::default(), Time::ZERO);
-        for in_the_end in [false, true] {
-            std::fs::rename(&state, &away).unwrap();
-            let saved = some(in_the_end.into());
-            keeper.save(Time::ZERO, saved.clone());
-            keeper.running.as_mut().expect("it has changed").await.unwrap().unwrap_err();
-            keeper.running = None;
-            std::fs::rename(&away, &state).unwrap();
-            if in_the_end {
-                keeper.finish(saved.clone()).await.unwrap();
-                assert_eq!(Saved::read(&state), saved);
-                return;
-            }
-            keeper.save(Time::ZERO, saved.clone());
-            keeper.running.as_mut().expect("the last one failed").await.unwrap().unwrap();
-            keeper.running = None;
-            assert_eq!(Saved::read(&state), saved);
-        }
-    }
 
     #[test]
     fn a_repeated_complaint_is_one_line_a_minute_with_a_count() {

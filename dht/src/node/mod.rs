@@ -8,6 +8,7 @@ mod tasks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use krpc::Id;
 
@@ -20,7 +21,7 @@ use crate::network::Line;
 use crate::purpose::Purpose;
 use crate::responder::{Responder, Scratch};
 use crate::rpc::Rpc;
-use crate::store::Store;
+use crate::store::{Archive, Counts, Damaged, Store};
 use crate::table::{BucketFill, KnownNode};
 use crate::token::TokenServer;
 use crate::{Class, Command, Config, Counters, LookupId, NetworkChange, Outbox, Rng, Seeds, Time};
@@ -248,6 +249,15 @@ impl Node {
     pub fn load(&self) -> Load {
         let (lookups, waiting, candidates) = self.lookups.load();
         Load { in_flight: self.rpc.in_flight(), lookups, waiting, candidates }
+    }
+
+    /// Takes back what others stored in an earlier run that ended `away` ago, before any input; see
+    /// [`Store::restore`].
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub fn restore(&mut self, now: Time, archive: &Archive, away: Duration) -> Result<Counts, Damaged> {
+        self.store.restore(now, archive, away, self.config.allow_local)
     }
 
     /// The peers that others announced to us.

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Input, Origin, Record, Step, digest, sent};
+use crate::store::{Archive, Counts, Damaged};
 use crate::{Command, LookupId, NetworkChange, Node, Outbox, Time};
 
 /// Takes records. It is called while the node works and must not block.
@@ -26,6 +28,15 @@ impl Recorded {
         }
         let Origin { seeds, config, homes, at } = origin;
         Self { node: Node::new(Arc::new(config), homes, seeds, at), tap }
+    }
+
+    /// Takes back what others stored in an earlier run; see [`crate::store::Store::restore`]. A node that
+    /// is recorded starts without: records tell of what happens from the origin on.
+    ///
+    /// # Errors
+    /// [`Damaged`].
+    pub fn restore(&mut self, now: Time, archive: &Archive, away: Duration) -> Result<Counts, Damaged> {
+        if self.tap.is_some() { Ok(Counts::default()) } else { self.node.restore(now, archive, away) }
     }
 
     /// See [`Node::handle_datagram`].

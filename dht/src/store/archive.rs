@@ -15,7 +15,7 @@ use krpc::compact::{Address, V4, V6};
 use krpc::{Id, Signed};
 
 use super::peers::Peers;
-use super::slab::Place;
+use super::slab::{Ages, Place};
 use super::{Store, Table};
 use crate::Time;
 use crate::addr::{Family, SourceKey, acceptable};
@@ -33,6 +33,14 @@ pub struct Archive {
     pub items: Vec<u8>,
     /// What is in it.
     pub counts: Counts,
+}
+
+impl Archive {
+    /// Bytes of it.
+    #[allow(clippy::len_without_is_empty, reason = "an empty archive is one like any other")]
+    pub fn len(&self) -> usize {
+        self.peers4.len() + self.peers6.len() + self.items.len()
+    }
 }
 
 /// How much of each kind.
@@ -68,23 +76,21 @@ pub struct Damaged;
 
 impl Store {
     /// Begins a copy of everything, of at most `max_bytes`.
-    pub fn begin_archive(&mut self, now: Time, max_bytes: usize) -> Archiving {
-        self.tick(now);
+    pub fn begin_archive(&self, now: Time, max_bytes: usize) -> Archiving {
         Archiving {
             archive: Archive::default(),
             stage: Stage::Items(0),
             room: max_bytes,
-            max_age: self.oldest_that_fits(max_bytes),
+            max_age: self.oldest_that_fits(self.ages_at(now), max_bytes),
         }
     }
 
     /// Copies some thousand peers, which takes some 50 µs. Call it until it says `true`.
-    pub fn archive_some(&mut self, now: Time, archiving: &mut Archiving) -> bool {
-        self.tick(now);
+    pub fn archive_some(&self, now: Time, archiving: &mut Archiving) -> bool {
         match archiving.stage {
             Stage::Items(done) => self.archive_items(now, done, archiving),
-            Stage::Peers(Family::V4, from) => self.archive_peers::<V4>(from, archiving),
-            Stage::Peers(Family::V6, from) => self.archive_peers::<V6>(from, archiving),
+            Stage::Peers(Family::V4, from) => self.archive_peers::<V4>(now, from, archiving),
+            Stage::Peers(Family::V6, from) => self.archive_peers::<V6>(now, from, archiving),
             Stage::Done => {}
         }
         matches!(archiving.stage, Stage::Done)
@@ -149,8 +155,8 @@ impl Store {
         };
     }
 
-    fn archive_peers<A: Table>(&self, from: Option<Place>, archiving: &mut Archiving) {
-        let (ages, peers) = (self.ages, A::of(self));
+    fn archive_peers<A: Table>(&self, now: Time, from: Option<Place>, archiving: &mut Archiving) {
+        let (ages, peers) = (self.ages_at(now), A::of(self));
         let mut place = from;
         let mut looked_at = 0;
         while looked_at < PEERS_AT_ONCE {
@@ -190,7 +196,7 @@ impl Store {
     }
 
     /// The age in ticks up to which peers fit `max_bytes`, by a sample of them.
-    fn oldest_that_fits(&mut self, max_bytes: usize) -> u16 {
+    fn oldest_that_fits(&self, ages: Ages, max_bytes: usize) -> u16 {
         let of = |runs: usize, peers: usize, len: usize| runs * HEAD_LEN + peers * (len + STAMP_LEN);
         let all = of(self.v4.runs().total(), self.v4.len(), V4::LEN)
             + of(self.v6.runs().total(), self.v6.len(), V6::LEN);
@@ -198,17 +204,13 @@ impl Store {
             return u16::MAX;
         }
         let (v4, v6) = (self.v4.runs().total(), self.v6.runs().total());
-        let mut drawn = Vec::with_capacity(SAMPLE);
-        for _ in 0..SAMPLE {
-            let n = self.rng.below(v4 + v6);
-            // Big infohashes count as much as small ones: their peers are about as old.
-            let stamp = if n < v4 {
-                any_stamp(&self.v4, n, self.rng.next_u32())
-            } else {
-                any_stamp(&self.v6, n - v4, self.rng.next_u32())
-            };
-            drawn.extend(stamp.map(|tick| self.ages.age(tick)));
-        }
+        // Evenly spread over memory, where age is not. Big infohashes count as much as small ones:
+        // their peers are about as old.
+        let sample = (0..SAMPLE).filter_map(|draw| {
+            let n = draw * (v4 + v6) / SAMPLE;
+            if n < v4 { nth_tick(&self.v4, n, draw) } else { nth_tick(&self.v6, n - v4, draw) }
+        });
+        let mut drawn: Vec<u16> = sample.map(|tick| ages.age(tick)).collect();
         drawn.sort_unstable();
         let rank = drawn.len() as u128 * max_bytes as u128 / all.max(1) as u128;
         drawn.get(rank as usize).copied().unwrap_or(0)
@@ -253,9 +255,9 @@ impl ArchivedItem<'_> {
 }
 
 /// The tick of some peer of the `n`th run.
-fn any_stamp<A: Table>(peers: &Peers<A>, n: usize, draw: u32) -> Option<u16> {
+fn nth_tick<A: Table>(peers: &Peers<A>, n: usize, draw: usize) -> Option<u16> {
     let peers = peers.peers(peers.runs().nth(n)?);
-    peers.get(draw as usize % peers.len().max(1)).map(|peer| peer.stamp.tick())
+    peers.get(draw % peers.len().max(1)).map(|peer| peer.stamp.tick())
 }
 
 fn put_item(out: &mut Vec<u8>, item: &Item, age: Duration, source: SourceKey) {
@@ -454,9 +456,8 @@ mod tests {
     fn the_freshest_are_kept_when_not_all_fit() {
         let mut before = filled(3, 20_000);
         let whole = archived(&mut before, usize::MAX);
-        let len = |archive: &Archive| archive.peers4.len() + archive.peers6.len() + archive.items.len();
-        let half = archived(&mut before, len(&whole) / 2);
-        assert!(len(&half) <= len(&whole) / 2);
+        let half = archived(&mut before, whole.len() / 2);
+        assert!(half.len() <= whole.len() / 2);
         let mut after = store(&Config::default());
         after.restore(NOW, &half, Duration::ZERO, false).unwrap();
         let oldest = after.iter(NOW).map(|peer| peer.age).max().unwrap();

@@ -277,8 +277,7 @@ impl Store {
 
     /// Every peer that has not expired.
     pub fn iter(&self, now: Time) -> impl Iterator<Item = StoredPeer> {
-        let mut ages = self.ages;
-        ages.set(now.max(self.last_call));
+        let ages = self.ages_at(now);
         live(&self.v4, ages).chain(live(&self.v6, ages))
     }
 
@@ -424,6 +423,12 @@ impl Store {
         }
         self.last_call = now;
         self.ages.set(now);
+    }
+
+    fn ages_at(&self, now: Time) -> Ages {
+        let mut ages = self.ages;
+        ages.set(now.max(self.last_call));
+        ages
     }
 
     fn clear(&mut self) {

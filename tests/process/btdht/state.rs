@@ -1,10 +1,14 @@
 //! The state folder: kept across runs, locked, never believed blindly.
 
 use std::fs;
+use std::net::{SocketAddr, UdpSocket};
 
-use crate::harness::{Home, NOBODY, Running};
+use krpc::{Body, Id, Message, Query, Want};
+
+use crate::harness::{GUARD, Home, NOBODY, Running};
 
 const STATE: &str = ".local/state/btdht/node.bencode";
+const STORE: &str = ".local/state/btdht/store.bencode";
 
 fn id_of(home: &Home) -> (Running, String) {
     let args = ["serve", "--bind", "127.0.0.1", "--port", "0", "--bootstrap", NOBODY];
@@ -67,6 +71,36 @@ fn garbage_in_the_state_file_is_one_warning_and_an_empty_start() {
     }
 }
 
+#[test]
+fn garbage_in_the_file_of_peers_is_one_warning_and_costs_no_node_its_id() {
+    let home = Home::new();
+    let id = stop(id_of(&home));
+    let records = [&b"d4:boot0:5:items1:x6:peers40:6:peers60:5:savedi1e6:uptimei1e7:versioni1ee"[..]];
+    for garbage in [vec![b'x'; 20 << 20], vec![b'l'; 100_000], b"d5:items".to_vec(), records.concat()] {
+        fs::write(home.path().join(STORE), &garbage).unwrap();
+        let (node, again) = id_of(&home);
+        node.signal("-TERM");
+        let finished = node.finish().expect_code(143);
+        assert_eq!(again, id);
+        assert_eq!(finished.stderr.lines().filter(|line| line.contains("starting without")).count(), 1);
+        assert_eq!(finished.stderr.lines().count(), 1, "{finished:?}");
+    }
+}
+
+#[test]
+fn a_restart_loses_no_announce() {
+    let home = Home::new();
+    let (node, addr) = home.serve(NOBODY, &[]);
+    announce_many(addr);
+    assert_eq!(missing(addr), 0);
+    node.signal("-TERM");
+    node.finish().expect_code(143);
+    let (node, addr) = home.serve(NOBODY, &[]);
+    assert_eq!(missing(addr), 0);
+    node.signal("-TERM");
+    assert_eq!(node.finish().expect_code(143).stderr, "");
+}
+
 // S19, a bounded number of moments
 #[test]
 fn a_kill_while_saving_leaves_state_that_starts() {
@@ -84,7 +118,10 @@ fn kill_while_saving(moments: u32, apart: u64) {
     let home = Home::new();
     let mut known = None;
     for moment in 0..moments {
-        let (node, id) = id_of(&home);
+        let (node, id, addr) = local_id_of(&home);
+        if moment == 0 {
+            announce_many(addr);
+        }
         if let Some(known) = &known {
             assert_eq!(*known, id, "the state of the first run is whole");
         }
@@ -101,7 +138,88 @@ fn kill_while_saving(moments: u32, apart: u64) {
         }
         node.kill();
     }
-    let (node, _) = id_of(&home);
+    let (node, _, addr) = local_id_of(&home);
+    assert_eq!(missing(addr), 0, "the store of the first run is whole");
     node.signal("-TERM");
     assert_eq!(node.finish().expect_code(143).stderr, "");
+}
+
+/// A node that takes announces from this machine: its id and address.
+fn local_id_of(home: &Home) -> (Running, String, SocketAddr) {
+    let args = ["serve", "--bind", "127.0.0.1", "--port", "0", "--allow-local", "--bootstrap", NOBODY];
+    let node = Running::start(&mut home.command(&args));
+    let line = node.line(|line| line.starts_with("listening "));
+    let mut words = line.split(' ').skip(1);
+    let addr = words.next().unwrap().parse().unwrap();
+    (node, words.last().unwrap().to_owned(), addr)
+}
+
+fn stop((node, id): (Running, String)) -> String {
+    node.signal("-TERM");
+    node.finish().expect_code(143);
+    id
+}
+
+/// Torrents that are announced, one peer each.
+const TORRENTS: u8 = 200;
+/// Torrents per socket: a node answers one source 50 times at once and no more.
+const PER_SOURCE: usize = 20;
+
+fn announce_many(node: SocketAddr) {
+    let torrents: Vec<u8> = (0..TORRENTS).collect();
+    for some in torrents.chunks(PER_SOURCE) {
+        let socket = asker();
+        for &n in some {
+            let infohash = Id::new([n; 20]);
+            let token = ask(&socket, node, get_peers(infohash), |body| match body {
+                Body::Response(response) => response.token.unwrap().to_vec(),
+                other => panic!("{other:?}"),
+            });
+            let announce =
+                Query::AnnouncePeer { infohash, port: 7, implied_port: false, token: &token, seed: false };
+            ask(&socket, node, announce, |body| assert!(matches!(body, Body::Response(_)), "{body:?}"));
+        }
+    }
+}
+
+/// How many of the announced torrents the node knows no peer of.
+fn missing(node: SocketAddr) -> usize {
+    let torrents: Vec<u8> = (0..TORRENTS).collect();
+    let of_some = |some: &[u8]| {
+        let socket = asker();
+        let knows = |n: u8| {
+            ask(&socket, node, get_peers(Id::new([n; 20])), |body| match body {
+                Body::Response(response) => response.values.is_some_and(|values| values.len() == 1),
+                other => panic!("{other:?}"),
+            })
+        };
+        some.iter().filter(|&&n| !knows(n)).count()
+    };
+    torrents.chunks(PER_SOURCE).map(of_some).sum()
+}
+
+fn get_peers(infohash: Id) -> Query<'static> {
+    Query::GetPeers { infohash, want: Want::UNSPECIFIED, scrape: false, no_seed: false }
+}
+
+fn asker() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(GUARD)).unwrap();
+    socket
+}
+
+/// Asks `node` and reads its answer; its own queries are passed over.
+fn ask<T>(socket: &UdpSocket, node: SocketAddr, query: Query<'_>, read: impl FnOnce(&Body<'_>) -> T) -> T {
+    let mut bytes = Vec::new();
+    let body = Body::Query { id: Id::new([b'n'; 20]), query };
+    Message { tid: b"aa", version: None, ip: None, read_only: true, body }.encode(&mut bytes);
+    socket.send_to(&bytes, node).unwrap();
+    let mut buffer = [0; 2048];
+    loop {
+        let (len, _) = socket.recv_from(&mut buffer).unwrap();
+        let message = Message::decode(&buffer[..len]).unwrap();
+        if !matches!(message.body, Body::Query { .. }) {
+            return read(&message.body);
+        }
+    }
 }
