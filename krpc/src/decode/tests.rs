@@ -319,10 +319,15 @@ fn bep_44_get_and_put() {
         query(get),
     );
     let put = Query::Put { token: b"aoeusnth", value: b"12:Hello World!", signed: None };
-    both_ways(
-        b"d1:ad2:id20:abcdefghij01234567895:token8:aoeusnth1:v12:Hello World!e1:q3:put1:t2:aa1:y1:qe",
-        query(put),
-    );
+    let without_target =
+        b"d1:ad2:id20:abcdefghij01234567895:token8:aoeusnth1:v12:Hello World!e1:q3:put1:t2:aa1:y1:qe";
+    assert_eq!(Message::decode(without_target), Ok(query(put)), "as in BEP 44");
+    let bytes = [
+        &b"d1:ad2:id20:abcdefghij01234567896:target20:"[..],
+        b"\xe5\xf9oo82\x0f\x0f3\x95\x9c\xb4\xd3\xd6VE!\x17\xaa\xdb",
+        b"5:token8:aoeusnth1:v12:Hello World!e1:q3:put1:t2:aa1:y1:qe",
+    ];
+    both_ways(&bytes.concat(), query(put));
     let (key, signature) = ([b'k'; 32], [b's'; 64]);
     let signed = Signed { key: &key, signature: &signature, seq: 5, salt: b"foobar", cas: Some(4) };
     let put = Query::Put { token: b"aoeusnth", value: b"d1:ai1e1:bi2ee", signed: Some(signed) };
@@ -331,6 +336,7 @@ fn bep_44_get_and_put() {
         &key,
         b"4:salt6:foobar3:seqi5e3:sig64:",
         &signature,
+        b"6:target20:\x95\x0f\xd4\xd6h\xc9!\x11\xae1\xcf\xa1vbF\x88\r\xad=\xd5",
         b"5:token8:aoeusnth1:vd1:ai1e1:bi2eee1:q3:put1:t2:aa1:y1:qe",
     ];
     both_ways(&bytes.concat(), query(put));
