@@ -4,10 +4,12 @@ The interop tests start it with the Python of a virtual environment that holds t
 libtorrent (see install.sh). It answers every command with one line {"reply": OP, ...} and tells what
 happens in lines {"event": NAME, ...}.
 
-    libtorrent_peer.py --listen 85.1.0.1:6881 [--bootstrap 85.2.0.1:6881 ...] [--no-dht] [--fast]
+    libtorrent_peer.py --listen 85.1.0.1:6881 [--bootstrap 85.2.0.1:6881 ...] [--no-dht] [--read-only]
 
 Commands: add (torrent path or magnet uri, save path, peers, seed), status, dht_state, dht_add,
-dht_get_peers, dht_announce, stop.
+dht_get_peers, dht_announce (seed), dht_put_immutable, dht_get_immutable, dht_put_mutable,
+dht_get_mutable, dht_sample, stop. Keys, salts, values and targets are in hexadecimal; values are
+bencode, but for dht_put_mutable, whose value is a string: libtorrent's Python signs nothing else.
 """
 
 import argparse
@@ -23,6 +25,28 @@ def say(**fields):
     print(json.dumps(fields), flush=True)
 
 
+def value_of(alert):
+    """The bencoded value of a DHT item alert, in hexadecimal, or nothing. libtorrent 2.0 hands out strings
+    only; of other values there is the text of the alert."""
+    try:
+        value = alert.item
+    except RuntimeError:
+        return {}
+    if lt.__version__.startswith("2.0."):
+        value = value["value"]
+    return {} if value is None else {"value": lt.bencode(value).hex()}
+
+
+def signed(alert):
+    """Salt and signature of a mutable item; libtorrent 2.0 has them in a dictionary if the value is a
+    string, and stumbles over salts that are not UTF-8 elsewhere."""
+    try:
+        fields = alert.item if lt.__version__.startswith("2.0.") else {"salt": alert.salt, "signature": alert.signature}
+        return {name: fields[name].hex() for name in ("salt", "signature")}
+    except RuntimeError:
+        return {}
+
+
 def settings(args):
     pack = {
         "listen_interfaces": args.listen,
@@ -31,6 +55,7 @@ def settings(args):
         "enable_upnp": False,
         "enable_natpmp": False,
         "allow_multiple_connections_per_ip": True,
+        "dht_read_only": args.read_only,
         "dht_bootstrap_nodes": ",".join(args.bootstrap),
         "alert_mask": lt.alert.category_t.all_categories & ~lt.alert.category_t.peer_log_notification
         & ~lt.alert.category_t.session_log_notification & ~lt.alert.category_t.torrent_log_notification,
@@ -115,7 +140,31 @@ class Peer:
         return {}
 
     def dht_announce(self, command):
-        self.session.dht_announce(lt.sha1_hash(bytes.fromhex(command["infohash"])), command["port"], 0)
+        # The flag of an announce by a seed is 1; libtorrent 2.0 has no name for it in Python.
+        flags = 1 if command.get("seed") else 0
+        self.session.dht_announce(lt.sha1_hash(bytes.fromhex(command["infohash"])), command["port"], flags)
+        return {}
+
+    def dht_put_immutable(self, command):
+        value = lt.bdecode(bytes.fromhex(command["value"]))
+        return {"target": str(self.session.dht_put_immutable_item(value))}
+
+    def dht_get_immutable(self, command):
+        self.session.dht_get_immutable_item(lt.sha1_hash(bytes.fromhex(command["target"])))
+        return {}
+
+    def dht_put_mutable(self, command):
+        secret, public, value, salt = (bytes.fromhex(command[name]) for name in ("secret", "public", "value", "salt"))
+        self.session.dht_put_mutable_item(secret, public, value, salt)
+        return {}
+
+    def dht_get_mutable(self, command):
+        self.session.dht_get_mutable_item(bytes.fromhex(command["public"]), bytes.fromhex(command["salt"]))
+        return {}
+
+    def dht_sample(self, command):
+        host, port = command["node"].rsplit(":", 1)
+        self.session.dht_sample_infohashes((host, int(port)), lt.sha1_hash(bytes.fromhex(command["target"])))
         return {}
 
     def pump(self):
@@ -132,6 +181,17 @@ class Peer:
                 say(event="bootstrapped")
             elif isinstance(alert, lt.dht_announce_alert):
                 say(event="announced_to_us", infohash=str(alert.info_hash), ip=str(alert.ip), port=alert.port)
+            elif isinstance(alert, lt.dht_put_alert):
+                say(event="put", stored=alert.num_success, target=str(alert.target), seq=alert.seq)
+            elif isinstance(alert, lt.dht_immutable_item_alert):
+                say(event="immutable", target=str(alert.target), text=alert.message(), **value_of(alert))
+            elif isinstance(alert, lt.dht_mutable_item_alert):
+                say(event="mutable", seq=alert.seq, final=alert.authoritative, **value_of(alert), **signed(alert))
+            elif isinstance(alert, lt.dht_sample_infohashes_alert):
+                say(event="samples", num=alert.num_infohashes, samples=[str(sample) for sample in alert.samples],
+                    nodes=alert.num_nodes, interval=str(alert.interval))
+            elif isinstance(alert, lt.external_ip_alert):
+                say(event="external", ip=str(alert.external_address))
             elif isinstance(alert, (lt.hash_failed_alert, lt.torrent_error_alert, lt.listen_failed_alert, lt.file_error_alert)):
                 say(event="error", text=alert.message())
         return alerts
@@ -162,6 +222,7 @@ def main():
     parser.add_argument("--bootstrap", action="append", default=[])
     parser.add_argument("--no-dht", action="store_true")
     parser.add_argument("--no-token-limits", action="store_true")
+    parser.add_argument("--read-only", action="store_true")
     args = parser.parse_args()
     peer = Peer(args)
     say(event="ready", version=lt.__version__, listen=args.listen)

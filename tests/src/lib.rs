@@ -12,3 +12,4 @@ pub mod process;
 pub mod rivals;
 pub mod scenarios;
 pub mod tracker;
+pub mod wire;

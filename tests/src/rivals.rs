@@ -103,6 +103,19 @@ impl Libtorrent {
         })
     }
 
+    /// Like [`Libtorrent::wait_for`] with a deadline of its own; `Err` says why nothing came.
+    pub fn wait_within<T>(
+        &mut self,
+        deadline: Duration,
+        event: &str,
+        mut wanted: impl FnMut(&Value) -> Option<T>,
+    ) -> Result<T, &'static str> {
+        self.0.wait_within(deadline, |line| {
+            let said: Value = serde_json::from_str(line).ok()?;
+            if said["event"] == event { wanted(&said) } else { None }
+        })
+    }
+
     /// Waits until the first torrent is complete, or its peer has all of it.
     pub fn wait_finished(&mut self) {
         eventually("libtorrent finishes", || {

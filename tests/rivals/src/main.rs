@@ -3,13 +3,19 @@
 //!     rivals serve IP PORT [BOOTSTRAP ...]              runs a server node until killed
 //!     rivals get-peers IP INFOHASH BOOTSTRAP ...        prints the peers that it finds, one a line
 //!     rivals announce IP INFOHASH PORT BOOTSTRAP ...    announces and prints `stored`
+//!     rivals put IP TEXT BOOTSTRAP ...                  puts an immutable item, prints its target
+//!     rivals get IP TARGET BOOTSTRAP ...                prints an immutable item, a string
+//!     rivals put-signed IP SEED SALT SEQ TEXT BOOTSTRAP ...  puts a mutable item, prints its target
+//!     rivals get-signed IP PUBKEY SALT BOOTSTRAP ...    prints the newest version: number and string
+//!
+//! Seeds, keys and ids are in hexadecimal, salts and values are texts: this crate's values are strings.
 
 // Its blocking calls are deprecated in favour of async ones; these programs do one thing at a time.
 #![allow(deprecated)]
 
 use std::net::Ipv4Addr;
 
-use mainline::{Dht, Id};
+use mainline::{Dht, Id, MutableItem, SigningKey};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -37,7 +43,33 @@ fn main() {
             dht.announce_peer(id(infohash), Some(port)).expect("somebody stores it");
             println!("stored");
         }
-        _ => panic!("rivals serve|get-peers|announce ..."),
+        ["put", ip, text, bootstrap @ ..] => {
+            let dht = node(ip, 0, bootstrap, false);
+            dht.bootstrapped();
+            println!("{}", dht.put_immutable(text.as_bytes()).expect("somebody stores it"));
+        }
+        ["get", ip, target, bootstrap @ ..] => {
+            let dht = node(ip, 0, bootstrap, false);
+            dht.bootstrapped();
+            let value = dht.get_immutable(id(target)).expect("somebody has it");
+            println!("{}", String::from_utf8_lossy(&value));
+        }
+        ["put-signed", ip, seed, salt, seq, text, bootstrap @ ..] => {
+            let dht = node(ip, 0, bootstrap, false);
+            dht.bootstrapped();
+            let key = SigningKey::from_bytes(&bytes32(seed));
+            let seq = seq.parse().expect("a number");
+            let item = MutableItem::new(key, text.as_bytes(), seq, Some(salt.as_bytes()));
+            println!("{}", dht.put_mutable(item, None).expect("somebody stores it"));
+        }
+        ["get-signed", ip, key, salt, bootstrap @ ..] => {
+            let dht = node(ip, 0, bootstrap, false);
+            dht.bootstrapped();
+            let item = dht.get_mutable_most_recent(&bytes32(key), Some(salt.as_bytes()));
+            let item = item.expect("somebody has it");
+            println!("{} {}", item.seq(), String::from_utf8_lossy(item.value()));
+        }
+        _ => panic!("rivals serve|get-peers|announce|put|get|put-signed|get-signed ..."),
     }
 }
 
@@ -57,4 +89,9 @@ fn node(ip: &str, port: u16, bootstrap: &[&str], server: bool) -> Dht {
 
 fn id(hex: &str) -> Id {
     hex.parse().expect("40 hexadecimal digits")
+}
+
+fn bytes32(hex: &str) -> [u8; 32] {
+    assert_eq!(hex.len(), 64, "64 hexadecimal digits");
+    std::array::from_fn(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).expect("hexadecimal digits"))
 }

@@ -5,5 +5,6 @@
 
 mod clients;
 mod dht;
+mod items;
 mod magnet;
 mod world;
