@@ -65,13 +65,29 @@ impl Libtorrent {
     /// Starts a session that listens on `listen` (address:port) and knows the given routers; without
     /// DHT if `bootstrap` is `None`.
     pub fn start(series: Series, listen: &str, bootstrap: Option<&[&str]>) -> Self {
+        let mut command = Self::command(series, listen);
+        Self::run(&mut command, (series, listen), bootstrap)
+    }
+
+    /// As [`Libtorrent::start`], with a DHT that asks and does not answer (BEP 43).
+    pub fn start_read_only(series: Series, listen: &str) -> Self {
+        let mut command = Self::command(series, listen);
+        command.arg("--read-only");
+        Self::run(&mut command, (series, listen), Some(&[]))
+    }
+
+    fn command(series: Series, listen: &str) -> Command {
         let mut command = Command::new(Self::python(series));
         command.arg(workspace().join("tests/interop/libtorrent_peer.py")).args(["--listen", listen]);
+        command
+    }
+
+    fn run(command: &mut Command, (series, listen): (Series, &str), bootstrap: Option<&[&str]>) -> Self {
         match bootstrap {
             Some(routers) => command.args(routers.iter().flat_map(|router| ["--bootstrap", router])),
             None => command.arg("--no-dht"),
         };
-        let mut running = Running::start(&format!("libtorrent {series:?} {listen}"), &mut command);
+        let mut running = Running::start(&format!("libtorrent {series:?} {listen}"), command);
         running.wait_for("ready", |line| line.contains("\"ready\"").then_some(()));
         Self(running)
     }
@@ -134,6 +150,12 @@ impl Libtorrent {
             });
             found.ok()
         });
+    }
+
+    /// The last event of this name so far, also if another wait has passed it over.
+    pub fn last(&self, event: &str) -> Option<Value> {
+        let mut said = self.0.seen().iter().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        said.find(|said| said["event"] == event)
     }
 
     /// Process id.

@@ -42,7 +42,7 @@ impl Key {
         ]);
         assert!(!stored, "{lines:?}");
         let secret = btdht::item::SecretKey::from_seed(&this.seed());
-        this.public = hex(&secret.public());
+        this.public = hex(secret.public());
         this
     }
 
@@ -60,7 +60,7 @@ impl Key {
         let mut bytes: [u8; 64] = Sha512::digest(self.seed()).into();
         bytes[0] &= 248;
         bytes[31] = bytes[31] & 63 | 64;
-        hex(&bytes)
+        hex(bytes)
     }
 }
 

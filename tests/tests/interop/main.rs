@@ -5,6 +5,8 @@
 
 mod clients;
 mod dht;
+mod differences;
 mod items;
 mod magnet;
+mod swarms;
 mod world;
