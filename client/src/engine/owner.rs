@@ -242,6 +242,7 @@ impl Owner {
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
         let mailbox = Arc::clone(&self.mailbox);
+        let mut moved = self.session.moved.clone();
         while !self.ended && self.stopping.is_none_or(|by| Instant::now() < by) {
             let wait = self.swarm.timeout().since(self.session.clock.now()).min(LONGEST_SLEEP);
             let wake = Instant::now() + wait;
@@ -262,6 +263,7 @@ impl Owner {
                 Some(ended) = self.connections.join_next_with_id() => self.connection_ended(ended),
                 Some(_) = self.chores.join_next() => {}
                 Some(_) = self.announces.join_next() => {}
+                Ok(()) = moved.changed() => self.handle(Input::Moved),
                 _ = publish.tick() => self.publish(),
                 () = timer.as_mut() => {}
             }

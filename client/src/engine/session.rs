@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use btdht::Seeds;
-use btdht::net::{Clock, Dht};
+use btdht::net::{Clock, Dht, Topic};
 use krpc::Id;
 use krpc::magnet::Magnet;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::dial::HALF_OPEN;
@@ -112,6 +112,8 @@ pub(super) struct Shared {
     pub(super) blocks: Arc<BlockPool>,
     pub(super) greetings: Arc<Greetings>,
     pub(super) ended: CancellationToken,
+    /// Changes when our address or network does, as the DHT node sees it.
+    pub(super) moved: watch::Receiver<()>,
     torrents: Mutex<BTreeMap<Id, mpsc::Sender<Inbound>>>,
     addrs: Vec<SocketAddr>,
 }
@@ -133,6 +135,10 @@ impl Session {
         let specific = |addr: &&SocketAddr| !addr.ip().is_unspecified();
         let free = addrs.iter().any(|addr| addr.ip().is_unspecified());
         let source = addrs.iter().find(specific).filter(|_| !free).map(SocketAddr::ip);
+        let (mover, moved) = watch::channel(());
+        if let Some(dht) = &options.dht {
+            tokio::spawn(watch_moves(dht.clone(), mover));
+        }
         let shared = Arc::new(Shared {
             clock: Clock::start(),
             http: Http::new(options.allow_local, source).map_err(SessionError::Http)?,
@@ -147,6 +153,7 @@ impl Session {
             blocks: BlockPool::new(SPARE_BLOCKS),
             greetings: Arc::default(),
             ended: CancellationToken::new(),
+            moved,
             torrents: Mutex::default(),
             addrs,
         });
@@ -223,6 +230,23 @@ impl Session {
     /// The HTTP client, for `.torrent` files named by URL.
     pub fn http(&self) -> &Http {
         &self.shared.http
+    }
+}
+
+/// Tells torrents of changes of our address or network, until node or session have ended.
+async fn watch_moves(dht: Dht, mover: watch::Sender<()>) {
+    let Ok(mut events) = dht.subscribe(Topic::Node).await else { return };
+    // The node is the caller's: it ends when the caller drops it.
+    drop(dht);
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(event) if event.is_move() => mover.send_replace(()),
+                Some(_) => {}
+                None => return,
+            },
+            () = mover.closed() => return,
+        }
     }
 }
 

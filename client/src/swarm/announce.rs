@@ -95,6 +95,8 @@ struct Lookup {
     running: Option<Time>,
     interval: Duration,
     announce_at: Time,
+    /// The last announce.
+    announced: Option<Time>,
 }
 
 /// A lookup whose end we are not told of is taken for ended after this.
@@ -131,6 +133,7 @@ impl Announce {
             running: None,
             interval: limits.lookup_interval,
             announce_at: now,
+            announced: None,
         };
         Self { trackers, tiers: kept, private: false, lookup }
     }
@@ -248,6 +251,14 @@ impl Announce {
         self.lookup.announce_at = self.lookup.announce_at.min(now);
     }
 
+    /// Our address or network has changed: the DHT knows us by an old one, and who was out of reach may
+    /// not be. A network that comes and goes causes no more than an announce per shortest interval.
+    pub(super) fn moved(&mut self, now: Time, limits: &Limits) {
+        let again = self.lookup.announced.map_or(now, |announced| announced + limits.lookup_interval);
+        self.lookup.announce_at = self.lookup.announce_at.min(again.max(now));
+        self.lookup.interval = limits.lookup_interval;
+    }
+
     /// Farewells to all trackers that know us.
     pub(super) fn stop(&self, facts: &Facts) -> Vec<Ask> {
         let known = (0..).zip(&self.trackers).filter(|(_, tracker)| tracker.started && !tracker.dead);
@@ -280,6 +291,7 @@ impl Announce {
         }
         let announce = self.lookup.announce_at <= now;
         if announce {
+            self.lookup.announced = Some(now);
             let interval = limits.dht_announce_interval;
             self.lookup.announce_at = now + interval.mul_f64(0.8 + rng.below(1024) as f64 * 0.4 / 1024.0);
         }
@@ -484,6 +496,25 @@ mod tests {
         }
         assert!(announces.windows(2).all(|two| (720..=1080).contains(&two[1].since(two[0]).as_secs())));
         assert!(announces.len() >= 8);
+    }
+
+    #[test]
+    fn a_change_of_the_network_is_followed_by_an_announce_but_not_by_a_flood() {
+        let mut world = World::with(&[], Limits::default());
+        assert_eq!(world.lookups(), [true]);
+        world.announce.lookup_ended(world.now, &world.facts, &world.limits);
+        world.facts.complete = true;
+        world.now = Time::from_secs(100);
+        world.announce.moved(world.now, &world.limits);
+        assert_eq!(world.lookups(), [true]);
+        let mut announces = 0;
+        for second in 101..=160 {
+            world.now = Time::from_secs(second);
+            world.announce.lookup_ended(world.now, &world.facts, &world.limits);
+            world.announce.moved(world.now, &world.limits);
+            announces += world.lookups().len();
+        }
+        assert_eq!(announces, 4, "every 15 seconds");
     }
 
     #[test]

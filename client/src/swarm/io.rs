@@ -61,6 +61,8 @@ pub enum Input {
     Tracker(TrackerId, Result<AnnounceReply, TrackerError>),
     /// A lookup of [`Action::Lookup`] has ended.
     LookupEnded,
+    /// Our address or network has changed.
+    Moved,
     /// What the user wants.
     Command(Command),
 }

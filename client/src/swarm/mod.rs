@@ -212,6 +212,10 @@ impl Swarm {
                 self.announce.lookup_ended(now, &self.facts(), &self.limits);
                 self.set(Timer::Announce, self.announce.next());
             }
+            Input::Moved => {
+                self.announce.moved(now, &self.limits);
+                self.set(Timer::Announce, self.announce.next());
+            }
             Input::Command(command) => self.command(now, command, out),
         }
         self.settle(now, out);
