@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::ReadOnly;
+
 /// All numbers of a node. One `Arc<Config>` serves any number of nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -113,8 +115,19 @@ pub struct Config {
     pub renew_retry_max: Duration,
 
     // ---- serving ----
-    /// Do not answer queries and say so (BEP 43).
-    pub read_only: bool,
+    /// Whether queries are answered (BEP 43). Auto is never on together with [`Config::allow_local`].
+    pub read_only: ReadOnly,
+    /// A home is reachable for so long after a query from an address that it had not asked for as long.
+    pub reach_window: Duration,
+    /// A home that is read-only because nobody reaches it answers for so long, to see whether somebody does,
+    pub reach_probe: Duration,
+    /// once in every such span, which is the longer one.
+    pub reach_probe_every: Duration,
+    /// In a network of fewer nodes, by the density of our neighbourhood, no home becomes read-only by
+    /// itself: they all ask one another so often that nobody is a stranger.
+    pub reach_min_network: u64,
+    /// Addresses that a home remembers to have asked, 8 bytes each; a power of two.
+    pub reach_contacts: usize,
     /// Largest datagram that we send (BEP 32: 1024).
     pub max_datagram: usize,
     /// Largest reply that carries an item of BEP 44, whose 1,000 bytes do not fit the rest's limit: what
@@ -259,7 +272,12 @@ impl Default for Config {
             renew_retry_min: Duration::from_secs(10),
             renew_retry_max: Duration::from_secs(5 * 60),
 
-            read_only: false,
+            read_only: ReadOnly::Auto,
+            reach_window: Duration::from_secs(10 * 60),
+            reach_probe: Duration::from_secs(5 * 60),
+            reach_probe_every: Duration::from_secs(30 * 60),
+            reach_min_network: 4096,
+            reach_contacts: 4096,
             max_datagram: 1024,
             max_item_datagram: 1232,
             max_amplification: 12,

@@ -7,10 +7,11 @@ use std::time::Duration;
 use krpc::{Id, Want};
 
 use crate::external::External;
+use crate::reach::{Reach, Reachability};
 use crate::secure_id::is_secure;
 use crate::store::Family;
 use crate::table::FamilyTable;
-use crate::{Config, Time};
+use crate::{Config, Rng, Time};
 
 /// What a node is given for each of its sockets. Its index in the list is the socket's index.
 #[derive(Clone, Debug)]
@@ -50,6 +51,11 @@ pub struct HomeStats {
     pub external: Option<SocketAddr>,
     /// What the networks heard of last say that our address is: how many name which, most first.
     pub votes: Vec<(IpAddr, usize)>,
+    /// Whether strangers reach us there, and whether we are read-only (BEP 43).
+    pub reachability: Reachability,
+    /// How long ago a query came from an address that we had not asked for
+    /// [`Config::reach_window`], to a second; `None` if none did.
+    pub last_unsolicited: Option<Duration>,
     /// Nodes in the table.
     pub nodes: usize,
     /// Nodes that are good in the sense of BEP 5.
@@ -73,18 +79,21 @@ pub(crate) struct Place {
     pub(crate) family: Family,
     pub(crate) table: FamilyTable,
     pub(crate) external: External,
+    /// Whether strangers reach us.
+    pub(crate) reach: Reach,
     /// Nodes of an earlier run, until we have bootstrapped.
     pub(crate) saved: Vec<(Id, SocketAddr)>,
 }
 
 impl Place {
-    pub(crate) fn new(home: Home) -> Self {
+    pub(crate) fn new(now: Time, home: Home, config: &Config, rng: &mut Rng) -> Self {
         let family = family_of(home.local);
         let saved = home.saved.into_iter().filter(|&(_, addr)| family_of(addr) == family).collect();
         let table = FamilyTable::new(family, home.id);
         // An id that does not belong there is of another life: let others say where we are.
         let external = External::new(home.external.filter(|&ip| is_secure(&home.id, ip)));
-        Self { local: home.local, family, table, external, saved }
+        let reach = Reach::new(now, config, rng);
+        Self { local: home.local, family, table, external, reach, saved }
     }
 
     /// Our id here.
@@ -112,6 +121,8 @@ impl Place {
             local: self.local,
             external: self.external.agreed(),
             votes: self.external.votes(),
+            reachability: self.reach.state(),
+            last_unsolicited: self.reach.unsolicited().map(|at| now.since(at)),
             nodes: self.table.len(),
             trusty: self.table.trusty(now, config),
             insecure: self.table.insecure(),

@@ -205,8 +205,9 @@ impl Maintain {
         }
     }
 
-    /// A home has another id: its neighbourhood is another one, and so are its buckets.
-    pub(crate) fn moved(&mut self, now: Time, home: usize, config: &Config) {
+    /// A home has to find its neighbourhood and fill its buckets anew: it has another id, or others have
+    /// to hear of it.
+    pub(crate) fn look_around(&mut self, now: Time, home: usize, config: &Config) {
         if let Some(upkeep) = self.homes.get_mut(home) {
             upkeep.settled = false;
             upkeep.bootstrap_at = now;

@@ -28,7 +28,8 @@ pub(crate) struct Rpc<P> {
     round_trip: RoundTrip,
     capacity: usize,
     timeout: Duration,
-    read_only: bool,
+    /// By socket; beyond the end nobody is.
+    read_only: Vec<bool>,
 }
 
 /// Whom to ask.
@@ -82,7 +83,7 @@ impl<P: Copy> Rpc<P> {
             round_trip: RoundTrip::new(config),
             capacity: config.max_in_flight,
             timeout: config.query_timeout,
-            read_only: config.read_only,
+            read_only: Vec::new(),
         }
     }
 
@@ -99,7 +100,7 @@ impl<P: Copy> Rpc<P> {
             return false;
         };
         let body = Body::Query { id: own, query };
-        let read_only = self.read_only;
+        let read_only = self.is_read_only(destination.socket);
         out.send(destination.socket, destination.to, Class::Query, |bytes| {
             Message { tid: &tid, version: Some(VERSION), ip: None, read_only, body }.encode(bytes);
         });
@@ -118,7 +119,8 @@ impl<P: Copy> Rpc<P> {
         let Some(tid) = self.begin(now, destination, purpose) else {
             return false;
         };
-        let read_only: &[u8] = if self.read_only { b"2:roi1e" } else { b"" };
+        let read_only = self.is_read_only(destination.socket);
+        let read_only: &[u8] = if read_only { b"2:roi1e" } else { b"" };
         out.send(destination.socket, destination.to, Class::Query, |bytes| {
             let length = method.len().to_string();
             let parts =
@@ -174,9 +176,13 @@ impl<P: Copy> Rpc<P> {
         None
     }
 
-    /// Whether further queries say that we answer none (BEP 43).
-    pub(crate) fn set_read_only(&mut self, read_only: bool) {
-        self.read_only = read_only;
+    /// Whether further queries from `socket` say that we answer none there (BEP 43).
+    pub(crate) fn set_read_only(&mut self, socket: u8, read_only: bool) {
+        let socket = usize::from(socket);
+        if self.read_only.len() <= socket {
+            self.read_only.resize(socket + 1, false);
+        }
+        self.read_only[socket] = read_only;
     }
 
     /// When [`Rpc::expire`] has something to say.
@@ -192,6 +198,10 @@ impl<P: Copy> Rpc<P> {
     /// Whether `addr` owes us an answer. Looks through all queries: not for every datagram.
     pub(crate) fn is_waiting_for(&self, addr: SocketAddr) -> bool {
         self.in_flight.values().any(|query| is_same(query.destination.to, addr))
+    }
+
+    fn is_read_only(&self, socket: u8) -> bool {
+        self.read_only.get(usize::from(socket)).is_some_and(|&read_only| read_only)
     }
 
     fn begin(&mut self, now: Time, destination: Destination, purpose: P) -> Option<[u8; 4]> {
@@ -351,7 +361,8 @@ mod tests {
 
     #[test]
     fn raw_query_is_a_canonical_message() {
-        let mut rpc = rpc(&Config { read_only: true, ..Config::default() });
+        let mut rpc = rpc(&Config::default());
+        rpc.set_read_only(0, true);
         let mut out = Outbox::new();
         let arguments = b"d2:id20:abcdefghij01234567896:target20:mnopqrstuvwxyz123456e";
         assert!(rpc.ask_raw(Time::ZERO, to(1), (b"vote", arguments), 0, &mut out));

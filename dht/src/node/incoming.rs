@@ -39,7 +39,8 @@ impl Node {
             },
             Err(failure) => {
                 self.counters.dropped_undecodable += 1;
-                if let (Some(tid), false) = (failure.answerable(), self.read_only) {
+                let read_only = self.places[usize::from(socket)].reach.is_read_only();
+                if let (Some(tid), false) = (failure.answerable(), read_only) {
                     self.responder().refuse_malformed(
                         now,
                         Asker { socket, from, tid, len: bytes.len() },
@@ -58,7 +59,11 @@ impl Node {
         query: &Query<'_>,
         out: &mut Outbox,
     ) {
-        if self.read_only {
+        let home = usize::from(asker.socket);
+        if self.places[home].reach.heard(now, asker.from, &self.config) {
+            self.follow_reach(home);
+        }
+        if self.places[home].reach.is_read_only() {
             self.counters.dropped_read_only += 1;
         } else {
             self.responder().answer(now, asker, query, out);
@@ -67,7 +72,6 @@ impl Node {
         if read_only {
             return;
         }
-        let home = usize::from(asker.socket);
         let table = &mut self.places[home].table;
         if !table.heard(now, id, asker.from)
             && self.maintain.may_ping_newcomer(now, (id, asker.from), table, &self.config)
@@ -143,6 +147,11 @@ impl Node {
         };
         if !is_secure(&place.id(), addr.ip()) {
             self.rekey(now, home, addr.ip(), out);
+        }
+        if before.is_some() {
+            // Other NATs and firewalls may stand there.
+            self.places[home].reach.restart(now, &self.config);
+            self.follow_reach(home);
         }
         let id = self.places[home].id();
         out.events.push(Event::ExternalAddress { home, addr, before, id });

@@ -24,7 +24,7 @@ use crate::rpc::Rpc;
 use crate::store::{Archive, Counts, Damaged, Store};
 use crate::table::{BucketFill, KnownNode};
 use crate::token::TokenServer;
-use crate::{Class, Command, Config, Counters, LookupId, NetworkChange, Outbox, Rng, Seeds, Time};
+use crate::{Class, Command, Config, Counters, LookupId, NetworkChange, Outbox, ReadOnly, Rng, Seeds, Time};
 
 /// One DHT node at one or more addresses (BEP 5, 32, 45): a core without clock, socket or thread.
 ///
@@ -45,7 +45,6 @@ pub struct Node {
     guard: Guard,
     scratch: Scratch,
     counters: Counters,
-    read_only: bool,
     tells_announces: bool,
     timeout: Time,
 }
@@ -69,8 +68,10 @@ impl Node {
     pub fn new(config: Arc<Config>, homes: Vec<Home>, seeds: Seeds, now: Time) -> Self {
         let config = Arc::new(config.lifted());
         let mut rng = Rng::new(seeds);
-        let places: Vec<Place> = homes.into_iter().map(Place::new).collect();
-        Self {
+        let mut reach = Rng::new(seeds.derive("reach"));
+        let place = |home| Place::new(now, home, &config, &mut reach);
+        let places: Vec<Place> = homes.into_iter().map(place).collect();
+        let mut node = Self {
             lines: places.iter().map(|_| Line::default()).collect(),
             rpc: Rpc::new(&config, seeds.derive("rpc")),
             lookups: Lookups::default(),
@@ -81,13 +82,14 @@ impl Node {
             guard: Guard::new(&config, &mut rng),
             scratch: Scratch::default(),
             counters: Counters::default(),
-            read_only: config.read_only,
             tells_announces: false,
             timeout: now,
             places,
             rng,
             config,
-        }
+        };
+        (0..node.places.len()).for_each(|home| node.follow_reach(home));
+        node
     }
 
     /// Takes a datagram that came to `socket`.
@@ -117,7 +119,7 @@ impl Node {
             Admission::BadLength => self.counters.dropped_length += 1,
             Admission::NotDictionary => self.counters.dropped_not_dictionary += 1,
         }
-        self.settle(sent, out);
+        self.settle(now, sent, out);
     }
 
     /// Does what its owner asks. A command that starts something returns its name, under which exactly
@@ -158,7 +160,7 @@ impl Node {
             }
             lookup => Kind::of(lookup).map(|(kind, target, trace)| self.start(now, kind, target, trace, out)),
         };
-        self.settle(sent, out);
+        self.settle(now, sent, out);
         name
     }
 
@@ -170,6 +172,7 @@ impl Node {
         if self.store.timeout() <= now {
             self.store.expire(now);
         }
+        self.watch_reach(now);
         while let Some(expired) = self.rpc.expire(now) {
             self.handle_expired(now, expired, out);
         }
@@ -177,7 +180,7 @@ impl Node {
             self.advance(now, key, out);
         }
         self.upkeep(now, out);
-        self.settle(sent, out);
+        self.settle(now, sent, out);
     }
 
     /// Takes note of what happened to the network of `socket`. Nodes that did not answer meanwhile are
@@ -196,10 +199,13 @@ impl Node {
             NetworkChange::Changed => {
                 self.counters.network_changes += 1;
                 self.line_changed(now, home);
+                // Other NATs and firewalls may stand there.
+                self.places[home].reach.restart(now, &self.config);
+                self.follow_reach(home);
                 self.upkeep(now, out);
             }
         }
-        self.settle(sent, out);
+        self.settle(now, sent, out);
     }
 
     /// Whether the network of `socket` works, as far as is known.
@@ -212,10 +218,14 @@ impl Node {
         self.timeout
     }
 
-    /// Says by BEP 43 whether we answer queries, and acts accordingly.
-    pub fn set_read_only(&mut self, read_only: bool) {
-        self.read_only = read_only;
-        self.rpc.set_read_only(read_only);
+    /// Replaces [`Config::read_only`] at all homes (BEP 43). With [`ReadOnly::Auto`] they start as if they
+    /// were new.
+    pub fn set_read_only(&mut self, now: Time, setting: ReadOnly) {
+        for home in 0..self.places.len() {
+            self.places[home].reach.set(now, setting, &self.config);
+            self.follow_reach(home);
+        }
+        self.timeout = self.timeout.min(self.reach_timeout());
     }
 
     /// What this node did so far.
@@ -290,12 +300,21 @@ impl Node {
         (&mut self.lookups, env)
     }
 
+    fn reach_timeout(&self) -> Time {
+        self.places.iter().map(|place| place.reach.timeout()).min().unwrap_or(Time::NEVER)
+    }
+
     /// Counts what was sent and computes when to wake up.
-    fn settle(&mut self, sent: usize, out: &Outbox) {
+    fn settle(&mut self, now: Time, sent: usize, out: &Outbox) {
         for transmit in &out.transmits[sent..] {
             self.counters.datagrams_out += 1;
             self.counters.bytes_out += u64::from(transmit.len);
-            self.counters.queries_out += u64::from(transmit.class == Class::Query);
+            if transmit.class == Class::Query {
+                self.counters.queries_out += 1;
+                if let Some(place) = self.places.get_mut(usize::from(transmit.socket)) {
+                    place.reach.asked(now, transmit.to, &self.config);
+                }
+            }
         }
         self.timeout = self
             .rpc
@@ -303,6 +322,7 @@ impl Node {
             .min(self.lookups.timeout(&self.config))
             .min(self.maintain.timeout())
             .min(self.tokens.timeout())
-            .min(self.store.timeout());
+            .min(self.store.timeout())
+            .min(self.reach_timeout());
     }
 }

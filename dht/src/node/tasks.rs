@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use krpc::{Id, Query};
 
 use super::Node;
-use crate::home::reaching;
+use crate::home::{Place, reaching};
 use crate::lookup::{AnnounceEnd, Finished, Kind, Owner, Upkeep};
 use crate::maintain::{Chore, Progress};
 use crate::purpose::{Asked, Purpose};
@@ -126,8 +126,27 @@ impl Node {
         let id = secure_id(ip, &mut self.rng);
         self.places[home].table.rekey(now, id, &self.config);
         self.lookups.drop_upkeep(Owner::Upkeep { home: home as u8, kind: Upkeep::Own });
-        self.maintain.moved(now, home, &self.config);
+        self.maintain.look_around(now, home, &self.config);
         self.upkeep(now, out);
+    }
+
+    /// Moves every home on that nobody has reached for long (BEP 43).
+    pub(super) fn watch_reach(&mut self, now: Time) {
+        for home in 0..self.places.len() {
+            let Place { reach, table, .. } = &mut self.places[home];
+            if reach.timeout() <= now {
+                // A probe needs others to hear of us, which they do when we look around.
+                if reach.handle_timeout(now, table.network_size(&self.config), &self.config) {
+                    self.maintain.look_around(now, home, &self.config);
+                }
+                self.follow_reach(home);
+            }
+        }
+    }
+
+    /// Lets our queries say what has become of a home.
+    pub(super) fn follow_reach(&mut self, home: usize) {
+        self.rpc.set_read_only(home as u8, self.places[home].reach.is_read_only());
     }
 
     fn bootstrap(&mut self, now: Time, home: usize, with_routers: bool, out: &mut Outbox) {

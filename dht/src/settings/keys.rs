@@ -100,6 +100,11 @@ keys! {
         follow_every in config;
         renew_retry_min in config;
         renew_retry_max in config;
+        reach_window in config;
+        reach_probe in config;
+        reach_probe_every in config;
+        reach_min_network in config;
+        reach_contacts in config;
         max_datagram in config;
         max_item_datagram in config;
         max_amplification in config;

@@ -271,6 +271,13 @@ impl Settings {
         if !entries.is_power_of_two() || entries > 1 << 24 {
             return refuse("limits.source_table_entries", "a power of two up to 16777216");
         }
+        let contacts = config.reach_contacts;
+        if !contacts.is_power_of_two() || contacts > 1 << 24 {
+            return refuse("limits.reach_contacts", "a power of two up to 16777216");
+        }
+        if config.reach_probe >= config.reach_probe_every {
+            return refuse("limits.reach_probe", "shorter than `limits.reach_probe_every`");
+        }
         if !(128..=1024).contains(&config.max_datagram) {
             return refuse("limits.max_datagram", "from 128 to 1024 (BEP 32)");
         }
@@ -288,6 +295,9 @@ impl Settings {
             ("limits.token_rotation", config.token_rotation),
             ("limits.peer_expiry", config.peer_expiry),
             ("limits.address_change_pause", config.address_change_pause),
+            ("limits.reach_window", config.reach_window),
+            ("limits.reach_probe", config.reach_probe),
+            ("limits.reach_probe_every", config.reach_probe_every),
         ] {
             // A pause of nothing would be taken for ever, and one without end would overflow.
             if !(MIN_SPAN..=MAX_SPAN).contains(&span) {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use toml::Value;
 
+use crate::ReadOnly;
+
 /// A type that a key can have.
 pub(super) trait Field: Sized {
     /// What a value has to look like, for error messages.
@@ -69,6 +71,25 @@ impl Field for bool {
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Field for ReadOnly {
+    const FORM: &'static str = "\"auto\", true or false";
+
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::String(text) if text.trim().eq_ignore_ascii_case("auto") => Some(Self::Auto),
+            other => bool::read(other).map(|yes| if yes { Self::Yes } else { Self::No }),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "\"auto\"".into(),
+            Self::Yes => true.show(),
+            Self::No => false.show(),
+        }
     }
 }
 
@@ -247,6 +268,21 @@ mod tests {
         assert_eq!(Duration::read(&text("250 ms")), Some(Duration::from_millis(250)));
         assert_eq!(Duration::read(&text("1.5 min")), Some(Duration::from_secs(90)));
         assert_eq!(Duration::read(&Value::Float(0.5)), Some(Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn read_only_is_auto_or_true_or_false() {
+        for (value, setting) in [
+            (text("auto"), ReadOnly::Auto),
+            (text("Auto "), ReadOnly::Auto),
+            (Value::Boolean(true), ReadOnly::Yes),
+            (text("no"), ReadOnly::No),
+        ] {
+            assert_eq!(ReadOnly::read(&value), Some(setting));
+            let shown: toml::Table = format!("x = {}", setting.show()).parse().unwrap();
+            assert_eq!(ReadOnly::read(&shown["x"]), Some(setting));
+        }
+        assert_eq!(ReadOnly::read(&text("maybe")), None);
     }
 
     #[test]

@@ -171,6 +171,11 @@ impl FamilyTable {
         either!(self, table => table.trusty(now, config))
     }
 
+    /// See [`Table::network_size`].
+    pub(crate) fn network_size(&self, config: &Config) -> u64 {
+        either!(self, table => table.network_size(config))
+    }
+
     /// See [`Table::insecure`].
     pub(crate) fn insecure(&self) -> usize {
         either!(self, table => table.insecure())

@@ -271,6 +271,14 @@ impl<A: Address> Table<A> {
         self.entries.last().map_or(0, |deepest| self.depth_of(&deepest.id) + 1)
     }
 
+    /// Nodes in the whole network, by how many of them are how near to us; 0 while we know fewer than k.
+    pub(crate) fn network_size(&self, config: &Config) -> u64 {
+        // The k nearest fill a share of 2^-depth of the key space.
+        let depth =
+            self.len().checked_sub(config.k).map(|farthest| self.depth_of(&self.entries[farthest].id));
+        depth.map_or(0, |depth| (config.k as u64) << depth.min(50))
+    }
+
     /// All entries, farthest bucket first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry<A>> {
         self.entries.iter()

@@ -295,6 +295,23 @@ fn stalest_bucket_is_refreshed_first_down_to_the_deepest_that_holds_a_node() {
     assert_eq!(table.buckets(), 3);
 }
 
+#[test]
+fn size_of_the_network_is_told_by_the_density_of_the_neighbourhood() {
+    let config = Config { nodes_per_subnet_per_bucket: 0, ..Config::default() }.lifted();
+    let mut rng = Rng::from_seed(1);
+    for nodes in [50u32, 1000, 30_000] {
+        let mut table = Table::new(Id::ZERO);
+        assert_eq!(table.network_size(&config), 0);
+        for n in 0..nodes {
+            let addr = SocketAddr::from((std::net::Ipv4Addr::from(0x5100_0000 + n), 1));
+            let contact = Contact { id: rng.id(), addr: V4::from_socket(addr).unwrap() };
+            table.insert(Time::from_secs(1), contact, RTT, &config);
+        }
+        let size = table.network_size(&config);
+        assert!((nodes / 4..=nodes * 4).contains(&(size as u32)), "{size} for {nodes}");
+    }
+}
+
 /// What can happen to a table, on few enough ids and addresses that they meet.
 #[derive(Clone, Debug)]
 enum Happening {

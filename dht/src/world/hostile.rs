@@ -272,7 +272,7 @@ fn grown_table_pings_four_strangers_a_second() {
 fn read_only_senders_and_unsolicited_repliers_never_enter() {
     let mut world = World::new(9, Config::default());
     let node = world.add_node(&[]);
-    let read_only = Arc::new(Config { read_only: true, ..Config::default() });
+    let read_only = Arc::new(Config { read_only: crate::ReadOnly::Yes, ..Config::default() });
     let shy = world.add_node(&[]);
     let seeds = Seeds::from_u64(3);
     let home = Home { id: Id::new([3; 20]), local: world.addr(shy), external: None, saved: Vec::new() };

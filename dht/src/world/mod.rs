@@ -12,6 +12,7 @@ mod modes;
 mod network;
 mod numbers;
 mod pokes;
+mod reachable;
 mod serving;
 mod weather;
 
@@ -62,6 +63,8 @@ pub(crate) struct Host {
     pub(crate) offline: bool,
     /// The machine is suspended: no timer runs either.
     pub(crate) asleep: bool,
+    /// Whom it sent to last when; it is reached only by whom it sent to within two minutes, as behind a NAT.
+    pub(crate) firewall: Option<BTreeMap<SocketAddr, Time>>,
     timer: Time,
 }
 
@@ -180,6 +183,7 @@ impl World {
             received: 0,
             offline: false,
             asleep: false,
+            firewall: None,
             timer: Time::NEVER,
         });
         self.rearm(index);
@@ -355,6 +359,12 @@ impl World {
             return;
         }
         let now = self.now;
+        let sent_to = |sent: &BTreeMap<SocketAddr, Time>| sent.get(&packet.from).copied();
+        if let Some(firewall) = &self.hosts[index].firewall
+            && sent_to(firewall).is_none_or(|at| now.since(at) > Duration::from_secs(120))
+        {
+            return;
+        }
         self.hosts[index].received += 1;
         if let Kind::Actor(conduct) = &mut self.hosts[index].kind {
             if let Ok(query) = Message::decode(&packet.bytes) {
@@ -391,6 +401,11 @@ impl World {
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         self.sent += 1;
         (self.now.as_micros(), from, to, &bytes).hash(&mut self.digest);
+        if let Some(&(host, _)) = self.by_addr.get(&from)
+            && let Some(firewall) = &mut self.hosts[host].firewall
+        {
+            firewall.insert(to, self.now);
+        }
         let is_lost = self.rng.below(100) < self.loss as usize;
         if is_lost || self.by_addr.get(&from).is_some_and(|&(host, _)| self.hosts[host].offline) {
             return;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use btdht::addr::acceptable;
 use btdht::item::{Item, MutableItem, SecretKey, immutable_target, mutable_target};
 use btdht::{
-    Announce, Class, Command, Config, Counters, Event, Home, LookupId, Node, Outbox, Question, Rng, Seeds,
-    Time,
+    Announce, Class, Command, Config, Counters, Event, Home, LookupId, Node, Outbox, Question, ReadOnly, Rng,
+    Seeds, Time,
 };
 use krpc::bencode::Strings;
 use krpc::compact::{Address as _, Contact, V4, V6, put_node, put_value};
@@ -273,7 +273,11 @@ impl Run {
             10 => Command::AddNode(addr_of(n)),
             11 => Command::Routers((n..n.saturating_add(4)).map(addr_of).collect()),
             12 => Command::Cancel(LookupId(u64::from(n))),
-            13 => return self.node.set_read_only(trace),
+            13 => {
+                let setting = if announce.is_some() { ReadOnly::Auto } else { ReadOnly::No };
+                let setting = if trace { ReadOnly::Yes } else { setting };
+                return self.node.set_read_only(self.now, setting);
+            }
             14 => Command::Ask { to: addr_of(n), question: Question::GetPeers(target, Want::BOTH) },
             _ => Command::Ask { to: addr_of(n), question: Question::FindNode(target, Want::UNSPECIFIED) },
         };

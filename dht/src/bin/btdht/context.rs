@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use btdht::ReadOnly;
 use btdht::net::{Dht, Options, State};
 use btdht::settings::{Flags, Program, Settings};
 use krpc::Id;
@@ -54,7 +55,7 @@ impl Context {
     fn one_shot(&self) -> Options {
         let state = self.settings.folders.state.clone().map_or(State::Nothing, State::Read);
         let mut options = self.options(self.settings.listen.port.unwrap_or(0), state);
-        options.config.read_only = true;
+        options.config.read_only = ReadOnly::Yes;
         options
     }
 
@@ -62,7 +63,7 @@ impl Context {
     /// router.
     pub(crate) fn open_alone(&self) -> Result<Dht, Failure> {
         let mut options = self.options(self.settings.listen.port.unwrap_or(0), State::Nothing);
-        options.config.read_only = true;
+        options.config.read_only = ReadOnly::Yes;
         options.bootstrap.clear();
         Ok(Dht::bind(options)?)
     }

@@ -106,7 +106,7 @@ async fn examine(context: &Context) -> Result<Facts, Failure> {
 fn open(context: &Context) -> Result<Dht, Failure> {
     let state = context.settings.folders.state.clone().map_or(State::Nothing, State::Read);
     let mut options = context.options(context.settings.listen.port.unwrap_or(0), state);
-    options.config.read_only = false;
+    options.config.read_only = btdht::ReadOnly::No;
     Ok(Dht::bind(options)?)
 }
 
