@@ -6,6 +6,7 @@ mod amplification;
 mod announced;
 mod crowd;
 mod floods;
+mod homes;
 mod hostile;
 mod items;
 mod modes;
