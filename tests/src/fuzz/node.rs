@@ -78,6 +78,8 @@ pub(super) fn sequences() -> Vec<Vec<u8>> {
     // A node that comes back under another id, and two at one address.
     sequences.push(vec![5, 10, 4, 3, 2, 2, 1, 5, 10, 4, 3, 2, 2, 0xff]);
     sequences.push(vec![5, 10, 16, 3, 2, 2, 1, 5, 10, 17, 3, 2, 2, 1]);
+    // An answer from an address that was not asked.
+    sequences.push(vec![5, 10, 4, 3, 2, 2, 0xf8]);
     sequences.push([5, 13, 1].into_iter().chain(queries.clone()).collect());
     sequences.push(queries.chain([7, 255, 6, 11, 5, 12, 0, 5, 13, 0]).collect());
     sequences
@@ -103,6 +105,7 @@ fn config() -> Config {
         lookup_max_silence: Duration::from_secs(2),
         reply_burst_per_ip: 4,
         wide_buckets: vec![12, 8],
+        reach_min_network: 0,
         ..Config::default()
     }
 }
@@ -242,7 +245,8 @@ impl Run {
             Message {
                 tid: &tid,
                 version: Some(b"LT12"),
-                ip: Some(&[80, 1, 2, n, 1, 2]),
+                // Two stories about where it lives, so that one of them wins now and then.
+                ip: Some(&[80, 1, 2, n & 1, 1, 2]),
                 read_only: n == 3,
                 body,
             }
@@ -251,7 +255,8 @@ impl Run {
         if flags & 0x60 == 0x40 {
             input.change(&mut bytes);
         }
-        self.deliver(to, &bytes);
+        let from = if matches!(n, 0xf8..=0xfe) { addr_of(n) } else { to };
+        self.deliver(from, &bytes);
     }
 
     fn command(&mut self, input: &mut Input<'_>) {
