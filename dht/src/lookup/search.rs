@@ -13,6 +13,7 @@ use krpc::{Distance, Id};
 
 use crate::Config;
 use crate::addr::{SubnetKey, source_key, subnet_key};
+use crate::secure_id::is_secure;
 
 /// One family's part of a lookup.
 #[derive(Debug)]
@@ -92,6 +93,11 @@ impl Candidate {
     pub(crate) fn facts(&self) -> Facts {
         Facts { addr: self.addr, id: self.id, depth: self.depth }
     }
+
+    /// Whether its id belongs to its address (BEP 42).
+    fn is_secure(&self) -> bool {
+        self.id.is_some_and(|id| is_secure(&id, self.addr.ip()))
+    }
 }
 
 /// The `announce_peer` to a candidate.
@@ -134,7 +140,11 @@ impl Search {
     /// unasked one goes. Whether it was new and stays.
     pub(crate) fn offer(&mut self, id: Option<Id>, addr: SocketAddr, depth: u16, config: &Config) -> bool {
         let distance = id.map_or(Distance::MAX, |id| id.distance(&self.target));
-        let at = self.candidates.partition_point(|c| c.distance < distance);
+        // Whoever claims the id of another stands behind it if only that one's belongs to its address
+        // (BEP 42), or if it came first.
+        let yields = |other: &Candidate| other.is_secure() || id.is_none_or(|id| !is_secure(&id, addr.ip()));
+        let before = |c: &Candidate| c.distance < distance || c.distance == distance && yields(c);
+        let at = self.candidates.partition_point(before);
         let same = |c: &&Candidate| c.addr == addr && (c.id == id || id.is_none() || c.id.is_none());
         if self.candidates.iter().any(|c| same(&c)) {
             return false;
@@ -435,6 +445,22 @@ mod tests {
         assert_eq!(search.step(&config), Step::Wait);
         answer(&mut search, first[0], &config);
         assert_eq!((0..9).filter(|_| ask(&mut search, &config).is_some()).count(), 3);
+    }
+
+    #[test]
+    fn of_two_with_one_id_the_one_at_its_address_comes_first() {
+        let config = Config::default();
+        let home: SocketAddr = ([81, 2, 9, 1], 6881).into();
+        let id = Some(crate::secure_id::secure_id(home.ip(), &mut crate::Rng::from_seed(1)));
+        for order in [[home, addr(1), addr(2)], [addr(1), home, addr(2)], [addr(1), addr(2), home]] {
+            let mut search = Search::new(Id::ZERO, &config);
+            for addr in order {
+                assert!(search.offer(id, addr, 0, &config));
+            }
+            let asked = [(); 3].map(|()| ask(&mut search, &config).unwrap());
+            let asked = asked.map(|serial| search.by_serial(serial).unwrap().addr);
+            assert_eq!(asked, [home, addr(1), addr(2)]);
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct KnownNode {
     pub id: Id,
     /// Where it lives.
     pub addr: SocketAddr,
+    /// Whether its id belongs to its address (BEP 42).
+    pub secure: bool,
     /// Its bucket: the bit length of its distance from our id, so that bucket n holds distances from
     /// 2^(n-1) to 2^n - 1 and 160 is the far half of the key space.
     pub bucket: u32,
@@ -61,6 +63,7 @@ fn known<A: Address>(table: &Table<A>, now: Time, home: usize, config: &Config) 
         home,
         id: entry.id,
         addr: entry.addr.to_socket(),
+        secure: !entry.is_insecure(),
         bucket: bucket_number(table.own(), &entry.id),
         standing: entry.standing(now, config.questionable_after, config.bad_after_failures),
         failures: entry.fails(),
@@ -92,7 +95,7 @@ mod tests {
         let known = table.known(now + Duration::from_secs(7), 3, &config);
         let seen: Vec<_> = known.iter().map(|node| (node.bucket, node.standing, node.failures)).collect();
         assert_eq!(seen, [(160, Standing::Trusty, 0), (159, Standing::Questionable, 1)]);
-        assert!(known.iter().all(|node| node.home == 3 && node.age == Duration::from_secs(7)));
+        assert!(known.iter().all(|n| n.home == 3 && n.age == Duration::from_secs(7) && !n.secure));
         assert!(table.forget(known[0].addr) && !table.forget(known[0].addr));
         let left = table.known(now, 3, &config);
         assert_eq!(left.iter().map(|node| node.addr).collect::<Vec<_>>(), [known[1].addr]);
