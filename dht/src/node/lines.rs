@@ -10,8 +10,14 @@ use crate::table::Failure;
 use crate::{Outbox, Time};
 
 impl Node {
-    /// Somebody answered a query of `home` after `rtt`.
-    pub(super) fn line_answered(&mut self, now: Time, home: usize, rtt: Duration) {
+    /// Somebody answered a query of `home` after `rtt`. An answer from our own machine says nothing: it
+    /// would come without any network too. (Where local addresses are accepted all may be there.)
+    pub(super) fn line_answered(&mut self, now: Time, home: usize, from: SocketAddr, rtt: Duration) {
+        let place = &self.places[home];
+        let own = [Some(place.local.ip()), place.external.ip()];
+        if !self.config.allow_local && own.contains(&Some(from.ip())) {
+            return;
+        }
         if self.lines[home].answered(now, now - rtt) {
             self.counters.network_returns += 1;
             self.maintain.line_returned(now, home, &self.config);

@@ -254,6 +254,15 @@ impl World {
         self.act(index, |node, out| node.handle_network(now, 0, change, out));
     }
 
+    /// Has a node ping `to`; the query.
+    pub(crate) fn ask_from(&mut self, index: usize, to: SocketAddr) -> Vec<u8> {
+        let (now, command) = (self.now, Command::Ask { to, question: crate::Question::Ping });
+        let ask = |node: &mut Node, out: &mut Outbox| {
+            node.handle_command(now, command, out);
+        };
+        self.act(index, ask).remove(0)
+    }
+
     /// Gives a datagram to a node as if it had come from `from`; what the node sends at once.
     pub(crate) fn inject(&mut self, index: usize, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
         self.inject_at(index, 0, from, bytes)

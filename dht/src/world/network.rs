@@ -231,3 +231,23 @@ fn suspended_node_keeps_its_table_and_none_of_its_tokens() {
     assert!(stats(&world).trusty >= ENOUGH, "{:?} of {known:?}", stats(&world));
     assert_eq!((woken.network_changes, woken.nodes_removed), (1, 0), "{woken:?}");
 }
+
+#[test]
+fn answers_from_the_own_machine_do_not_stand_for_the_network() {
+    let mut world = grown(25, 120);
+    // Another node behind the same address, which answers whether there is a network or not.
+    let (own, id) = (world.addr(IT).ip(), Id::new([9; 20]));
+    let neighbour = SocketAddr::new(own, 7000);
+    world.run(20 * MINUTE);
+    let removed = counters(&world).nodes_removed;
+    world.hosts[IT].offline = true;
+    for _ in 0..20 {
+        world.run(MINUTE);
+        let sent = world.ask_from(IT, neighbour);
+        let Body::Query { .. } = Message::decode(&sent).unwrap().body else { panic!() };
+        let tid = Message::decode(&sent).unwrap().tid.to_vec();
+        world.inject(IT, neighbour, &reply(&tid, Response::new(id)));
+    }
+    assert!(!stats(&world).online);
+    assert_eq!(counters(&world).nodes_removed, removed);
+}
