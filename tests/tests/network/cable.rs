@@ -1,0 +1,91 @@
+//! Two namespaces, a virtual cable between them, and a small internet at the far end.
+
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use btdht::net::{Bind, Dht, Options};
+use harness::netns;
+use harness::rivals::ready;
+
+/// Where the nodes of the small internet find one another.
+pub(crate) const ROUTER: &str = "85.1.0.1:6881";
+/// Nodes there, each in a network of its own.
+const NODES: u8 = 80;
+
+/// The near end of the cable, in the namespace of the calling thread. The far end lives as long as the
+/// process does.
+pub(crate) struct Cable(());
+
+impl Cable {
+    /// Moves the calling thread into a namespace that is joined to the small internet. `None`, said
+    /// aloud, where that cannot be done.
+    pub(crate) fn lay(test: &str) -> Option<Self> {
+        if !ready(test, &[]) {
+            return None;
+        }
+        // `enter` made 85/8 local, which is the far end here.
+        ip("route del local 85.0.0.0/8 dev lo");
+        let (there, far_end) = channel();
+        let (plug, plugged) = channel::<()>();
+        let (grown, started) = channel();
+        thread::spawn(move || {
+            netns::enter().unwrap();
+            there.send(thread_id()).unwrap();
+            plugged.recv().unwrap();
+            ip("addr add 84.0.0.1/24 dev far");
+            ip("link set far up");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let nodes: Vec<Dht> = (1..=NODES).map(internet_node).collect();
+                for node in &nodes[1..] {
+                    node.bootstrapped().await.unwrap();
+                }
+                grown.send(()).unwrap();
+                std::future::pending::<()>().await;
+            });
+        });
+        let far_end = far_end.recv().unwrap();
+        ip(&format!("link add near type veth peer name far netns {far_end}"));
+        let cable = Self(());
+        cable.plug("84.0.0.2");
+        plug.send(()).unwrap();
+        started.recv().unwrap();
+        Some(cable)
+    }
+
+    /// Takes the interface down, which takes its routes along.
+    pub(crate) fn unplug(&self) {
+        ip("link set near down");
+    }
+
+    /// Brings the interface up, at this address.
+    pub(crate) fn plug(&self, address: &str) {
+        ip(&format!("addr replace {address}/24 dev near"));
+        ip("link set near up");
+        ip("route replace default via 84.0.0.1");
+    }
+
+    /// Replaces the address of the interface.
+    pub(crate) fn readdress(&self, old: &str, new: &str) {
+        ip(&format!("addr del {old}/24 dev near"));
+        self.plug(new);
+    }
+}
+
+fn internet_node(n: u8) -> Dht {
+    let bind = Bind { addr: ([85, n, 0, 1], 6881).into(), required: true };
+    let bootstrap = if n == 1 { Vec::new() } else { vec![ROUTER.to_owned()] };
+    Dht::bind(Options { binds: vec![bind], bootstrap, ..Options::default() }).unwrap()
+}
+
+/// The kernel's number of the calling thread: `/proc/thread-self` leads to `PID/task/TID`.
+fn thread_id() -> String {
+    let link = std::fs::read_link("/proc/thread-self").unwrap();
+    link.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+fn ip(args: &str) {
+    let status = Command::new("ip").args(args.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {args}: {status}");
+}
