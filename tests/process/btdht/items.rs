@@ -189,3 +189,11 @@ fn what_cannot_be_an_item_is_wrong_usage() {
         assert!(finished.stdout.is_empty() && !finished.stderr.is_empty(), "{args:?} {finished:#?}");
     }
 }
+
+#[test]
+fn a_key_that_the_disk_refuses_is_exit_code_5_before_anybody_is_asked() {
+    let home = Home::new();
+    let file = home.path().join("no-such-folder/key");
+    let finished = run(&["put", "x", "--new-key", file.to_str().unwrap()], NOBODY).expect_code(5);
+    assert!(finished.error().contains("no-such-folder/key"), "{finished:#?}");
+}

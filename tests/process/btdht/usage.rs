@@ -81,6 +81,8 @@ fn ids_are_fresh_and_belong_to_an_address_if_asked() {
         &id(&["id", "--ip", "124.31.75.21"]),
         "124.31.75.21".parse().unwrap()
     ));
+    let six: std::net::IpAddr = "2001:db8:85a3:1234::1".parse().unwrap();
+    assert!(btdht::secure_id::is_secure(&id(&["id", "--ip", &six.to_string()]), six));
     let json = home.run(&["--json", "id"]).expect_code(0).stdout;
     let object: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(object["id"].as_str().map(str::len), Some(40));
@@ -128,12 +130,23 @@ fn a_wrong_setting_is_exit_code_2_and_says_where_it_stands() {
 }
 
 #[test]
-fn completions_and_the_manual_name_the_verbs() {
+fn completions_and_the_manual_name_every_verb() {
     let home = Home::new();
-    for shell in ["bash", "zsh", "fish"] {
-        assert!(home.run(&["completions", shell]).expect_code(0).stdout.contains("get-peers"));
+    let verbs = verbs(&home);
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = home.run(&["completions", shell]).expect_code(0).stdout;
+        for (verb, _) in &verbs {
+            assert!(script.contains(verb), "{shell} {verb}");
+        }
     }
-    assert!(home.run(&["man"]).expect_code(0).stdout.contains(".TH btdht"));
+    home.run(&["completions", "csh"]).expect_code(2);
+    let page = home.run(&["man"]).expect_code(0).stdout;
+    assert!(page.contains(".TH btdht"));
+    for (verb, _) in verbs.iter().filter(|(verb, _)| verb != "help") {
+        // A hyphen is escaped in a manual page.
+        assert!(page.contains(&verb.replace('-', "\\-")), "{verb}");
+        assert!(home.run(&["man", verb]).expect_code(0).stdout.contains(".TH "), "{verb}");
+    }
     assert!(home.run(&["man", "get-peers"]).expect_code(0).stdout.contains("INFOHASH"));
     home.run(&["man", "nothing"]).expect_code(2);
 }
