@@ -61,6 +61,8 @@ pub struct SocketFacts {
     pub external: Option<SocketAddr>,
     /// How many networks name which address as ours, most first.
     pub votes: Vec<(IpAddr, usize)>,
+    /// How long ago a query came from an address that we had not asked before.
+    pub reached: Option<Duration>,
     /// Nodes whose id does not belong to their address (BEP 42).
     pub insecure: usize,
 }

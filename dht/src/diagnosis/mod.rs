@@ -413,14 +413,21 @@ fn clock(facts: &Facts) -> Option<Finding> {
 }
 
 fn unreachable(facts: &Facts) -> Option<Finding> {
-    if facts.counters.queries_in() > 0 || facts.answers() == 0 {
+    // Where everybody lives on one machine, everybody has been asked.
+    let reached = facts.allow_local || facts.sockets.iter().any(|socket| socket.reached.is_some());
+    let asked = facts.counters.queries_in() > 0;
+    if facts.answers() == 0 || asked && reached {
         return None;
     }
+    let whom = if asked { "that we had not asked before" } else { "at all" };
     finding(
         "unreachable",
         Severity::Warning,
-        format!("No node asked us anything in {} s.", facts.ran.as_secs()),
-        "Peers can be found all the same. If `btdht serve` gets no queries either, forward its UDP port in the NAT or firewall.",
+        format!(
+            "In {} s no node {whom} asked us anything, as behind a NAT or firewall that lets nobody in.",
+            facts.ran.as_secs()
+        ),
+        "Peers can be found all the same. A longer --timeout makes it certain; then forward the UDP port of `btdht serve` to this machine.",
     )
 }
 

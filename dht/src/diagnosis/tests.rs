@@ -29,6 +29,7 @@ fn well() -> Facts {
         received: 200,
         external: Some(addr("81.2.3.4:6881")),
         votes: vec![("81.2.3.4".parse().unwrap(), 9)],
+        reached: Some(Duration::from_secs(3)),
         insecure: nodes / 4,
     };
     let router = |n: u8| RouterFacts {
@@ -187,6 +188,7 @@ fn warnings_leave_it_healthy() {
         (|facts| facts.clock.year = 1970, "clock_wrong"),
         (|facts| facts.clock.drift = Duration::from_secs(86_400), "clock_jumped"),
         (|facts| (facts.counters.queries_ping, facts.counters.queries_find_node) = (0, 0), "unreachable"),
+        (|facts| facts.sockets.iter_mut().for_each(|socket| socket.reached = None), "unreachable"),
         (|facts| facts.state = StateFacts::Damaged, "state_damaged"),
         (|facts| facts.state = StateFacts::Readable { nodes: 9, in_use: true }, "state_in_use"),
         (|facts| facts.sockets[0].insecure = 100, "insecure_ids"),

@@ -203,17 +203,20 @@ async fn look_for(
     Ok(LookupFacts { what, outcome, queries, answered, hops, closest, elapsed: started.elapsed() })
 }
 
-/// Waits until somebody has asked us something and the table has stopped to grow, and copies the
+/// Waits until a stranger has asked us something and the table has stopped to grow, and copies the
 /// counters.
 async fn listen(context: &Context, dht: &Dht, until: Instant) -> Result<Stats, Failure> {
     if Instant::now() < until {
         context.out.note_plain(|| "waiting for the table to fill, and for queries of other nodes".into())?;
     }
     let nodes = |stats: &Stats| stats.sockets.iter().map(|socket| socket.home.nodes).sum::<usize>();
+    let config = &context.settings.config;
     let mut stats = dht.stats().await?;
     let mut calm = 0;
     while Instant::now() < until {
-        let enough = stats.counters.queries_in() > 0 && nodes(&stats) >= context.settings.config.k;
+        // On one machine nobody is a stranger.
+        let reached = config.allow_local || stats.sockets.iter().any(|s| s.home.last_unsolicited.is_some());
+        let enough = reached && stats.counters.queries_in() > 0 && nodes(&stats) >= config.k;
         if enough && calm >= CALM {
             break;
         }
@@ -242,6 +245,7 @@ fn sockets(stats: &Stats) -> Vec<SocketFacts> {
             received: udp.received,
             external: home.external,
             votes: home.votes.clone(),
+            reached: home.last_unsolicited,
             insecure: home.insecure,
         }
     };

@@ -122,6 +122,7 @@ fn socket(socket: &SocketFacts) -> Value {
         "bad": socket.bad,
         "candidates": socket.candidates,
         "insecure": socket.insecure,
+        "reached_ms_ago": socket.reached.map(millis),
         "buckets": socket.buckets.iter().map(bucket).collect::<Vec<_>>(),
         "median_rtt_ms": millis(socket.median_rtt),
         "sent": socket.sent,
