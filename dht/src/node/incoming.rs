@@ -93,7 +93,7 @@ impl Node {
             self.counters.replies_spoofed += u64::from(self.rpc.knows(message.tid));
             return;
         };
-        self.line_answered(now, usize::from(socket), from, taken.rtt);
+        self.line_answered(now, usize::from(socket), (from, taken.rtt), out);
         match &message.body {
             Body::Response(response) => {
                 let expected = taken.destination.id.is_none_or(|id| id == response.id);

@@ -7,12 +7,18 @@ use super::Node;
 use crate::network::{Silence, Situation};
 use crate::rpc::Destination;
 use crate::table::Failure;
-use crate::{Outbox, Time};
+use crate::{Event, Outbox, Time};
 
 impl Node {
     /// Somebody answered a query of `home` after `rtt`. An answer from our own machine says nothing: it
     /// would come without any network too. (Where local addresses are accepted all may be there.)
-    pub(super) fn line_answered(&mut self, now: Time, home: usize, from: SocketAddr, rtt: Duration) {
+    pub(super) fn line_answered(
+        &mut self,
+        now: Time,
+        home: usize,
+        (from, rtt): (SocketAddr, Duration),
+        out: &mut Outbox,
+    ) {
         let place = &self.places[home];
         let own = [Some(place.local.ip()), place.external.ip()];
         if !self.config.allow_local && own.contains(&Some(from.ip())) {
@@ -20,6 +26,7 @@ impl Node {
         }
         if self.lines[home].answered(now, now - rtt) {
             self.counters.network_returns += 1;
+            out.events.push(Event::NetworkChanged { home });
             self.maintain.line_returned(now, home, &self.config);
         }
     }
@@ -64,19 +71,20 @@ impl Node {
         self.maintain.line_lost(now, home, &self.config);
     }
 
-    pub(super) fn line_changed(&mut self, now: Time, home: usize) {
+    pub(super) fn line_changed(&mut self, now: Time, home: usize, out: &mut Outbox) {
+        out.events.push(Event::NetworkChanged { home });
         self.lines[home].change(now);
         self.maintain.line_returned(now, home, &self.config);
     }
 
     /// A machine that was suspended wakes up to another network, most often.
-    pub(super) fn notice_sleep(&mut self, now: Time) {
+    pub(super) fn notice_sleep(&mut self, now: Time, out: &mut Outbox) {
         if now.since(self.timeout) <= self.config.asleep_after {
             return;
         }
         self.counters.network_changes += 1;
         for home in 0..self.places.len() {
-            self.line_changed(now, home);
+            self.line_changed(now, home, out);
         }
         // Once, however many datagrams come before the deadlines are handled.
         self.timeout = now;

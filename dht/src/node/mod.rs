@@ -102,7 +102,7 @@ impl Node {
         out: &mut Outbox,
     ) {
         let sent = out.transmits.len();
-        self.notice_sleep(now);
+        self.notice_sleep(now, out);
         self.counters.datagrams_in += 1;
         self.counters.bytes_in += bytes.len() as u64;
         match self.guard.admit(from, bytes) {
@@ -126,7 +126,7 @@ impl Node {
     /// one [`crate::Event::Done`] or [`crate::Event::Answered`] follows.
     pub fn handle_command(&mut self, now: Time, command: Command, out: &mut Outbox) -> Option<LookupId> {
         let sent = out.transmits.len();
-        self.notice_sleep(now);
+        self.notice_sleep(now, out);
         let name = match command {
             Command::Ask { to, question } => Some(self.ask_directly(now, canonical(to), &question, out)),
             Command::AddNode(addr) => {
@@ -167,7 +167,7 @@ impl Node {
     /// Does what is due at `now`; call it when [`Node::timeout`] has come.
     pub fn handle_timeout(&mut self, now: Time, out: &mut Outbox) {
         let sent = out.transmits.len();
-        self.notice_sleep(now);
+        self.notice_sleep(now, out);
         self.tokens.handle_timeout(now, &mut self.rng);
         if self.store.timeout() <= now {
             self.store.expire(now);
@@ -198,7 +198,7 @@ impl Node {
             }
             NetworkChange::Changed => {
                 self.counters.network_changes += 1;
-                self.line_changed(now, home);
+                self.line_changed(now, home, out);
                 // Other NATs and firewalls may stand there.
                 self.places[home].reach.restart(now, &self.config);
                 self.follow_reach(home);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
+use crate::NetworkChange;
 
 #[test]
 fn stored_announces_are_told_only_to_who_wants_to_know() {
@@ -42,4 +43,19 @@ fn stored_announces_are_told_only_to_who_wants_to_know() {
         Query::AnnouncePeer { infohash, port: 1, implied_port: false, token: b"forged!!", seed: false };
     world.inject(0, stranger, &query(Id::new([1; 20]), forged));
     assert_eq!(told(&world).len(), 2);
+}
+
+/// What was announced before a change of the network has to be announced again (S17, S21).
+#[test]
+fn a_change_of_the_network_is_told() {
+    let mut world = World::new(2, Config::default());
+    world.add_node(&[]);
+    let moves = |world: &World| {
+        let told = world.hosts[0].events.iter().filter(|(_, event)| event.is_move());
+        told.filter(|(_, event)| matches!(event, Event::NetworkChanged { home: 0 })).count()
+    };
+    world.tell(0, NetworkChange::Lost);
+    assert_eq!(moves(&world), 0, "there is nobody to announce to");
+    world.tell(0, NetworkChange::Changed);
+    assert_eq!(moves(&world), 1);
 }
