@@ -67,8 +67,11 @@ pub struct Config {
     pub soft_timeout_start: Duration,
     /// Queries that a lookup opens with.
     pub lookup_start_width: usize,
-    /// Further queries that each answer allows.
+    /// Further queries that an answer nearer than all others allows; the rest allow one less.
     pub lookup_queries_per_answer: usize,
+    /// Queries that a lookup sends before it ends, if it knows so many nodes: those around the target may
+    /// be a ring of liars.
+    pub lookup_min_queries: usize,
     /// Most queries of one lookup in flight.
     pub lookup_max_in_flight: usize,
     /// Most queries in one lookup; one of the table's upkeep makes do with a third of them.
@@ -85,6 +88,9 @@ pub struct Config {
     pub lookup_queries_per_silent_ip: u32,
     /// Peers that one lookup reports.
     pub lookup_max_peers: usize,
+    /// Lookups whose closest nodes are remembered, so that the next one of the same target starts there;
+    /// each takes some 500 bytes.
+    pub lookups_remembered: usize,
     /// Nodes that are remembered for having told samples (BEP 51), some 60 bytes each.
     pub sampled_nodes: usize,
     /// Nodes whose filters one scrape merges (BEP 33); each pair takes 512 bytes.
@@ -248,8 +254,9 @@ impl Default for Config {
             soft_timeout_min: Duration::from_millis(100),
             soft_timeout_max: Duration::from_secs(1),
             soft_timeout_start: Duration::from_millis(250),
-            lookup_start_width: 16,
+            lookup_start_width: 8,
             lookup_queries_per_answer: 3,
+            lookup_min_queries: 40,
             lookup_max_in_flight: 32,
             lookup_max_queries: 300,
             lookup_max_time: Duration::from_secs(30),
@@ -258,6 +265,7 @@ impl Default for Config {
             lookup_nodes_per_reply: 8,
             lookup_queries_per_silent_ip: 3,
             lookup_max_peers: 2000,
+            lookups_remembered: 256,
             sampled_nodes: 4096,
             lookup_max_filters: 32,
             lookup_values_per_reply: 200,

@@ -4,13 +4,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use krpc::{Id, Want};
 
 use crate::external::External;
 use crate::reach::{Reach, Reachability};
 use crate::secure_id::is_secure;
 use crate::store::Family;
-use crate::table::FamilyTable;
+use crate::table::{FamilyTable, MAX_CLOSEST};
 use crate::{Config, Rng, Time};
 
 /// What a node is given for each of its sockets. Its index in the list is the socket's index.
@@ -115,6 +116,17 @@ impl Place {
         HomeRecord { id: self.id(), external: self.external.ip(), nodes }
     }
 
+    /// Where a lookup of `target` starts: with the nearest nodes, and in a grown table with those that
+    /// are near and quick to answer.
+    pub(crate) fn starts(&self, target: &Id, config: &Config) -> ArrayVec<(Id, SocketAddr), MAX_CLOSEST> {
+        let width = config.lookup_start_width.max(config.k);
+        if self.table.len() >= GROWN {
+            self.table.quickest(target, width, config)
+        } else {
+            self.table.closest(target, width, config)
+        }
+    }
+
     pub(crate) fn stats(&self, now: Time, online: bool, config: &Config) -> HomeStats {
         HomeStats {
             id: self.id(),
@@ -133,6 +145,9 @@ impl Place {
         }
     }
 }
+
+/// Nodes in a table that lets a lookup choose where to start.
+const GROWN: usize = 64;
 
 /// The `want` of our queries: both families when we live in both, else nothing, which means the
 /// family of the datagram (BEP 32).

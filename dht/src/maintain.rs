@@ -40,6 +40,8 @@ pub(crate) enum Chore {
     Bootstrap { home: usize, with_routers: bool },
     /// Look up a target in a bucket that nobody was added to for long.
     Refresh { home: usize, target: Id },
+    /// Ask `node` for nodes near `target`, where the table has nobody.
+    Spread { home: usize, node: (Id, SocketAddr), target: Id },
     /// Ask a questionable node whether it is there.
     Ping { home: usize, node: (Id, SocketAddr) },
 }
@@ -61,6 +63,9 @@ struct Upkeep {
     bootstrap_at: Time,
     refresh_at: Time,
     ping_at: Time,
+    spread_at: Time,
+    /// Questions for gaps in the table that may still be asked before the next refresh.
+    spreads: usize,
     /// Pause after the next unanswered bootstrap.
     pause: Duration,
     attempts: u32,
@@ -92,6 +97,8 @@ impl Maintain {
             bootstrap_at: now,
             refresh_at: Time::NEVER,
             ping_at: now,
+            spread_at: Time::NEVER,
+            spreads: 0,
             pause: config.bootstrap_retry_min,
             attempts: 0,
             settled: false,
@@ -136,6 +143,11 @@ impl Maintain {
             {
                 return Some(Chore::Refresh { home, target });
             }
+            if upkeep.spread_at <= now
+                && let Some((node, target)) = upkeep.spread(now, &place.table, config, &mut self.rng)
+            {
+                return Some(Chore::Spread { home, node, target });
+            }
             if upkeep.ping_at <= now
                 && let Some(node) = upkeep.ping(now, &mut place.table, config, &mut self.rng)
             {
@@ -162,6 +174,7 @@ impl Maintain {
             upkeep.settled = true;
             (upkeep.filling, upkeep.fills) = (Id::BITS, 0);
             upkeep.refresh_at = now + FIRST_FILL_PAUSE;
+            upkeep.spread_at = upkeep.refresh_at;
         }
         // One answer may be that of a router that has just started itself.
         if self.told || answered == 0 || !settled && upkeep.attempts < 2 {
@@ -244,7 +257,10 @@ impl Maintain {
 
     /// When the next chore is due.
     pub(crate) fn timeout(&self) -> Time {
-        let dues = self.homes.iter().flat_map(|home| [home.bootstrap_at, home.refresh_at, home.ping_at]);
+        let dues = self
+            .homes
+            .iter()
+            .flat_map(|home| [home.bootstrap_at, home.refresh_at, home.ping_at, home.spread_at]);
         dues.min().unwrap_or(Time::NEVER)
     }
 }
@@ -315,6 +331,32 @@ impl Upkeep {
         self.refresh_at = now + jittered(FILL_PAUSE * 2, rng);
         // The deepest bucket is our neighbourhood: looking for ourselves serves it best.
         Some(if number == deepest { *table.own() } else { table.random_id(number, rng) })
+    }
+
+    /// Whom to ask for a node near which target, so that wide buckets have somebody everywhere.
+    fn spread(
+        &mut self,
+        now: Time,
+        table: &FamilyTable,
+        config: &Config,
+        rng: &mut Rng,
+    ) -> Option<((Id, SocketAddr), Id)> {
+        if self.line == LineState::Lost {
+            self.spread_at = now + IDLE_CHECK;
+            return None;
+        }
+        if self.spreads == 0 {
+            self.spreads = table.gap_count(config) * SPREADS_PER_GAP;
+        }
+        let target = if self.spreads > 0 { table.uncovered(rng, config) } else { None };
+        let question = target.and_then(|target| Some((*table.closest(&target, 1, config).first()?, target)));
+        self.spreads = self.spreads.saturating_sub(1);
+        let over = self.spreads == 0 || question.is_none();
+        if over {
+            self.spreads = 0;
+        }
+        self.spread_at = now + if over { config.refresh_after } else { SPREAD_PAUSE };
+        question
     }
 
     fn ping(
@@ -432,6 +474,10 @@ fn jittered(pause: Duration, rng: &mut Rng) -> Duration {
 
 /// Pause between two refreshes.
 const FILL_PAUSE: Duration = Duration::from_millis(500);
+
+/// Pause between two questions for gaps in the table, and how many are asked for each gap.
+const SPREAD_PAUSE: Duration = Duration::from_millis(40);
+const SPREADS_PER_GAP: usize = 2;
 
 /// Filling the table can wait until a lookup that we were started for is through.
 const FIRST_FILL_PAUSE: Duration = Duration::from_secs(3);

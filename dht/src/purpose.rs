@@ -11,6 +11,8 @@ pub(crate) enum Purpose {
     Announce(Asked),
     /// A ping of a newcomer or of a questionable node: only the table learns from it.
     Ping,
+    /// A question for nodes where the table has nobody.
+    Spread,
     /// A question of our owner's.
     Ask(LookupId),
 }

@@ -50,6 +50,17 @@ struct InFlight<P> {
     purpose: P,
 }
 
+/// How soon whoever asked goes on without an answer: the share of answers that have come by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// 95 %.
+    Full,
+    /// 92 %: there are others to ask.
+    InLookup,
+    /// 87 %: of those that were silent once nine in ten are gone.
+    AgainInLookup,
+}
+
 /// A query that was answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Taken<P> {
@@ -92,11 +103,23 @@ impl<P: Copy> Rpc<P> {
         &mut self,
         now: Time,
         destination: Destination,
-        (own, query): (Id, Query<'_>),
+        query: (Id, Query<'_>),
         purpose: P,
         out: &mut Outbox,
     ) -> bool {
-        let Some(tid) = self.begin(now, destination, purpose) else {
+        self.ask_within(now, destination, query, (purpose, Patience::Full), out)
+    }
+
+    /// The same with another soft deadline.
+    pub(crate) fn ask_within(
+        &mut self,
+        now: Time,
+        destination: Destination,
+        (own, query): (Id, Query<'_>),
+        (purpose, patience): (P, Patience),
+        out: &mut Outbox,
+    ) -> bool {
+        let Some(tid) = self.begin(now, destination, purpose, patience) else {
             return false;
         };
         let body = Body::Query { id: own, query };
@@ -116,7 +139,7 @@ impl<P: Copy> Rpc<P> {
         purpose: P,
         out: &mut Outbox,
     ) -> bool {
-        let Some(tid) = self.begin(now, destination, purpose) else {
+        let Some(tid) = self.begin(now, destination, purpose, Patience::Full) else {
             return false;
         };
         let read_only = self.is_read_only(destination.socket);
@@ -204,7 +227,13 @@ impl<P: Copy> Rpc<P> {
         self.read_only.get(usize::from(socket)).is_some_and(|&read_only| read_only)
     }
 
-    fn begin(&mut self, now: Time, destination: Destination, purpose: P) -> Option<[u8; 4]> {
+    fn begin(
+        &mut self,
+        now: Time,
+        destination: Destination,
+        purpose: P,
+        patience: Patience,
+    ) -> Option<[u8; 4]> {
         if self.capacity != 0 && self.in_flight.len() >= self.capacity {
             return None;
         }
@@ -213,7 +242,7 @@ impl<P: Copy> Rpc<P> {
             tid = self.rng.next_u32();
         }
         self.in_flight.insert(tid, InFlight { destination, sent: now, purpose });
-        let soft = self.round_trip.soft_timeout().min(self.timeout);
+        let soft = self.round_trip.soft_timeout(patience).min(self.timeout);
         self.deadlines.push(Reverse((now + soft, tid, Deadline::Soft)));
         self.deadlines.push(Reverse((now + self.timeout, tid, Deadline::Hard)));
         Some(tid.to_be_bytes())
@@ -264,8 +293,13 @@ impl RoundTrip {
         self.smoothed = (self.smoothed * (gain - 1) + rtt) / gain;
     }
 
-    fn soft_timeout(&self) -> Duration {
-        Duration::from_micros(self.smoothed + self.deviation * 8 / 3).clamp(self.min, self.max)
+    fn soft_timeout(&self, patience: Patience) -> Duration {
+        let thirds = match patience {
+            Patience::Full => 8,
+            Patience::InLookup => 6,
+            Patience::AgainInLookup => 4,
+        };
+        Duration::from_micros(self.smoothed + self.deviation * thirds / 3).clamp(self.min, self.max)
     }
 }
 
@@ -349,14 +383,18 @@ mod tests {
     fn soft_timeout_follows_the_line_within_its_bounds() {
         let config = Config::default();
         let mut fast = RoundTrip::new(&config);
-        assert_eq!(fast.soft_timeout().as_millis(), 250);
+        assert_eq!(fast.soft_timeout(Patience::Full).as_millis(), 250);
         (0..200).for_each(|_| fast.measured(Duration::from_millis(1)));
-        assert_eq!(fast.soft_timeout(), config.soft_timeout_min);
+        assert_eq!(fast.soft_timeout(Patience::Full), config.soft_timeout_min);
         let mut slow = RoundTrip::new(&config);
         (0..8).for_each(|_| slow.measured(Duration::from_millis(700)));
-        assert_eq!(slow.soft_timeout(), config.soft_timeout_max);
+        assert_eq!(slow.soft_timeout(Patience::Full), config.soft_timeout_max);
         (0..200).for_each(|_| slow.measured(Duration::from_millis(300)));
-        assert!((300..330).contains(&slow.soft_timeout().as_millis()), "{:?}", slow.soft_timeout());
+        assert!(
+            (300..330).contains(&slow.soft_timeout(Patience::Full).as_millis()),
+            "{:?}",
+            slow.soft_timeout(Patience::Full)
+        );
     }
 
     #[test]

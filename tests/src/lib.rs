@@ -6,6 +6,7 @@ pub mod corpus;
 pub mod fuzz;
 pub mod hostile;
 pub mod load;
+pub mod lookups;
 pub mod mmsg;
 pub mod netns;
 pub mod process;

@@ -11,6 +11,7 @@
 mod findings;
 mod kind;
 mod peers;
+mod remembered;
 mod running;
 mod sampled;
 mod search;
@@ -24,11 +25,12 @@ use krpc::{ErrorCode, Id, Response};
 use self::findings::Findings;
 use self::kind::Interest;
 pub(crate) use self::kind::Kind;
+pub(crate) use self::remembered::Remembered;
 pub(crate) use self::running::{Finished, Lookups};
 pub(crate) use self::sampled::Sampled;
 use self::search::{AnnounceState, Candidate, Facts, Phase, Search, Step};
 use crate::addr::acceptable;
-use crate::home::{Place, want};
+use crate::home::{Place, family_of, want};
 use crate::purpose::{Asked, Purpose};
 use crate::rpc::{Destination, Rpc, Taken};
 use crate::store::Family;
@@ -40,6 +42,7 @@ pub(crate) struct Env<'a> {
     pub(crate) places: &'a [Place],
     pub(crate) rpc: &'a mut Rpc<Purpose>,
     pub(crate) sampled: &'a mut Sampled,
+    pub(crate) remembered: &'a mut Remembered,
     pub(crate) out: &'a mut Outbox,
 }
 
@@ -90,24 +93,26 @@ pub(crate) struct Lookup {
 }
 
 impl Lookup {
-    /// A lookup with the nodes that we know near the target as first candidates; nodes of an earlier
-    /// run fill up what is missing.
-    pub(crate) fn new(
-        now: Time,
-        key: u64,
-        (owner, kind, target): (Owner, Kind, Id),
-        config: &Config,
-        places: &[Place],
-    ) -> Self {
+    /// A lookup with the nodes that we know near the target as first candidates, and with those that an
+    /// earlier lookup of it came to; nodes of an earlier run fill up what is missing.
+    pub(crate) fn new(now: Time, key: u64, (owner, kind, target): (Owner, Kind, Id), env: &Env<'_>) -> Self {
+        let (config, places) = (env.config, env.places);
         let mut searches = Vec::with_capacity(places.len());
         for (index, place) in places.iter().enumerate() {
             let mut search = Search::new(target, config);
             if matches!(owner, Owner::Upkeep { home, .. } if usize::from(home) != index) {
                 search.phase = Phase::Done;
             }
-            let wide = config.lookup_start_width.max(config.k) * 2;
-            for (id, addr) in place.table.closest(&target, wide, config) {
+            for (id, addr) in place.starts(&target, config) {
                 search.offer(Some(id), addr, 0, config);
+            }
+            for (id, addr) in place.table.closest(&target, config.lookup_min_queries, config) {
+                search.offer_reserve(id, addr, config);
+            }
+            for &(id, addr) in env.remembered.of(&target) {
+                if family_of(addr) == place.family {
+                    search.offer(Some(id), addr, 0, config);
+                }
             }
             if place.table.len() < config.k {
                 let mut saved = place.saved.clone();
@@ -194,6 +199,12 @@ impl Lookup {
         self.hop(now, first, step, env.out);
     }
 
+    /// Takes the nodes that a router named to another lookup, unless this one has got beyond routers.
+    /// Whether that helped.
+    pub(crate) fn overhears(&mut self, response: &Response<'_>, env: &Env<'_>) -> bool {
+        self.stats.hops == 0 && self.take_nodes(response, 1, true, env) > 0
+    }
+
     /// The node answered with an error, or as somebody else.
     pub(crate) fn refused(&mut self, now: Time, asked: Asked, code: i64, env: &mut Env<'_>) {
         let node = self.searches.get_mut(usize::from(asked.home)).and_then(|s| s.refused(asked.serial));
@@ -210,7 +221,8 @@ impl Lookup {
 
     /// A query is past its soft deadline.
     pub(crate) fn slow(&mut self, now: Time, asked: Asked, env: &mut Env<'_>) {
-        let node = self.searches.get_mut(usize::from(asked.home)).and_then(|s| s.slow(asked.serial));
+        let node =
+            self.searches.get_mut(usize::from(asked.home)).and_then(|s| s.slow(asked.serial, env.config));
         self.hop(now, node, HopStep::Slow, env.out);
     }
 
@@ -269,6 +281,9 @@ impl Lookup {
                 env.out.events.push(Event::Scraped { lookup, estimate });
             }
             let closest = self.closest(env.config);
+            if outcome == Outcome::Converged {
+                env.remembered.note(self.target, &closest);
+            }
             env.out.events.push(Event::Done { lookup, outcome, stats: self.stats, closest });
         }
         Finished { owner: self.owner, outcome, answered: self.stats.answered }
@@ -337,11 +352,12 @@ impl Lookup {
             // BEP 51: whoever told samples lately is asked for nodes alone.
             let rests = self.kind == Kind::Sample && env.sampled.rests(now, addr);
             let query = if rests { Kind::FindNode.query(self.target, want(env.places)) } else { query };
-            if !env.rpc.ask(now, destination, (own, query), purpose, env.out) {
+            let asked = (purpose, self.searches[home].patience(index));
+            if !env.rpc.ask_within(now, destination, (own, query), asked, env.out) {
                 self.retry = now + RETRY;
                 return;
             }
-            search.asked(index);
+            self.searches[home].asked(index);
             self.stats.queries += 1;
             self.hop(now, Some(facts), HopStep::Asked, env.out);
         }

@@ -51,7 +51,7 @@ impl Lookups {
         }
         let (id, kind, target, trace) = self.waiting.pop_front()?;
         let what = (Owner::User { id, trace }, kind, target);
-        self.running.insert(id.0, Lookup::new(now, id.0, what, env.config, env.places));
+        self.running.insert(id.0, Lookup::new(now, id.0, what, env));
         Some(id.0)
     }
 
@@ -59,7 +59,7 @@ impl Lookups {
     pub(crate) fn start_upkeep(&mut self, now: Time, owner: Owner, target: Id, env: &Env<'_>) -> u64 {
         let key = self.name().0;
         let what = (owner, Kind::FindNode, target);
-        self.running.insert(key, Lookup::new(now, key, what, env.config, env.places));
+        self.running.insert(key, Lookup::new(now, key, what, env));
         key
     }
 
@@ -89,16 +89,29 @@ impl Lookups {
         self.running.retain(|_, lookup| lookup.owner() != owner);
     }
 
+    /// Takes an answer to one of their queries. Keys of those that can go on with it.
+    ///
+    /// The nodes that a router names are of use to every lookup that knows nobody else: it names many
+    /// to who asks for the first time and few to who repeats himself.
     pub(crate) fn answered(
         &mut self,
         now: Time,
         (asked, taken): (Asked, &Taken<Purpose>),
         response: &Response<'_>,
         env: &mut Env<'_>,
-    ) {
+    ) -> Vec<u64> {
+        let mut fed = vec![asked.lookup];
+        if taken.destination.id.is_none() {
+            for (&key, lookup) in &mut self.running {
+                if key != asked.lookup && lookup.overhears(response, env) {
+                    fed.push(key);
+                }
+            }
+        }
         if let Some(lookup) = self.running.get_mut(&asked.lookup) {
             lookup.answered(now, (asked, taken), response, env);
         }
+        fed
     }
 
     pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut Lookup> {

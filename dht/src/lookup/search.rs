@@ -3,8 +3,9 @@
 //!
 //! Width (PERFORMANCE.md "Lookups"): a search opens with [`Config::lookup_start_width`] queries, each
 //! answer allows [`Config::lookup_queries_per_answer`] further ones, and a node past its soft
-//! deadline hands its query back. Among the k closest such a node is asked a second time; silent
-//! again, the search goes on without it, though its late answer still counts.
+//! deadline hands its query back. Who is far behind what is on its way waits (see `Lead`). Among the k
+//! closest a silent node is asked a second time at once; silent again, the search goes on without it,
+//! though its late answer still counts.
 
 use std::net::SocketAddr;
 
@@ -13,6 +14,7 @@ use krpc::{Distance, Id};
 
 use crate::Config;
 use crate::addr::{SubnetKey, source_key, subnet_key};
+use crate::rpc::Patience;
 use crate::secure_id::is_secure;
 
 /// One family's part of a lookup.
@@ -64,6 +66,10 @@ pub(crate) struct Candidate {
     tries: u8,
     /// Queries that may still be answered.
     open: u8,
+    /// Silent past its soft deadline, and near enough to be asked a second time.
+    again: bool,
+    /// Asked only when there is nobody else.
+    is_reserve: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +152,8 @@ impl Search {
         let before = |c: &Candidate| c.distance < distance || c.distance == distance && yields(c);
         let at = self.candidates.partition_point(before);
         let same = |c: &&Candidate| c.addr == addr && (c.id == id || id.is_none() || c.id.is_none());
-        if self.candidates.iter().any(|c| same(&c)) {
+        if let Some(known) = self.candidates.iter_mut().find(|c| same(&&**c)) {
+            known.is_reserve = false;
             return false;
         }
         let serial = self.next_serial;
@@ -165,6 +172,8 @@ impl Search {
             state,
             tries: 0,
             open: 0,
+            again: false,
+            is_reserve: false,
         };
         self.candidates.insert(at, candidate);
         if self.candidates.iter().filter(|c| c.state == State::Fresh).count() > config.lookup_candidates {
@@ -176,41 +185,66 @@ impl Search {
         true
     }
 
+    /// Adds a candidate that is asked when there is nobody else to ask.
+    pub(crate) fn offer_reserve(&mut self, id: Id, addr: SocketAddr, config: &Config) {
+        let serial = self.next_serial;
+        if self.offer(Some(id), addr, 0, config)
+            && let Some(candidate) = self.by_serial(serial)
+        {
+            candidate.is_reserve = true;
+        }
+    }
+
     /// What to do now. Changes nothing: tell [`Search::asked`] about a query that was sent.
     pub(crate) fn step(&self, config: &Config) -> Step {
+        let is_fresh = |candidate: &Candidate| candidate.state == State::Fresh;
+        let others = self.candidates.iter().any(|candidate| is_fresh(candidate) && !candidate.is_reserve);
+        self.step_among(config, |candidate| !others || !candidate.is_reserve)
+    }
+
+    fn step_among(&self, config: &Config, may_be_asked: impl Fn(&Candidate) -> bool) -> Step {
         let mut closest = ArrayVec::<SubnetKey, MAX_K>::new();
         let mut pending = ArrayVec::<SubnetKey, MAX_K>::new();
         let mut waiting = false;
+        let mut lead = Lead::new(self.candidates.iter().find(|c| c.state == State::Answered));
         let k = config.k.clamp(1, MAX_K);
+        // Who sits around the target may be a ring of liars: some others are heard before the end.
+        let heard_enough = self.sent - self.in_flight >= config.lookup_min_queries;
+        let asked_enough = self.sent >= config.lookup_min_queries;
         for (index, candidate) in self.candidates.iter().enumerate() {
-            if closest.len() == k {
+            let settled = closest.len() == k;
+            if settled && heard_enough {
                 break;
             }
             let subnet = subnet_key(candidate.addr, config.allow_local);
             match candidate.state {
                 State::Answered => {
-                    if !closest.contains(&subnet) {
+                    if !settled && !closest.contains(&subnet) {
                         closest.push(subnet);
                     }
+                    lead.answered();
                 }
                 State::Asked => {
                     waiting = true;
                     let _ = pending.try_push(subnet);
+                    lead.pending(&candidate.distance);
                 }
+                State::Slow if !candidate.again => {}
+                State::Fresh if !may_be_asked(candidate) => {}
+                State::Fresh | State::Slow if settled && asked_enough => {}
                 State::Fresh | State::Slow => {
-                    let again = candidate.state == State::Slow;
-                    // A second try is for nodes that would be among the closest, and for the first ones
-                    // of all, without which there is no lookup.
-                    if again && (candidate.tries >= 2 || closest.len() + pending.len() >= k) {
-                        continue;
-                    }
                     // One node of a network in the closest set (RELIABILITY.md D7): the others wait
                     // until the nearer one turns out to be silent.
                     if closest.contains(&subnet) || pending.contains(&subnet) || !self.may_ask(index, config)
                     {
                         continue;
                     }
-                    let may_send = self.credit > 0 && self.in_flight < config.lookup_max_in_flight;
+                    let may_send = self.credit > 0
+                        && self.in_flight < config.lookup_max_in_flight
+                        && (!waiting
+                            || settled
+                            || candidate.id.is_none()
+                            || lead.allows(&candidate.distance));
                     return if may_send { Step::Ask(index) } else { Step::Wait };
                 }
                 State::Failed => {}
@@ -258,6 +292,7 @@ impl Search {
     pub(crate) fn asked(&mut self, index: usize) {
         let candidate = &mut self.candidates[index];
         candidate.state = State::Asked;
+        candidate.again = false;
         candidate.tries = candidate.tries.saturating_add(1);
         candidate.open += 1;
         self.credit = self.credit.saturating_sub(1);
@@ -266,16 +301,29 @@ impl Search {
     }
 
     /// The soft deadline of a query passed. The candidate's address, if that made a difference.
-    pub(crate) fn slow(&mut self, serial: u32) -> Option<Facts> {
+    ///
+    /// A node that may be among the closest is asked a second time, because it may live and the query
+    /// may be lost; so is anyone while nobody has answered.
+    pub(crate) fn slow(&mut self, serial: u32, config: &Config) -> Option<Facts> {
         let index = self.position(serial)?;
+        let nearer = self.candidates[..index].iter();
+        let rank =
+            nearer.filter(|c| matches!(c.state, State::Fresh | State::Asked | State::Answered)).count();
+        let near = rank < config.k + SPARE || self.answered == 0;
         let candidate = &mut self.candidates[index];
         if candidate.state != State::Asked {
             return None;
         }
         candidate.state = State::Slow;
+        candidate.again = near && candidate.tries < 2;
         self.in_flight -= 1;
         self.credit += 1;
         Some(candidate.facts())
+    }
+
+    /// How long an answer of the candidate at `index` is worth waiting for.
+    pub(crate) fn patience(&self, index: usize) -> Patience {
+        if self.candidates[index].tries > 0 { Patience::AgainInLookup } else { Patience::InLookup }
     }
 
     /// A query was given up. The candidate, if it is silent for good now.
@@ -318,6 +366,8 @@ impl Search {
         config: &Config,
     ) -> Option<Facts> {
         let mut index = self.position(serial)?;
+        // An answer from behind the nearest one allows a query less: it is seldom of use.
+        let leads = !self.candidates[..index].iter().any(|c| c.state == State::Answered);
         let candidate = &mut self.candidates[index];
         candidate.open = candidate.open.saturating_sub(1);
         if candidate.state == State::Answered {
@@ -330,7 +380,8 @@ impl Search {
         candidate.held = held;
         candidate.token = token.filter(|token| token.len() <= MAX_TOKEN).map(Into::into);
         self.answered += 1;
-        self.credit = (self.credit + config.lookup_queries_per_answer).min(config.lookup_max_in_flight);
+        let more = config.lookup_queries_per_answer.saturating_sub(usize::from(!leads)).max(1);
+        self.credit = (self.credit + more).min(config.lookup_max_in_flight);
         if candidate.id.is_none() {
             let mut candidate = self.candidates.remove(index);
             candidate.id = Some(id);
@@ -387,6 +438,64 @@ impl Search {
         self.candidates.iter().position(|candidate| candidate.serial == serial)
     }
 }
+
+/// How much is nearer to the target than a candidate, in tenths of nodes that can be expected to answer.
+///
+/// The weights below and the waits of [`crate::rpc::Patience`] were found by measuring some fifty
+/// settings on the network of `tests/benches/lookups.rs`: fewer queries in flight cost time, more of
+/// them cost queries that come too late to matter.
+struct Lead {
+    /// Bits that the nearest node that answered shares with the target.
+    reached: u32,
+    answered: u32,
+    /// Queries in flight by the bits that their nodes share with the target.
+    pending: ArrayVec<(u32, u32), 161>,
+}
+
+impl Lead {
+    fn new(nearest: Option<&Candidate>) -> Self {
+        let reached = nearest.map_or(0, |nearest| nearest.distance.leading_zeros());
+        Self { reached, answered: 0, pending: ArrayVec::new() }
+    }
+
+    /// Notes a node that answered.
+    fn answered(&mut self) {
+        self.answered += ANSWERED;
+    }
+
+    /// Notes a node that has been asked.
+    fn pending(&mut self, distance: &Distance) {
+        let bits = distance.leading_zeros();
+        match self.pending.last_mut() {
+            Some((last, weight)) if *last == bits => *weight += PENDING,
+            _ => self.pending.push((bits, PENDING)),
+        }
+    }
+
+    /// Whether a candidate behind all of these is worth a query now.
+    ///
+    /// Each bit that a pending query is ahead of both the candidate and of what has answered makes it
+    /// count once more: its answer will name nodes beside which the candidate's would be of no use. Once
+    /// the queries in flight are no farther than the answers the search is at its goal, where all of
+    /// the closest have to answer, and more of them are asked at once.
+    fn allows(&self, distance: &Distance) -> bool {
+        let from = distance.leading_zeros().max(self.reached);
+        let ahead = self.pending.iter().map(|&(bits, weight)| weight * (1 + bits.saturating_sub(from)));
+        let is_approach = self.pending.iter().any(|&(bits, _)| bits > self.reached + 2);
+        ahead.sum::<u32>() + self.answered < if is_approach { WINDOW_ON_THE_WAY } else { WINDOW_AT_THE_GOAL }
+    }
+}
+
+/// What a node that answered counts for in a [`Lead`], and one that was asked: six of ten do answer.
+const ANSWERED: u32 = 10;
+const PENDING: u32 = 6;
+
+/// Most that may be ahead of a candidate that is asked.
+const WINDOW_ON_THE_WAY: u32 = 90;
+const WINDOW_AT_THE_GOAL: u32 = 140;
+
+/// A silent node is asked again when fewer than k and so many others are nearer.
+const SPARE: usize = 2;
 
 /// Largest k.
 const MAX_K: usize = 64;
@@ -465,7 +574,7 @@ mod tests {
 
     #[test]
     fn search_converges_when_the_k_closest_have_answered() {
-        let config = Config { k: 2, lookup_start_width: 3, ..Config::default() };
+        let config = Config { k: 2, lookup_start_width: 3, lookup_min_queries: 0, ..Config::default() };
         let mut search = search(&[1, 2, 3, 4], &config);
         let serials: Vec<_> = (0..3).map(|_| ask(&mut search, &config).unwrap()).collect();
         answer(&mut search, serials[2], &config);
@@ -483,9 +592,9 @@ mod tests {
         let mut search = search(&[1, 2], &config);
         let near = ask(&mut search, &config).unwrap();
         assert_eq!(search.step(&config), Step::Wait);
-        search.slow(near).unwrap();
+        search.slow(near, &config).unwrap();
         assert_eq!(ask(&mut search, &config), Some(near));
-        search.slow(near).unwrap();
+        search.slow(near, &config).unwrap();
         let far = ask(&mut search, &config).unwrap();
         assert_ne!(far, near);
         answer(&mut search, far, &config);
@@ -501,7 +610,7 @@ mod tests {
         let mut search = search(&[1], &config);
         for _ in 0..2 {
             let serial = ask(&mut search, &config).unwrap();
-            search.slow(serial).unwrap();
+            search.slow(serial, &config).unwrap();
         }
         assert_eq!(search.step(&config), Step::Wait);
         assert!(search.silent(0).is_none());
@@ -538,7 +647,7 @@ mod tests {
         let mut asked = 0;
         while let Some(serial) = ask(&mut search, &config) {
             asked += 1;
-            search.slow(serial);
+            search.slow(serial, &config);
         }
         assert_eq!(asked, 3);
     }

@@ -171,12 +171,14 @@ impl Node {
         match taken.purpose {
             Purpose::Lookup(asked) => {
                 let (lookups, mut env) = self.lookups_and_env(out);
-                lookups.answered(now, (asked, taken), response, &mut env);
-                self.advance(now, asked.lookup, out);
+                for key in lookups.answered(now, (asked, taken), response, &mut env) {
+                    self.advance(now, key, out);
+                }
             }
             Purpose::Announce(asked) => {
                 self.announce_over(now, asked, AnnounceEnd::Stored(taken.destination.to), out);
             }
+            Purpose::Spread => self.fill_gaps(now, usize::from(taken.destination.socket), response, out),
             Purpose::Ping => {}
             Purpose::Ask(lookup) => {
                 let (from, answer) = (taken.destination.to, Some((bytes.to_vec(), taken.rtt)));
@@ -206,7 +208,7 @@ impl Node {
                 let end = code.map_or(AnnounceEnd::Silent, refused);
                 self.announce_over(now, asked, end, out);
             }
-            Purpose::Ping => {}
+            Purpose::Ping | Purpose::Spread => {}
             Purpose::Ask(lookup) => {
                 let (from, answer) = (taken.destination.to, Some((bytes.to_vec(), taken.rtt)));
                 out.events.push(Event::Answered { lookup, from, answer });
@@ -243,7 +245,7 @@ impl Node {
                         self.advance(now, asked.lookup, out);
                     }
                     Purpose::Announce(asked) => self.announce_over(now, asked, AnnounceEnd::Silent, out),
-                    Purpose::Ping => {}
+                    Purpose::Ping | Purpose::Spread => {}
                     Purpose::Ask(lookup) => {
                         out.events.push(Event::Answered { lookup, from: destination.to, answer: None });
                     }

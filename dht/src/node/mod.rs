@@ -15,7 +15,7 @@ use krpc::Id;
 use crate::addr::canonical;
 use crate::guard::{Admission, Guard};
 use crate::home::{Home, HomeRecord, HomeStats, Place, reaching};
-use crate::lookup::{Env, Kind, Lookups, Sampled};
+use crate::lookup::{Env, Kind, Lookups, Remembered, Sampled};
 use crate::maintain::Maintain;
 use crate::network::Line;
 use crate::purpose::Purpose;
@@ -39,6 +39,7 @@ pub struct Node {
     rpc: Rpc<Purpose>,
     lookups: Lookups,
     sampled: Sampled,
+    remembered: Remembered,
     maintain: Maintain,
     store: Store,
     tokens: TokenServer,
@@ -76,6 +77,7 @@ impl Node {
             rpc: Rpc::new(&config, seeds.derive("rpc")),
             lookups: Lookups::default(),
             sampled: Sampled::new(&config, &mut rng),
+            remembered: Remembered::new(&config, &mut rng),
             maintain: Maintain::new(now, places.len(), &config, Rng::new(seeds.derive("maintain"))),
             store: Store::new(&config, &mut Rng::new(seeds.derive("store"))),
             tokens: TokenServer::new(&mut Rng::new(seeds.derive("tokens")), now, config.token_rotation),
@@ -295,8 +297,8 @@ impl Node {
     }
 
     fn lookups_and_env<'a>(&'a mut self, out: &'a mut Outbox) -> (&'a mut Lookups, Env<'a>) {
-        let Self { config, places, rpc, sampled, .. } = self;
-        let env = Env { config, places, rpc, sampled, out };
+        let Self { config, places, rpc, sampled, remembered, .. } = self;
+        let env = Env { config, places, rpc, sampled, remembered, out };
         (&mut self.lookups, env)
     }
 

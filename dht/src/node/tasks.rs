@@ -2,15 +2,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use krpc::{Id, Query};
+use krpc::compact::{self, Address, V4, V6};
+use krpc::{Id, Query, Response, Want};
 
 use super::Node;
+use crate::addr::acceptable;
 use crate::home::{Place, reaching};
 use crate::lookup::{AnnounceEnd, Finished, Kind, Owner, Upkeep};
 use crate::maintain::{Chore, Progress};
 use crate::purpose::{Asked, Purpose};
 use crate::rpc::Destination;
 use crate::secure_id::secure_id;
+use crate::store::Family;
 use crate::{Event, LookupId, Outbox, Outcome, Question, Time};
 
 impl Node {
@@ -114,6 +117,7 @@ impl Node {
                     let key = lookups.start_upkeep(now, owner, target, &env);
                     self.advance(now, key, out);
                 }
+                Chore::Spread { home, node, target } => self.ask_for_gap(now, home, node, target, out),
                 Chore::Ping { home, node: (id, addr) } => self.ping(now, home, (Some(id), addr), out),
             }
         }
@@ -147,6 +151,42 @@ impl Node {
     /// Lets our queries say what has become of a home.
     pub(super) fn follow_reach(&mut self, home: usize) {
         self.rpc.set_read_only(home as u8, self.places[home].reach.is_read_only());
+    }
+
+    fn ask_for_gap(
+        &mut self,
+        now: Time,
+        home: usize,
+        (id, to): (Id, SocketAddr),
+        target: Id,
+        out: &mut Outbox,
+    ) {
+        let destination = Destination { socket: home as u8, to, id: Some(id) };
+        let query = (self.places[home].id(), Query::FindNode { target, want: Want::UNSPECIFIED });
+        self.rpc.ask(now, destination, query, Purpose::Spread, out);
+    }
+
+    /// Pings those of the nodes that an answer names who live where the table has nobody.
+    pub(super) fn fill_gaps(&mut self, now: Time, home: usize, response: &Response<'_>, out: &mut Outbox) {
+        fn addresses<A: Address>(raw: Option<&[u8]>) -> Vec<(Id, SocketAddr)> {
+            let raw = raw.filter(|raw| compact::is_whole_nodes::<A>(raw)).unwrap_or_default();
+            compact::nodes::<A>(raw).map(|node| (node.id, node.addr.to_socket())).collect()
+        }
+        let place = &self.places[home];
+        let mut nodes = match place.family {
+            Family::V4 => addresses::<V4>(response.nodes),
+            Family::V6 => addresses::<V6>(response.nodes6),
+        };
+        nodes.retain(|&(id, addr)| {
+            acceptable(addr, self.config.allow_local)
+                && !self.maintain.is_router(addr)
+                && place.local != addr
+                && place.table.is_gap(&id, &self.config)
+        });
+        nodes.truncate(PINGS_PER_GAP);
+        for (id, addr) in nodes {
+            self.ping(now, home, (Some(id), addr), out);
+        }
     }
 
     fn bootstrap(&mut self, now: Time, home: usize, with_routers: bool, out: &mut Outbox) {
@@ -196,3 +236,6 @@ impl Node {
         name
     }
 }
+
+/// Nodes that are pinged of those that one answer names where the table has nobody.
+const PINGS_PER_GAP: usize = 3;

@@ -80,6 +80,7 @@ keys! {
         soft_timeout_start in config;
         lookup_start_width in config;
         lookup_queries_per_answer in config;
+        lookup_min_queries in config;
         lookup_max_in_flight in config;
         lookup_max_queries in config;
         lookup_max_time in config;
@@ -88,6 +89,7 @@ keys! {
         lookup_nodes_per_reply in config;
         lookup_queries_per_silent_ip in config;
         lookup_max_peers in config;
+        lookups_remembered in config;
         sampled_nodes in config;
         lookup_max_filters in config;
         lookup_values_per_reply in config;

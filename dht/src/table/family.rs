@@ -208,6 +208,21 @@ impl FamilyTable {
         either!(self, table => table.random_id(number, rng))
     }
 
+    /// See [`Table::uncovered`].
+    pub(crate) fn uncovered(&self, rng: &mut Rng, config: &Config) -> Option<Id> {
+        either!(self, table => table.uncovered(rng, config))
+    }
+
+    /// See [`Table::gap_count`].
+    pub(crate) fn gap_count(&self, config: &Config) -> usize {
+        either!(self, table => table.gap_count(config))
+    }
+
+    /// See [`Table::is_gap`].
+    pub(crate) fn is_gap(&self, id: &Id, config: &Config) -> bool {
+        either!(self, table => table.is_gap(id, config))
+    }
+
     /// See [`Table::next_questionable`].
     pub(crate) fn next_questionable(&self, config: &Config) -> Option<Time> {
         either!(self, table => table.next_questionable(config))
@@ -219,6 +234,25 @@ impl FamilyTable {
         either!(self, table => {
             let closest = table.closest(target, count, |entry| entry.fails() < good);
             closest.map(|contact| (contact.id, contact.addr.to_socket())).collect()
+        })
+    }
+
+    /// The nodes that promise to bring a lookup near `target` soonest, nearest first: each bit that a
+    /// node is nearer makes up for [`BIT`] of round-trip time.
+    pub(crate) fn quickest(&self, target: &Id, count: usize, config: &Config) -> ArrayVec<Node, MAX_CLOSEST> {
+        let good = config.bad_after_failures;
+        either!(self, table => {
+            let fit = table.iter().filter(|entry| entry.fails() < good);
+            let mut by_time: Vec<_> = fit
+                .map(|entry| {
+                    let handicap = BIT * (Id::BITS - entry.id.prefix_len(target));
+                    (entry.rtt() + handicap, entry.id, entry.addr)
+                })
+                .collect();
+            by_time.sort_unstable_by_key(|&(time, ..)| time);
+            by_time.truncate(count.min(MAX_CLOSEST));
+            by_time.sort_unstable_by_key(|(_, id, _)| id.distance(target));
+            by_time.into_iter().map(|(_, id, addr)| (id, addr.to_socket())).collect()
         })
     }
 
@@ -245,6 +279,9 @@ impl FamilyTable {
         either!(self, table => saved(table, now, config))
     }
 }
+
+/// Round-trip time that a bit of nearness is worth: a referral takes some 70 ms and brings three or four.
+const BIT: Duration = Duration::from_millis(20);
 
 fn contact<A: Address>(id: Id, addr: SocketAddr) -> Option<Contact<A>> {
     A::from_socket(addr).map(|addr| Contact { id, addr })

@@ -4,7 +4,7 @@
 //! the newcomer becomes a *candidate* and the bucket's most questionable node is pinged; once that
 //! one has failed twice, a candidate takes its place. A bucket splits off our own half of the key
 //! space until the last bit, so that bucket numbers are bit lengths of distances; the farthest
-//! buckets are wide ([`Config::wide_buckets`]).
+//! buckets are wide ([`Config::wide_buckets`]) and keep their nodes apart ([`spread`]).
 //!
 //! Diversity (RELIABILITY.md D6): one node per IP in the table, two per /24 (IPv6: /64) in a bucket.
 //! A node that comes back with another id at the same address is evicted. Nodes whose id belongs to
@@ -18,6 +18,7 @@ mod entry;
 mod family;
 mod fill;
 mod known;
+mod spread;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use krpc::Id;
 use krpc::compact::{Address, Contact};
 
 use self::bucket::{Bounds, bucket_number, capacity, depth};
+pub(crate) use self::closest::MAX_CLOSEST;
 pub(crate) use self::entry::Entry;
 pub use self::entry::Standing;
 use self::entry::Ticks;
@@ -307,6 +309,7 @@ impl<A: Address> Table<A> {
         // trusty nodes.
         contact.id != self.own
             && (!self.is_full(&contact.id, config)
+                || self.is_gap(&contact.id, config)
                 || self
                     .bounds
                     .range(depth, self.len())
@@ -346,7 +349,8 @@ impl<A: Address> Table<A> {
         self.bounds.reach(depth, self.entries.len(), Ticks::new(now));
         let bucket = self.bounds.range(depth, self.len());
         if bucket.len() >= capacity(depth, &config.wide_buckets, config.k) {
-            match self.replaceable(now, bucket.clone(), &entry, config) {
+            let leaving = self.replaceable(now, bucket.clone(), &entry, config);
+            match leaving.or_else(|| self.surplus(&entry.id, depth, config)) {
                 Some(leaving) => self.remove(leaving),
                 None => {
                     self.wait(depth, entry, config);

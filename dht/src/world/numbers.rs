@@ -40,8 +40,8 @@ fn house_limits_are_the_defaults() {
 
 /// A world with a node that knows `count` actors, of which each answers with `nodes` that are nowhere and
 /// `peers` of its own.
-fn talkative(count: usize, nodes: u32, peers: u32) -> (World, usize) {
-    let mut world = World::new(7, Config::default());
+fn talkative(config: Config, count: usize, nodes: u32, peers: u32) -> (World, usize) {
+    let mut world = World::new(7, config);
     let mut saved = Vec::new();
     for n in 0..count as u32 {
         let id = world.random_id();
@@ -70,7 +70,7 @@ fn talkative(count: usize, nodes: u32, peers: u32) -> (World, usize) {
 #[test]
 fn lookup_keeps_to_the_numbers_of_the_house() {
     // 8 of the 70 nodes of a reply: those and the one who named them are all that is asked.
-    let (mut world, node) = talkative(1, 70, 0);
+    let (mut world, node) = talkative(Config::default(), 1, 70, 0);
     let target = world.random_id();
     world.find_node(node, target);
     let asked: BTreeSet<_> = world.hosts[node]
@@ -83,13 +83,14 @@ fn lookup_keeps_to_the_numbers_of_the_house() {
         .collect();
     assert_eq!(asked.len(), 9, "{asked:?}");
     // 200 of the 240 peers of a reply.
-    let (mut world, node) = talkative(1, 0, 240);
+    let (mut world, node) = talkative(Config::default(), 1, 0, 240);
     assert_eq!(world.get_peers(node, target).peers.len(), 200);
     // 2,000 of 3,000 peers.
-    let (mut world, node) = talkative(15, 0, 200);
+    let (mut world, node) = talkative(Config::default(), 15, 0, 200);
     assert_eq!(world.get_peers(node, target).peers.len(), 2000);
-    // 200 nodes that were not asked and 300 that were, of which 32 are waited for, whoever names how many.
-    let (mut world, node) = talkative(120, 8, 0);
+    // 200 nodes that were not asked and 300 that were, of which as many as the limit says are waited for,
+    // whoever names how many.
+    let (mut world, node) = talkative(Config { lookup_max_in_flight: 6, ..Config::default() }, 120, 8, 0);
     let name = world.command(node, Command::FindNode { target, trace: true }).unwrap();
     let limit = world.now + Duration::from_secs(30);
     let is_done = |event: &(Time, Event)| matches!(event.1, Event::Done { lookup, .. } if lookup == name);
@@ -109,5 +110,5 @@ fn lookup_keeps_to_the_numbers_of_the_house() {
             most = most.max(waited_for.len());
         }
     }
-    assert!((20..=32).contains(&most), "{most} in flight");
+    assert_eq!(most, 6, "in flight");
 }
