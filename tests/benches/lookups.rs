@@ -210,7 +210,9 @@ fn figures(samples: &[Sample]) -> Vec<Figure> {
 }
 
 /// The worst that `--check` accepts, figure by figure, at the standard size and seed.
-const BARS: [f64; 14] = [9.0; 14];
+///
+/// What was reached, and 3 % for changes that move the random numbers.
+const BARS: [f64; 14] = [1.30, 1.44, 82.5, 1.37, 1.39, 0.945, 1.00, 1.38, 1.33, 0.0, 1.48, 1.70, 67.0, 50.0];
 
 /// Median, 90th and 99th percentile in milliseconds.
 fn spread(samples: &[Sample], of: impl Fn(&Sample) -> Duration) -> [f64; 3] {
