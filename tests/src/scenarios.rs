@@ -1,8 +1,8 @@
 //! The scenarios S1 to S28 and the threats D1 to D13 of RELIABILITY.md, each with the tests that hold it to
 //! its numbers. A test of this crate checks that every one of them exists.
 
-/// A scenario or threat, and the names of its tests. Those that end in `…whole` in their reason are ignored
-/// for their length: `cargo test -- --ignored NAME`.
+/// A scenario or threat, and the names of its tests. Whole forms are ignored for their length:
+/// `cargo test -- --ignored NAME` runs them.
 pub const SCENARIOS: &[(&str, &[&str])] = &[
     (
         "S1",

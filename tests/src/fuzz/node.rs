@@ -80,6 +80,9 @@ pub(super) fn sequences() -> Vec<Vec<u8>> {
     sequences.push(vec![5, 10, 16, 3, 2, 2, 1, 5, 10, 17, 3, 2, 2, 1]);
     // An answer from an address that was not asked.
     sequences.push(vec![5, 10, 4, 3, 2, 2, 0xf8]);
+    // Twelve networks that agree about its address.
+    let voters = [24u8, 25, 26, 28, 29, 30, 32, 33, 34, 36, 37, 38];
+    sequences.push(voters.into_iter().flat_map(|voter| [5, 10, voter, 3, 2, 2, 100]).collect());
     sequences.push([5, 13, 1].into_iter().chain(queries.clone()).collect());
     sequences.push(queries.chain([7, 255, 6, 11, 5, 12, 0, 5, 13, 0]).collect());
     sequences
