@@ -10,8 +10,8 @@ use std::time::Duration;
 use btdht::addr::acceptable;
 use btdht::item::{Item, MutableItem, SecretKey, immutable_target, mutable_target};
 use btdht::{
-    Announce, Class, Command, Config, Counters, Event, Home, LookupId, Node, Outbox, Question, ReadOnly, Rng,
-    Seeds, Time,
+    Announce, Class, Command, Config, Counters, Event, Home, LookupId, NetworkChange, Node, Outbox, Question,
+    ReadOnly, Rng, Seeds, Time,
 };
 use krpc::bencode::Strings;
 use krpc::compact::{Address as _, Contact, V4, V6, put_node, put_value};
@@ -80,6 +80,8 @@ pub(super) fn sequences() -> Vec<Vec<u8>> {
     sequences.push(vec![5, 10, 16, 3, 2, 2, 1, 5, 10, 17, 3, 2, 2, 1]);
     // An answer from an address that was not asked.
     sequences.push(vec![5, 10, 4, 3, 2, 2, 0xf8]);
+    // A network that is lost, and somebody who answers all the same.
+    sequences.push([&[7, 1, 6, 1, 5, 10, 4, 6, 1][..], &[3, 0, 2, 1].repeat(6)].concat());
     // Twelve networks that agree about its address.
     let voters = [24u8, 25, 26, 28, 29, 30, 32, 33, 34, 36, 37, 38];
     sequences.push(voters.into_iter().flat_map(|voter| [5, 10, voter, 3, 2, 2, 100]).collect());
@@ -303,11 +305,19 @@ impl Run {
         self.now = end;
     }
 
-    /// A machine that slept, for minutes or days.
+    /// A machine that slept, for minutes or days, and may have lost its network or come to another one.
     fn jump(&mut self, input: &mut Input<'_>) {
         let minutes = u64::from(input.next());
         self.now += Duration::from_secs(minutes * minutes * 60);
+        let change = match minutes % 4 {
+            1 => Some(NetworkChange::Lost),
+            2 => Some(NetworkChange::Changed),
+            _ => None,
+        };
         self.wake();
+        if let Some(change) = change {
+            self.node.handle_network(self.now, (minutes >> 2 & 1) as u8, change, &mut self.out);
+        }
     }
 
     fn wake(&mut self) {
