@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::process::{Running, binary};
+use harness::process::{Running, binary, eventually};
 use harness::rivals::{Transmission, aria2, ready};
 
-use crate::world::{Sample, btfetch, serve};
+use crate::world::{Sample, btdht, btfetch, serve};
 
 fn aria2_program() -> PathBuf {
     "/usr/bin/aria2c".into()
@@ -75,6 +75,50 @@ fn aria2_fetches_a_magnet_from_us_over_the_dht() {
     let status = download.wait(Duration::from_secs(110));
     assert!(status.success(), "aria2: {status}\n{}\n{}", download.seen().join("\n"), download.stderr());
     sample.assert_same(folder.path());
+}
+
+/// `btdht get-peers` until it finds `peer` on the DHT of 85.2.0.1.
+fn announced(sample: &Sample, peer: &str) {
+    eventually(&format!("{peer} is announced to our nodes"), || {
+        let (found, _) = btdht(&[
+            "get-peers",
+            &sample.infohash,
+            "--bind",
+            "85.71.0.1",
+            "--bootstrap",
+            "85.2.0.1:6881",
+            "--no-state",
+        ]);
+        found.iter().any(|line| line == peer).then_some(())
+    });
+}
+
+#[test]
+fn aria2_announces_to_our_nodes() {
+    binary("btfetch");
+    if !ready("aria2_announces_to_our_nodes", &[aria2_program()]) {
+        return;
+    }
+    let _nodes: Vec<_> = (1..=4).map(|n| serve(&format!("85.{n}.0.1"), &["85.1.0.1:6881"])).collect();
+    let sample = Sample::new(1 << 20, 8);
+    let dht_file = sample.folder.path().join("dht.dat");
+    let _seeder = aria2(
+        "aria2 announces",
+        &[
+            sample.torrent(),
+            "--enable-dht=true",
+            "--dht-entry-point=85.1.0.1:6881",
+            "--dht-listen-port=6881",
+            &format!("--dht-file-path={}", dht_file.display()),
+            "--interface=85.40.0.1",
+            "--listen-port=6890",
+            "--seed-ratio=0.0",
+            "--check-integrity=true",
+            "-d",
+            sample.data(),
+        ],
+    );
+    announced(&sample, "85.40.0.1:6890");
 }
 
 #[test]
