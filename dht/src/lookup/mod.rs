@@ -10,6 +10,7 @@
 
 mod findings;
 mod kind;
+mod lead;
 mod peers;
 mod remembered;
 mod running;

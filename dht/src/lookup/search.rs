@@ -3,7 +3,7 @@
 //!
 //! Width (PERFORMANCE.md "Lookups"): a search opens with [`Config::lookup_start_width`] queries, each
 //! answer allows [`Config::lookup_queries_per_answer`] further ones, and a node past its soft
-//! deadline hands its query back. Who is far behind what is on its way waits (see `Lead`). Among the k
+//! deadline hands its query back. Who is far behind what is on its way waits (see [`super::lead`]). Among the k
 //! closest a silent node is asked a second time at once; silent again, the search goes on without it,
 //! though its late answer still counts.
 
@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use arrayvec::ArrayVec;
 use krpc::{Distance, Id};
 
+use super::lead::Lead;
 use crate::Config;
 use crate::addr::{SubnetKey, source_key, subnet_key};
 use crate::rpc::Patience;
@@ -206,7 +207,7 @@ impl Search {
         let mut closest = ArrayVec::<SubnetKey, MAX_K>::new();
         let mut pending = ArrayVec::<SubnetKey, MAX_K>::new();
         let mut waiting = false;
-        let mut lead = Lead::new(self.candidates.iter().find(|c| c.state == State::Answered));
+        let mut lead = Lead::new(self.nearest_answered());
         let k = config.k.clamp(1, MAX_K);
         // Who sits around the target may be a ring of liars: some others are heard before the end.
         let heard_enough = self.sent - self.in_flight >= config.lookup_min_queries;
@@ -434,65 +435,14 @@ impl Search {
         self.candidates.is_empty()
     }
 
+    fn nearest_answered(&self) -> Option<&Distance> {
+        self.candidates.iter().find(|c| c.state == State::Answered).map(|c| &c.distance)
+    }
+
     fn position(&self, serial: u32) -> Option<usize> {
         self.candidates.iter().position(|candidate| candidate.serial == serial)
     }
 }
-
-/// How much is nearer to the target than a candidate, in tenths of nodes that can be expected to answer.
-///
-/// The weights below and the waits of [`crate::rpc::Patience`] were found by measuring some fifty
-/// settings on the network of `tests/benches/lookups.rs`: fewer queries in flight cost time, more of
-/// them cost queries that come too late to matter.
-struct Lead {
-    /// Bits that the nearest node that answered shares with the target.
-    reached: u32,
-    answered: u32,
-    /// Queries in flight by the bits that their nodes share with the target.
-    pending: ArrayVec<(u32, u32), 161>,
-}
-
-impl Lead {
-    fn new(nearest: Option<&Candidate>) -> Self {
-        let reached = nearest.map_or(0, |nearest| nearest.distance.leading_zeros());
-        Self { reached, answered: 0, pending: ArrayVec::new() }
-    }
-
-    /// Notes a node that answered.
-    fn answered(&mut self) {
-        self.answered += ANSWERED;
-    }
-
-    /// Notes a node that has been asked.
-    fn pending(&mut self, distance: &Distance) {
-        let bits = distance.leading_zeros();
-        match self.pending.last_mut() {
-            Some((last, weight)) if *last == bits => *weight += PENDING,
-            _ => self.pending.push((bits, PENDING)),
-        }
-    }
-
-    /// Whether a candidate behind all of these is worth a query now.
-    ///
-    /// Each bit that a pending query is ahead of both the candidate and of what has answered makes it
-    /// count once more: its answer will name nodes beside which the candidate's would be of no use. Once
-    /// the queries in flight are no farther than the answers the search is at its goal, where all of
-    /// the closest have to answer, and more of them are asked at once.
-    fn allows(&self, distance: &Distance) -> bool {
-        let from = distance.leading_zeros().max(self.reached);
-        let ahead = self.pending.iter().map(|&(bits, weight)| weight * (1 + bits.saturating_sub(from)));
-        let is_approach = self.pending.iter().any(|&(bits, _)| bits > self.reached + 2);
-        ahead.sum::<u32>() + self.answered < if is_approach { WINDOW_ON_THE_WAY } else { WINDOW_AT_THE_GOAL }
-    }
-}
-
-/// What a node that answered counts for in a [`Lead`], and one that was asked: six of ten do answer.
-const ANSWERED: u32 = 10;
-const PENDING: u32 = 6;
-
-/// Most that may be ahead of a candidate that is asked.
-const WINDOW_ON_THE_WAY: u32 = 90;
-const WINDOW_AT_THE_GOAL: u32 = 140;
 
 /// A silent node is asked again when fewer than k and so many others are nearer.
 const SPARE: usize = 2;
@@ -508,171 +458,4 @@ const PER_SUBNET: usize = 4;
 const MAX_TOKEN: usize = 128;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(distance: u8) -> Option<Id> {
-        let mut bytes = [0; 20];
-        bytes[1] = distance;
-        Some(Id::new(bytes))
-    }
-
-    fn addr(n: u8) -> SocketAddr {
-        ([81, 2, n, 1], 6881).into()
-    }
-
-    /// A search with candidates at the given distances, each in its own network.
-    fn search(distances: &[u8], config: &Config) -> Search {
-        let mut search = Search::new(Id::ZERO, config);
-        for &distance in distances {
-            assert!(search.offer(at(distance), addr(distance), 0, config));
-        }
-        search
-    }
-
-    fn ask(search: &mut Search, config: &Config) -> Option<u32> {
-        let Step::Ask(index) = search.step(config) else {
-            return None;
-        };
-        let serial = search.candidate(index).serial;
-        search.asked(index);
-        Some(serial)
-    }
-
-    fn answer(search: &mut Search, serial: u32, config: &Config) {
-        let id = search.by_serial(serial).unwrap().id.unwrap();
-        search.answered(serial, id, (Some(b"token"), None), config);
-    }
-
-    #[test]
-    fn nearest_are_asked_first_and_each_answer_allows_three_more() {
-        let config = Config { lookup_start_width: 2, ..Config::default() };
-        let mut search = search(&[9, 3, 7, 1, 5, 11], &config);
-        let first = [ask(&mut search, &config), ask(&mut search, &config)].map(Option::unwrap);
-        let ids: Vec<_> = first.iter().map(|&serial| search.by_serial(serial).unwrap().id).collect();
-        assert_eq!(ids, [at(1), at(3)]);
-        assert_eq!(search.step(&config), Step::Wait);
-        answer(&mut search, first[0], &config);
-        assert_eq!((0..9).filter(|_| ask(&mut search, &config).is_some()).count(), 3);
-    }
-
-    #[test]
-    fn of_two_with_one_id_the_one_at_its_address_comes_first() {
-        let config = Config::default();
-        let home: SocketAddr = ([81, 2, 9, 1], 6881).into();
-        let id = Some(crate::secure_id::secure_id(home.ip(), &mut crate::Rng::from_seed(1)));
-        for order in [[home, addr(1), addr(2)], [addr(1), home, addr(2)], [addr(1), addr(2), home]] {
-            let mut search = Search::new(Id::ZERO, &config);
-            for addr in order {
-                assert!(search.offer(id, addr, 0, &config));
-            }
-            let asked = [(); 3].map(|()| ask(&mut search, &config).unwrap());
-            let asked = asked.map(|serial| search.by_serial(serial).unwrap().addr);
-            assert_eq!(asked, [home, addr(1), addr(2)]);
-        }
-    }
-
-    #[test]
-    fn search_converges_when_the_k_closest_have_answered() {
-        let config = Config { k: 2, lookup_start_width: 3, lookup_min_queries: 0, ..Config::default() };
-        let mut search = search(&[1, 2, 3, 4], &config);
-        let serials: Vec<_> = (0..3).map(|_| ask(&mut search, &config).unwrap()).collect();
-        answer(&mut search, serials[2], &config);
-        answer(&mut search, serials[1], &config);
-        assert_eq!(search.step(&config), Step::Wait);
-        answer(&mut search, serials[0], &config);
-        assert_eq!(search.step(&config), Step::Converged);
-        let closest: Vec<_> = search.closest(2, &config).map(|c| c.id).collect();
-        assert_eq!(closest, [at(1), at(2)]);
-    }
-
-    #[test]
-    fn silent_node_near_the_target_is_asked_twice_and_then_left_behind() {
-        let config = Config { k: 1, lookup_start_width: 1, ..Config::default() };
-        let mut search = search(&[1, 2], &config);
-        let near = ask(&mut search, &config).unwrap();
-        assert_eq!(search.step(&config), Step::Wait);
-        search.slow(near, &config).unwrap();
-        assert_eq!(ask(&mut search, &config), Some(near));
-        search.slow(near, &config).unwrap();
-        let far = ask(&mut search, &config).unwrap();
-        assert_ne!(far, near);
-        answer(&mut search, far, &config);
-        assert_eq!(search.step(&config), Step::Converged);
-        // Its late answer still counts.
-        answer(&mut search, near, &config);
-        assert_eq!(search.closest(1, &config).next().unwrap().id, at(1));
-    }
-
-    #[test]
-    fn when_nobody_has_answered_late_answers_are_waited_for() {
-        let config = Config::default();
-        let mut search = search(&[1], &config);
-        for _ in 0..2 {
-            let serial = ask(&mut search, &config).unwrap();
-            search.slow(serial, &config).unwrap();
-        }
-        assert_eq!(search.step(&config), Step::Wait);
-        assert!(search.silent(0).is_none());
-        assert!(search.silent(0).is_some());
-        assert_eq!(search.step(&config), Step::Converged);
-        assert_eq!(search.answered, 0);
-    }
-
-    #[test]
-    fn closest_set_holds_one_node_of_a_network() {
-        let config = Config { k: 2, ..Config::default() };
-        let mut search = Search::new(Id::ZERO, &config);
-        for n in 1..=16 {
-            search.offer(at(n), ([81, 2, 3, n], 6881).into(), 0, &config);
-        }
-        search.offer(at(200), ([91, 2, 3, 1], 6881).into(), 0, &config);
-        let first = ask(&mut search, &config).unwrap();
-        let second = ask(&mut search, &config).unwrap();
-        assert_eq!(ask(&mut search, &config), None);
-        answer(&mut search, first, &config);
-        answer(&mut search, second, &config);
-        assert_eq!(search.step(&config), Step::Converged);
-        let closest: Vec<_> = search.closest(2, &config).map(|c| c.id).collect();
-        assert_eq!(closest, [at(1), at(200)]);
-    }
-
-    #[test]
-    fn silent_ip_gets_three_queries_whatever_its_ports_and_ids() {
-        let config = Config::default();
-        let mut search = Search::new(Id::ZERO, &config);
-        for n in 1..=50 {
-            search.offer(at(n), ([81, 2, 3, 4], 1000 + u16::from(n)).into(), 0, &config);
-        }
-        let mut asked = 0;
-        while let Some(serial) = ask(&mut search, &config) {
-            asked += 1;
-            search.slow(serial, &config);
-        }
-        assert_eq!(asked, 3);
-    }
-
-    #[test]
-    fn candidates_are_capped_and_the_farthest_go() {
-        let config = Config { lookup_candidates: 3, ..Config::default() };
-        let mut search = search(&[5, 4, 3], &config);
-        assert!(search.offer(at(1), addr(1), 0, &config));
-        assert!(!search.offer(at(9), addr(9), 0, &config));
-        assert!(!search.offer(at(1), addr(1), 0, &config));
-        let kept: Vec<_> = search.candidates.iter().map(|c| c.id).collect();
-        assert_eq!(kept, [at(1), at(3), at(4)]);
-    }
-
-    #[test]
-    fn router_finds_its_place_when_it_answers() {
-        let config = Config::default();
-        let mut search = search(&[1, 9], &config);
-        search.offer(None, addr(77), 0, &config);
-        let serials: Vec<_> = (0..3).map(|_| ask(&mut search, &config).unwrap()).collect();
-        search.answered(serials[2], at(5).unwrap(), (None, None), &config);
-        answer(&mut search, serials[0], &config);
-        answer(&mut search, serials[1], &config);
-        let closest: Vec<_> = search.closest(8, &config).map(|c| c.id).collect();
-        assert_eq!(closest, [at(1), at(5), at(9)]);
-    }
-}
+mod tests;

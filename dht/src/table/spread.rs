@@ -94,3 +94,75 @@ impl<A: Address> Table<A> {
 fn cell(id: &Id, depth: usize, bits: usize) -> usize {
     (0..bits).fold(0, |cell, bit| cell << 1 | usize::from(id.bit((depth + 1 + bit) as u32)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use krpc::compact::{Contact, V4};
+
+    use super::super::Insertion;
+    use super::*;
+    use crate::Time;
+
+    /// A table around zero whose far half is 8 wide and that knows a network 20 bits deep.
+    fn table(config: &Config) -> Table<V4> {
+        let mut table = Table::new(Id::ZERO);
+        for depth in 1..20 {
+            put(&mut table, depth, 0, config);
+        }
+        table
+    }
+
+    fn config() -> Config {
+        Config { wide_buckets: vec![8], k: 4, ..Config::default() }
+    }
+
+    /// Inserts a node that shares `depth` bits with zero and goes on with the `bits` behind them; each has an
+    /// address of its own.
+    fn put(table: &mut Table<V4>, depth: usize, bits: u8, config: &Config) -> (Id, Insertion<V4>) {
+        let mut bytes = [0; 20];
+        bytes[depth / 8] |= 0x80 >> (depth % 8);
+        if depth == 0 {
+            bytes[0] |= bits << 4;
+        }
+        bytes[10] = 1 + table.iter().map(|entry| entry.id.as_bytes()[10]).max().unwrap_or(0);
+        let id = Id::new(bytes);
+        let addr = V4::from_socket(([81, 2, bytes[10], 1], 6881).into()).unwrap();
+        let contact = Contact { id, addr };
+        (id, table.insert(Time::from_secs(1), contact, Duration::from_millis(50), config))
+    }
+
+    #[test]
+    fn bunch_in_a_wide_bucket_makes_room_for_whoever_lives_where_nobody_is() {
+        let config = config();
+        let mut table = table(&config);
+        let bunch: Vec<Id> = (0..8).map(|_| put(&mut table, 0, 0b000, &config).0).collect();
+        assert_eq!(table.gap_count(&config), 7);
+        for cell in 1..8 {
+            let (id, inserted) = put(&mut table, 0, cell, &config);
+            assert_eq!(inserted, Insertion::Added, "cell {cell}");
+            assert!(!table.is_gap(&id, &config));
+        }
+        let left = bunch.iter().filter(|id| table.iter().any(|entry| entry.id == **id)).count();
+        assert_eq!((left, table.gap_count(&config)), (1, 0));
+        // Now nobody is where he need not be: a ninth one waits.
+        assert!(matches!(put(&mut table, 0, 5, &config).1, Insertion::Candidate { .. }));
+    }
+
+    #[test]
+    fn gaps_are_named_one_by_one_and_only_in_a_network_that_fills_them() {
+        let config = config();
+        let mut rng = Rng::from_seed(1);
+        let mut grown = table(&config);
+        put(&mut grown, 0, 0b011, &config);
+        for _ in 0..100 {
+            let target = grown.uncovered(&mut rng, &config).unwrap();
+            assert!(target.bit(0) && grown.is_gap(&target, &config));
+            assert_ne!(target.as_bytes()[0] >> 4, 0b1011);
+        }
+        let mut small = Table::new(Id::ZERO);
+        (1..4).for_each(|depth| _ = put(&mut small, depth, 0, &config));
+        assert_eq!((small.uncovered(&mut rng, &config), small.gap_count(&config)), (None, 0));
+    }
+}

@@ -1,0 +1,121 @@
+//! [`Lead`]: how much is nearer to the target than a candidate, which decides whether the candidate is worth
+//! a query now.
+//!
+//! The weights below and the waits of [`crate::rpc::Patience`] were found by measuring some fifty
+//! settings on the network of `tests/benches/lookups.rs`: fewer queries in flight cost time, more of
+//! them cost queries that come too late to matter.
+
+use arrayvec::ArrayVec;
+use krpc::Distance;
+
+/// What a node that answered counts for, and one that was asked: six of ten do answer.
+const ANSWERED: u32 = 10;
+const PENDING: u32 = 6;
+
+/// Most that may be ahead of a candidate that is asked.
+const WINDOW_ON_THE_WAY: u32 = 90;
+const WINDOW_AT_THE_GOAL: u32 = 140;
+
+/// What is ahead of a candidate, in tenths of nodes that can be expected to answer. Nodes are noted nearest
+/// first.
+pub(super) struct Lead {
+    /// Bits that the nearest node that answered shares with the target.
+    reached: u32,
+    answered: u32,
+    /// Queries in flight by the bits that their nodes share with the target.
+    pending: ArrayVec<(u32, u32), 161>,
+}
+
+impl Lead {
+    /// Nobody ahead yet; `nearest` is the distance of the nearest node that answered.
+    pub(super) fn new(nearest: Option<&Distance>) -> Self {
+        Self { reached: nearest.map_or(0, Distance::leading_zeros), answered: 0, pending: ArrayVec::new() }
+    }
+
+    /// Notes a node that answered.
+    pub(super) fn answered(&mut self) {
+        self.answered += ANSWERED;
+    }
+
+    /// Notes a node that has been asked.
+    pub(super) fn pending(&mut self, distance: &Distance) {
+        let bits = distance.leading_zeros();
+        match self.pending.last_mut() {
+            Some((last, weight)) if *last == bits => *weight += PENDING,
+            // Bits only fall from one node to the next, so that there is room for all.
+            _ => _ = self.pending.try_push((bits, PENDING)),
+        }
+    }
+
+    /// Whether a candidate behind all of these is worth a query now.
+    ///
+    /// Each bit that a pending query is ahead of both the candidate and of what has answered makes it
+    /// count once more: its answer will name nodes beside which the candidate's would be of no use. Once
+    /// the queries in flight are no farther than the answers the search is at its goal, where all of
+    /// the closest have to answer, and more of them are asked at once.
+    pub(super) fn allows(&self, distance: &Distance) -> bool {
+        let from = distance.leading_zeros().max(self.reached);
+        let ahead = self.pending.iter().map(|&(bits, weight)| weight * (1 + bits.saturating_sub(from)));
+        let is_approach = self.pending.iter().any(|&(bits, _)| bits > self.reached + 2);
+        ahead.sum::<u32>() + self.answered < if is_approach { WINDOW_ON_THE_WAY } else { WINDOW_AT_THE_GOAL }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A distance of ids that share so many bits.
+    fn bits(bits: usize) -> Distance {
+        let mut bytes = [0; 20];
+        bytes[bits / 8] = 0x80 >> (bits % 8);
+        Distance::new(bytes)
+    }
+
+    /// How many candidates at `candidate` bits are asked behind `ahead` pending ones.
+    fn asked(reached: usize, ahead: &[usize], candidate: usize) -> usize {
+        let mut lead = Lead::new(Some(&bits(reached)));
+        ahead.iter().for_each(|&ahead| lead.pending(&bits(ahead)));
+        let mut asked = 0;
+        while lead.allows(&bits(candidate)) {
+            lead.pending(&bits(candidate));
+            asked += 1;
+        }
+        asked
+    }
+
+    #[test]
+    fn fewer_are_asked_behind_queries_that_are_farther_ahead() {
+        assert!(asked(4, &[8], 8) > asked(4, &[12], 8));
+        assert!(asked(4, &[12], 8) > asked(4, &[12, 12], 8));
+        assert_eq!(asked(4, &[12, 12, 12], 6), 0);
+        // What has answered is a start as good as the candidate's own place.
+        assert_eq!(asked(8, &[12], 2), asked(8, &[12], 8));
+    }
+
+    #[test]
+    fn at_the_goal_more_are_asked_at_once() {
+        let answered = |count| {
+            let mut lead = Lead::new(Some(&bits(20)));
+            (0..count).for_each(|_| lead.answered());
+            lead.pending(&bits(19));
+            lead.allows(&bits(18))
+        };
+        assert!(answered(13) && !answered(14));
+        let mut lead = Lead::new(Some(&bits(10)));
+        (0..8).for_each(|_| lead.answered());
+        lead.pending(&bits(13));
+        assert!(!lead.allows(&bits(9)), "a query three bits ahead means that the goal is elsewhere");
+    }
+
+    #[test]
+    fn any_distances_are_borne() {
+        let mut lead = Lead::new(None);
+        for ahead in (0..160).rev() {
+            lead.pending(&bits(ahead));
+            lead.pending(&bits(ahead));
+        }
+        lead.pending(&Distance::MAX);
+        assert!(!lead.allows(&Distance::MAX));
+    }
+}

@@ -1,0 +1,211 @@
+//! Tests of [`Search`] by itself.
+
+use super::*;
+
+fn at(distance: u8) -> Option<Id> {
+    let mut bytes = [0; 20];
+    bytes[1] = distance;
+    Some(Id::new(bytes))
+}
+
+fn addr(n: u8) -> SocketAddr {
+    ([81, 2, n, 1], 6881).into()
+}
+
+/// A search with candidates at the given distances, each in its own network.
+fn search(distances: &[u8], config: &Config) -> Search {
+    let mut search = Search::new(Id::ZERO, config);
+    for &distance in distances {
+        assert!(search.offer(at(distance), addr(distance), 0, config));
+    }
+    search
+}
+
+fn ask(search: &mut Search, config: &Config) -> Option<u32> {
+    let Step::Ask(index) = search.step(config) else {
+        return None;
+    };
+    let serial = search.candidate(index).serial;
+    search.asked(index);
+    Some(serial)
+}
+
+fn answer(search: &mut Search, serial: u32, config: &Config) {
+    let id = search.by_serial(serial).unwrap().id.unwrap();
+    search.answered(serial, id, (Some(b"token"), None), config);
+}
+
+#[test]
+fn nearest_are_asked_first_and_each_answer_allows_three_more() {
+    let config = Config { lookup_start_width: 2, ..Config::default() };
+    let mut search = search(&[9, 3, 7, 1, 5, 11], &config);
+    let first = [ask(&mut search, &config), ask(&mut search, &config)].map(Option::unwrap);
+    let ids: Vec<_> = first.iter().map(|&serial| search.by_serial(serial).unwrap().id).collect();
+    assert_eq!(ids, [at(1), at(3)]);
+    assert_eq!(search.step(&config), Step::Wait);
+    answer(&mut search, first[0], &config);
+    assert_eq!((0..9).filter(|_| ask(&mut search, &config).is_some()).count(), 3);
+}
+
+#[test]
+fn of_two_with_one_id_the_one_at_its_address_comes_first() {
+    let config = Config::default();
+    let home: SocketAddr = ([81, 2, 9, 1], 6881).into();
+    let id = Some(crate::secure_id::secure_id(home.ip(), &mut crate::Rng::from_seed(1)));
+    for order in [[home, addr(1), addr(2)], [addr(1), home, addr(2)], [addr(1), addr(2), home]] {
+        let mut search = Search::new(Id::ZERO, &config);
+        for addr in order {
+            assert!(search.offer(id, addr, 0, &config));
+        }
+        let asked = [(); 3].map(|()| ask(&mut search, &config).unwrap());
+        let asked = asked.map(|serial| search.by_serial(serial).unwrap().addr);
+        assert_eq!(asked, [home, addr(1), addr(2)]);
+    }
+}
+
+#[test]
+fn search_converges_when_the_k_closest_have_answered() {
+    let config = Config { k: 2, lookup_start_width: 3, lookup_min_queries: 0, ..Config::default() };
+    let mut search = search(&[1, 2, 3, 4], &config);
+    let serials: Vec<_> = (0..3).map(|_| ask(&mut search, &config).unwrap()).collect();
+    answer(&mut search, serials[2], &config);
+    answer(&mut search, serials[1], &config);
+    assert_eq!(search.step(&config), Step::Wait);
+    answer(&mut search, serials[0], &config);
+    assert_eq!(search.step(&config), Step::Converged);
+    let closest: Vec<_> = search.closest(2, &config).map(|c| c.id).collect();
+    assert_eq!(closest, [at(1), at(2)]);
+}
+
+#[test]
+fn silent_node_near_the_target_is_asked_twice_and_then_left_behind() {
+    let config = Config { k: 1, lookup_start_width: 1, ..Config::default() };
+    let mut search = search(&[1, 2], &config);
+    let near = ask(&mut search, &config).unwrap();
+    assert_eq!(search.step(&config), Step::Wait);
+    search.slow(near, &config).unwrap();
+    assert_eq!(ask(&mut search, &config), Some(near));
+    search.slow(near, &config).unwrap();
+    let far = ask(&mut search, &config).unwrap();
+    assert_ne!(far, near);
+    answer(&mut search, far, &config);
+    assert_eq!(search.step(&config), Step::Converged);
+    // Its late answer still counts.
+    answer(&mut search, near, &config);
+    assert_eq!(search.closest(1, &config).next().unwrap().id, at(1));
+}
+
+#[test]
+fn when_nobody_has_answered_late_answers_are_waited_for() {
+    let config = Config::default();
+    let mut search = search(&[1], &config);
+    for _ in 0..2 {
+        let serial = ask(&mut search, &config).unwrap();
+        search.slow(serial, &config).unwrap();
+    }
+    assert_eq!(search.step(&config), Step::Wait);
+    assert!(search.silent(0).is_none());
+    assert!(search.silent(0).is_some());
+    assert_eq!(search.step(&config), Step::Converged);
+    assert_eq!(search.answered, 0);
+}
+
+#[test]
+fn closest_set_holds_one_node_of_a_network() {
+    let config = Config { k: 2, ..Config::default() };
+    let mut search = Search::new(Id::ZERO, &config);
+    for n in 1..=16 {
+        search.offer(at(n), ([81, 2, 3, n], 6881).into(), 0, &config);
+    }
+    search.offer(at(200), ([91, 2, 3, 1], 6881).into(), 0, &config);
+    let first = ask(&mut search, &config).unwrap();
+    let second = ask(&mut search, &config).unwrap();
+    assert_eq!(ask(&mut search, &config), None);
+    answer(&mut search, first, &config);
+    answer(&mut search, second, &config);
+    assert_eq!(search.step(&config), Step::Converged);
+    let closest: Vec<_> = search.closest(2, &config).map(|c| c.id).collect();
+    assert_eq!(closest, [at(1), at(200)]);
+}
+
+#[test]
+fn silent_ip_gets_three_queries_whatever_its_ports_and_ids() {
+    let config = Config::default();
+    let mut search = Search::new(Id::ZERO, &config);
+    for n in 1..=50 {
+        search.offer(at(n), ([81, 2, 3, 4], 1000 + u16::from(n)).into(), 0, &config);
+    }
+    let mut asked = 0;
+    while let Some(serial) = ask(&mut search, &config) {
+        asked += 1;
+        search.slow(serial, &config);
+    }
+    assert_eq!(asked, 3);
+}
+
+#[test]
+fn candidates_are_capped_and_the_farthest_go() {
+    let config = Config { lookup_candidates: 3, ..Config::default() };
+    let mut search = search(&[5, 4, 3], &config);
+    assert!(search.offer(at(1), addr(1), 0, &config));
+    assert!(!search.offer(at(9), addr(9), 0, &config));
+    assert!(!search.offer(at(1), addr(1), 0, &config));
+    let kept: Vec<_> = search.candidates.iter().map(|c| c.id).collect();
+    assert_eq!(kept, [at(1), at(3), at(4)]);
+}
+
+#[test]
+fn router_finds_its_place_when_it_answers() {
+    let config = Config::default();
+    let mut search = search(&[1, 9], &config);
+    search.offer(None, addr(77), 0, &config);
+    let serials: Vec<_> = (0..3).map(|_| ask(&mut search, &config).unwrap()).collect();
+    search.answered(serials[2], at(5).unwrap(), (None, None), &config);
+    answer(&mut search, serials[0], &config);
+    answer(&mut search, serials[1], &config);
+    let closest: Vec<_> = search.closest(8, &config).map(|c| c.id).collect();
+    assert_eq!(closest, [at(1), at(5), at(9)]);
+}
+
+#[test]
+fn reserve_is_asked_when_there_is_nobody_else() {
+    let config = Config { lookup_start_width: 2, ..Config::default() };
+    let mut search = search(&[9], &config);
+    search.offer_reserve(at(1).unwrap(), addr(1), &config);
+    search.offer_reserve(at(2).unwrap(), addr(2), &config);
+    let first = ask(&mut search, &config).unwrap();
+    assert_eq!(search.by_serial(first).unwrap().id, at(9));
+    // One that an answer names is no reserve any more.
+    assert!(!search.offer(at(2), addr(2), 1, &config));
+    let second = ask(&mut search, &config).unwrap();
+    assert_eq!(search.by_serial(second).unwrap().id, at(2));
+    answer(&mut search, first, &config);
+    let third = ask(&mut search, &config).unwrap();
+    assert_eq!(search.by_serial(third).unwrap().id, at(1));
+}
+
+#[test]
+fn ring_around_the_target_is_not_the_only_one_that_is_heard() {
+    let config = Config { k: 2, lookup_min_queries: 5, ..Config::default() };
+    let mut search = search(&[1, 2, 3, 4, 5, 6, 7, 8], &config);
+    let mut heard = 0;
+    while let Some(serial) = ask(&mut search, &config) {
+        answer(&mut search, serial, &config);
+        heard += 1;
+    }
+    assert_eq!((heard, search.step(&config)), (5, Step::Converged));
+}
+
+#[test]
+fn silent_node_with_many_others_nearer_is_not_asked_again() {
+    let config = Config { k: 1, lookup_start_width: 20, ..Config::default() };
+    let mut search = search(&[1, 2, 3, 4, 5, 6], &config);
+    let serials: Vec<_> = std::iter::from_fn(|| ask(&mut search, &config)).collect();
+    let far = *serials.last().unwrap();
+    assert_eq!(search.by_serial(far).unwrap().id, at(6));
+    answer(&mut search, serials[4], &config);
+    search.slow(far, &config).unwrap();
+    search.slow(serials[0], &config).unwrap();
+    assert_eq!(ask(&mut search, &config), Some(serials[0]));
+    assert_eq!(ask(&mut search, &config), None);
+}
