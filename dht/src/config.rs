@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use crate::ReadOnly;
-
 /// All numbers of a node. One `Arc<Config>` serves any number of nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -202,6 +200,18 @@ pub struct Config {
     pub address_agreement: usize,
     /// Our address, and with it our id, stays for so long at least once others agreed on it.
     pub address_change_pause: Duration,
+}
+
+/// Whether a node answers queries (BEP 43).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadOnly {
+    /// As long as strangers reach it, or may.
+    #[default]
+    Auto,
+    /// It answers nobody and says so in its own queries.
+    Yes,
+    /// It answers whoever asks.
+    No,
 }
 
 impl Config {

@@ -52,7 +52,7 @@ impl External {
         }
         let network = subnet_key(voter, config.allow_local);
         self.votes.retain(|vote| vote.network != network);
-        if self.votes.len() >= config.address_votes {
+        if self.votes.len() >= config.address_votes.max(1) {
             self.votes.remove(0);
         }
         self.votes.push(Vote { network, claim });

@@ -207,7 +207,7 @@ pub mod trace;
 #[cfg(test)]
 mod world;
 
-pub use config::Config;
+pub use config::{Config, ReadOnly};
 pub use counters::Counters;
 pub use event::{
     Announce, Command, Event, Hop, HopStep, LookupId, LookupStats, Outcome, Question, SwarmEstimate,
@@ -216,7 +216,7 @@ pub use home::{Home, HomeRecord, HomeStats};
 pub use network::NetworkChange;
 pub use node::{Load, Node};
 pub use outbox::{Class, Outbox, Transmit};
-pub use reach::{Reachability, ReadOnly};
+pub use reach::Reachability;
 pub use rng::{KeyedHash, KeyedHasher, Rng, Seeds};
 pub use table::{BucketFill, KnownNode, Standing};
 pub use time::Time;

@@ -3,7 +3,8 @@
 //!
 //! Bootstrap: nodes of an earlier run first; routers when those leave us with fewer than k nodes.
 //! Attempts repeat after 1 to 60 seconds, with jitter (RELIABILITY.md S17). Routers are asked, never
-//! inserted (BEP 5, DECISIONS.md 13). After the first bootstrap each wide bucket is filled once.
+//! inserted (BEP 5, DECISIONS.md 13). After a bootstrap, and when the line
+//! has returned, the buckets are filled and gaps in the wide ones looked for.
 //!
 //! While a line is lost (see [`crate::network`]) its home does nothing but find out whether somebody
 //! answers: a ping every few seconds and attempts to bootstrap. When it is back, nodes not heard of
@@ -244,6 +245,21 @@ impl Maintain {
             && self.newcomers.take(now, from, young, config)
     }
 
+    /// Whether a node that somebody named should be pinged because nobody is known where it lives: if the
+    /// table would take it, and once a minute per source, so that liars cannot aim us at a victim.
+    pub(crate) fn may_ping_for_gap(
+        &mut self,
+        now: Time,
+        (id, addr): (Id, SocketAddr),
+        table: &FamilyTable,
+        config: &Config,
+    ) -> bool {
+        table.is_gap(&id, config)
+            && !self.is_router(addr)
+            && table.wants(now, id, addr, config)
+            && self.newcomers.is_new(now, addr, config)
+    }
+
     /// Whether `addr` is a router, which is never inserted.
     pub(crate) fn is_router(&self, addr: SocketAddr) -> bool {
         self.routers.contains(&addr)
@@ -433,6 +449,15 @@ impl Newcomers {
     }
 
     fn take(&mut self, now: Time, from: SocketAddr, young: bool, config: &Config) -> bool {
+        let is_new = self.is_new(now, from, config);
+        if is_new {
+            self.until = self.until.max(now) + pace(young, config).0;
+        }
+        is_new
+    }
+
+    /// Whether this source was not pinged lately; now it was.
+    fn is_new(&mut self, now: Time, from: SocketAddr, config: &Config) -> bool {
         if now >= self.forget_at {
             self.recent.clear();
             self.forget_at = now + RECENT_SPAN;
@@ -445,7 +470,6 @@ impl Newcomers {
             return false;
         }
         *slot = tag;
-        self.until = self.until.max(now) + pace(young, config).0;
         true
     }
 }

@@ -36,6 +36,21 @@ mod tests {
         assert_eq!(infohash_in(b"d2:ih20:abcdefghij01234567894:more5:thinge"), Some(infohash));
     }
 
+    /// BEP 46, "Test Vectors", from the link to the target.
+    #[test]
+    fn links_of_the_bep_lead_to_its_targets() {
+        let key = "8543d3e6115f0f98c944077a4493dcd543e49c739fd998550a1f614ab36ed63e";
+        for (salt, target) in [
+            ("", "cc3f9d90b572172053626f9980ce261a850d050b"),
+            ("&s=6e", "59ee7c2cb9b4f7eb1986ee2d18fd2fdb8a56554f"),
+        ] {
+            let link = format!("magnet:?xs=urn:btpk:{key}{salt}");
+            let named = krpc::magnet::Magnet::parse(&link).unwrap().mutable.unwrap();
+            let reached = crate::item::mutable_target(&named.public_key, &named.salt);
+            assert_eq!(reached.to_string(), target, "{link}");
+        }
+    }
+
     #[test]
     fn what_publishes_no_torrent_has_no_infohash() {
         for value in [

@@ -15,19 +15,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::addr::source_key;
-use crate::{Config, KeyedHash, Rng, Time};
-
-/// Whether a node answers queries (BEP 43).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ReadOnly {
-    /// As long as strangers reach it, or may.
-    #[default]
-    Auto,
-    /// It answers nobody and says so in its own queries.
-    Yes,
-    /// It answers whoever asks.
-    No,
-}
+use crate::{Config, KeyedHash, ReadOnly, Rng, Time};
 
 /// What is known about whether strangers reach a home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -280,7 +280,9 @@ impl Responder<'_> {
     fn refuse(&mut self, now: Time, asker: Asker<'_>, (code, text): (ErrorCode, &[u8]), out: &mut Outbox) {
         let body = Body::Error(ErrorBody { code: code.number(), text });
         let message = Message { tid: asker.tid, version: None, ip: None, read_only: false, body };
-        let (guard, counters, max) = (&mut *self.guard, &mut *self.counters, self.config.max_datagram);
+        // S4: nobody is made to receive more than twice what he sent by what is no query.
+        let max = self.config.max_datagram.min(MAX_ERROR_AMPLIFICATION * asker.len);
+        let (guard, counters) = (&mut *self.guard, &mut *self.counters);
         out.send(asker.socket, asker.from, Class::Reply, |bytes| {
             if !send_if_allowed(now, asker.from, &message, (guard, max), bytes) {
                 counters.dropped_rate_limit += 1;
@@ -304,6 +306,9 @@ impl Responder<'_> {
         *counter += 1;
     }
 }
+
+/// An error is at most so many times longer than what it answers.
+const MAX_ERROR_AMPLIFICATION: usize = 2;
 
 /// What a reply carries of the scratch buffers and beside them.
 #[derive(Default)]

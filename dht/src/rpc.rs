@@ -1,8 +1,8 @@
 //! [`Rpc`]: our queries in flight. An answer counts only if transaction id, address and socket are
 //! those of a query (RELIABILITY.md D8); who asked, and what the answer means, is not known here.
 //!
-//! A query has two deadlines. At the *soft* one, which follows the round-trip times that we see (about
-//! their 95th percentile), whoever asked may go on without it; until the *hard* one a late answer
+//! A query has two deadlines. At the *soft* one, which follows the round-trip times that we see (see
+//! [`Patience`]), whoever asked may go on without it; until the *hard* one a late answer
 //! still counts.
 
 use std::cmp::Reverse;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use krpc::{Body, Id, Message, Query};
 
+use crate::addr::acceptable;
 use crate::{Class, Config, KeyedHash, Outbox, Rng, Seeds, Time};
 
 /// The value of `v` in our messages: `bd` and two version bytes (DECISIONS.md 11).
@@ -26,6 +27,9 @@ pub(crate) struct Rpc<P> {
     /// Entries of answered queries stay until their time or until they reach the front.
     deadlines: BinaryHeap<Reverse<(Time, u32, Deadline)>>,
     round_trip: RoundTrip,
+    /// Of those in flight, how many went to addresses that no stranger may have.
+    unusual: usize,
+    allow_local: bool,
     capacity: usize,
     timeout: Duration,
     /// By socket; beyond the end nobody is.
@@ -92,6 +96,8 @@ impl<P: Copy> Rpc<P> {
             rng,
             deadlines: BinaryHeap::new(),
             round_trip: RoundTrip::new(config),
+            unusual: 0,
+            allow_local: config.allow_local,
             capacity: config.max_in_flight,
             timeout: config.query_timeout,
             read_only: Vec::new(),
@@ -163,7 +169,7 @@ impl<P: Copy> Rpc<P> {
         if asked.socket != socket || !is_same(asked.to, from) {
             return None;
         }
-        let InFlight { destination, sent, purpose } = self.in_flight.remove(&tid)?;
+        let InFlight { destination, sent, purpose } = self.remove(tid)?;
         self.trim();
         let rtt = now.since(sent);
         self.round_trip.measured(rtt);
@@ -189,7 +195,7 @@ impl<P: Copy> Rpc<P> {
                     }
                 }
                 Deadline::Hard => {
-                    if let Some(query) = self.in_flight.remove(&tid) {
+                    if let Some(query) = self.remove(tid) {
                         return Some(Expired::Silent(query.destination, query.purpose));
                     }
                 }
@@ -218,9 +224,10 @@ impl<P: Copy> Rpc<P> {
         self.in_flight.len()
     }
 
-    /// Whether `addr` owes us an answer. Looks through all queries: not for every datagram.
+    /// Whether `addr`, which no stranger may have, owes us an answer. Looks through all queries if any such
+    /// address does.
     pub(crate) fn is_waiting_for(&self, addr: SocketAddr) -> bool {
-        self.in_flight.values().any(|query| is_same(query.destination.to, addr))
+        self.unusual > 0 && self.in_flight.values().any(|query| is_same(query.destination.to, addr))
     }
 
     fn is_read_only(&self, socket: u8) -> bool {
@@ -241,11 +248,18 @@ impl<P: Copy> Rpc<P> {
         while self.in_flight.contains_key(&tid) {
             tid = self.rng.next_u32();
         }
+        self.unusual += usize::from(!acceptable(destination.to, self.allow_local));
         self.in_flight.insert(tid, InFlight { destination, sent: now, purpose });
         let soft = self.round_trip.soft_timeout(patience).min(self.timeout);
         self.deadlines.push(Reverse((now + soft, tid, Deadline::Soft)));
         self.deadlines.push(Reverse((now + self.timeout, tid, Deadline::Hard)));
         Some(tid.to_be_bytes())
+    }
+
+    fn remove(&mut self, tid: u32) -> Option<InFlight<P>> {
+        let query = self.in_flight.remove(&tid)?;
+        self.unusual -= usize::from(!acceptable(query.destination.to, self.allow_local));
+        Some(query)
     }
 
     /// Drops the deadlines of answered queries from the front, so that nobody wakes up for them.

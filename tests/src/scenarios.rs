@@ -69,8 +69,23 @@ pub const SCENARIOS: &[(&str, &[&str])] = &[
             "s16_nine_of_sixteen_change_the_id_once_and_again_only_ten_minutes_later",
         ],
     ),
-    ("S17", &["routers_are_tried_again_until_the_network_is_there"]),
-    ("S18", &["network_that_comes_and_goes_is_found_again_within_two_minutes"]),
+    (
+        "S17",
+        &[
+            "routers_are_tried_again_until_the_network_is_there",
+            "dead_routers_are_tried_every_1_to_60_seconds_and_met_within_90_when_they_are_back",
+            "the_program_waits_for_a_network_and_bootstraps_when_there_is_one",
+        ],
+    ),
+    (
+        "S18",
+        &[
+            "network_that_comes_and_goes_is_found_again_within_two_minutes",
+            "network_that_goes_and_comes_20_times_costs_no_node",
+            "node_at_another_address_is_known_again_within_two_minutes",
+            "a_node_knows_fifty_nodes_again_after_its_interface_was_down_and_its_address_changed",
+        ],
+    ),
     (
         "S19",
         &["a_kill_while_saving_leaves_state_that_starts", "fifty_kills_while_saving_leave_state_that_starts"],
@@ -78,7 +93,12 @@ pub const SCENARIOS: &[(&str, &[&str])] = &[
     ("S20", &["garbage_in_the_state_file_is_one_warning_and_an_empty_start"]),
     (
         "S21",
-        &["clock_jumps_never_lengthen_a_token_beyond_two_rotations", "clock_that_goes_back_expires_nothing"],
+        &[
+            "clock_jumps_never_lengthen_a_token_beyond_two_rotations",
+            "clock_that_goes_back_expires_nothing",
+            "suspended_node_keeps_its_table_and_none_of_its_tokens",
+            "a_wall_clock_that_jumps_within_a_boot_changes_nothing",
+        ],
     ),
     (
         "S22",

@@ -110,15 +110,13 @@ impl Lookup {
             for (id, addr) in place.table.closest(&target, config.lookup_min_queries, config) {
                 search.offer_reserve(id, addr, config);
             }
-            for &(id, addr) in env.remembered.of(&target) {
+            for &(id, addr) in env.remembered.of(now, &target) {
                 if family_of(addr) == place.family {
                     search.offer(Some(id), addr, 0, config);
                 }
             }
             if place.table.len() < config.k {
-                let mut saved = place.saved.clone();
-                saved.sort_by_key(|(id, _)| id.distance(&target));
-                for &(id, addr) in saved.iter().take(config.lookup_candidates) {
+                for (id, addr) in from_last_run(owner, target, place, config) {
                     search.offer(Some(id), addr, 0, config);
                 }
             }
@@ -283,7 +281,7 @@ impl Lookup {
             }
             let closest = self.closest(env.config);
             if outcome == Outcome::Converged {
-                env.remembered.note(self.target, &closest);
+                env.remembered.note(now, self.target, &closest);
             }
             env.out.events.push(Event::Done { lookup, outcome, stats: self.stats, closest });
         }
@@ -481,6 +479,23 @@ impl Lookup {
         }
     }
 }
+
+/// Nodes of an earlier run to start from: the upkeep tries all of them in turn, as they may all be gone;
+/// others want the nearest.
+fn from_last_run(owner: Owner, target: Id, place: &Place, config: &Config) -> Vec<(Id, SocketAddr)> {
+    let mut saved = place.saved.clone();
+    match owner {
+        Owner::Upkeep { .. } => saved.truncate(SAVED_AT_ONCE),
+        Owner::User { .. } => {
+            saved.sort_by_key(|(id, _)| id.distance(&target));
+            saved.truncate(config.lookup_candidates);
+        }
+    }
+    saved
+}
+
+/// Nodes of an earlier run that one attempt to bootstrap begins with.
+pub(crate) const SAVED_AT_ONCE: usize = 40;
 
 /// How long a lookup asks new nodes: what is left of [`Config::lookup_max_time`] is for announcing.
 fn approach_time(config: &Config) -> Duration {

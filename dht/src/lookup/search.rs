@@ -22,7 +22,7 @@ use crate::secure_id::is_secure;
 #[derive(Debug)]
 pub(crate) struct Search {
     target: Id,
-    /// By distance, nearest first; those whose id is unknown (routers) last.
+    /// By distance, nearest first; those whose id is unknown (routers) before all.
     candidates: Vec<Candidate>,
     next_serial: u32,
     /// Queries that may be sent now.
@@ -129,6 +129,16 @@ pub(crate) enum Step {
     Converged,
 }
 
+/// A [`Step`] that tells the two reasons to wait apart.
+enum Way {
+    Ask(usize),
+    /// Somebody could be asked, but not now.
+    Blocked,
+    /// Nobody is left to ask, and answers are outstanding.
+    Wait,
+    Converged,
+}
+
 impl Search {
     pub(crate) fn new(target: Id, config: &Config) -> Self {
         Self {
@@ -146,7 +156,8 @@ impl Search {
     /// Adds a candidate, unless it is there already. Beyond [`Config::lookup_candidates`] the farthest
     /// unasked one goes. Whether it was new and stays.
     pub(crate) fn offer(&mut self, id: Option<Id>, addr: SocketAddr, depth: u16, config: &Config) -> bool {
-        let distance = id.map_or(Distance::MAX, |id| id.distance(&self.target));
+        // Routers come first: they are offered where nobody else is of use.
+        let distance = id.map_or(ROUTERS_FIRST, |id| id.distance(&self.target));
         // Whoever claims the id of another stands behind it if only that one's belongs to its address
         // (BEP 42), or if it came first.
         let yields = |other: &Candidate| other.is_secure() || id.is_none_or(|id| !is_secure(&id, addr.ip()));
@@ -198,12 +209,19 @@ impl Search {
 
     /// What to do now. Changes nothing: tell [`Search::asked`] about a query that was sent.
     pub(crate) fn step(&self, config: &Config) -> Step {
-        let is_fresh = |candidate: &Candidate| candidate.state == State::Fresh;
-        let others = self.candidates.iter().any(|candidate| is_fresh(candidate) && !candidate.is_reserve);
-        self.step_among(config, |candidate| !others || !candidate.is_reserve)
+        match self.step_among(config, |candidate| !candidate.is_reserve) {
+            Way::Ask(index) => Step::Ask(index),
+            Way::Blocked => Step::Wait,
+            // Nobody but the reserve is left to ask.
+            Way::Wait | Way::Converged => match self.step_among(config, |_| true) {
+                Way::Ask(index) => Step::Ask(index),
+                Way::Blocked | Way::Wait => Step::Wait,
+                Way::Converged => Step::Converged,
+            },
+        }
     }
 
-    fn step_among(&self, config: &Config, may_be_asked: impl Fn(&Candidate) -> bool) -> Step {
+    fn step_among(&self, config: &Config, may_be_asked: impl Fn(&Candidate) -> bool) -> Way {
         let mut closest = ArrayVec::<SubnetKey, MAX_K>::new();
         let mut pending = ArrayVec::<SubnetKey, MAX_K>::new();
         let mut waiting = false;
@@ -228,7 +246,9 @@ impl Search {
                 State::Asked => {
                     waiting = true;
                     let _ = pending.try_push(subnet);
-                    lead.pending(&candidate.distance);
+                    if candidate.id.is_some() {
+                        lead.pending(&candidate.distance);
+                    }
                 }
                 State::Slow if !candidate.again => {}
                 State::Fresh if !may_be_asked(candidate) => {}
@@ -246,14 +266,14 @@ impl Search {
                             || settled
                             || candidate.id.is_none()
                             || lead.allows(&candidate.distance));
-                    return if may_send { Step::Ask(index) } else { Step::Wait };
+                    return if may_send { Way::Ask(index) } else { Way::Blocked };
                 }
                 State::Failed => {}
             }
         }
         // When nobody has answered, somebody still may.
         let late = self.answered == 0 && self.candidates.iter().any(|candidate| candidate.open > 0);
-        if waiting || late { Step::Wait } else { Step::Converged }
+        if waiting || late { Way::Wait } else { Way::Converged }
     }
 
     /// Whether the diversity rules allow a query to the candidate at `index`: one answering node of an
@@ -347,13 +367,14 @@ impl Search {
     pub(crate) fn refused(&mut self, serial: u32) -> Option<Facts> {
         let index = self.position(serial)?;
         let candidate = &mut self.candidates[index];
+        candidate.open = candidate.open.saturating_sub(1);
         if !matches!(candidate.state, State::Asked | State::Slow) {
             return None;
         }
         if candidate.state == State::Asked {
             self.in_flight -= 1;
+            self.credit += 1;
         }
-        self.credit += 1;
         candidate.state = State::Failed;
         Some(candidate.facts())
     }
@@ -446,6 +467,9 @@ impl Search {
 
 /// A silent node is asked again when fewer than k and so many others are nearer.
 const SPARE: usize = 2;
+
+/// The distance of nodes whose id is unknown.
+const ROUTERS_FIRST: Distance = Distance::ZERO;
 
 /// Largest k.
 const MAX_K: usize = 64;

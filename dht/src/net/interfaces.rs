@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::shard::Request;
 use crate::NetworkChange;
 
 /// Time between two snapshots. Reading the interfaces takes some 100 µs.
@@ -86,7 +85,7 @@ impl Difference {
 }
 
 /// Tells the node's task of every change, as long as it runs.
-pub(super) async fn watch(requests: mpsc::WeakSender<Request>) {
+pub(super) async fn watch<R: From<Difference>>(requests: mpsc::WeakSender<R>) {
     let mut known = match Snapshot::take() {
         Ok(snapshot) => snapshot,
         Err(error) => {
@@ -104,7 +103,7 @@ pub(super) async fn watch(requests: mpsc::WeakSender<Request>) {
         if difference.is_empty() {
             continue;
         }
-        if requests.send(Request::Interfaces(difference)).await.is_err() {
+        if requests.send(difference.into()).await.is_err() {
             return;
         }
         known = now;

@@ -60,6 +60,12 @@ pub(super) enum Request {
     Shutdown(oneshot::Sender<Result<(), Error>>),
 }
 
+impl From<Difference> for Request {
+    fn from(difference: Difference) -> Self {
+        Self::Interfaces(difference)
+    }
+}
+
 /// Where the events of one lookup go.
 #[derive(Debug)]
 pub(super) struct Sink {

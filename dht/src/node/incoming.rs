@@ -208,7 +208,9 @@ impl Node {
                 let end = code.map_or(AnnounceEnd::Silent, refused);
                 self.announce_over(now, asked, end, out);
             }
-            Purpose::Ping | Purpose::Spread => {}
+            // Who lives but answers no ping is no better than who is gone.
+            Purpose::Ping => self.blame(now, taken.destination, out),
+            Purpose::Spread => {}
             Purpose::Ask(lookup) => {
                 let (from, answer) = (taken.destination.to, Some((bytes.to_vec(), taken.rtt)));
                 out.events.push(Event::Answered { lookup, from, answer });

@@ -31,6 +31,16 @@ impl Node {
         }
     }
 
+    /// A node is of no use. If somebody waits for its place, it is asked once more (BEP 5).
+    pub(super) fn blame(&mut self, now: Time, node: Destination, out: &mut Outbox) {
+        let home = usize::from(node.socket);
+        match self.places[home].table.failed(node.to, &self.config) {
+            Failure::PingAgain => self.ping(now, home, (node.id, node.to), out),
+            Failure::Removed => self.counters.nodes_removed += 1,
+            Failure::Kept | Failure::Unknown => {}
+        }
+    }
+
     /// A query was not answered in time. If that is the fault of a node of the table, and somebody waits
     /// for its place, it is asked once more (BEP 5).
     pub(super) fn line_silent(&mut self, now: Time, destination: Destination, out: &mut Outbox) {
@@ -46,11 +56,7 @@ impl Node {
         let situation = Situation { is_trusty, trusty: table.trusty(now, config) };
         let asked = now - config.query_timeout;
         match self.lines[home].silent(asked, to, situation, config.lost_after_silences) {
-            Silence::Blamed => match table.failed(to, config) {
-                Failure::PingAgain => self.ping(now, home, (id, to), out),
-                Failure::Removed => self.counters.nodes_removed += 1,
-                Failure::Kept | Failure::Unknown => {}
-            },
+            Silence::Blamed => self.blame(now, destination, out),
             Silence::Suspect { ask } => {
                 self.forgive(home, to);
                 if ask > 0 {

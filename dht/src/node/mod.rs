@@ -325,6 +325,8 @@ impl Node {
             .min(self.maintain.timeout())
             .min(self.tokens.timeout())
             .min(self.store.timeout())
-            .min(self.reach_timeout());
+            .min(self.reach_timeout())
+            // A deadline that has passed is due now; how long ago it was would look like a sleep.
+            .max(now);
     }
 }

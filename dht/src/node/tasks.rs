@@ -8,7 +8,7 @@ use krpc::{Id, Query, Response, Want};
 use super::Node;
 use crate::addr::acceptable;
 use crate::home::{Place, reaching};
-use crate::lookup::{AnnounceEnd, Finished, Kind, Owner, Upkeep};
+use crate::lookup::{AnnounceEnd, Finished, Kind, Owner, SAVED_AT_ONCE, Upkeep};
 use crate::maintain::{Chore, Progress};
 use crate::purpose::{Asked, Purpose};
 use crate::rpc::Destination;
@@ -95,6 +95,11 @@ impl Node {
             Owner::Upkeep { home, kind: Upkeep::Own } => {
                 let home = usize::from(home);
                 let progress = self.maintain.looked_around(now, home, answered, &self.config);
+                if answered == 0 {
+                    let saved = &mut self.places[home].saved;
+                    let tried = SAVED_AT_ONCE.min(saved.len());
+                    saved.rotate_left(tried);
+                }
                 if progress != Progress::None {
                     self.places[home].saved = Vec::new();
                 }
@@ -179,9 +184,8 @@ impl Node {
         };
         nodes.retain(|&(id, addr)| {
             acceptable(addr, self.config.allow_local)
-                && !self.maintain.is_router(addr)
                 && place.local != addr
-                && place.table.is_gap(&id, &self.config)
+                && self.maintain.may_ping_for_gap(now, (id, addr), &place.table, &self.config)
         });
         nodes.truncate(PINGS_PER_GAP);
         for (id, addr) in nodes {

@@ -62,11 +62,11 @@ impl<A: Address> Table<A> {
     /// Depth, number and bits of each cell of a wide bucket that has nobody.
     fn gaps(&self, config: &Config) -> Vec<(usize, usize, usize)> {
         let mut gaps = Vec::new();
+        let network = self.network_size(config);
         for depth in 0..config.wide_buckets.len() {
             let bits = self.cell_bits(depth, config);
-            // Our neighbourhood shows how large the network is: so deep there are k nodes. Where a cell
-            // would have to hold fewer than two of them by chance it may well be empty.
-            if bits == 0 || self.buckets() <= depth + bits + 1 {
+            // Where a cell holds fewer than two nodes on average it may well be empty.
+            if bits == 0 || network >> (depth + 1 + bits) < 2 {
                 continue;
             }
             let cells = self.cells(depth, bits);

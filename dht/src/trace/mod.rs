@@ -9,7 +9,7 @@
 //! | `event` | keys |
 //! |---|---|
 //! | `trace` | the first: `version` (1), `program`, `seed` (32 bytes), `at`, `config` (keys of bootstrap.toml that differ from the default, as TOML), `homes` (each `id`, `local`, `external`: our IP as an earlier run knew it, `saved`: a list of `[id, addr]`) |
-//! | `input` | `at`, `input`: `datagram` (with `socket`, `from`, `bytes`), `command` (with `command`, see the source of `trace/command.rs`) or `timeout`; `sent`: a list of `[to, socket, bytes]`; `told`: a sum over what the owner was told, absent where that was nothing |
+//! | `input` | `at`, `input`: `datagram` (with `socket`, `from`, `bytes`), `command` (with `command`, see the source of `trace/command.rs`), `network` (with `socket` and `change`) or `timeout`; `sent`: a list of `[to, socket, bytes]`; `told`: a sum over what the owner was told, absent where that was nothing |
 //! | `trace_end` | `complete`: whether all inputs were recorded |
 //!
 //! A trace holds the seed of its run, and so the token secrets that this node used. Verbs that run

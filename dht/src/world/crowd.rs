@@ -137,12 +137,29 @@ fn saved_nodes_are_asked_before_any_router() {
 
 #[test]
 fn stale_saved_nodes_do_not_keep_a_node_from_the_routers() {
+    for count in [40, 60, 300] {
+        let mut world = World::grown(9, 60, MINUTE);
+        let dead: Vec<_> = (0..count).map(|_| world.add_dead()).collect();
+        let saved: Vec<_> = dead.iter().map(|&host| (world.random_id(), world.addr(host))).collect();
+        let back = world.add_node(&saved);
+        world.join(back..back + 1, 0);
+        // Our owner's lookup is glad of the routers too.
+        let target = world.random_id();
+        let found = world.find_node(back, target);
+        assert_eq!(found.outcome, Outcome::Converged, "{count}: {:?}", found.stats);
+        world.run(Duration::from_secs(10));
+        assert!(world.node(back).stats(world.now)[0].nodes >= 20, "{count}");
+    }
+}
+
+#[test]
+fn the_only_saved_node_that_lives_is_found_among_many_dead_ones() {
     let mut world = World::grown(9, 60, MINUTE);
-    let dead: Vec<_> = (0..40).map(|_| world.add_dead()).collect();
-    let saved: Vec<_> = dead.iter().map(|&host| (world.random_id(), world.addr(host))).collect();
+    let dead: Vec<_> = (0..150).map(|_| world.add_dead()).collect();
+    let mut saved: Vec<_> = dead.iter().map(|&host| (world.random_id(), world.addr(host))).collect();
+    saved.push((world.id(5), world.addr(5)));
     let back = world.add_node(&saved);
-    world.join(back..back + 1, 0);
-    world.run(Duration::from_secs(10));
+    world.run(2 * MINUTE);
     assert!(world.node(back).stats(world.now)[0].nodes >= 20);
 }
 

@@ -195,6 +195,16 @@ fn source_stores_eight_ports_and_a_reply_stays_within_its_bounds() {
         }
     }
     assert_eq!(world.node(5).store().len(), 1600);
+    // One source alone with 1,500 ports.
+    let (alone, other) = (SocketAddr::from(([87, 1, 1, 1], 6881)), Id::new([8; 20]));
+    let sent = world.inject(5, alone, &query(rng.id(), get_peers(other)));
+    let Some(Message { body: Body::Response(response), .. }) = answer(&sent) else { panic!() };
+    let token = response.token.unwrap().to_vec();
+    for port in 1..=1500 {
+        world.run(Duration::from_millis(40));
+        world.inject(5, alone, &announce(other, port, false, &token));
+    }
+    assert_eq!(world.node(5).store().len(), 1608);
     for tid_len in [2, 32] {
         let tid = vec![b't'; tid_len];
         let want = Want::BOTH;

@@ -5,6 +5,7 @@
 
 mod doctor;
 mod harness;
+mod ipv6;
 mod items;
 mod lookups;
 mod orders;

@@ -106,14 +106,19 @@ impl Context {
     }
 }
 
+/// Whether a word is meant as a magnet link.
+pub(crate) fn is_magnet(text: &str) -> bool {
+    text.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("magnet:"))
+}
+
 /// An infohash written in hex or base32, or as a magnet link.
 pub(crate) fn infohash(text: &str) -> Result<Id, String> {
-    if text.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("magnet:")) {
+    if is_magnet(text) {
         let magnet = Magnet::parse(text).map_err(|error| format!("invalid magnet link: {error}"))?;
         // BEP 52: the DHT knows a v2 torrent by the first 20 bytes of its infohash.
         let short = || magnet.infohash_v2.as_ref().and_then(|long| Id::from_slice(&long[..Id::LEN]));
         return magnet.infohash_v1.or_else(short).ok_or_else(|| {
-            "this magnet link names a key; `btdht get --key` shows the infohash that it stands for".into()
+            "this magnet link names a key; `btdht get` shows the infohash that it stands for".into()
         });
     }
     text.parse::<Id>().map_err(|error| format!("{error}, or a magnet link"))

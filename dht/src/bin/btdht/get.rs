@@ -8,6 +8,7 @@ use btdht::item::{Item, PublicKey};
 use btdht::mutable_torrent::infohash_in;
 use btdht::{Command, Event};
 use krpc::Id;
+use krpc::magnet::Magnet;
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -25,11 +26,12 @@ the closest nodes have answered. Exit code 4 when nobody has it.
 
 Examples: btdht get e5f96f6f38320f0f33959cb4d3d656452117aadb
           btdht get --key 77ff84905a91936367c01360803104f92432fcd904a43511876df5cdf3e7e548 --salt news
+          btdht get 'magnet:?xs=urn:btpk:8543d3e6115f0f98c944077a4493dcd543e49c739fd998550a1f614ab36ed63e'
           btdht get --key 77ff84905a91936367c01360803104f92432fcd904a43511876df5cdf3e7e548 --follow --json")]
 pub(crate) struct Args {
-    /// Hash of an immutable value, 40 hexadecimal digits
-    #[arg(value_name = "TARGET", value_parser = context::id, required_unless_present = "key")]
-    target: Option<Id>,
+    /// Hash of an immutable value, 40 hexadecimal digits, or a magnet link that names a key (BEP 46)
+    #[arg(value_name = "TARGET", value_parser = target, required_unless_present = "key")]
+    target: Option<Target>,
     /// Public key of a mutable item, 64 hexadecimal digits
     #[arg(long, value_name = "PUBKEY", value_parser = public_key, conflicts_with = "target")]
     key: Option<PublicKey>,
@@ -40,23 +42,44 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", requires = "key", conflicts_with = "target")]
     seq: Option<i64>,
     /// Go on asking every hour, and print each newer version, until stopped
-    #[arg(long, requires = "key", conflicts_with = "trace")]
+    #[arg(long, conflicts_with = "trace")]
     follow: bool,
     /// Show each hop, on stderr; with --json a trace that `btdht replay` can replay
     #[arg(long)]
     trace: bool,
 }
 
-pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
-    if let (Some(key), true) = (args.key, args.follow) {
-        return watch(args, context, key).await;
+/// Which item.
+#[derive(Clone)]
+enum Target {
+    /// The immutable one that hashes to this.
+    Hash(Id),
+    /// The mutable one of this key and salt.
+    Key(PublicKey, Vec<u8>),
+}
+
+/// A target as digits or as a magnet link.
+fn target(text: &str) -> Result<Target, String> {
+    if !context::is_magnet(text) {
+        return context::id(text).map(Target::Hash);
     }
-    let command = match (args.key, args.target) {
-        (Some(key), _) => {
-            let salt = args.salt.clone().unwrap_or_default();
-            Command::GetMutable { key, salt, seq: args.seq, trace: args.trace }
+    let magnet = Magnet::parse(text).map_err(|error| format!("invalid magnet link: {error}"))?;
+    let key = magnet.mutable.ok_or("this magnet link names a torrent and no key of an item")?;
+    Ok(Target::Key(key.public_key, key.salt))
+}
+
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
+    let target = match (args.key, args.target.clone()) {
+        (None, Some(target)) => target,
+        (key, _) => Target::Key(key.unwrap_or_default(), args.salt.clone().unwrap_or_default()),
+    };
+    let command = match target {
+        Target::Key(key, salt) if args.follow => return watch(args, context, key, &salt).await,
+        Target::Hash(_) if args.follow => {
+            return Err(Failure::usage("an immutable item has one version: --follow needs a key"));
         }
-        (None, target) => Command::GetImmutable { target: target.unwrap_or(Id::ZERO), trace: args.trace },
+        Target::Key(key, salt) => Command::GetMutable { key, salt, seq: args.seq, trace: args.trace },
+        Target::Hash(target) => Command::GetImmutable { target, trace: args.trace },
     };
     let dht = context.open_traced(args.trace)?;
     let limit = context.timeout(Duration::from_secs(30));
@@ -82,9 +105,8 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
 
 /// Prints each version that is newer than the one before, until a signal; `--timeout` limits how long
 /// the first one may take.
-async fn watch(args: &Args, context: &Context, key: PublicKey) -> Result<(), Failure> {
+async fn watch(args: &Args, context: &Context, key: PublicKey, salt: &[u8]) -> Result<(), Failure> {
     let dht = context.open_to_stay()?;
-    let salt = args.salt.as_deref().unwrap_or_default();
     let mut versions = dht.follow(key, salt, args.seq).await?;
     let mut limit = context.flags.timeout;
     loop {

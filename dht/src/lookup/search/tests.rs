@@ -160,9 +160,9 @@ fn router_finds_its_place_when_it_answers() {
     let mut search = search(&[1, 9], &config);
     search.offer(None, addr(77), 0, &config);
     let serials: Vec<_> = (0..3).map(|_| ask(&mut search, &config).unwrap()).collect();
-    search.answered(serials[2], at(5).unwrap(), (None, None), &config);
-    answer(&mut search, serials[0], &config);
+    search.answered(serials[0], at(5).unwrap(), (None, None), &config);
     answer(&mut search, serials[1], &config);
+    answer(&mut search, serials[2], &config);
     let closest: Vec<_> = search.closest(8, &config).map(|c| c.id).collect();
     assert_eq!(closest, [at(1), at(5), at(9)]);
 }
@@ -208,4 +208,43 @@ fn silent_node_with_many_others_nearer_is_not_asked_again() {
     search.slow(serials[0], &config).unwrap();
     assert_eq!(ask(&mut search, &config), Some(serials[0]));
     assert_eq!(ask(&mut search, &config), None);
+}
+
+#[test]
+fn nodes_that_can_never_be_asked_do_not_keep_the_reserve_away() {
+    let config = Config::default();
+    let mut search = search(&[1], &config);
+    // Another node of the network of the one that answers.
+    search.offer(at(2), ([81, 2, 1, 9], 6881).into(), 0, &config);
+    search.offer_reserve(at(9).unwrap(), addr(9), &config);
+    let first = ask(&mut search, &config).unwrap();
+    answer(&mut search, first, &config);
+    let reserve = ask(&mut search, &config).unwrap();
+    assert_eq!(search.by_serial(reserve).unwrap().id, at(9));
+}
+
+#[test]
+fn search_in_which_everybody_refuses_is_over() {
+    let config = Config::default();
+    let mut search = search(&[1, 2], &config);
+    let serials = [(); 2].map(|()| ask(&mut search, &config).unwrap());
+    search.slow(serials[0], &config);
+    let (credit, in_flight) = (search.credit, search.in_flight);
+    assert!(serials.iter().all(|&serial| search.refused(serial).is_some()));
+    // The slow one had given its query back already.
+    assert_eq!((search.credit, search.in_flight), (credit + 1, in_flight - 1));
+    assert_eq!(search.step(&config), Step::Converged);
+}
+
+#[test]
+fn routers_are_asked_before_all_others_and_never_dropped() {
+    let config = Config { lookup_candidates: 2, ..Config::default() };
+    let mut search = search(&[1, 2], &config);
+    assert!(search.offer(None, addr(50), 0, &config));
+    assert!(search.offer(None, addr(51), 0, &config));
+    let mut asked = Vec::new();
+    while let Some(serial) = ask(&mut search, &config) {
+        asked.push(search.by_serial(serial).unwrap().addr);
+    }
+    assert_eq!(asked, [addr(50), addr(51)]);
 }
