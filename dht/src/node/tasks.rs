@@ -178,18 +178,21 @@ impl Node {
             compact::nodes::<A>(raw).map(|node| (node.id, node.addr.to_socket())).collect()
         }
         let place = &self.places[home];
-        let mut nodes = match place.family {
+        let nodes = match place.family {
             Family::V4 => addresses::<V4>(response.nodes),
             Family::V6 => addresses::<V6>(response.nodes6),
         };
-        nodes.retain(|&(id, addr)| {
-            acceptable(addr, self.config.allow_local)
-                && place.local != addr
-                && self.maintain.may_ping_for_gap(now, (id, addr), &place.table, &self.config)
-        });
-        nodes.truncate(PINGS_PER_GAP);
+        let mut pinged = 0;
         for (id, addr) in nodes {
-            self.ping(now, home, (Some(id), addr), out);
+            let Place { table, local, .. } = &self.places[home];
+            let may_ping = pinged < PINGS_PER_GAP
+                && acceptable(addr, self.config.allow_local)
+                && *local != addr
+                && self.maintain.may_ping_for_gap(now, (id, addr), table, &self.config);
+            if may_ping {
+                self.ping(now, home, (Some(id), addr), out);
+                pinged += 1;
+            }
         }
     }
 

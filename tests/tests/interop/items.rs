@@ -268,7 +268,10 @@ fn items_both_ways_with_mainline() {
         (item["seq"] == 7 && item["value"] == "seven").then_some(())
     });
     let (put, done) = ours(&["put", "old", "--key", &path, "--salt", SALT, "--seq", "6"]);
-    assert!(!done && put["stored"] == 0, "{put}");
+    // A node that mainline's put did not reach in time may take it; whoever holds version 7 does not.
+    let refused = put["refused"].as_array().unwrap();
+    assert!(!done && put["newer"] == 7 && !refused.is_empty(), "{put}");
+    assert!(refused.iter().all(|node| node["code"] == 302), "{put}");
 }
 
 #[test]
@@ -290,11 +293,16 @@ fn items_live_on_a_dht_of_mainline_nodes_alone() {
     }
     let mut nodes: Vec<Running> = Vec::new();
     for n in 1..=4 {
-        let mut node = mainline(&["serve", &format!("85.{n}.0.1"), "6881", "85.1.0.1:6881"]);
-        // The first one has nobody to join.
-        let joined = if n == 1 { "bootstrapped false" } else { "bootstrapped true" };
-        node.wait_for("mainline joins", |line| (line == joined).then_some(()));
-        nodes.push(node);
+        // The first one has nobody to join; the others give up when the machine is slow, and are started again.
+        nodes.push(eventually("mainline joins", || {
+            let mut node = mainline(&["serve", &format!("85.{n}.0.1"), "6881", "85.1.0.1:6881"]);
+            let joined = node.wait_for("an end of its attempt", |line| match line {
+                "bootstrapped true" => Some(true),
+                "bootstrapped false" => Some(false),
+                _ => None,
+            });
+            (joined || n == 1).then_some(node)
+        }));
     }
     items_both_ways_with_mainline();
 }
