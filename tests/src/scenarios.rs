@@ -23,6 +23,7 @@ pub const SCENARIOS: &[(&str, &[&str])] = &[
         &[
             "replies_are_at_most_twelve_times_their_query_and_four_times_on_average",
             "largest_items_are_told_whole_to_all_but_the_shortest_queries",
+            "errors_are_at_most_twice_what_they_answer_or_silence",
         ],
     ),
     (

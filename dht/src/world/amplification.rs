@@ -126,3 +126,22 @@ fn replies_are_at_most_twelve_times_their_query_and_four_times_on_average() {
     // It has something to say: the limits were near.
     assert!(most >= 9.0, "at most {most:.1} times");
 }
+
+#[test]
+fn errors_are_at_most_twice_what_they_answer_or_silence() {
+    let mut world = World::grown(4, 20, Duration::from_secs(60));
+    // The shortest that can be answered would be answered with 41 bytes.
+    assert!(world.inject(5, VICTIM, b"d1:t2:aa1:y1:qe").is_empty());
+    let mut answered = 0;
+    for length in 1..60 {
+        let method = vec![b'x'; length];
+        let start = format!("d1:ade1:q{length}:").into_bytes();
+        let malformed = [&start[..], &method, b"1:t2:aa1:y1:qe"].concat();
+        for sent in world.inject(5, VICTIM, &malformed) {
+            assert!(sent.len() <= 2 * malformed.len(), "{} for {}", sent.len(), malformed.len());
+            answered += 1;
+        }
+        world.run(Duration::from_millis(100));
+    }
+    assert!(answered > 30, "{answered}");
+}
