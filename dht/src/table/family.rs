@@ -281,7 +281,7 @@ impl FamilyTable {
 }
 
 /// Round-trip time that a bit of nearness is worth: a referral takes some 70 ms and brings three or four.
-const BIT: Duration = Duration::from_millis(20);
+const BIT: Duration = Duration::from_millis(12);
 
 fn contact<A: Address>(id: Id, addr: SocketAddr) -> Option<Contact<A>> {
     A::from_socket(addr).map(|addr| Contact { id, addr })

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use harness::process::binary;
+use harness::process::{binary, eventually};
 use harness::rivals::{Libtorrent, Series, ready};
 use serde_json::json;
 
@@ -61,13 +61,14 @@ fn libtorrent_fetches_from_us(series: Series, test: &str) {
     seed.wait_for("the seeder is ready", |line| line.contains("\"done\"").then_some(()));
     let mut rival = Libtorrent::start(series, "85.30.0.1:6881", Some(&[]));
     rival.ask(&json!({"op": "dht_add", "node": "85.2.0.1:6881"}));
-    harness::process::eventually("our nodes are in libtorrent's table", || {
+    eventually("our nodes are in libtorrent's table", || {
         (rival.ask(&json!({"op": "dht_state"}))["nodes"].as_u64()? > 0).then_some(())
     });
     let folder = tempfile::tempdir().unwrap();
     rival.add(&sample.magnet(), folder.path(), &[], false);
     rival.wait_finished();
-    sample.assert_same(folder.path());
+    // It says so when the pieces have been hashed; its threads write them a little later.
+    eventually("libtorrent's file is written", || sample.is_same(folder.path()).then_some(()));
 }
 
 #[test]

@@ -101,10 +101,15 @@ impl Sample {
         self.folder.path().to_str().expect("a temporary path is text")
     }
 
-    /// Fails unless `folder` holds the same file.
-    pub(crate) fn assert_same(&self, folder: &Path) {
+    /// Whether `folder` holds the same file.
+    pub(crate) fn is_same(&self, folder: &Path) -> bool {
         let bytes = std::fs::read(folder.join("sample.bin")).expect("the downloaded file");
         let got: [u8; 32] = Sha256::digest(&bytes).into();
-        assert_eq!(got, self.sha256, "the downloaded file differs");
+        got == self.sha256
+    }
+
+    /// Fails unless `folder` holds the same file.
+    pub(crate) fn assert_same(&self, folder: &Path) {
+        assert!(self.is_same(folder), "the downloaded file differs");
     }
 }
