@@ -183,7 +183,7 @@ fn lookups_converge_with_dead_nodes_and_loss() {
         total += truth.len();
         assert!(found.stats.elapsed < Duration::from_secs(4), "{:?}", found.stats);
     }
-    // 97.5 % in the mean of many seeds.
+    // 152 to 157 of 160 with the seeds 10 to 14, 96 % in the mean. It was 97.6 % before lookups sent fewer queries.
     assert!(right * 100 >= total * 95, "{right} of {total}");
 }
 
