@@ -214,6 +214,8 @@ pub use event::{
 };
 pub use home::{Home, HomeRecord, HomeStats};
 pub use network::NetworkChange;
+#[cfg(feature = "sim")]
+pub use node::Acquaintance;
 pub use node::{Load, Node};
 pub use outbox::{Class, Outbox, Transmit};
 pub use reach::Reachability;

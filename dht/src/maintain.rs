@@ -113,6 +113,21 @@ impl Maintain {
         Self { rng, routers: Vec::new(), homes, newcomers, told: false }
     }
 
+    /// Begins in the middle: every home knows its neighbourhood and has filled its buckets, and what is
+    /// next is due at some time or other, as in a node that has run for long.
+    #[cfg(feature = "sim")]
+    pub(crate) fn grown(&mut self, now: Time, config: &Config) {
+        self.told = true;
+        for upkeep in &mut self.homes {
+            let mut within = |span: Duration| now + span * self.rng.below(1024) as u32 / 1024;
+            upkeep.settled = true;
+            upkeep.bootstrap_at = within(config.bootstrap_retry_max);
+            upkeep.refresh_at = within(IDLE_CHECK);
+            upkeep.ping_at = within(IDLE_CHECK);
+            upkeep.spread_at = within(config.refresh_after);
+        }
+    }
+
     /// Replaces the routers and tries them soon where they are needed.
     pub(crate) fn set_routers(
         &mut self,

@@ -2,6 +2,8 @@
 //! what a message means is decided in the parts. Messages and expired queries are handed out in
 //! `incoming`, what we do of ourselves in `tasks`.
 
+#[cfg(feature = "sim")]
+mod grown;
 mod incoming;
 mod lines;
 mod tasks;
@@ -12,6 +14,8 @@ use std::time::Duration;
 
 use krpc::Id;
 
+#[cfg(feature = "sim")]
+pub use self::grown::Acquaintance;
 use crate::addr::canonical;
 use crate::guard::{Admission, Guard};
 use crate::home::{Home, HomeRecord, HomeStats, Place, reaching};

@@ -146,6 +146,12 @@ impl FamilyTable {
         either!(self, table => table.refreshing(now, number));
     }
 
+    /// Makes room for so many further nodes and no more.
+    #[cfg(feature = "sim")]
+    pub(crate) fn reserve_exact(&mut self, nodes: usize) {
+        either!(self, table => table.reserve_exact(nodes));
+    }
+
     pub(crate) fn len(&self) -> usize {
         either!(self, table => table.len())
     }

@@ -248,6 +248,12 @@ impl<A: Address> Table<A> {
         }
     }
 
+    /// Makes room for so many further nodes and no more.
+    #[cfg(feature = "sim")]
+    pub(crate) fn reserve_exact(&mut self, nodes: usize) {
+        self.entries.reserve_exact(nodes);
+    }
+
     /// Notes that the bucket `number` is being refreshed.
     pub(crate) fn refreshing(&mut self, now: Time, number: u32) {
         self.bounds.touch(depth(number), Ticks::new(now));
