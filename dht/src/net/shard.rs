@@ -4,9 +4,11 @@
 //! takes a few requests, sends everything in batches and delivers the events. Then it waits for a
 //! socket, a request or the node's next deadline, whichever comes first. No protocol lives here.
 
+mod complaint;
+mod request;
+
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,15 +16,17 @@ use krpc::Id;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::interfaces::Difference;
-use super::keeper::{StateKeeper, StateStats};
+use super::keeper::StateKeeper;
 use super::persist::{Saved, SavedHome};
-use super::port::{Port, PortCounters};
-use super::subscribers::{Subscriber, Subscribers};
+use super::port::Port;
+use super::subscribers::Subscribers;
 use super::{Clock, Error};
 use crate::replay::Recorded;
-use crate::{
-    BucketFill, Command, Counters, Event, HomeStats, KnownNode, LookupId, NetworkChange, Node, Outbox, Time,
-};
+use crate::{Command, Event, LookupId, NetworkChange, Node, Outbox, Time};
+
+use self::complaint::Complaint;
+pub(super) use self::request::{Request, Sink};
+pub use self::request::{SocketStats, Stats};
 
 /// Requests taken in one turn.
 const REQUESTS_PER_TURN: usize = 32;
@@ -32,79 +36,8 @@ const TURNS_IN_A_ROW: u32 = 16;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Pause after a receive call that keeps failing.
 const BROKEN_PAUSE: Duration = Duration::from_millis(100);
-/// Pause between complaints about the same thing.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// A node that has met nobody after this says so.
 const LONELY_AFTER: Duration = Duration::from_secs(10);
-
-/// What handles ask of the task.
-#[derive(Debug)]
-pub(super) enum Request {
-    /// Run a command whose events go to `sink`.
-    Start { command: Command, sink: Sink },
-    /// Run a command that nobody hears of again.
-    Tell(Command),
-    /// The interfaces of the machine have changed.
-    Interfaces(Difference),
-    /// Stop the lookup of that ticket.
-    Cancel(u64),
-    /// Copy the counters.
-    Stats(oneshot::Sender<Stats>),
-    /// Copy the routing tables.
-    Table(oneshot::Sender<Vec<KnownNode>>),
-    /// Name the known nodes nearest to an id, so many of each home.
-    Closest(Id, usize, oneshot::Sender<Vec<(Id, SocketAddr)>>),
-    /// Tell what concerns the whole node, from now on.
-    Subscribe(Subscriber),
-    /// Save and end.
-    Shutdown(oneshot::Sender<Result<(), Error>>),
-}
-
-impl From<Difference> for Request {
-    fn from(difference: Difference) -> Self {
-        Self::Interfaces(difference)
-    }
-}
-
-/// Where the events of one lookup go.
-#[derive(Debug)]
-pub(super) struct Sink {
-    /// Names the lookup before the node has given it an id.
-    pub(super) ticket: u64,
-    pub(super) events: mpsc::Sender<Event>,
-    /// The place of the last event, reserved from the start: a slow reader never misses the end.
-    pub(super) last: mpsc::OwnedPermit<Event>,
-}
-
-/// A copy of what a node counts.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Of the core.
-    pub counters: Counters,
-    /// Of each socket.
-    pub sockets: Vec<SocketStats>,
-    /// The buckets of each socket's routing table, in their order.
-    pub buckets: Vec<Vec<BucketFill>>,
-    /// Lookups and questions that run.
-    pub running: usize,
-    /// Events that a slow reader missed.
-    pub events_missed: u64,
-    /// What was loaded and saved.
-    pub state: StateStats,
-    /// How long the node has been running, suspended time included.
-    pub uptime: Duration,
-}
-
-/// One socket of a node.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct SocketStats {
-    /// The node's presence there.
-    pub home: HomeStats,
-    /// What happened.
-    pub counters: PortCounters,
-}
 
 /// The task's state.
 pub(super) struct Shard {
@@ -150,12 +83,6 @@ enum Finish {
     Asked(oneshot::Sender<Result<(), Error>>),
 }
 
-/// A repeated problem: one line a minute with a count.
-struct Complaint {
-    next: Time,
-    count: u64,
-}
-
 impl Shard {
     /// Runs until asked to stop or abandoned.
     pub(super) async fn run(mut self) {
@@ -173,10 +100,10 @@ impl Shard {
             started,
             events_missed: 0,
             broken: false,
-            send_complaint: Complaint { next: started, count: 0 },
-            receive_complaint: Complaint { next: started, count: 0 },
-            rebind_complaint: Complaint { next: started, count: 0 },
-            lonely_complaint: Complaint { next: started + LONELY_AFTER, count: 0 },
+            send_complaint: Complaint::new(started),
+            receive_complaint: Complaint::new(started),
+            rebind_complaint: Complaint::new(started),
+            lonely_complaint: Complaint::new(started + LONELY_AFTER),
             online: true,
             finished: None,
         };
@@ -396,7 +323,7 @@ impl Shard {
         if std::mem::replace(&mut running.tells_announces, wanted) != wanted {
             self.node.handle_command(now, Command::TellAnnounces(wanted), &mut running.out);
         }
-        if self.has_routers && self.bootstrapped.borrow().is_none() && now >= running.lonely_complaint.next {
+        if self.has_routers && self.bootstrapped.borrow().is_none() && running.lonely_complaint.is_due(now) {
             running.lonely_complaint.about(now, |_| {
                 tracing::warn!("not bootstrapped yet: no router has answered; trying on");
             });
@@ -471,16 +398,6 @@ impl Shard {
     }
 }
 
-impl Complaint {
-    fn about(&mut self, now: Time, say: impl FnOnce(u64)) {
-        self.count += 1;
-        if now >= self.next {
-            self.next = now + COMPLAIN_EVERY;
-            say(std::mem::take(&mut self.count));
-        }
-    }
-}
-
 /// What is kept of the table between runs.
 fn saved(node: &Node, ports: &[Port], now: Time) -> Saved {
     let homes = node.saved(now).into_iter().zip(ports);
@@ -503,16 +420,6 @@ fn is_krpc(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_repeated_complaint_is_one_line_a_minute_with_a_count() {
-        let mut complaint = Complaint { next: Time::ZERO, count: 0 };
-        let mut said = Vec::new();
-        for seconds in 0..130 {
-            complaint.about(Time::from_secs(seconds), |count| said.push(count));
-        }
-        assert_eq!(said, [1, 60, 60]);
-    }
 
     #[test]
     fn only_dictionaries_go_to_the_node() {

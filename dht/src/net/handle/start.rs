@@ -1,0 +1,194 @@
+//! How a node starts: saved state, sockets, identities, and the tasks that go on.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use tokio::sync::{mpsc, watch};
+
+use super::{Dht, Options, Paces, Shared, State, recording};
+use crate::net::keeper::StateKeeper;
+use crate::net::moment::Moment;
+use crate::net::persist::{Saved, StateFolder};
+use crate::net::port::Port;
+use crate::net::resolve::{Families, Routers};
+use crate::net::shard::{Request, Shard};
+use crate::net::udp::{self, Batching, UdpSocket};
+use crate::net::{Bind, Clock, Error, interfaces};
+use crate::replay::{Origin, Record, Recorded};
+use crate::standing::Pace;
+use crate::store::{Counts, Damaged};
+use crate::{Command, Config, Home, Rng, Seeds, Time};
+
+/// Requests that wait for the task; a caller beyond them waits itself.
+const REQUESTS: usize = 256;
+
+impl Dht {
+    /// Binds the sockets and starts the node as a task of the current tokio runtime. Reads the state
+    /// folder, which blocks for as long as the disk takes.
+    ///
+    /// # Errors
+    /// A busy port or a missing required address, a state folder in use or refused by the disk, a
+    /// router that is not `host:port`. Names that do not resolve are no error: they are tried on.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time.
+    pub fn bind(options: Options) -> Result<Self, Error> {
+        Self::bind_recorded(options, None)
+    }
+
+    /// Like [`Dht::bind`]; everything that the node is given and that it sends goes to `records`,
+    /// until the node has stopped. When that channel is full the recording ends, with
+    /// [`Record::End`] saying so; the node goes on.
+    ///
+    /// # Errors
+    /// See [`Dht::bind`].
+    ///
+    /// # Panics
+    /// See [`Dht::bind`], and when the channel is full already.
+    pub fn bind_recorded(options: Options, records: Option<mpsc::Sender<Record>>) -> Result<Self, Error> {
+        let clock = Clock::start();
+        let now = clock.now();
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(Error::Random)?;
+        let seeds = Seeds(seed);
+        let mut rng = Rng::new(seeds.derive("shell"));
+
+        let (folder, saved) = match &options.state {
+            State::Nothing => (None, Saved::default()),
+            State::Read(path) => (None, Saved::read(path)),
+            State::Keep(path) => {
+                let folder = StateFolder::open(path)?;
+                let saved = folder.read();
+                (Some(folder), saved)
+            }
+        };
+        let sockets = bind_all(&options.binds)?;
+        let homes = homes(&sockets, &saved, folder.is_some(), &mut rng);
+        let families = Families {
+            ipv4: homes.iter().any(|home| home.local.is_ipv4()),
+            ipv6: homes.iter().any(|home| home.local.is_ipv6()),
+        };
+        let routers = Routers::new(&options.bootstrap, families)?;
+
+        let (requests, inbox) = mpsc::channel(REQUESTS);
+        let (announcer, bootstrapped) = watch::channel(None);
+        let knows_somebody = options.bootstrap.is_empty() || homes.iter().any(|home| !home.saved.is_empty());
+        let (readiness, ready) = watch::channel(knows_somebody);
+        let (changing, ids) = watch::channel(homes.iter().map(|home| home.id).collect());
+        let shared = Shared {
+            locals: homes.iter().map(|home| home.local).collect(),
+            clock,
+            paces: Paces {
+                announces: Pace::of_announces(&options.config),
+                items: Pace::of_items(&options.config),
+                keys: Pace::of_keys(&options.config),
+            },
+            seeds: seeds.derive("orders"),
+            tickets: AtomicU64::new(0),
+            events: events_of_a_lookup(&options.config),
+        };
+        let origin = Origin { seeds: seeds.derive("node"), config: options.config, homes, at: now };
+        let is_recorded = records.is_some();
+        let mut node = Recorded::new(origin, records.map(recording::tap));
+        let state = folder.map(|folder| {
+            let loaded = restored(&mut node, &folder, now);
+            let keeper = StateKeeper::new(folder, saved, now);
+            // Who starts without what is stored must not write over it.
+            if is_recorded { keeper } else { keeper.with_store(loaded, now) }
+        });
+        let shard = Shard {
+            node,
+            clock,
+            ports: (0..).zip(sockets).map(|(index, socket)| Port::new(index, socket)).collect(),
+            requests: inbox,
+            bootstrapped: announcer,
+            ready: readiness,
+            ids: changing,
+            state,
+            has_routers: !options.bootstrap.is_empty(),
+        };
+        let known = routers.addresses();
+        if !known.is_empty() {
+            requests.try_send(Request::Tell(Command::Routers(known))).expect("the channel is new");
+        }
+        tokio::spawn(shard.run());
+        tokio::spawn(interfaces::watch(requests.downgrade()));
+        tokio::spawn(keep_resolving(routers, rng, requests.downgrade()));
+        Ok(Self { requests, bootstrapped, ready, ids, shared: Arc::new(shared) })
+    }
+}
+
+/// Binds every address that the machine has.
+fn bind_all(binds: &[Bind]) -> Result<Vec<UdpSocket>, Error> {
+    if binds.len() > usize::from(u8::MAX) {
+        return Err(Error::TooManyAddresses);
+    }
+    let mut sockets = Vec::new();
+    for &Bind { addr, required } in binds {
+        match UdpSocket::bind(addr, Batching::Native) {
+            Ok(socket) => {
+                let buffer = socket.receive_buffer().unwrap_or(0);
+                tracing::debug!(local = %socket.local_addr(), buffer, "socket bound");
+                sockets.push(socket);
+            }
+            Err(error) if !required && udp::is_family_missing(&error) => {
+                let family = if addr.is_ipv4() { "IPv4" } else { "IPv6" };
+                tracing::warn!(%error, "this machine has no {family}; going on without");
+            }
+            Err(source) => return Err(Error::Bind { addr, source }),
+        }
+    }
+    if sockets.is_empty() { Err(Error::NoAddress) } else { Ok(sockets) }
+}
+
+/// The identity of each socket: a saved one if this process keeps the state, or a fresh one. Two
+/// processes under one id would spoil each other's place in other nodes' tables.
+fn homes(sockets: &[UdpSocket], saved: &Saved, keep: bool, rng: &mut Rng) -> Vec<Home> {
+    let mut seen = [0; 2];
+    let mut homes = Vec::new();
+    for socket in sockets {
+        let local = socket.local_addr();
+        let nth = &mut seen[usize::from(local.is_ipv6())];
+        let home = saved.home(local.is_ipv6(), *nth);
+        *nth += 1;
+        homes.push(Home {
+            id: home.filter(|_| keep).map_or_else(|| rng.id(), |home| home.id),
+            local,
+            external: home.filter(|_| keep).and_then(|home| home.external),
+            saved: home.map(|home| home.nodes.clone()).unwrap_or_default(),
+        });
+    }
+    homes
+}
+
+/// Gives back what others stored in an earlier run; how much that is. Whatever is wrong with it costs
+/// no more than the announces.
+fn restored(node: &mut Recorded, folder: &StateFolder, now: Time) -> Counts {
+    let Some(stored) = folder.read_store() else { return Counts::default() };
+    let away = Moment::now().since(&stored.at);
+    node.restore(now, &stored.archive, away).unwrap_or_else(|Damaged| {
+        folder.warn_of_damaged_store();
+        Counts::default()
+    })
+}
+
+/// The most events that one lookup can have within its limits: each query is asked, slow, and
+/// answered or silent; each peer and each announce is told once.
+fn events_of_a_lookup(config: &Config) -> usize {
+    let config = config.lifted();
+    let hops = (config.lookup_max_queries as usize).saturating_mul(4);
+    let all = config.lookup_max_peers.saturating_add(hops).saturating_add(config.announce_nodes);
+    all.clamp(64, 65_536) + 2
+}
+
+/// Tells the node of routers as their names resolve, as long as it runs.
+async fn keep_resolving(routers: Routers, rng: Rng, requests: mpsc::WeakSender<Request>) {
+    let tell = |addrs| {
+        let requests = requests.clone();
+        async move {
+            let Some(requests) = requests.upgrade() else { return false };
+            requests.send(Request::Tell(Command::Routers(addrs))).await.is_ok()
+        }
+    };
+    routers.resolve(rng, tell).await;
+}
