@@ -27,6 +27,7 @@ pub use self::items::PutReport;
 pub use self::lookup::{Lookup, Peers};
 pub use self::options::{Options, State};
 pub use self::orders::AnnounceReport;
+pub(crate) use self::start::Parts;
 
 /// A handle of a running node. When the last clone is dropped the node saves its state and stops.
 #[derive(Clone, Debug)]

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use super::link::Link;
 use super::udp::{BATCH, Batch, Batching, Datagram, UdpCounters, UdpSocket};
 use crate::{Class, Outbox, Time};
 
@@ -27,7 +28,7 @@ const REBIND_PAUSE: Duration = Duration::from_secs(5);
 
 /// A socket and its queue.
 #[derive(Debug)]
-pub(super) struct Port {
+pub(crate) struct Port {
     index: u8,
     local: SocketAddr,
     /// None while the address cannot be bound.
@@ -38,6 +39,8 @@ pub(super) struct Port {
     /// Counters of the sockets before this one.
     earlier: UdpCounters,
     waiting: VecDeque<(SocketAddr, Box<[u8]>)>,
+    /// The emulated line of a testnet's node.
+    link: Option<Box<Link>>,
     counters: PortCounters,
 }
 
@@ -54,6 +57,8 @@ pub struct PortCounters {
     pub foreign: u64,
     /// Times that the socket was bound anew.
     pub rebinds: u64,
+    /// Datagrams lost on purpose, by the emulated line of a testnet's node.
+    pub lost_on_purpose: u64,
 }
 
 /// Whether the calls of a socket work.
@@ -81,7 +86,7 @@ impl Health {
 }
 
 impl Port {
-    pub(super) fn new(index: u8, socket: UdpSocket) -> Self {
+    pub(crate) fn new(index: u8, socket: UdpSocket) -> Self {
         Self {
             index,
             local: socket.local_addr(),
@@ -90,8 +95,14 @@ impl Port {
             rebind_at: Time::ZERO,
             earlier: UdpCounters::default(),
             waiting: VecDeque::new(),
+            link: None,
             counters: PortCounters::default(),
         }
+    }
+
+    /// The same behind an emulated line, if there is one.
+    pub(crate) fn behind(self, link: Option<Link>) -> Self {
+        Self { link: link.map(Box::new), ..self }
     }
 
     /// Receives what is there; see [`UdpSocket::recv_batch`].
@@ -135,8 +146,16 @@ impl Port {
     }
 
     /// Sends what `out` holds for this socket, behind what waits already. The last error of a
-    /// datagram that the system refused, if one was.
+    /// datagram that the system refused, if one was. Behind an emulated line it sends what has come to its
+    /// end.
     pub(super) fn send(&mut self, now: Time, out: &Outbox) -> Option<io::Error> {
+        let Some(mut link) = self.link.take() else { return self.send_now(now, out) };
+        let error = self.send_now(now, link.pass(now, self.index, out));
+        self.link = Some(link);
+        error
+    }
+
+    fn send_now(&mut self, now: Time, out: &Outbox) -> Option<io::Error> {
         let Some(mut socket) = self.socket.take() else {
             // As if there were no room.
             let index = self.index;
@@ -190,6 +209,11 @@ impl Port {
         Poll::Ready(())
     }
 
+    /// When [`Port::send`] wants to be called for what is on an emulated line.
+    pub(super) fn due(&self) -> Time {
+        self.link.as_ref().map_or(Time::NEVER, |link| link.due())
+    }
+
     /// Waits until the runtime knows that the socket can send; without this, the first datagrams of
     /// a fresh socket would have to wait.
     pub(super) async fn warm_up(&self) -> io::Result<()> {
@@ -209,7 +233,8 @@ impl Port {
 
     pub(super) fn counters(&self) -> PortCounters {
         let now = self.socket.as_ref().map(UdpSocket::counters).unwrap_or_default();
-        PortCounters { udp: sum(&self.earlier, &now), ..self.counters }
+        let lost_on_purpose = self.link.as_ref().map_or(0, |link| link.lost());
+        PortCounters { udp: sum(&self.earlier, &now), lost_on_purpose, ..self.counters }
     }
 
     fn send_waiting(&mut self, socket: &mut UdpSocket) -> Option<io::Error> {

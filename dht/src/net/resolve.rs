@@ -20,14 +20,14 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The families that there are sockets for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Families {
     pub(super) ipv4: bool,
     pub(super) ipv6: bool,
 }
 
 /// Routers in order of preference, with the addresses known so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Routers {
     known: Vec<(String, Vec<SocketAddr>)>,
     families: Families,
@@ -56,6 +56,11 @@ impl Routers {
             known.push((router.clone(), router.parse().into_iter().map(canonical).collect()));
         }
         Ok(Self { known, families })
+    }
+
+    /// Whether nobody was named.
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty()
     }
 
     /// All addresses known so far, in order of preference: the first of each name, then the rest.

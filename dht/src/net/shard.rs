@@ -350,7 +350,8 @@ impl Shard {
         }
         let now = self.clock.now();
         let save_due = self.state.as_ref().map_or(Time::NEVER, StateKeeper::due);
-        let pause = self.node.timeout().min(save_due).since(now).min(LONGEST_WAIT);
+        let line_due = self.ports.iter().map(Port::due).min().unwrap_or(Time::NEVER);
+        let pause = self.node.timeout().min(save_due).min(line_due).since(now).min(LONGEST_WAIT);
         let ports = &self.ports;
         let ready = poll_fn(|cx| {
             // Every port is asked, so that each will wake this task.

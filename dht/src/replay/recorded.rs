@@ -92,6 +92,13 @@ impl Recorded {
     }
 }
 
+/// A node that nobody records.
+impl From<Node> for Recorded {
+    fn from(node: Node) -> Self {
+        Self { node, tap: None }
+    }
+}
+
 impl Deref for Recorded {
     type Target = Node;
 

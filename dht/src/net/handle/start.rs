@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use krpc::Id;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use super::{Dht, Options, Paces, Shared, State, recording};
 use crate::net::keeper::StateKeeper;
@@ -21,6 +23,28 @@ use crate::{Command, Config, Home, Rng, Seeds, Time};
 
 /// Requests that wait for the task; a caller beyond them waits itself.
 const REQUESTS: usize = 256;
+
+/// What a running node is made of.
+pub(crate) struct Parts {
+    pub(crate) node: Recorded,
+    /// Its id at each port.
+    pub(crate) ids: Vec<Id>,
+    pub(crate) ports: Vec<Port>,
+    /// What the node was made with.
+    pub(crate) config: Config,
+    /// For what the shell draws.
+    pub(crate) seeds: Seeds,
+    pub(crate) clock: Clock,
+}
+
+/// Whom a node can ask first.
+struct Bootstrap {
+    routers: Routers,
+    /// A saved node, or nobody was to be known.
+    knows_somebody: bool,
+    /// Nodes known, if that is over already.
+    done: Option<usize>,
+}
 
 impl Dht {
     /// Binds the sockets and starts the node as a task of the current tokio runtime. Reads the state
@@ -69,25 +93,9 @@ impl Dht {
             ipv6: homes.iter().any(|home| home.local.is_ipv6()),
         };
         let routers = Routers::new(&options.bootstrap, families)?;
-
-        let (requests, inbox) = mpsc::channel(REQUESTS);
-        let (announcer, bootstrapped) = watch::channel(None);
+        let ids = homes.iter().map(|home| home.id).collect();
         let knows_somebody = options.bootstrap.is_empty() || homes.iter().any(|home| !home.saved.is_empty());
-        let (readiness, ready) = watch::channel(knows_somebody);
-        let (changing, ids) = watch::channel(homes.iter().map(|home| home.id).collect());
-        let shared = Shared {
-            locals: homes.iter().map(|home| home.local).collect(),
-            clock,
-            paces: Paces {
-                announces: Pace::of_announces(&options.config),
-                items: Pace::of_items(&options.config),
-                keys: Pace::of_keys(&options.config),
-            },
-            seeds: seeds.derive("orders"),
-            tickets: AtomicU64::new(0),
-            events: events_of_a_lookup(&options.config),
-        };
-        let origin = Origin { seeds: seeds.derive("node"), config: options.config, homes, at: now };
+        let origin = Origin { seeds: seeds.derive("node"), config: options.config.clone(), homes, at: now };
         let is_recorded = records.is_some();
         let mut node = Recorded::new(origin, records.map(recording::tap));
         let state = folder.map(|folder| {
@@ -96,25 +104,66 @@ impl Dht {
             // Who starts without what is stored must not write over it.
             if is_recorded { keeper } else { keeper.with_store(loaded, now) }
         });
+        let ports = (0..).zip(sockets).map(|(index, socket)| Port::new(index, socket)).collect();
+        let parts = Parts { node, ids, config: options.config, seeds, clock, ports };
+        let bootstrap = Bootstrap { routers, knows_somebody, done: None };
+        Ok(Self::start_with(parts, bootstrap, state).0)
+    }
+
+    /// Starts a node that needs no bootstrap any more, without state: its handle and its task.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time.
+    pub(crate) fn start_grown(parts: Parts) -> (Self, JoinHandle<()>) {
+        let nodes = parts.node.stats(parts.clock.now()).iter().map(|home| home.nodes).sum();
+        let bootstrap = Bootstrap { routers: Routers::default(), knows_somebody: true, done: Some(nodes) };
+        Self::start_with(parts, bootstrap, None)
+    }
+
+    fn start_with(parts: Parts, bootstrap: Bootstrap, state: Option<StateKeeper>) -> (Self, JoinHandle<()>) {
+        let Parts { node, ids, config, seeds, clock, ports } = parts;
+        let Bootstrap { routers, knows_somebody, done } = bootstrap;
+        let (requests, inbox) = mpsc::channel(REQUESTS);
+        let (announcer, bootstrapped) = watch::channel(done);
+        let (readiness, ready) = watch::channel(knows_somebody);
+        let (changing, ids) = watch::channel(ids);
+        let shared = Shared {
+            locals: ports.iter().map(Port::local).collect(),
+            clock,
+            paces: Paces {
+                announces: Pace::of_announces(&config),
+                items: Pace::of_items(&config),
+                keys: Pace::of_keys(&config),
+            },
+            seeds: seeds.derive("orders"),
+            tickets: AtomicU64::new(0),
+            events: events_of_a_lookup(&config),
+        };
         let shard = Shard {
             node,
             clock,
-            ports: (0..).zip(sockets).map(|(index, socket)| Port::new(index, socket)).collect(),
+            ports,
             requests: inbox,
             bootstrapped: announcer,
             ready: readiness,
             ids: changing,
             state,
-            has_routers: !options.bootstrap.is_empty(),
+            has_routers: !routers.is_empty(),
         };
         let known = routers.addresses();
         if !known.is_empty() {
             requests.try_send(Request::Tell(Command::Routers(known))).expect("the channel is new");
         }
-        tokio::spawn(shard.run());
-        tokio::spawn(interfaces::watch(requests.downgrade()));
-        tokio::spawn(keep_resolving(routers, rng, requests.downgrade()));
-        Ok(Self { requests, bootstrapped, ready, ids, shared: Arc::new(shared) })
+        let task = tokio::spawn(shard.run());
+        // No change of the interfaces concerns loopback.
+        if !shared.locals.iter().all(|local| local.ip().is_loopback()) {
+            tokio::spawn(interfaces::watch(requests.downgrade()));
+        }
+        if !routers.is_empty() {
+            let rng = Rng::new(seeds.derive("resolving"));
+            tokio::spawn(keep_resolving(routers, rng, requests.downgrade()));
+        }
+        (Self { requests, bootstrapped, ready, ids, shared: Arc::new(shared) }, task)
     }
 }
 
