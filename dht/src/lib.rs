@@ -167,7 +167,8 @@
 //! # Features
 //!
 //! Without features this is the core alone and needs no tokio. `net` adds the shell (`btdht::net`, the
-//! `Dht` handle), `cli` the settings file and the `btdht` command. Both are on by default.
+//! `Dht` handle) and networks on loopback (`btdht::testnet`), `cli` the settings file and the `btdht`
+//! command. Both are on by default.
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -200,6 +201,8 @@ pub mod settings;
 pub mod standing;
 pub mod store;
 mod table;
+#[cfg(feature = "net")]
+pub mod testnet;
 mod time;
 pub mod token;
 #[cfg(feature = "cli")]

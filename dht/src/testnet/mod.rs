@@ -1,0 +1,256 @@
+//! [`Testnet`]: a DHT of many real nodes on loopback in one process, for integrators' tests and for
+//! trying things out without a network.
+//!
+//! Every node is the shipping one behind a UDP socket of its own; all of them are tasks of the runtime that
+//! they are started in, with no thread each. The network starts grown: routing tables are filled before the
+//! first datagram, each bucket with nodes drawn by the seed from all that belong there, so that hundreds of
+//! nodes are ready at once and no storm of pings loses what a test wants to see.
+//!
+//! ```
+//! use btdht::Announce;
+//! use btdht::net::Dht;
+//! use btdht::testnet::Testnet;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), btdht::net::Error> {
+//! let net = Testnet::new(20).await?;
+//! let infohash = krpc::Id::new([7; 20]);
+//! let announce = Announce { port: 6881, implied: false, seed: false };
+//! net.nodes()[3].get_peers(infohash, Some(announce), false).await?.finish().await;
+//!
+//! // Anything that speaks the protocol can join at `net.bootstrap()`; this is a node of ours.
+//! let guest = Dht::bind(net.guest())?;
+//! let mut peers = guest.get_peers(infohash, None, false).await?.peers();
+//! assert_eq!(peers.next().await, Some(([127, 0, 0, 1], 6881).into()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Lines that take time and lose datagrams, and nodes that leave:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use btdht::testnet::{Options, Testnet};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), btdht::net::Error> {
+//! let ms = Duration::from_millis;
+//! let options = Options { nodes: 30, seed: 7, latency: ms(1)..=ms(4), loss: 5, ..Options::default() };
+//! let mut net = Testnet::start(options).await?;
+//! for index in 0..5 {
+//!     net.stop(index).await;
+//! }
+//! assert_eq!(net.running().count(), 25);
+//! let target = krpc::Id::new([9; 20]);
+//! let closest = net.nodes()[20].find_node(target, false).await?.finish().await;
+//! assert!(closest.is_some());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A program without a runtime makes one that lives as long as the network does, and keeps it running in
+//! threads of its own: `tokio::runtime::Runtime::new()?` and `runtime.block_on(Testnet::new(20))`.
+
+mod topology;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use krpc::Id;
+use tokio::task::JoinHandle;
+
+use crate::net::link::Lines;
+use crate::net::udp::{Batching, UdpSocket};
+use crate::net::{self, Bind, Clock, Dht, Error, Parts, Port, State};
+use crate::{Acquaintance, Config, Home, Node, Rng, Seeds, Time};
+
+/// How a [`Testnet`] is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Nodes; at least one.
+    pub nodes: usize,
+    /// Ids, tables, latencies and losses follow from it. Two runs still differ in what the machine decides:
+    /// ports, if they are not given, and which datagram comes first.
+    pub seed: u64,
+    /// Bounds of the time that a datagram takes from one node to another. Each pair of nodes has a latency
+    /// of its own in between, the same both ways, to a millisecond or two.
+    pub latency: RangeInclusive<Duration>,
+    /// Percent of the datagrams that are lost; 100 and more lose all.
+    pub loss: u32,
+    /// Whether the nodes live at `::1` and not at 127.0.0.1.
+    pub ipv6: bool,
+    /// Port of the first node; 0 takes any free one, as all others do.
+    pub port: u16,
+    /// The numbers of each node. Local addresses are accepted whatever it says.
+    pub config: Config,
+}
+
+/// Nodes on loopback. When it is dropped all of them end, whoever else holds handles.
+#[derive(Debug)]
+pub struct Testnet {
+    nodes: Vec<Dht>,
+    /// Of each node; none once it was stopped.
+    tasks: Vec<Option<JoinHandle<()>>>,
+    ip: IpAddr,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            nodes: 20,
+            seed: 0,
+            latency: Duration::ZERO..=Duration::ZERO,
+            loss: 0,
+            ipv6: false,
+            port: 0,
+            config: Config::default(),
+        }
+    }
+}
+
+impl Testnet {
+    /// A network of so many nodes, with neither latency nor loss. See [`Testnet::start`].
+    ///
+    /// # Errors
+    /// See [`Testnet::start`].
+    ///
+    /// # Panics
+    /// See [`Testnet::start`].
+    pub async fn new(nodes: usize) -> Result<Self, Error> {
+        Self::start(Options { nodes, ..Options::default() }).await
+    }
+
+    /// A network as `options` say, when all of its nodes answer.
+    ///
+    /// # Errors
+    /// [`Error::Bind`] for a first port that is busy, and when the system has no more ports or descriptors:
+    /// each node takes one of either.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        let ip: IpAddr = if options.ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        let sockets = bind(ip, &options)?;
+        let seeds = Seeds::from_u64(options.seed);
+        let ids = topology::ids(sockets.len(), seeds);
+        let locals: Vec<_> = sockets.iter().map(UdpSocket::local_addr).collect();
+        let lines = Arc::new(Lines::new(locals.iter().copied(), options.latency, options.loss, seeds));
+        let config = Config { allow_local: true, ..options.config };
+        let plan = Plan { topology: topology::Topology::new(&ids), locals, lines, config, seeds };
+        let started =
+            (0..).zip(ids).zip(sockets).map(|((number, id), socket)| plan.start(number, id, socket));
+        let (nodes, tasks): (Vec<_>, Vec<_>) = started.map(|(dht, task)| (dht, Some(task))).unzip();
+        for node in &nodes {
+            // Whoever answers this has begun to receive.
+            node.stats().await?;
+        }
+        Ok(Self { nodes, tasks, ip })
+    }
+
+    /// Handles of all nodes, stopped ones among them.
+    pub fn nodes(&self) -> &[Dht] {
+        &self.nodes
+    }
+
+    /// Handles of the nodes that were not stopped.
+    pub fn running(&self) -> impl Iterator<Item = &Dht> {
+        self.nodes.iter().zip(&self.tasks).filter(|(_, task)| task.is_some()).map(|(node, _)| node)
+    }
+
+    /// The address to bootstrap from: that of the first node that runs. A node that is given it as its
+    /// router asks it, but never puts it into its routing table (BEP 5).
+    pub fn bootstrap(&self) -> impl ExactSizeIterator<Item = SocketAddr> {
+        let first = self.running().next();
+        first.into_iter().flat_map(Dht::local_addrs).collect::<Vec<_>>().into_iter()
+    }
+
+    /// How a further node, which is none of this network's, joins it: for [`Dht::bind`]. Its datagrams take
+    /// as long and are lost as often as everybody's, both ways together where the answer leaves.
+    pub fn guest(&self) -> net::Options {
+        net::Options {
+            binds: vec![Bind { addr: (self.ip, 0).into(), required: true }],
+            config: Config { allow_local: true, ..Config::default() },
+            bootstrap: self.bootstrap().map(|addr| addr.to_string()).collect(),
+            state: State::Nothing,
+        }
+    }
+
+    /// Ends a node, as if its process had been killed: nothing is said to anybody, and its port is free
+    /// when this returns. Other nodes find out when it does not answer.
+    ///
+    /// # Panics
+    /// When there is no node with that index.
+    pub async fn stop(&mut self, index: usize) {
+        if let Some(task) = self.tasks[index].take() {
+            task.abort();
+            // What it says is that it was cancelled.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Testnet {
+    fn drop(&mut self) {
+        self.tasks.iter().flatten().for_each(JoinHandle::abort);
+    }
+}
+
+/// What all nodes are made by.
+struct Plan {
+    topology: topology::Topology,
+    locals: Vec<SocketAddr>,
+    lines: Arc<Lines>,
+    config: Config,
+    seeds: Seeds,
+}
+
+impl Plan {
+    fn start(&self, number: u32, id: Id, socket: UdpSocket) -> (Dht, JoinHandle<()>) {
+        let clock = Clock::start();
+        let now = clock.now();
+        let seeds = self.seeds.derive(&format!("node {number}"));
+        let known = self.known(number, now, seeds);
+        let home = Home { id, local: socket.local_addr(), external: None, saved: Vec::new() };
+        let node = Node::grown(Arc::new(self.config.clone()), home, &known, seeds.derive("node"), now);
+        let link = (!self.lines.are_perfect()).then(|| self.lines.link(number));
+        Dht::start_grown(Parts {
+            node: node.into(),
+            ids: vec![id],
+            ports: vec![Port::new(0, socket).behind(link)],
+            config: self.config.clone(),
+            seeds,
+            clock,
+        })
+    }
+
+    /// Whom a node knows from the start. They answered at some time or other while they would not have been
+    /// asked again yet, so that the upkeep of the network is spread over time as in one that has run for
+    /// long.
+    fn known(&self, number: u32, now: Time, seeds: Seeds) -> Vec<Acquaintance> {
+        let mut rng = Rng::new(seeds.derive("known"));
+        let others = self.topology.known_by(number, &self.config, &mut rng);
+        let of = |(other, id): (u32, Id)| Acquaintance {
+            id,
+            addr: self.locals[other as usize],
+            rtt: self.lines.round_trip(number, other),
+            seen: now - self.config.questionable_after * rng.below(900) as u32 / 1000,
+        };
+        others.into_iter().map(of).collect()
+    }
+}
+
+/// A socket for each node.
+fn bind(ip: IpAddr, options: &Options) -> Result<Vec<UdpSocket>, Error> {
+    let ports = std::iter::once(options.port).chain(std::iter::repeat(0));
+    let bind = |port| {
+        let addr = SocketAddr::new(ip, port);
+        UdpSocket::bind(addr, Batching::Native).map_err(|source| Error::Bind { addr, source })
+    };
+    ports.take(options.nodes.max(1)).map(bind).collect()
+}
+
+#[cfg(test)]
+mod tests;
