@@ -146,6 +146,12 @@ impl Place {
     }
 }
 
+impl AsRef<FamilyTable> for Place {
+    fn as_ref(&self) -> &FamilyTable {
+        &self.table
+    }
+}
+
 /// Nodes in a table that lets a lookup choose where to start.
 const GROWN: usize = 64;
 

@@ -13,20 +13,22 @@ use krpc::compact::put_peer;
 use krpc::{Body, ErrorBody, ErrorCode, Id, Message, Query, Response, Want};
 
 use self::items::ItemParts;
-use crate::guard::Guard;
+use crate::guard::{Budgets, Guard};
 use crate::home::{Place, family_of};
 use crate::rpc::VERSION;
 use crate::store::{Announced, Family, Scrape, Store, Wanted};
+use crate::table::FamilyTable;
 use crate::token::TokenServer;
 use crate::{Class, Config, Counters, Event, Outbox, Rng, Time};
 
 /// Answers with what it borrows from its siblings.
-pub(crate) struct Responder<'a> {
+pub(crate) struct Responder<'a, P = Place, G = Guard> {
     pub(crate) config: &'a Config,
-    pub(crate) places: &'a [Place],
+    /// Of each home: who lives there, and our id.
+    pub(crate) places: &'a [P],
     pub(crate) store: &'a mut Store,
     pub(crate) tokens: &'a TokenServer,
-    pub(crate) guard: &'a mut Guard,
+    pub(crate) guard: &'a mut G,
     pub(crate) rng: &'a mut Rng,
     pub(crate) counters: &'a mut Counters,
     pub(crate) scratch: &'a mut Scratch,
@@ -68,7 +70,7 @@ pub(crate) struct Asker<'a> {
     pub(crate) len: usize,
 }
 
-impl Responder<'_> {
+impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
     /// Answers `query`, or leaves it unanswered: when we don't echo so long a transaction id, or when
     /// its sender had enough replies.
     pub(crate) fn answer(&mut self, now: Time, asker: Asker<'_>, query: &Query<'_>, out: &mut Outbox) {
@@ -215,10 +217,11 @@ impl Responder<'_> {
                 Family::V6 => &mut self.scratch.nodes6,
             };
             // The home that was asked knows best; a node of the other family answers for its first one.
-            let asked = self.places.get(usize::from(asker.socket)).filter(|place| place.family == family);
-            let place = asked.or_else(|| self.places.iter().find(|place| place.family == family));
-            if let Some(place) = place {
-                place.table.put_closest(target, self.config.k, self.config, records);
+            let table = self.places.get(usize::from(asker.socket)).map(AsRef::as_ref);
+            let asked = table.filter(|table| table.family() == family);
+            let mut others = self.places.iter().map(AsRef::as_ref);
+            if let Some(table) = asked.or_else(|| others.find(|table| table.family() == family)) {
+                table.put_closest(target, self.config.k, self.config, records);
             }
         }
     }
@@ -232,7 +235,7 @@ impl Responder<'_> {
         scratch.ip.clear();
         put_peer(&mut scratch.ip, asker.from);
         let wants_empty = parts.nodes && scratch.nodes.is_empty() && scratch.nodes6.is_empty();
-        let mut response = Response::new(place.id());
+        let mut response = Response::new(*place.as_ref().own());
         if parts.nodes {
             // An empty table says so in the family of the asker: the key is not optional in BEP 5.
             let v4 = wants_empty && family_of(asker.from) == Family::V4;
@@ -326,7 +329,7 @@ fn send_if_allowed(
     now: Time,
     to: SocketAddr,
     message: &Message<'_>,
-    (guard, max): (&mut Guard, usize),
+    (guard, max): (&mut impl Budgets, usize),
     bytes: &mut Vec<u8>,
 ) -> bool {
     let start = bytes.len();

@@ -9,10 +9,12 @@ use krpc::{ErrorCode, Id, Signed, Want};
 
 use super::{Asker, ENVELOPE_BYTES, Parts, Responder};
 use crate::addr::source_key;
+use crate::guard::Budgets;
 use crate::item::{
     InvalidItem, Item, check_bounds, check_signed, check_value, immutable_target, mutable_target,
 };
 use crate::store::Put;
+use crate::table::FamilyTable;
 use crate::{Outbox, Time};
 
 /// What a reply says of an item beside its value.
@@ -25,7 +27,7 @@ pub(super) struct ItemParts {
     pub(super) large: bool,
 }
 
-impl Responder<'_> {
+impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
     pub(super) fn get(
         &mut self,
         now: Time,

@@ -41,6 +41,13 @@ impl FamilyTable {
         }
     }
 
+    pub(crate) fn family(&self) -> Family {
+        match self {
+            Self::V4(_) => Family::V4,
+            Self::V6(_) => Family::V6,
+        }
+    }
+
     /// See [`Table::insert`]. An address of the other family is refused.
     pub(crate) fn insert(
         &mut self,
