@@ -200,6 +200,36 @@ pub struct Config {
     pub address_agreement: usize,
     /// Our address, and with it our id, stays for so long at least once others agreed on it.
     pub address_change_pause: Duration,
+
+    // ---- crawling (BEP 51) ----
+    /// Queries of a crawl per second, nearly each to another address; 0 lifts it. 25 a second leave some
+    /// 750 entries in a router's table of connections, which forgets UDP after 30 seconds.
+    pub crawl_rate: u32,
+    /// Queries of a crawl that may go out at once after a pause.
+    pub crawl_burst: u32,
+    /// Queries of a crawl in flight.
+    pub crawl_max_in_flight: usize,
+    /// Nodes that a crawl has heard of and not asked yet, some 80 bytes each. When there are more, each part
+    /// of the key space keeps an even choice of its own.
+    pub crawl_frontier: usize,
+    /// Nodes that a crawl remembers for having asked them, some 120 bytes each. When all of them are within
+    /// their interval nobody else is asked until the first one's is over.
+    pub crawl_asked: usize,
+    /// Nodes taken from one reply to a crawl, per family.
+    pub crawl_nodes_per_reply: usize,
+    /// A node that told samples is left alone for so long at least, whatever its interval.
+    pub crawl_rest_min: Duration,
+    /// A node that did not answer a crawl is not asked again for so long, however often it is named.
+    pub crawl_silent_rest: Duration,
+    /// Percent of a crawl's queries that look for the nodes nearest to random points, by which the size of
+    /// the DHT is estimated.
+    pub crawl_survey_share: u32,
+    /// Percent of a crawl's queries that ask for the sizes of swarms (BEP 33), where that is wanted.
+    pub crawl_scrape_share: u32,
+    /// Nodes that are asked for the size of one swarm.
+    pub crawl_scrape_nodes: usize,
+    /// Swarms that wait for being asked for; further ones go without.
+    pub crawl_scrape_queue: usize,
 }
 
 /// Whether a node answers queries (BEP 43).
@@ -230,7 +260,9 @@ impl Config {
             nodes_per_subnet_per_bucket, lookup_max_in_flight, lookup_max_queries, lookup_candidates,
             lookup_nodes_per_reply, lookup_queries_per_silent_ip, lookup_max_peers, lookup_values_per_reply,
             lookup_ports_per_ip, max_lookups, max_in_flight, max_incoming, max_tid, max_values, store_memory,
-            peers_per_infohash, ports_per_ip, max_amplification, max_items, items_per_ip, lost_after_silences
+            peers_per_infohash, ports_per_ip, max_amplification, max_items, items_per_ip, lost_after_silences,
+            crawl_max_in_flight, crawl_frontier, crawl_asked, crawl_nodes_per_reply, crawl_scrape_nodes,
+            crawl_scrape_queue
         );
         config
     }
@@ -327,6 +359,19 @@ impl Default for Config {
             address_votes: 16,
             address_agreement: 9,
             address_change_pause: Duration::from_secs(10 * 60),
+
+            crawl_rate: 25,
+            crawl_burst: 5,
+            crawl_max_in_flight: 128,
+            crawl_frontier: 131_072,
+            crawl_asked: 524_288,
+            crawl_nodes_per_reply: 16,
+            crawl_rest_min: Duration::from_secs(5 * 60),
+            crawl_silent_rest: Duration::from_secs(60 * 60),
+            crawl_survey_share: 25,
+            crawl_scrape_share: 25,
+            crawl_scrape_nodes: 4,
+            crawl_scrape_queue: 4096,
         }
     }
 }

@@ -135,6 +135,8 @@ pub enum Question {
     FindNode(Id, Want),
     /// `get_peers`.
     GetPeers(Id, Want),
+    /// `get_peers` with `scrape`: the size of a swarm by what one node knows of it (BEP 33).
+    Scrape(Id, Want),
     /// `sample_infohashes` (BEP 51).
     Sample(Id, Want),
     /// A whole query written by hand: method and bencoded `a` dictionary, which must hold the `id`.

@@ -175,6 +175,7 @@
 pub mod addr;
 mod config;
 pub mod counters;
+pub mod crawl;
 pub mod diagnosis;
 mod event;
 mod external;

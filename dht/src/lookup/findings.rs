@@ -122,7 +122,7 @@ impl Findings {
 /// Merges filters (BEP 33): an address that several nodes have counts once. A node whose filter says
 /// more than [`OUTLIER`] times what the median node's does is left out, or one liar with a full filter
 /// would decide the number; so is nobody when few answer, for then there is no median to speak of.
-fn estimate(filters: &[(Bloom, Bloom)]) -> SwarmEstimate {
+pub(crate) fn estimate(filters: &[(Bloom, Bloom)]) -> SwarmEstimate {
     let sizes: Vec<f64> = filters.iter().map(|(seeds, peers)| seeds.estimate() + peers.estimate()).collect();
     let mut sorted: Vec<f64> = sizes.iter().copied().filter(|&size| size > 0.0).collect();
     sorted.sort_by(f64::total_cmp);
@@ -147,13 +147,30 @@ fn estimate(filters: &[(Bloom, Bloom)]) -> SwarmEstimate {
     }
 }
 
-/// The samples of an answer (BEP 51), if it has any that are whole.
-fn samples(lookup: LookupId, node: SocketAddr, response: &Response<'_>) -> Option<Event> {
+/// What an answer tells of the infohashes that a node stores (BEP 51).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// A choice of them.
+    pub(crate) samples: Vec<Id>,
+    /// How many it stores in all, by its own word.
+    pub(crate) num: u64,
+    /// Seconds for which the choice stays the same, at most six hours.
+    pub(crate) interval: u32,
+}
+
+/// The samples of an answer, if it has any that are whole.
+pub(crate) fn told_samples(response: &Response<'_>) -> Option<Told> {
     let raw = response.samples.filter(|raw| raw.len() % Id::LEN == 0)?;
     let samples = raw.chunks_exact(Id::LEN).filter_map(Id::from_slice).collect();
     // BEP 51: at most six hours; a stranger's number that makes no sense is the longest.
     let interval = response.interval.unwrap_or(0).clamp(0, MAX_INTERVAL) as u32;
     let num = response.num.unwrap_or(0).max(0) as u64;
+    Some(Told { samples, num, interval })
+}
+
+/// The samples of an answer as they are told.
+fn samples(lookup: LookupId, node: SocketAddr, response: &Response<'_>) -> Option<Event> {
+    let Told { samples, num, interval } = told_samples(response)?;
     Some(Event::Samples { lookup, node, samples, num, interval })
 }
 

@@ -24,6 +24,7 @@ use krpc::compact::{self, Address, V4, V6};
 use krpc::{ErrorCode, Id, Response};
 
 use self::findings::Findings;
+pub(crate) use self::findings::{estimate as merge_filters, told_samples};
 use self::kind::Interest;
 pub(crate) use self::kind::Kind;
 pub(crate) use self::remembered::Remembered;

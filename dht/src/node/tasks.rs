@@ -230,6 +230,9 @@ impl Node {
                 Question::GetPeers(infohash, want) => {
                     Query::GetPeers { infohash, want, scrape: false, no_seed: false }
                 }
+                Question::Scrape(infohash, want) => {
+                    Query::GetPeers { infohash, want, scrape: true, no_seed: false }
+                }
                 Question::Sample(target, want) => Query::SampleInfohashes { target, want },
                 Question::Raw { ref method, ref arguments } => {
                     return self.rpc.ask_raw(now, destination, (method, arguments), purpose, out);

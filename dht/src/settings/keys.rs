@@ -134,6 +134,18 @@ keys! {
         address_votes in config;
         address_agreement in config;
         address_change_pause in config;
+        crawl_rate in config;
+        crawl_burst in config;
+        crawl_max_in_flight in config;
+        crawl_frontier in config;
+        crawl_asked in config;
+        crawl_nodes_per_reply in config;
+        crawl_rest_min in config;
+        crawl_silent_rest in config;
+        crawl_survey_share in config;
+        crawl_scrape_share in config;
+        crawl_scrape_nodes in config;
+        crawl_scrape_queue in config;
 }
 
 #[cfg(test)]

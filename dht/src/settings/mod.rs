@@ -281,6 +281,14 @@ impl Settings {
         if !(128..=1024).contains(&config.max_datagram) {
             return refuse("limits.max_datagram", "from 128 to 1024 (BEP 32)");
         }
+        for (key, percent) in [
+            ("limits.crawl_survey_share", config.crawl_survey_share),
+            ("limits.crawl_scrape_share", config.crawl_scrape_share),
+        ] {
+            if percent > 100 {
+                return refuse(key, "from 0 to 100");
+            }
+        }
         for (key, span) in [
             ("limits.questionable_after", config.questionable_after),
             ("limits.refresh_after", config.refresh_after),
@@ -298,6 +306,8 @@ impl Settings {
             ("limits.reach_window", config.reach_window),
             ("limits.reach_probe", config.reach_probe),
             ("limits.reach_probe_every", config.reach_probe_every),
+            ("limits.crawl_rest_min", config.crawl_rest_min),
+            ("limits.crawl_silent_rest", config.crawl_silent_rest),
         ] {
             // A pause of nothing would be taken for ever, and one without end would overflow.
             if !(MIN_SPAN..=MAX_SPAN).contains(&span) {

@@ -118,6 +118,7 @@ fn question_to_json(question: &Question) -> Value {
         Question::Ping => json!({"ask": "ping"}),
         Question::FindNode(target, want) => aimed("find_node", target, want),
         Question::GetPeers(target, want) => aimed("get_peers", target, want),
+        Question::Scrape(target, want) => aimed("scrape", target, want),
         Question::Sample(target, want) => aimed("sample", target, want),
         Question::Raw { method, arguments } => {
             json!({"ask": "raw", "method": hex(method), "arguments": hex(arguments)})
@@ -131,6 +132,7 @@ fn question_from_json(fields: Fields<'_>) -> Result<Question, String> {
         "ping" => Question::Ping,
         "find_node" => aimed().map(|(target, want)| Question::FindNode(target, want))?,
         "get_peers" => aimed().map(|(target, want)| Question::GetPeers(target, want))?,
+        "scrape" => aimed().map(|(target, want)| Question::Scrape(target, want))?,
         "sample" => aimed().map(|(target, want)| Question::Sample(target, want))?,
         "raw" => Question::Raw { method: fields.bytes("method")?, arguments: fields.bytes("arguments")? },
         other => return Err(format!("there is no question {other:?}")),
@@ -162,6 +164,7 @@ mod tests {
             Question::Ping,
             Question::FindNode(target, Want::BOTH),
             Question::GetPeers(target, Want::UNSPECIFIED),
+            Question::Scrape(target, Want::BOTH),
             Question::Sample(target, Want::BOTH),
             Question::Raw { method: b"\xff".to_vec(), arguments: b"de".to_vec() },
         ];

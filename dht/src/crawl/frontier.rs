@@ -1,0 +1,701 @@
+//! [`Frontier`]: the nodes that a crawl knows, one for each IP (RELIABILITY.md D7): who may be asked, who
+//! has been asked and is left alone, and until when.
+//!
+//! Memory is bounded twice. Nodes that may be asked lie in slices of equal parts of the key space, each of
+//! which holds an even choice of those that it was offered: a flood of nodes in one part pushes nobody
+//! out elsewhere. Nodes that have been asked are remembered until they may be asked again; room for
+//! another is made by forgetting who was silent and then who does not know BEP 51, never by forgetting
+//! who is within its interval. If everybody is, nobody else can be asked.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use hashbrown::HashTable;
+use krpc::Id;
+
+use super::event::{NodeRecord, Standing};
+use super::region::Region;
+use super::voids::Voids;
+use crate::addr::{SourceKey, source_key};
+use crate::{Config, KeyedHash, Rng, Time};
+
+/// The nodes that are known.
+#[derive(Debug)]
+pub(super) struct Frontier {
+    region: Region,
+    allow_local: bool,
+    slice_cap: usize,
+    asked_cap: usize,
+    rng: Rng,
+    hash: KeyedHash,
+    entries: Vec<Entry>,
+    /// Indices of entries that are free.
+    holes: Vec<u32>,
+    by_source: HashTable<u32>,
+    /// Everybody but the silent, and what was asked about.
+    voids: Voids,
+    /// Fresh nodes: [`SLICES`] slices of the region for IPv4, as many for IPv6, and then those outside by
+    /// the number of bits that they share with it.
+    slices: Vec<Slice>,
+    fresh: usize,
+    /// Where the last node was taken from.
+    cursor: usize,
+    asking: usize,
+    resting: BTreeSet<(Time, u32)>,
+    silent: BTreeSet<(Time, u32)>,
+    /// By when they refused.
+    refused: BTreeSet<(Time, u32)>,
+    /// Nodes that something has happened to, for whoever keeps them.
+    changes: Vec<(SourceKey, Option<NodeRecord>)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    addr: SocketAddr,
+    at: Time,
+    id: Id,
+    /// What it was asked about.
+    target: Id,
+    /// Where it is in its slice.
+    place: u32,
+    state: State,
+}
+
+const _: () = assert!(size_of::<Entry>() == 88);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Fresh,
+    Asking,
+    Resting,
+    Silent,
+    Refused,
+}
+
+/// An even choice of the fresh nodes that were offered since there was room last.
+#[derive(Debug, Default)]
+struct Slice {
+    nodes: Vec<u32>,
+    offered: usize,
+}
+
+/// A node that is to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Chosen {
+    pub(super) index: u32,
+    pub(super) id: Id,
+    pub(super) addr: SocketAddr,
+    pub(super) is_inside: bool,
+}
+
+/// What is known of the node of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    Unknown,
+    /// Known under another id or port.
+    Otherwise,
+    /// It may be asked.
+    Fresh,
+    /// It is being asked.
+    Asking,
+    /// It answered lately.
+    Alive,
+    /// It was silent lately.
+    Gone,
+}
+
+impl Frontier {
+    pub(super) fn new(region: Region, config: &Config, mut rng: Rng) -> Self {
+        let slices = 2 * SLICES + region.bits() as usize;
+        Self {
+            region,
+            allow_local: config.allow_local,
+            slice_cap: (config.crawl_frontier / (2 * SLICES)).max(1),
+            asked_cap: config.crawl_asked.max(1),
+            hash: KeyedHash::new(&mut rng),
+            rng,
+            entries: Vec::new(),
+            holes: Vec::new(),
+            by_source: HashTable::new(),
+            voids: Voids::default(),
+            slices: (0..slices).map(|_| Slice::default()).collect(),
+            fresh: 0,
+            cursor: 0,
+            asking: 0,
+            resting: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Hears of a node. Whether it is new and stays.
+    pub(super) fn offer(&mut self, now: Time, id: Id, addr: SocketAddr) -> bool {
+        let source = self.source(addr);
+        if let Some(index) = self.find(source) {
+            let entry = &self.entries[index as usize];
+            if entry.state != State::Silent || entry.at > now {
+                return false;
+            }
+            self.remove(index);
+        }
+        let index = self.add(id, addr, source);
+        self.make_fresh(index)
+    }
+
+    /// Takes a node of an earlier run as it was kept.
+    pub(super) fn restore(&mut self, now: Time, record: &NodeRecord) {
+        let source = self.source(record.addr);
+        if self.find(source).is_some() {
+            return;
+        }
+        match record.standing {
+            Standing::Silent(until) if until <= now => {}
+            Standing::Fresh => {
+                self.offer(now, record.id, record.addr);
+            }
+            Standing::Resting(_) | Standing::Silent(_) | Standing::Refused => {
+                if self.asked() < self.asked_cap {
+                    let index = self.add(record.id, record.addr, source);
+                    self.place_asked(now, index, record.standing);
+                }
+            }
+        }
+    }
+
+    /// Lets those whose interval is over be asked again, and forgets those who were silent long ago.
+    pub(super) fn wake(&mut self, now: Time) {
+        while let Some(&(at, index)) = self.resting.first().filter(|(at, _)| *at <= now) {
+            self.resting.remove(&(at, index));
+            self.make_fresh(index);
+        }
+        while let Some(&(_, index)) = self.silent.first().filter(|(at, _)| *at <= now) {
+            self.remove(index);
+        }
+    }
+
+    /// The next node to ask: from one slice after the other, each far from the last; nodes outside of the
+    /// region, nearest first, when there is nobody inside.
+    pub(super) fn next(&mut self) -> Option<Chosen> {
+        if self.fresh == 0 || !self.has_room() {
+            return None;
+        }
+        let inside = (1..=2 * SLICES).map(|step| (self.cursor + step * STRIDE) % (2 * SLICES));
+        let outside = (2 * SLICES..self.slices.len()).rev();
+        let slice = inside.chain(outside).find(|&slice| !self.slices[slice].nodes.is_empty())?;
+        if slice < 2 * SLICES {
+            self.cursor = slice;
+        }
+        let nodes = &self.slices[slice].nodes;
+        let index = nodes[self.rng.below(nodes.len())];
+        Some(self.ask(index))
+    }
+
+    /// Takes a node that may be known or not, for being asked now; `None` if it may not be.
+    pub(super) fn claim(&mut self, now: Time, id: Id, addr: SocketAddr) -> Option<Chosen> {
+        if !matches!(self.known(now, id, addr), Known::Unknown | Known::Fresh) || !self.has_room() {
+            return None;
+        }
+        let source = self.source(addr);
+        let index = self.find(source).unwrap_or_else(|| self.add(id, addr, source));
+        Some(self.ask(index))
+    }
+
+    /// What is known of the node of this id at this address.
+    pub(super) fn known(&self, now: Time, id: Id, addr: SocketAddr) -> Known {
+        let Some(index) = self.find(self.source(addr)) else { return Known::Unknown };
+        let entry = &self.entries[index as usize];
+        match entry.state {
+            State::Silent if entry.at > now => Known::Gone,
+            State::Silent => Known::Unknown,
+            _ if entry.id != id || entry.addr != addr => Known::Otherwise,
+            State::Resting | State::Refused => Known::Alive,
+            State::Asking => Known::Asking,
+            State::Fresh | State::Free => Known::Fresh,
+        }
+    }
+
+    /// Whether somebody who is taken for being asked could be remembered for it; makes room if it can.
+    pub(super) fn has_room(&mut self) -> bool {
+        while self.asked() >= self.asked_cap {
+            let Some(&(_, index)) = self.silent.first().or_else(|| self.refused.first()) else {
+                return false;
+            };
+            self.remove(index);
+        }
+        true
+    }
+
+    /// The query to a node has ended; under which id it answered, if it did, and how it stands now.
+    pub(super) fn settle(&mut self, now: Time, index: u32, id: Option<Id>, standing: Standing) {
+        self.asking -= 1;
+        let entry = &mut self.entries[index as usize];
+        if let Some(id) = id.filter(|id| *id != entry.id) {
+            self.voids.remove(&entry.id);
+            self.voids.insert(&id);
+            entry.id = id;
+        }
+        self.place_asked(now, index, standing);
+    }
+
+    /// The fresh nodes of a family that are nearest to `target` by the slice that they are in.
+    pub(super) fn near(&self, target: &Id, ipv6: bool, count: usize) -> Vec<(Id, SocketAddr)> {
+        let (first, own) = (if ipv6 { SLICES } else { 0 }, self.region.slice(target, SLICE_BITS));
+        let outside = (2 * SLICES..self.slices.len()).rev();
+        let slices = (0..SLICES).map(|step| first + (own ^ step)).chain(outside);
+        let nodes = slices.flat_map(|slice| &self.slices[slice].nodes);
+        let entries = nodes.map(|&index| &self.entries[index as usize]);
+        entries
+            .filter(|entry| entry.addr.is_ipv6() == ipv6)
+            .take(count)
+            .map(|entry| (entry.id, entry.addr))
+            .collect()
+    }
+
+    /// What to ask a node about that is being asked: the widest gap near it.
+    pub(super) fn gap(&mut self, index: u32) -> Id {
+        let Entry { id, target: before, .. } = self.entries[index as usize];
+        let target = self.voids.widest(&id, self.region.bits(), &mut self.rng);
+        if before != id {
+            self.voids.remove(&before);
+        }
+        self.voids.insert(&target);
+        self.entries[index as usize].target = target;
+        target
+    }
+
+    /// A node that answered not long ago, and that rests.
+    pub(super) fn anybody_alive(&mut self) -> Option<SocketAddr> {
+        let (_, first) = *self.resting.first()?;
+        let drawn = (0..DRAWS).map(|_| self.rng.below(self.entries.len()));
+        let resting = drawn.map(|index| &self.entries[index]).find(|entry| entry.state == State::Resting);
+        Some(resting.unwrap_or(&self.entries[first as usize]).addr)
+    }
+
+    /// Id and address of a node that is being asked.
+    pub(super) fn node(&self, index: u32) -> (Id, SocketAddr) {
+        let entry = &self.entries[index as usize];
+        (entry.id, entry.addr)
+    }
+
+    pub(super) fn source(&self, addr: SocketAddr) -> SourceKey {
+        source_key(addr, self.allow_local)
+    }
+
+    /// What has happened to nodes since this was asked last.
+    pub(super) fn changes(&mut self) -> impl Iterator<Item = (SourceKey, Option<NodeRecord>)> {
+        self.changes.drain(..)
+    }
+
+    /// When somebody's interval is over.
+    pub(super) fn next_due(&self) -> Time {
+        self.resting.first().map_or(Time::NEVER, |&(at, _)| at)
+    }
+
+    pub(super) fn fresh(&self) -> usize {
+        self.fresh
+    }
+
+    pub(super) fn resting(&self) -> usize {
+        self.resting.len()
+    }
+
+    pub(super) fn silent(&self) -> usize {
+        self.silent.len()
+    }
+
+    pub(super) fn refused(&self) -> usize {
+        self.refused.len()
+    }
+
+    /// Nodes of all kinds.
+    pub(super) fn len(&self) -> usize {
+        self.by_source.len()
+    }
+
+    fn asked(&self) -> usize {
+        self.asking + self.resting.len() + self.silent.len() + self.refused.len()
+    }
+
+    fn find(&self, source: SourceKey) -> Option<u32> {
+        let same = |&index: &u32| self.source(self.entries[index as usize].addr) == source;
+        self.by_source.find(self.hash.hash(&source.to_bytes()), same).copied()
+    }
+
+    /// A new entry that is in no list.
+    fn add(&mut self, id: Id, addr: SocketAddr, source: SourceKey) -> u32 {
+        let entry = Entry { addr, at: Time::ZERO, id, target: id, place: 0, state: State::Free };
+        self.voids.insert(&id);
+        let index = match self.holes.pop() {
+            Some(index) => {
+                self.entries[index as usize] = entry;
+                index
+            }
+            None => {
+                self.entries.push(entry);
+                (self.entries.len() - 1) as u32
+            }
+        };
+        let Self { by_source, entries, hash, allow_local, .. } = self;
+        let hasher =
+            |&index: &u32| hash.hash(&source_key(entries[index as usize].addr, *allow_local).to_bytes());
+        by_source.insert_unique(hash.hash(&source.to_bytes()), index, hasher);
+        index
+    }
+
+    /// Puts an entry that is in no list among the fresh ones of its slice, or drops it or another one there
+    /// when the slice is full. Whether it stays.
+    fn make_fresh(&mut self, index: u32) -> bool {
+        let number = self.slice_of(index);
+        let cap = if number < 2 * SLICES { self.slice_cap } else { OUTSIDE_CAP };
+        let slice = &mut self.slices[number];
+        if slice.nodes.len() >= cap {
+            slice.offered += 1;
+            let chosen = self.rng.below(slice.offered);
+            if chosen >= cap {
+                self.entries[index as usize].state = State::Free;
+                self.remove(index);
+                return false;
+            }
+            let (victim, offered) = (slice.nodes[chosen], slice.offered);
+            self.remove(victim);
+            self.slices[number].offered = offered;
+        }
+        let slice = &mut self.slices[number];
+        slice.nodes.push(index);
+        slice.offered = slice.offered.max(slice.nodes.len());
+        self.fresh += 1;
+        let entry = &mut self.entries[index as usize];
+        (entry.state, entry.place) = (State::Fresh, slice.nodes.len() as u32 - 1);
+        self.note(index, Standing::Fresh);
+        true
+    }
+
+    /// Takes an entry for being asked.
+    fn ask(&mut self, index: u32) -> Chosen {
+        self.unlist(index);
+        self.asking += 1;
+        let entry = &mut self.entries[index as usize];
+        entry.state = State::Asking;
+        let &mut Entry { id, addr, .. } = entry;
+        Chosen { index, id, addr, is_inside: self.region.contains(&id) }
+    }
+
+    /// Puts an entry that is in no list where it belongs now that it was asked.
+    fn place_asked(&mut self, now: Time, index: u32, standing: Standing) {
+        let entry = &mut self.entries[index as usize];
+        let (state, at, set) = match standing {
+            Standing::Fresh => {
+                self.make_fresh(index);
+                return;
+            }
+            Standing::Resting(until) => (State::Resting, until, &mut self.resting),
+            Standing::Silent(until) => {
+                self.voids.remove(&entry.id);
+                (State::Silent, until, &mut self.silent)
+            }
+            Standing::Refused => (State::Refused, now, &mut self.refused),
+        };
+        (entry.state, entry.at) = (state, at);
+        set.insert((at, index));
+        self.note(index, standing);
+    }
+
+    /// Takes an entry out of the list that it is in.
+    fn unlist(&mut self, index: u32) {
+        let Entry { state, at, place, .. } = self.entries[index as usize];
+        match state {
+            State::Free | State::Asking => {}
+            State::Fresh => {
+                let number = self.slice_of(index);
+                let slice = &mut self.slices[number];
+                slice.nodes.swap_remove(place as usize);
+                slice.offered = slice.nodes.len();
+                if let Some(&moved) = slice.nodes.get(place as usize) {
+                    self.entries[moved as usize].place = place;
+                }
+                self.fresh -= 1;
+            }
+            State::Resting => {
+                self.resting.remove(&(at, index));
+            }
+            State::Silent => {
+                self.silent.remove(&(at, index));
+            }
+            State::Refused => {
+                self.refused.remove(&(at, index));
+            }
+        }
+    }
+
+    /// Forgets an entry that nobody is asking.
+    fn remove(&mut self, index: u32) {
+        self.unlist(index);
+        let Entry { addr, id, target, state, .. } = self.entries[index as usize];
+        if state != State::Silent {
+            self.voids.remove(&id);
+        }
+        self.voids.remove(&target);
+        let source = self.source(addr);
+        if let Ok(found) =
+            self.by_source.find_entry(self.hash.hash(&source.to_bytes()), |&other| other == index)
+        {
+            found.remove();
+        }
+        self.entries[index as usize].state = State::Free;
+        self.holes.push(index);
+        self.changes.push((source, None));
+    }
+
+    fn note(&mut self, index: u32, standing: Standing) {
+        let &Entry { id, addr, .. } = &self.entries[index as usize];
+        self.changes.push((self.source(addr), Some(NodeRecord { id, addr, standing })));
+    }
+
+    fn slice_of(&self, index: u32) -> usize {
+        let Entry { id, addr, .. } = &self.entries[index as usize];
+        if !self.region.contains(id) {
+            return 2 * SLICES + self.region.shared(id) as usize;
+        }
+        usize::from(addr.is_ipv6()) * SLICES + self.region.slice(id, SLICE_BITS)
+    }
+}
+
+/// A slice is a 1024th of the region, of one family.
+const SLICE_BITS: u32 = 10;
+const SLICES: usize = 1 << SLICE_BITS;
+/// From one slice to the next that is asked in: about 0.38 of the way round, and no divisor of it, so that
+/// all have their turn and neighbours in time are none in the key space.
+const STRIDE: usize = 783;
+/// Entries that are looked at for one that rests.
+const DRAWS: usize = 16;
+/// Fresh nodes outside of the region that share a given number of bits with it.
+const OUTSIDE_CAP: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const NOW: Time = Time::from_secs(1000);
+
+    fn frontier(config: Config) -> Frontier {
+        Frontier::new(Region::WHOLE, &config, Rng::from_seed(1))
+    }
+
+    fn addr(n: usize) -> SocketAddr {
+        ([80 + (n >> 24) as u8, (n >> 16) as u8, (n >> 8) as u8, n as u8], 6881).into()
+    }
+
+    /// An id in the slice of that number.
+    fn id_in(slice: usize, rng: &mut Rng) -> Id {
+        let mut bytes = *rng.id().as_bytes();
+        bytes[0] = (slice >> 2) as u8;
+        bytes[1] = bytes[1] & 0x3f | (slice << 6) as u8;
+        Id::new(bytes)
+    }
+
+    #[test]
+    fn an_ip_has_one_node_whatever_it_calls_itself() {
+        let mut frontier = frontier(Config::default());
+        let mut rng = Rng::from_seed(2);
+        assert!(frontier.offer(NOW, rng.id(), addr(1)));
+        assert!(!frontier.offer(NOW, rng.id(), addr(1)));
+        assert!(!frontier.offer(NOW, rng.id(), SocketAddr::new(addr(1).ip(), 7)));
+        assert!(frontier.offer(NOW, rng.id(), addr(2)));
+        for (text, new) in
+            [("[2001:db8::1]:1", true), ("[2001:db8::2]:1", false), ("[2001:db8:0:1::1]:1", true)]
+        {
+            assert_eq!(frontier.offer(NOW, rng.id(), text.parse().unwrap()), new, "{text}");
+        }
+        assert_eq!((frontier.len(), frontier.fresh()), (4, 4));
+        // On one machine every port is a node of its own, if local addresses are wanted at all.
+        let mut local = self::frontier(Config { allow_local: true, ..Config::default() });
+        let port = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        assert!(local.offer(NOW, rng.id(), port(1)) && local.offer(NOW, rng.id(), port(2)));
+    }
+
+    #[test]
+    fn neighbours_in_time_are_far_apart_and_every_slice_has_its_turn() {
+        let mut frontier = frontier(Config::default());
+        let mut rng = Rng::from_seed(3);
+        for n in 0..4 * SLICES {
+            frontier.offer(NOW, id_in(n % SLICES, &mut rng), addr(n));
+        }
+        let mut turns = vec![0; SLICES];
+        let mut last = None;
+        for _ in 0..2 * SLICES {
+            let chosen = frontier.next().unwrap();
+            let slice = Region::WHOLE.slice(&chosen.id, SLICE_BITS);
+            if let Some(last) = last {
+                assert!(slice.abs_diff(last) > SLICES / 8, "{slice} after {last}");
+            }
+            last = Some(slice);
+            turns[slice] += 1;
+        }
+        assert!(turns.iter().all(|&turns| turns == 2), "{turns:?}");
+    }
+
+    #[test]
+    fn a_flood_of_nodes_is_bounded_and_pushes_nobody_out_elsewhere() {
+        let config = Config { crawl_frontier: 4 * 2 * SLICES, ..Config::default() };
+        let mut frontier = frontier(config);
+        let mut rng = Rng::from_seed(4);
+        for n in 0..2 * SLICES {
+            assert!(frontier.offer(NOW, id_in(n % SLICES, &mut rng), addr(n)));
+        }
+        let flooded = 77;
+        for n in 0..20_000 {
+            frontier.offer(NOW, id_in(flooded, &mut rng), addr(100_000 + n));
+        }
+        assert_eq!(frontier.fresh(), 2 * SLICES + 2);
+        assert_eq!(frontier.len(), frontier.fresh());
+        assert!(
+            frontier.entries.len() <= 2 * SLICES + 4,
+            "places are used again: {}",
+            frontier.entries.len()
+        );
+        for (number, slice) in frontier.slices.iter().enumerate().take(SLICES) {
+            assert_eq!(slice.nodes.len(), if number == flooded { 4 } else { 2 });
+        }
+        // Whoever keeps what happens to nodes has the same ones.
+        let mut kept = std::collections::BTreeMap::new();
+        for (source, record) in frontier.changes().collect::<Vec<_>>() {
+            match record {
+                Some(record) => drop(kept.insert(source, record)),
+                None => drop(kept.remove(&source)),
+            }
+        }
+        assert_eq!(kept.len(), frontier.len());
+    }
+
+    /// Each of those offered is as likely to stay as any other.
+    #[test]
+    fn what_stays_of_too_many_is_an_even_choice() {
+        let mut early = 0;
+        for seed in 0..200 {
+            let config = Config { crawl_frontier: 4 * 2 * SLICES, ..Config::default() };
+            let mut frontier = Frontier::new(Region::WHOLE, &config, Rng::from_seed(seed));
+            let mut rng = Rng::from_seed(1000 + seed);
+            for n in 0..100 {
+                frontier.offer(NOW, id_in(5, &mut rng), addr(n));
+            }
+            let kept = &frontier.slices[5].nodes;
+            assert_eq!(kept.len(), 4);
+            early += kept.iter().filter(|&&index| frontier.entries[index as usize].addr < addr(50)).count();
+        }
+        // Half of 800, give or take three standard deviations.
+        assert!((358..=442).contains(&early), "{early}");
+    }
+
+    #[test]
+    fn nobody_is_asked_again_within_its_interval_and_silent_ones_are_forgotten() {
+        let mut frontier = frontier(Config::default());
+        let mut rng = Rng::from_seed(5);
+        let ids = [rng.id(), rng.id(), rng.id()];
+        for (n, id) in ids.iter().enumerate() {
+            frontier.offer(NOW, *id, addr(n));
+        }
+        let until = NOW + Duration::from_secs(600);
+        let standings = [Standing::Resting(until), Standing::Silent(until), Standing::Refused];
+        for standing in standings {
+            let chosen = frontier.next().unwrap();
+            frontier.settle(NOW, chosen.index, Some(chosen.id), standing);
+        }
+        assert_eq!((frontier.resting(), frontier.silent(), frontier.refused()), (1, 1, 1));
+        let before = until - Duration::from_micros(1);
+        frontier.wake(before);
+        for (n, id) in ids.iter().enumerate() {
+            assert!(!frontier.offer(before, *id, addr(n)), "{n}");
+        }
+        assert_eq!((frontier.next(), frontier.next_due()), (None, until));
+        frontier.wake(until);
+        assert_eq!(
+            (frontier.fresh(), frontier.resting(), frontier.silent(), frontier.refused()),
+            (1, 0, 0, 1)
+        );
+        frontier.next().unwrap();
+        let again: Vec<_> = (0..3).filter(|&n| frontier.offer(until, ids[n], addr(n))).collect();
+        assert_eq!(again.len(), 1, "the silent one is as good as new");
+    }
+
+    #[test]
+    fn room_is_made_by_forgetting_the_silent_and_never_those_who_rest() {
+        let config = Config { crawl_asked: 3, ..Config::default() };
+        let mut frontier = frontier(config);
+        let mut rng = Rng::from_seed(6);
+        for n in 0..10 {
+            frontier.offer(NOW, rng.id(), addr(n));
+        }
+        let late = NOW + Duration::from_secs(600);
+        for standing in [Standing::Silent(late), Standing::Refused, Standing::Resting(late)] {
+            let chosen = frontier.next().unwrap();
+            frontier.settle(NOW, chosen.index, None, standing);
+        }
+        for _ in 0..2 {
+            let chosen = frontier.next().unwrap();
+            frontier.settle(NOW, chosen.index, None, Standing::Resting(late));
+        }
+        assert_eq!((frontier.resting(), frontier.silent(), frontier.refused()), (3, 0, 0));
+        assert_eq!((frontier.next(), frontier.fresh()), (None, 5));
+        assert!(frontier.claim(NOW, rng.id(), addr(77)).is_none());
+        frontier.wake(late);
+        assert!(frontier.next().is_some());
+    }
+
+    #[test]
+    fn outside_of_the_region_the_nearest_are_asked_when_there_is_nobody_inside() {
+        let region: Region = "ff".parse().unwrap();
+        let mut frontier = Frontier::new(region, &Config::default(), Rng::from_seed(7));
+        let id = |first: u8| Id::new([first; 20]);
+        for (n, first) in [0x00, 0xf0, 0xfe, 0x80, 0xff].into_iter().enumerate() {
+            frontier.offer(NOW, id(first), addr(n));
+        }
+        let order: Vec<_> = std::iter::from_fn(|| frontier.next()).collect();
+        let firsts: Vec<_> = order.iter().map(|chosen| chosen.id.as_bytes()[0]).collect();
+        assert_eq!(firsts, [0xff, 0xfe, 0xf0, 0x80, 0x00]);
+        assert_eq!(order.iter().filter(|chosen| chosen.is_inside).count(), 1);
+    }
+
+    #[test]
+    fn what_was_kept_is_taken_back() {
+        let mut frontier = frontier(Config::default());
+        let mut rng = Rng::from_seed(8);
+        let late = NOW + Duration::from_secs(600);
+        let standings = [
+            Standing::Fresh,
+            Standing::Resting(late),
+            Standing::Silent(late),
+            Standing::Silent(NOW),
+            Standing::Refused,
+        ];
+        for (n, standing) in standings.into_iter().enumerate() {
+            let record = NodeRecord { id: rng.id(), addr: addr(n), standing };
+            frontier.restore(NOW, &record);
+            frontier.restore(NOW, &record);
+        }
+        assert_eq!(
+            (frontier.fresh(), frontier.resting(), frontier.silent(), frontier.refused()),
+            (1, 1, 1, 1)
+        );
+        assert_eq!(frontier.next_due(), late);
+    }
+
+    #[test]
+    fn the_nearest_fresh_nodes_of_a_family_are_found() {
+        let mut frontier = frontier(Config::default());
+        let mut rng = Rng::from_seed(9);
+        for n in 0..500 {
+            frontier.offer(NOW, rng.id(), addr(n));
+        }
+        frontier.offer(NOW, rng.id(), "[2001:db8::1]:1".parse().unwrap());
+        let target = rng.id();
+        let near = frontier.near(&target, false, 8);
+        assert!(near.len() == 8 && near.iter().all(|(_, addr)| addr.is_ipv4()));
+        let farthest = near.iter().map(|(id, _)| id.distance(&target)).max().unwrap();
+        assert!(farthest.leading_zeros() >= 4, "{farthest}");
+        assert_eq!(frontier.near(&target, true, 8).len(), 1);
+    }
+}
