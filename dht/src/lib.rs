@@ -167,8 +167,8 @@
 //! # Features
 //!
 //! Without features this is the core alone and needs no tokio. `net` adds the shell (`btdht::net`, the
-//! `Dht` handle) and networks on loopback (`btdht::testnet`), `cli` the settings file and the `btdht`
-//! command. Both are on by default.
+//! `Dht` handle) and networks on loopback (`btdht::testnet`), `sim` the virtual network (`btdht::sim`),
+//! which needs no tokio either, `cli` the settings file and the `btdht` command. All are on by default.
 #![warn(missing_docs)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -199,6 +199,8 @@ mod rpc;
 pub mod secure_id;
 #[cfg(feature = "cli")]
 pub mod settings;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod standing;
 pub mod store;
 mod table;

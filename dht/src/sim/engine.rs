@@ -1,0 +1,428 @@
+//! [`World`]: hosts, their addresses and the network between them, and the threads that run them in windows
+//! of time.
+
+use std::any::Any;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Barrier, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::address::{Addresses, MOVED};
+use super::digest::Digest;
+use super::link::{Links, Paths};
+use super::shard::{Batch, Order, Shard, Space, Told};
+use super::stats::Stats;
+use super::{Host, Presence};
+use crate::{Outbox, Time};
+
+/// When a world begins, so that nothing has to happen at [`Time::ZERO`].
+const START: Time = Time::from_secs(1);
+
+/// A virtual network and who lives in it.
+///
+/// Hosts are named by their index, in the order in which they were added; they are never removed, but may
+/// be [replaced](Self::replace) or be [down](Presence::Down).
+pub struct World<H> {
+    space: Space,
+    shards: Vec<Shard<H>>,
+    now: Time,
+    /// Orders given so far.
+    ordered: u64,
+}
+
+/// Orders that are given while the world runs; see [`World::run`].
+pub struct Orders<H> {
+    /// The end of the window, before which nothing can be changed any more.
+    from: Time,
+    ordered: u64,
+    hosts: usize,
+    list: Vec<Ordered<H>>,
+}
+
+struct Ordered<H> {
+    at: Time,
+    number: u64,
+    host: usize,
+    order: Order<H>,
+}
+
+impl<H: Host> World<H> {
+    /// An empty world at time 1 s. `seed` decides about addresses, latency and loss; `threads` (1 to 64)
+    /// about speed alone.
+    pub fn new(seed: u64, links: Links, threads: usize) -> Self {
+        let shards = threads.clamp(1, 64);
+        let space = Space {
+            seed,
+            paths: Paths::new(links, seed),
+            addresses: Addresses::new(seed),
+            shards,
+            hosts: 0,
+            hash: Digest::hash(),
+        };
+        let shards = (0..shards).map(|index| Shard::new(index, shards, START)).collect();
+        Self { space, shards, now: START, ordered: 0 }
+    }
+
+    /// Makes room for `count` hosts in all, so that their array need not be moved while it grows.
+    pub fn reserve(&mut self, count: usize) {
+        let each = count.div_ceil(self.shards.len());
+        self.shards.iter_mut().for_each(|shard| shard.reserve(each));
+    }
+
+    /// Adds a host with a line of this kind, an index of [`Links::access`]; its index. It lives at
+    /// [`World::addr`] of that index.
+    ///
+    /// # Panics
+    /// With more than 2^31 hosts.
+    pub fn add(&mut self, host: H, access: u8) -> usize {
+        let index = self.space.hosts;
+        let number = u32::try_from(index).ok().filter(|&number| number < MOVED);
+        let shard = index % self.space.shards;
+        self.space.hosts += 1;
+        self.shards[shard].now = self.now;
+        self.shards[shard].add(host, number.expect("fewer than 2^31 hosts"), access);
+        index
+    }
+
+    /// Puts another host in the place of one, at the same address and line; the old one. Datagrams under
+    /// way reach the new one.
+    pub fn replace(&mut self, index: usize, host: H) -> H {
+        let local = self.local(index);
+        self.shard(index).replace(local, host)
+    }
+
+    /// Gives a host an IPv4 and an IPv6 address that nobody had before; the IPv4 one. What is under way to
+    /// the old ones is lost.
+    pub fn relocate(&mut self, index: usize) -> SocketAddr {
+        self.settle_at(index, None)
+    }
+
+    /// Gives a host the IPv4 address `addr`, port included, and an IPv6 address that nobody had before.
+    /// Whoever lived there is no longer reached. A symmetric NAT hides a host at such an address altogether.
+    pub fn place(&mut self, index: usize, addr: SocketAddrV4) {
+        self.settle_at(index, Some(addr));
+    }
+
+    /// Gives a host a line of another kind; what a NAT remembered is forgotten.
+    pub fn set_access(&mut self, index: usize, access: u8) {
+        let local = self.local(index);
+        self.shard(index).set_access(local, access);
+    }
+
+    /// Says whether a host takes part from now on.
+    pub fn set_presence(&mut self, index: usize, presence: Presence) {
+        let local = self.local(index);
+        self.shard(index).set_presence(local, presence);
+    }
+
+    /// Changes what lies between hosts. What is under way arrives as it would have.
+    pub fn set_links(&mut self, links: Links) {
+        self.space.paths = Paths::new(links, self.space.seed);
+    }
+
+    /// Lets a host do something now. What it tells comes out of the next [`World::run`].
+    pub fn act<R>(&mut self, index: usize, action: impl FnOnce(Time, &mut H, &mut Outbox) -> R) -> R {
+        let (shard, local) = (index % self.space.shards, self.local(index));
+        self.shards[shard].now = self.now;
+        self.shards[shard].act(local, action, &self.space)
+    }
+
+    /// Has a host do something at `at`, or now if that has passed.
+    pub fn order(
+        &mut self,
+        at: Time,
+        index: usize,
+        action: impl FnOnce(Time, &mut H, &mut Outbox) + Send + 'static,
+    ) {
+        let mut orders = self.orders();
+        orders.act(at, index, action);
+        self.give(orders);
+    }
+
+    /// Has a host appear or vanish at `at`, or now if that has passed.
+    pub fn order_presence(&mut self, at: Time, index: usize, presence: Presence) {
+        let mut orders = self.orders();
+        orders.presence(at, index, presence);
+        self.give(orders);
+    }
+
+    /// Runs everything that happens until `until`, that instant included. `sink` gets what hosts tell, in
+    /// order of time and host, and may give orders; these are obeyed after the window in which the cause
+    /// happened, up to [`Links::minimum`] later than it.
+    ///
+    /// With [`Time::NEVER`] it ends when nothing is going to happen any more.
+    ///
+    /// # Panics
+    /// When a host or `sink` does. The world is of no more use then.
+    pub fn run(&mut self, until: Time, mut sink: impl FnMut(&mut Orders<H>, Told)) {
+        let mut orders = self.orders();
+        self.shards.iter_mut().for_each(|shard| shard.now = self.now);
+        let meeting = Meeting::new(self.shards.len(), until);
+        let (first, others) = self.shards.split_first_mut().expect("at least one shard");
+        let (space, meeting) = (&self.space, &meeting);
+        let panics = std::thread::scope(|scope| {
+            let spawn = |(n, shard)| scope.spawn(move || meeting.attend(n + 1, shard, space, None));
+            let threads: Vec<_> = others.iter_mut().enumerate().map(spawn).collect();
+            let own = meeting.attend(0, first, space, Some((&mut orders, &mut sink)));
+            let joined = threads.into_iter().filter_map(|thread| thread.join().unwrap_or_else(Some));
+            own.into_iter().chain(joined).collect::<Vec<_>>()
+        });
+        if let Some(panic) = panics.into_iter().next() {
+            resume_unwind(panic);
+        }
+        self.ordered = orders.ordered;
+        let last = self.shards.iter().map(|shard| shard.now).max().unwrap_or(self.now);
+        self.now = self.now.max(if until == Time::NEVER { last } else { until });
+    }
+}
+
+impl<H> World<H> {
+    /// The present.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Hosts, those that are down included.
+    pub fn len(&self) -> usize {
+        self.space.hosts
+    }
+
+    /// Whether it has no hosts.
+    pub fn is_empty(&self) -> bool {
+        self.space.hosts == 0
+    }
+
+    fn local(&self, index: usize) -> usize {
+        assert!(index < self.space.hosts, "there is no host {index}");
+        index / self.space.shards
+    }
+
+    fn orders(&self) -> Orders<H> {
+        Orders { from: self.now, ordered: self.ordered, hosts: self.space.hosts, list: Vec::new() }
+    }
+}
+
+impl<H: Host> World<H> {
+    /// A host.
+    pub fn host(&self, index: usize) -> &H {
+        &self.shards[index % self.space.shards].hosts[self.local(index)]
+    }
+
+    /// All hosts in the order of their indices.
+    pub fn hosts(&self) -> impl Iterator<Item = &H> {
+        (0..self.len()).map(|index| self.host(index))
+    }
+
+    /// Whether a host takes part.
+    pub fn presence(&self, index: usize) -> Presence {
+        self.shards[index % self.space.shards].presence(self.local(index))
+    }
+
+    /// The IPv4 address of a host, or the one that the host of this index will get when it is added.
+    /// Without a NAT or behind any but a symmetric one it is what others see.
+    pub fn addr(&self, index: usize) -> SocketAddr {
+        self.space.addresses.v4(self.number(index))
+    }
+
+    /// The same of its IPv6 address.
+    pub fn addr6(&self, index: usize) -> SocketAddr {
+        self.space.addresses.v6(self.number(index))
+    }
+
+    /// The host that lives at an address, whatever the port is unless the address was chosen.
+    pub fn at(&self, addr: SocketAddr) -> Option<usize> {
+        let number = self.space.addresses.number(addr)?;
+        let index = self.space.addresses.host(number)? as usize;
+        (index < self.len() && self.number(index) == number).then_some(index)
+    }
+
+    /// What was sent so far, as one number.
+    pub fn digest(&self) -> Digest {
+        self.shards.iter().fold(Digest::default(), |digest, shard| digest.merge(shard.digest))
+    }
+
+    /// What became of it.
+    pub fn stats(&self) -> Stats {
+        self.shards.iter().fold(Stats::default(), |stats, shard| stats.merge(shard.stats))
+    }
+
+    /// Datagrams under way.
+    pub fn under_way(&self) -> usize {
+        self.shards.iter().map(Shard::under_way).sum()
+    }
+
+    /// Bytes that the engine keeps for hosts and datagrams, without the hosts themselves.
+    pub fn memory(&self) -> usize {
+        self.shards.iter().map(Shard::memory).sum()
+    }
+
+    fn number(&self, index: usize) -> u32 {
+        if index < self.len() {
+            return self.shards[index % self.space.shards].number(self.local(index));
+        }
+        u32::try_from(index).expect("fewer than 2^31 hosts")
+    }
+
+    fn settle_at(&mut self, index: usize, chosen: Option<SocketAddrV4>) -> SocketAddr {
+        let local = self.local(index);
+        let number = self.space.addresses.another(index as u32, chosen);
+        self.shard(index).set_number(local, number);
+        self.space.addresses.v4(number)
+    }
+
+    /// The shard of a host, at the present time.
+    fn shard(&mut self, index: usize) -> &mut Shard<H> {
+        let shard = &mut self.shards[index % self.space.shards];
+        shard.now = self.now;
+        shard
+    }
+
+    fn give(&mut self, orders: Orders<H>) {
+        self.ordered = orders.ordered;
+        let shards = self.space.shards;
+        for Ordered { at, number, host, order } in orders.list {
+            self.shards[host % shards].orders.insert((at, number), (host / shards, order));
+        }
+    }
+}
+
+impl<H> Orders<H> {
+    /// Has a host do something at `at`, or as soon as can be if that has passed.
+    pub fn act(
+        &mut self,
+        at: Time,
+        index: usize,
+        action: impl FnOnce(Time, &mut H, &mut Outbox) + Send + 'static,
+    ) {
+        self.push(at, index, Order::Act(Box::new(action)));
+    }
+
+    /// Has a host appear or vanish at `at`, or as soon as can be if that has passed.
+    pub fn presence(&mut self, at: Time, index: usize, presence: Presence) {
+        self.push(at, index, Order::Presence(presence));
+    }
+
+    fn push(&mut self, at: Time, host: usize, order: Order<H>) {
+        assert!(host < self.hosts, "there is no host {host}");
+        // What never comes is never done.
+        if at != Time::NEVER {
+            self.list.push(Ordered { at: at.max(self.from), number: self.ordered, host, order });
+            self.ordered += 1;
+        }
+    }
+}
+
+/// Where threads meet between windows.
+struct Meeting<H> {
+    until: Time,
+    barrier: Barrier,
+    /// When something happens next in each shard, and when the next new order is to be obeyed, last.
+    next: Vec<AtomicU64>,
+    failed: AtomicBool,
+    /// Packets from each shard to each.
+    batches: Vec<Mutex<Batch>>,
+    told: Mutex<Vec<Told>>,
+    /// New orders of each shard.
+    orders: Vec<Mutex<Vec<Ordered<H>>>>,
+}
+
+/// What a thread panicked with.
+type Panic = Box<dyn Any + Send>;
+
+/// What the first thread does with what hosts tell.
+type Sink<'a, H> = (&'a mut Orders<H>, &'a mut dyn FnMut(&mut Orders<H>, Told));
+
+impl<H: Host> Meeting<H> {
+    fn new(shards: usize, until: Time) -> Self {
+        Self {
+            until,
+            barrier: Barrier::new(shards),
+            next: (0..=shards).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            failed: AtomicBool::new(false),
+            batches: (0..shards * shards).map(|_| Mutex::default()).collect(),
+            told: Mutex::default(),
+            orders: (0..shards).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// Runs a shard until the end. What panics is caught, so that nobody waits for a thread that is gone.
+    fn attend(
+        &self,
+        index: usize,
+        shard: &mut Shard<H>,
+        space: &Space,
+        mut sink: Option<Sink<'_, H>>,
+    ) -> Option<Panic> {
+        let mut panic = None;
+        let mut end = shard.now;
+        loop {
+            self.post(index, shard);
+            self.barrier.wait();
+            // From here to the second wait nobody runs hosts and nobody reads what is written.
+            if let Some(sink) = &mut sink
+                && panic.is_none()
+            {
+                panic = catch_unwind(AssertUnwindSafe(|| self.tell(end, sink))).err();
+            }
+            self.collect(index, shard);
+            self.next[index].store(shard.next().as_micros(), Ordering::SeqCst);
+            self.failed.fetch_or(panic.is_some(), Ordering::SeqCst);
+            self.barrier.wait();
+            let next = self.next.iter().map(|next| next.load(Ordering::SeqCst)).min();
+            let next = Time::from_micros(next.unwrap_or(u64::MAX));
+            self.obey(index, shard, space);
+            if next > self.until || next == Time::NEVER || self.failed.load(Ordering::SeqCst) {
+                return panic;
+            }
+            end = next + Duration::from_micros(space.paths.minimum());
+            end = end.min(self.until + Duration::from_micros(1));
+            panic = catch_unwind(AssertUnwindSafe(|| shard.run(end, space))).err();
+        }
+    }
+
+    /// Lays out what a shard has for others.
+    fn post(&self, index: usize, shard: &mut Shard<H>) {
+        let shards = shard.outgoing.len();
+        for (to, batch) in shard.outgoing.iter_mut().enumerate() {
+            if to != index {
+                std::mem::swap(batch, &mut *lock(&self.batches[to * shards + index]));
+            }
+        }
+        if !shard.told.is_empty() {
+            lock(&self.told).append(&mut shard.told);
+        }
+    }
+
+    fn collect(&self, index: usize, shard: &mut Shard<H>) {
+        let shards = shard.outgoing.len();
+        for from in (0..shards).filter(|&from| from != index) {
+            shard.collect(&mut lock(&self.batches[index * shards + from]));
+        }
+    }
+
+    /// Hands out what hosts told in the window that ended at `end`, and takes orders.
+    fn tell(&self, end: Time, (orders, sink): &mut Sink<'_, H>) {
+        let mut told = std::mem::take(&mut *lock(&self.told));
+        told.sort_by_key(|told| (told.at, told.host));
+        orders.from = end;
+        told.into_iter().for_each(|told| sink(orders, told));
+        let first = orders.list.iter().map(|ordered| ordered.at).min().unwrap_or(Time::NEVER);
+        self.next[self.orders.len()].store(first.as_micros(), Ordering::SeqCst);
+        for ordered in orders.list.drain(..) {
+            lock(&self.orders[ordered.host % self.orders.len()]).push(ordered);
+        }
+    }
+
+    /// Takes the orders for a shard's hosts.
+    fn obey(&self, index: usize, shard: &mut Shard<H>, space: &Space) {
+        for Ordered { at, number, host, order } in lock(&self.orders[index]).drain(..) {
+            shard.orders.insert((at, number), (host / space.shards, order));
+        }
+    }
+}
+
+/// What a mutex guards is whole after a panic too: the world is given up then.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
