@@ -5,6 +5,8 @@
 //! has a test with its name. Who gets an answer is the responder's business; [`DecodeFailure`] tells
 //! it what it needs to know.
 
+mod straight;
+
 use std::fmt;
 
 use crate::bencode::{Kind, Limits, Reader, Strings};
@@ -57,6 +59,11 @@ impl<'a> Message<'a> {
 
     /// As [`Message::decode`], and adds to `tolerated` what it let pass.
     pub fn decode_counting(datagram: &'a [u8], tolerated: &mut Tolerated) -> Result<Self, DecodeFailure<'a>> {
+        straight::query(datagram).map_or_else(|| Self::decode_any(datagram, tolerated), Ok)
+    }
+
+    /// The same for messages of any form.
+    fn decode_any(datagram: &'a [u8], tolerated: &mut Tolerated) -> Result<Self, DecodeFailure<'a>> {
         let mut fields = Fields::default();
         let mut reader = Reader::new(datagram, Limits::KRPC);
         let read = fields.read(&mut reader);
