@@ -139,8 +139,18 @@ pub fn peer(record: &[u8]) -> Option<SocketAddr> {
 
 /// Appends one node record.
 pub fn put_node<A: Address>(out: &mut Vec<u8>, contact: &Contact<A>) {
-    out.extend_from_slice(contact.id.as_bytes());
-    out.extend_from_slice(contact.addr.as_wire());
+    put_record(out, &contact.id, &contact.addr);
+}
+
+/// Appends the node record of `id` at `addr`.
+#[inline]
+pub fn put_record<A: Address>(out: &mut Vec<u8>, id: &Id, addr: &A) {
+    // In one piece: a reply carries eight.
+    let mut record = [0; V6::NODE_LEN];
+    let record = &mut record[..A::NODE_LEN];
+    record[..Id::LEN].copy_from_slice(id.as_bytes());
+    record[Id::LEN..].copy_from_slice(addr.as_wire());
+    out.extend_from_slice(record);
 }
 
 /// Appends one peer record, 6 or 18 bytes by the family of `addr`.

@@ -246,7 +246,7 @@ impl FamilyTable {
         let good = config.bad_after_failures;
         either!(self, table => {
             let closest = table.closest(target, count, |entry| entry.fails() < good);
-            closest.map(|contact| (contact.id, contact.addr.to_socket())).collect()
+            closest.map(|entry| (entry.id, entry.addr.to_socket())).collect()
         })
     }
 
@@ -273,8 +273,8 @@ impl FamilyTable {
     pub(crate) fn put_closest(&self, target: &Id, count: usize, config: &Config, out: &mut Vec<u8>) {
         let good = config.bad_after_failures;
         either!(self, table => {
-            for contact in table.closest(target, count, |entry| entry.fails() < good) {
-                compact::put_node(out, &contact);
+            for entry in table.closest(target, count, |entry| entry.fails() < good) {
+                compact::put_record(out, &entry.id, &entry.addr);
             }
         });
     }

@@ -439,9 +439,13 @@ impl<A: Address> Table<A> {
     fn position(&self, id: &Id) -> Option<usize> {
         let bucket = self.bounds.range(self.depth_of(id), self.len());
         let start = bucket.start;
-        // The first comparison is a single one and enough to pass over a stranger.
-        let same = |entry: &Entry<A>| entry.id.distance_head(id) == 0 && entry.id == *id;
-        self.entries[bucket].iter().position(same).map(|index| start + index)
+        // A single comparison passes over a stranger, and every query asks: eight in a row.
+        let same_head = |entry: &Entry<A>| entry.id.distance_head(id) == 0;
+        let (eights, rest) = self.entries[bucket].as_chunks::<8>();
+        let nobody = |eight: &&[Entry<A>; 8]| !eight.iter().any(same_head);
+        let passed = eights.iter().take_while(nobody).count();
+        let left = eights[passed..].as_flattened().iter().chain(rest);
+        left.into_iter().position(|entry| entry.id == *id).map(|index| start + passed * 8 + index)
     }
 
     fn add(&mut self, depth: usize, entry: Entry<A>) {
