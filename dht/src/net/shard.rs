@@ -9,6 +9,7 @@ mod request;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -72,6 +73,9 @@ struct Running {
     lonely_complaint: Complaint,
     /// Whether the network of all sockets works, as far as was said.
     online: bool,
+    /// Ends a wait at `alarm_at`, at the latest when something is due.
+    alarm: Pin<Box<tokio::time::Sleep>>,
+    alarm_at: Time,
     finished: Option<Finish>,
 }
 
@@ -105,6 +109,8 @@ impl Shard {
             rebind_complaint: Complaint::new(started),
             lonely_complaint: Complaint::new(started + LONELY_AFTER),
             online: true,
+            alarm: Box::pin(tokio::time::sleep(LONGEST_WAIT)),
+            alarm_at: started + LONGEST_WAIT,
             finished: None,
         };
         let mut turns = 0;
@@ -137,7 +143,13 @@ impl Shard {
     /// Does what there is to do, bounded; whether it was anything.
     fn turn(&mut self, running: &mut Running) -> bool {
         let now = self.clock.now();
-        let mut worked = self.receive(now, running);
+        let received = self.receive(now, running);
+        if received > 0 {
+            // Who asked waits; the rest of the turn concerns nobody else.
+            self.flush(now, running);
+        }
+        // One alone was all there was, and the next one is waited for.
+        let mut worked = received > 1;
         if self.node.timeout() <= now {
             worked = true;
             self.node.handle_timeout(now, &mut running.out);
@@ -158,15 +170,16 @@ impl Shard {
         worked
     }
 
-    fn receive(&mut self, now: Time, running: &mut Running) -> bool {
-        let mut worked = false;
+    /// Hands on what has come; how many datagrams.
+    fn receive(&mut self, now: Time, running: &mut Running) -> usize {
+        let mut received = 0;
         for (index, port) in (0..).zip(&mut self.ports) {
             let mut foreign = 0;
             match port.receive(now) {
                 Ok(None) => {}
                 Ok(Some(batch)) => {
                     for (from, bytes) in batch {
-                        worked = true;
+                        received += 1;
                         if is_krpc(bytes) {
                             self.node.handle_datagram(now, index, from, bytes, &mut running.out);
                         } else {
@@ -183,7 +196,7 @@ impl Shard {
             }
             port.foreign(foreign);
         }
-        worked
+        received
     }
 
     fn request(&mut self, now: Time, request: Request, running: &mut Running) {
@@ -352,6 +365,11 @@ impl Shard {
         let save_due = self.state.as_ref().map_or(Time::NEVER, StateKeeper::due);
         let line_due = self.ports.iter().map(Port::due).min().unwrap_or(Time::NEVER);
         let pause = self.node.timeout().min(save_due).min(line_due).since(now).min(LONGEST_WAIT);
+        // One timer for many waits: it is set anew for an earlier deadline only, or once it has rung.
+        if now + pause < running.alarm_at || running.alarm.is_elapsed() {
+            running.alarm.as_mut().reset(tokio::time::Instant::now() + pause);
+            running.alarm_at = now + pause;
+        }
         let ports = &self.ports;
         let ready = poll_fn(|cx| {
             // Every port is asked, so that each will wake this task.
@@ -360,7 +378,7 @@ impl Shard {
         });
         tokio::select! {
             () = ready => {}
-            () = tokio::time::sleep(pause) => {}
+            () = running.alarm.as_mut() => {}
             request = self.requests.recv() => {
                 let now = self.clock.now();
                 match request {

@@ -26,6 +26,9 @@ const SLOT: usize = MAX_DATAGRAM + 64;
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// Asked of the kernel for outgoing datagrams.
 const SEND_BUFFER: usize = 4 << 20;
+/// Datagrams of one call after which the socket is taken for empty.
+#[cfg(target_os = "linux")]
+const FEW: usize = 1;
 /// Errors of the receive call that one batch shrugs off before it gives up for this turn.
 const RECEIVE_ERRORS: usize = 16;
 
@@ -109,6 +112,7 @@ impl UdpSocket {
         // A smaller buffer than asked for loses datagrams in bursts; it is no reason not to start.
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
+        send_whole(&socket, addr);
         socket.bind(&addr.into())?;
         let io = tokio::net::UdpSocket::from_std(socket.into())?;
         let local = io.local_addr()?;
@@ -226,9 +230,10 @@ impl UdpSocket {
         let received = io.try_io(tokio::io::Interest::READABLE, || {
             let (taken, truncated) = headers.receive(io.as_raw_fd(), slots, filled)?;
             dropped = truncated;
-            // A batch that is not full has emptied the socket. Saying so here saves the call that
-            // would find nothing; a datagram that comes meanwhile makes the socket ready anew.
-            if taken < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            // A batch that is not full has emptied the socket. Where little comes, saying so here saves
+            // the call that would find nothing: a datagram that comes meanwhile makes the socket ready
+            // anew. Where much comes, more has come by the next call, which is then cheaper than to wait.
+            if taken <= FEW { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         self.counters.truncated += dropped;
         received
@@ -299,6 +304,31 @@ impl<'a> Iterator for Batch<'a> {
 
 impl ExactSizeIterator for Batch<'_> {}
 
+/// Has IPv4 datagrams sent in one piece or not at all, as QUIC does: ours are at most 1024 bytes long, which
+/// every path of today takes, and what cannot be cut needs no number to be put together by, whose making is
+/// 3 % of what sending a small datagram costs. IPv6 has none anyway. Without it all works as well.
+#[cfg(target_os = "linux")]
+fn send_whole(socket: &Socket, addr: SocketAddr) {
+    use std::os::fd::AsRawFd as _;
+
+    let value = libc::IP_PMTUDISC_PROBE;
+    if addr.is_ipv4() {
+        // SAFETY: the value outlives the call, which reads as many bytes of it as are named.
+        let _ = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_IP,
+                libc::IP_MTU_DISCOVER,
+                (&raw const value).cast(),
+                size_of_val(&value) as libc::socklen_t,
+            )
+        };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send_whole(_: &Socket, _: SocketAddr) {}
+
 /// Whether `error` of a bind says that the machine lacks the address or its whole family.
 pub fn is_family_missing(error: &io::Error) -> bool {
     #[cfg(unix)]
@@ -317,7 +347,6 @@ mod mmsg {
     use std::{fmt, io, mem, ptr};
 
     use arrayvec::ArrayVec;
-    use socket2::SockAddr;
 
     use super::{BATCH, Datagram, Filled, SLOT};
 
@@ -325,7 +354,8 @@ mod mmsg {
     pub(super) struct Headers {
         messages: [libc::mmsghdr; BATCH],
         vectors: [libc::iovec; BATCH],
-        sources: [libc::sockaddr_storage; BATCH],
+        /// Where datagrams came from, or go to.
+        names: [libc::sockaddr_storage; BATCH],
     }
 
     // SAFETY: the raw pointers inside are written before each system call and never read after it,
@@ -354,7 +384,7 @@ mod mmsg {
                 self.vectors[i] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
                 let message = &mut self.messages[i];
                 message.msg_len = 0;
-                message.msg_hdr.msg_name = (&raw mut self.sources[i]).cast();
+                message.msg_hdr.msg_name = (&raw mut self.names[i]).cast();
                 message.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
                 message.msg_hdr.msg_iov = &raw mut self.vectors[i];
                 message.msg_hdr.msg_iovlen = 1;
@@ -376,7 +406,7 @@ mod mmsg {
                 let len = message.msg_len as usize;
                 if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 || len > super::MAX_DATAGRAM {
                     truncated += 1;
-                } else if let Some(from) = source(&self.sources[slot]) {
+                } else if let Some(from) = source(&self.names[slot]) {
                     filled.push(Filled { slot, len, from });
                 }
             }
@@ -386,9 +416,8 @@ mod mmsg {
         /// One `sendmmsg` of up to [`BATCH`] datagrams from the front; returns how many went. An
         /// error is about the first one: the kernel stops before a datagram that it refuses.
         pub(super) fn send(&mut self, fd: RawFd, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
-            let targets: ArrayVec<SockAddr, BATCH> =
-                datagrams.iter().take(BATCH).map(|datagram| datagram.to.into()).collect();
-            for (i, (target, datagram)) in targets.iter().zip(datagrams).enumerate() {
+            let count = datagrams.len().min(BATCH);
+            for (i, datagram) in datagrams.iter().take(BATCH).enumerate() {
                 self.vectors[i] = libc::iovec {
                     // The kernel only reads it; the C struct has no const form.
                     iov_base: datagram.bytes.as_ptr().cast_mut().cast(),
@@ -396,22 +425,22 @@ mod mmsg {
                 };
                 let message = &mut self.messages[i];
                 message.msg_len = 0;
-                message.msg_hdr.msg_name = target.as_ptr().cast_mut().cast();
-                message.msg_hdr.msg_namelen = target.len();
+                message.msg_hdr.msg_namelen = put_target(&mut self.names[i], datagram.to);
+                message.msg_hdr.msg_name = (&raw mut self.names[i]).cast();
                 message.msg_hdr.msg_iov = &raw mut self.vectors[i];
                 message.msg_hdr.msg_iovlen = 1;
                 message.msg_hdr.msg_control = ptr::null_mut();
                 message.msg_hdr.msg_controllen = 0;
                 message.msg_hdr.msg_flags = 0;
             }
-            // SAFETY: the first `targets.len()` messages were set up above: each points at its own
-            // iovec over the bytes of a datagram, and at an address in `targets`. All outlive the
-            // call, which writes to nothing but `msg_len`.
+            // SAFETY: the first `count` messages were set up above: each points at its own iovec over
+            // the bytes of a datagram, and at its own address. All outlive the call, which writes to
+            // nothing but `msg_len`.
             let count = unsafe {
                 libc::sendmmsg(
                     fd,
                     self.messages.as_mut_ptr(),
-                    targets.len() as libc::c_uint,
+                    count as libc::c_uint,
                     libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
                 )
             };
@@ -422,6 +451,31 @@ mod mmsg {
     impl fmt::Debug for Headers {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.debug_struct("Headers").finish_non_exhaustive()
+        }
+    }
+
+    /// Writes an address for the kernel; returns its length.
+    fn put_target(storage: &mut libc::sockaddr_storage, to: SocketAddr) -> libc::socklen_t {
+        match to {
+            SocketAddr::V4(to) => {
+                // SAFETY: sockaddr_storage is large enough and aligned for every kind of address, and any
+                // bytes are a valid value of both structs.
+                let v4 = unsafe { &mut *ptr::from_mut(storage).cast::<libc::sockaddr_in>() };
+                v4.sin_family = libc::AF_INET as libc::sa_family_t;
+                v4.sin_port = to.port().to_be();
+                v4.sin_addr.s_addr = u32::from(*to.ip()).to_be();
+                mem::size_of::<libc::sockaddr_in>() as libc::socklen_t
+            }
+            SocketAddr::V6(to) => {
+                // SAFETY: as above, for sockaddr_in6.
+                let v6 = unsafe { &mut *ptr::from_mut(storage).cast::<libc::sockaddr_in6>() };
+                v6.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                v6.sin6_port = to.port().to_be();
+                v6.sin6_flowinfo = to.flowinfo();
+                v6.sin6_addr.s6_addr = to.ip().octets();
+                v6.sin6_scope_id = to.scope_id();
+                mem::size_of::<libc::sockaddr_in6>() as libc::socklen_t
+            }
         }
     }
 
