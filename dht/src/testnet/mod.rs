@@ -67,6 +67,9 @@ use crate::net::udp::{Batching, UdpSocket};
 use crate::net::{self, Bind, Clock, Dht, Error, Parts, Port, State};
 use crate::{Acquaintance, Config, Home, Node, Rng, Seeds, Time};
 
+/// Neighbours that a node can begin anew with.
+const SAVED: usize = 16;
+
 /// How a [`Testnet`] is to be.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -84,7 +87,8 @@ pub struct Options {
     pub ipv6: bool,
     /// Port of the first node; 0 takes any free one, as all others do.
     pub port: u16,
-    /// The numbers of each node. Local addresses are accepted whatever it says.
+    /// The numbers of each node, by default [`Options::config_of_one_machine`]. Local addresses are accepted
+    /// whatever it says.
     pub config: Config,
 }
 
@@ -106,8 +110,17 @@ impl Default for Options {
             loss: 0,
             ipv6: false,
             port: 0,
-            config: Config::default(),
+            config: Self::config_of_one_machine(Config::default()),
         }
+    }
+}
+
+impl Options {
+    /// `config` without the limits that hold for one source. Here everybody is one machine, and lookups take so
+    /// little time that a test that makes some dozens of them in a row would be taken for a flood: 25 replies
+    /// a second, 500 infohashes and 100 items to a source.
+    pub fn config_of_one_machine(config: Config) -> Config {
+        Config { replies_per_second_per_ip: 0, infohashes_per_ip: 0, items_per_ip: 0, ..config }
     }
 }
 
@@ -213,7 +226,9 @@ impl Plan {
         let now = clock.now();
         let seeds = self.seeds.derive(&format!("node {number}"));
         let known = self.known(number, now, seeds);
-        let home = Home { id, local: socket.local_addr(), external: None, saved: Vec::new() };
+        // Where to begin anew for a node that has lost everybody, as after a long stop of the process.
+        let saved = known.iter().rev().take(SAVED).map(|known| (known.id, known.addr)).collect();
+        let home = Home { id, local: socket.local_addr(), external: None, saved };
         let node = Node::grown(Arc::new(self.config.clone()), home, &known, seeds.derive("node"), now);
         let link = (!self.lines.are_perfect()).then(|| self.lines.link(number));
         Dht::start_grown(Parts {

@@ -5,7 +5,7 @@ use std::net::UdpSocket as StdSocket;
 use krpc::Id;
 
 use super::*;
-use crate::{Announce, Event};
+use crate::{Announce, Event, Outcome};
 
 /// No test takes anywhere near as long; what does is stuck.
 const GUARD: Duration = Duration::from_secs(60);
@@ -56,6 +56,20 @@ async fn lookups_work_at_once_and_a_guest_joins() {
     let guest = Dht::bind(net.guest()).unwrap();
     let mut peers = within(guest.get_peers(infohash, None, false)).await.unwrap().peers();
     assert_eq!(within(peers.next()).await, Some(([127, 0, 0, 1], 7777).into()));
+}
+
+#[tokio::test]
+async fn many_lookups_in_a_row_are_no_flood() {
+    let net = within(Testnet::new(12)).await.unwrap();
+    let asking = &net.nodes()[2];
+    for n in 0..100 {
+        let lookup = within(asking.find_node(Id::new([n; 20]), false)).await.unwrap();
+        let (outcome, stats) = within(lookup.finish()).await.unwrap();
+        assert!(outcome == Outcome::Converged && stats.answered >= 8, "lookup {n}: {outcome:?} {stats:?}");
+    }
+    for node in net.nodes() {
+        assert_eq!(within(node.stats()).await.unwrap().counters.dropped_rate_limit, 0);
+    }
 }
 
 #[tokio::test]

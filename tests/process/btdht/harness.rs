@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use btdht::net::{Dht, Options};
+use btdht::testnet::Testnet;
 use krpc::{Id, Message};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -40,10 +40,9 @@ pub(crate) struct Running {
 
 /// A DHT of nodes in this process, on loopback.
 pub(crate) struct Loopback {
+    net: Testnet,
+    /// Behind the network, which ends in it.
     _runtime: Runtime,
-    /// Everybody's router: it is in nobody's table (BEP 5) and named by nobody.
-    _first: Dht,
-    nodes: Vec<Dht>,
 }
 
 /// Runs a verb on loopback to its end, in a home of its own, with `router` to start from.
@@ -56,22 +55,14 @@ impl Loopback {
     /// `count` nodes that know one another.
     pub(crate) fn new(count: usize) -> Self {
         let runtime = Runtime::new().unwrap();
-        let inside = runtime.enter();
-        let first = Dht::bind(Options::loopback([])).unwrap();
-        let nodes: Vec<_> =
-            (0..count).map(|_| Dht::bind(Options::loopback(first.local_addrs())).unwrap()).collect();
-        drop(inside);
-        runtime.block_on(async {
-            for node in &nodes {
-                node.bootstrapped().await.unwrap();
-            }
-        });
-        Self { _runtime: runtime, _first: first, nodes }
+        let net = runtime.block_on(Testnet::new(count)).unwrap();
+        Self { net, _runtime: runtime }
     }
 
     /// Ids and addresses of the nodes.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (Id, SocketAddr)> {
-        self.nodes.iter().map(|node| (node.ids().next().unwrap(), node.local_addrs().next().unwrap()))
+        let nodes = self.net.nodes().iter();
+        nodes.map(|node| (node.ids().next().unwrap(), node.local_addrs().next().unwrap()))
     }
 
     /// A node to start from.

@@ -13,5 +13,6 @@ mod questions;
 mod serving;
 mod state;
 mod swarms;
+mod testnet;
 mod traces;
 mod usage;

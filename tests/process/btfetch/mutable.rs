@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use btdht::net::{Dht, Options};
+use btdht::testnet::Testnet;
 use harness::process::{Running, binary, eventually};
 use krpc::Id;
 use serde_json::Value;
@@ -12,38 +12,29 @@ use tokio::runtime::Runtime;
 
 use crate::world::{World, code, events, wait_event};
 
-/// Nodes of a DHT on loopback; the first one is everybody's router.
+/// A DHT on loopback.
 struct Network {
+    net: Testnet,
+    /// Behind the network, which ends in it.
     runtime: Runtime,
-    nodes: Vec<Dht>,
 }
 
 impl Network {
     fn new(count: usize) -> Self {
         let runtime = Runtime::new().unwrap();
-        let inside = runtime.enter();
-        let mut nodes = vec![Dht::bind(Options::loopback([])).unwrap()];
-        for _ in 1..count {
-            nodes.push(Dht::bind(Options::loopback(nodes[0].local_addrs())).unwrap());
-        }
-        drop(inside);
-        runtime.block_on(async {
-            for node in &nodes[1..] {
-                node.bootstrapped().await.unwrap();
-            }
-        });
-        Self { runtime, nodes }
+        let net = runtime.block_on(Testnet::new(count)).unwrap();
+        Self { net, runtime }
     }
 
     fn router(&self) -> String {
-        self.nodes[1].local_addrs().next().unwrap().to_string()
+        self.net.bootstrap().next().unwrap().to_string()
     }
 
     /// Waits until `peer` can be found.
     fn wait_for_peer(&self, infohash: Id, peer: SocketAddr) {
         eventually("an announce of the seeder", || {
             self.runtime.block_on(async {
-                let mut peers = self.nodes[2].get_peers(infohash, None, false).await.unwrap().peers();
+                let mut peers = self.net.nodes()[2].get_peers(infohash, None, false).await.unwrap().peers();
                 while let Some(found) = peers.next().await {
                     if found == peer {
                         return Some(());

@@ -7,9 +7,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use btdht::net::{Bind, Dht, Options as NodeOptions, State};
+use btdht::net::{Bind, Dht};
 use btdht::settings::Flags;
-use btdht::{Config, Event as DhtEvent, Rng};
+use btdht::testnet::Testnet;
+use btdht::{Event as DhtEvent, Rng};
 use btfetch::engine::{AddOptions, Listeners, Options, Session, Source};
 use btfetch::metainfo::Metainfo;
 use btfetch::metainfo::create::{Options as CreateOptions, create};
@@ -75,21 +76,20 @@ struct Demo {
 
 impl Demo {
     async fn run(&self) -> Result<(), Failure> {
-        let nodes = self.within("starting the DHT", self.start_dht()).await?;
-        let bootstrap: Vec<_> = nodes.iter().flat_map(Dht::local_addrs).take(1).collect();
+        let net = self.within("starting the DHT", self.start_dht()).await?;
 
         let original = self.folder.join("seeder").join("demo.bin");
         let sha256 = self.generate(original.clone()).await?;
         let torrent = self.make_torrent(original).await?;
         let infohash = torrent.info.hash().swarm();
 
-        let seeder_node = self.node(&bootstrap)?;
+        let seeder_node = Dht::bind(net.guest()).map_err(unbound)?;
         let seeder = self.within("seeding", self.seed(&torrent, &seeder_node)).await?;
         let magnet = magnet_of(&torrent);
         self.tell("magnet", &magnet, json!({"magnet": magnet}))?;
-        self.within("announcing", self.find_seeder(&nodes, infohash, seeder.port())).await?;
+        self.within("announcing", self.find_seeder(&net, infohash, seeder.port())).await?;
 
-        self.download(&magnet, &bootstrap).await?;
+        self.download(&magnet, &net).await?;
         self.check(&sha256).await?;
 
         seeder.shutdown().await;
@@ -98,35 +98,22 @@ impl Demo {
         self.tell("done", &words, json!({"total_ms": total.as_millis() as u64}))
     }
 
-    /// Starts the nodes one after the other, as nodes join a network; each knows one that is there.
-    async fn start_dht(&self) -> Result<Vec<Dht>, Failure> {
+    /// Starts a network that is whole from the start, as one that has run for long.
+    async fn start_dht(&self) -> Result<Testnet, Failure> {
         let count = usize::from(self.args.nodes);
-        let mut nodes = vec![self.node(&[])?];
-        let first: Vec<_> = nodes[0].local_addrs().collect();
+        let net = Testnet::new(count).await.map_err(unbound)?;
         let mut known = Vec::new();
-        for _ in 1..count {
-            let node = self.node(&first)?;
+        for node in net.nodes() {
             known.push(node.bootstrapped().await.map_err(failed)?);
-            nodes.push(node);
         }
         let (least, most) = (known.iter().min().copied(), known.iter().max().copied());
         let words = format!(
-            "{count} nodes on 127.0.0.1, bootstrapped from {}, the last one knows {} others",
-            first.first().map_or_else(String::new, ToString::to_string),
-            known.last().copied().unwrap_or(0),
+            "{count} nodes on 127.0.0.1, to bootstrap from {}, each knows at least {} others",
+            net.bootstrap().next().map_or_else(String::new, |addr| addr.to_string()),
+            least.unwrap_or(0),
         );
         self.tell("dht", &words, json!({"nodes": count, "known_least": least, "known_most": most}))?;
-        Ok(nodes)
-    }
-
-    fn node(&self, bootstrap: &[SocketAddr]) -> Result<Dht, Failure> {
-        let options = NodeOptions {
-            binds: vec![loopback()],
-            config: Config { allow_local: true, ..Config::default() },
-            bootstrap: bootstrap.iter().map(ToString::to_string).collect(),
-            state: State::Nothing,
-        };
-        Dht::bind(options).map_err(|error| Failure::new(Exit::Bind, error.to_string()))
+        Ok(net)
     }
 
     /// Writes a file of random bytes; its SHA-256.
@@ -179,8 +166,8 @@ impl Demo {
     }
 
     /// Asks the DHT, from a node that has nothing to do with the seeder, until it names the seeder.
-    async fn find_seeder(&self, nodes: &[Dht], infohash: Id, port: u16) -> Result<(), Failure> {
-        let node = nodes.last().expect("there are at least two nodes");
+    async fn find_seeder(&self, net: &Testnet, infohash: Id, port: u16) -> Result<(), Failure> {
+        let node = net.nodes().last().expect("there are at least two nodes");
         loop {
             let mut lookup = node.get_peers(infohash, None, false).await.map_err(failed)?;
             let mut found = false;
@@ -209,9 +196,9 @@ impl Demo {
     }
 
     /// Downloads with nothing but the magnet link and one address of the DHT.
-    async fn download(&self, magnet: &str, bootstrap: &[SocketAddr]) -> Result<(), Failure> {
+    async fn download(&self, magnet: &str, net: &Testnet) -> Result<(), Failure> {
         let begun = Instant::now();
-        let node = self.node(bootstrap)?;
+        let node = Dht::bind(net.guest()).map_err(unbound)?;
         let session = session(&node)?;
         let folder = self.folder.join("leecher");
         let magnet = Magnet::parse(magnet).map_err(|error| Failure::failed(error.to_string()))?;
@@ -297,6 +284,10 @@ fn loopback() -> Bind {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Failure::failed(error.to_string()))
+}
+
+fn unbound(error: btdht::net::Error) -> Failure {
+    Failure::new(Exit::Bind, error.to_string())
 }
 
 fn failed(error: btdht::net::Error) -> Failure {

@@ -28,6 +28,7 @@ mod sample;
 mod scrape;
 mod serve;
 mod signals;
+mod testnet;
 
 use std::process::ExitCode;
 
@@ -69,8 +70,7 @@ enum Verb {
     Sample(sample::Args),
     /// Walk the key space; not yet
     Crawl(NotYet),
-    /// A DHT of many nodes on loopback; not yet
-    Testnet(NotYet),
+    Testnet(testnet::Args),
     /// The node in a virtual network; not yet
     Sim(NotYet),
     Krpc(krpc::Args),
@@ -120,7 +120,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Scrape(args) => one_shot(flags, async |context| scrape::run(&args, context).await),
         Verb::Sample(args) => one_shot(flags, async |context| sample::run(&args, context).await),
         Verb::Crawl(rest) => not_yet("crawl", &rest),
-        Verb::Testnet(rest) => not_yet("testnet", &rest),
+        Verb::Testnet(args) => online(flags, async |context, stop| testnet::run(&args, context, stop).await),
         Verb::Sim(rest) => not_yet("sim", &rest),
     }
 }

@@ -1,0 +1,249 @@
+//! `btdht testnet`: a DHT of many nodes on loopback, in one process.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use btdht::net::{AnnounceReport, Error, Round, StandingOrder};
+use btdht::testnet::{Options, Testnet};
+use btdht::{Announce, Rng, Seeds};
+use krpc::Id;
+use serde_json::json;
+
+use crate::context::{self, Context};
+use crate::failure::Failure;
+use crate::signals::Stop;
+
+/// Longest latency, in milliseconds: queries are given up after four seconds.
+const MAX_LATENCY: u32 = 2000;
+/// Descriptors beside those of the nodes' sockets.
+const OTHER_FILES: u64 = 64;
+
+/// Run a DHT of many nodes on loopback, until a signal
+#[derive(clap::Args)]
+#[command(after_help = "\
+All nodes are real, each behind a UDP socket of its own, and know one another from the start. Prints \
+`bootstrap ADDR:PORT`, then `announced INFOHASH PEER` for each peer that was announced, then a command \
+to try. --port is that of the first node, --ipv6-only moves all to ::1.
+
+To download over it, give other programs its address, and leave the state of your own node out of it:
+  btfetch seed FILE.torrent -o DIR --bootstrap ADDR:PORT --allow-local --no-state
+  btfetch MAGNET --bootstrap ADDR:PORT --allow-local --no-state
+`btfetch demo` does all of that by itself, in one process.
+
+Example: btdht testnet --nodes 500 --latency 20..80 --loss 2")]
+pub(crate) struct Args {
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=20_000))]
+    nodes: u32,
+
+    /// Time that a datagram takes, one way; of a range each pair of nodes has its own part
+    #[arg(long, value_name = "MS[..MS]", default_value = "0", value_parser = latency)]
+    latency: Latency,
+
+    /// Datagrams that are lost, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    loss: u32,
+
+    /// So many of the nodes announce themselves as peers of an infohash, which is printed; nobody speaks
+    /// BitTorrent there
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    swarm: u32,
+
+    /// Announce a peer at this port of the loopback address, for instance that of `btfetch seed`;
+    /// repeatable
+    #[arg(long, value_name = "INFOHASH:PORT", value_parser = announcement)]
+    announce: Vec<Announcement>,
+
+    /// Ids, routing tables, latencies and losses follow from it
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+/// Bounds of a latency.
+#[derive(Clone, Debug)]
+struct Latency(RangeInclusive<Duration>);
+
+/// A peer to announce.
+#[derive(Clone, Copy, Debug)]
+struct Announcement {
+    infohash: Id,
+    port: u16,
+}
+
+pub(crate) async fn run(args: &Args, context: &Context, stop: &mut Stop) -> Result<(), Failure> {
+    let serve = async {
+        let net = start(args, context).await?;
+        let _standing = announce(args, context, &net).await?;
+        show_command(args, context, &net)?;
+        std::future::pending().await
+    };
+    let limit = async {
+        match context.flags.timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        result = serve => result,
+        () = limit => Ok(()),
+        signal = stop.requested() => Err(Failure::signal(signal)),
+    }
+}
+
+async fn start(args: &Args, context: &Context) -> Result<Testnet, Failure> {
+    if !context.flags.bind.is_empty() {
+        return Err(Failure::usage("a testnet lives on loopback and takes no --bind")
+            .hint("--port N is that of its first node, --ipv6-only moves it to ::1"));
+    }
+    allow_files(u64::from(args.nodes) + OTHER_FILES);
+    let options = Options {
+        nodes: args.nodes as usize,
+        seed: args.seed,
+        latency: args.latency.0.clone(),
+        loss: args.loss,
+        ipv6: context.flags.ipv6_only,
+        port: context.flags.port.unwrap_or(0),
+        config: context.settings.config.clone(),
+    };
+    let net = Testnet::start(options).await.map_err(explained)?;
+    let addr = router(&net)?;
+    context.out.say(
+        || json!({"event": "bootstrap", "addr": addr.to_string(), "nodes": args.nodes, "seed": args.seed}),
+        || format!("bootstrap {addr}"),
+    )?;
+    Ok(net)
+}
+
+/// Announces what was asked for and goes on doing so until what is returned is dropped.
+async fn announce(
+    args: &Args,
+    context: &Context,
+    net: &Testnet,
+) -> Result<Vec<StandingOrder<Round<AnnounceReport>>>, Failure> {
+    let infohash = swarm(args.seed);
+    let themselves = Announce { port: 0, implied: true, seed: true };
+    let members = (0..args.swarm.min(args.nodes)).map(|_| (infohash, themselves));
+    let others = args
+        .announce
+        .iter()
+        .map(|&Announcement { infohash, port }| (infohash, Announce { port, implied: false, seed: true }));
+    let mut standing = Vec::new();
+    for ((infohash, announce), node) in members.chain(others).zip(net.nodes().iter().rev().cycle()) {
+        let mut announcing = node.announce(infohash, announce).await?;
+        announcing.next().await;
+        let mut peer = node.local_addrs().next().ok_or(Error::Stopped)?;
+        if !announce.implied {
+            peer.set_port(announce.port);
+        }
+        context.out.say(
+            || json!({"event": "announced", "infohash": infohash.to_string(), "peer": peer.to_string()}),
+            || format!("announced {infohash} {peer}"),
+        )?;
+        standing.push(announcing);
+    }
+    Ok(standing)
+}
+
+/// Shows how to find what was announced, or how to announce something. The state is left out of it, whose
+/// nodes live on the internet.
+fn show_command(args: &Args, context: &Context, net: &Testnet) -> Result<(), Failure> {
+    let addr = router(net)?;
+    let announced = args.announce.first().map(|announcement| announcement.infohash);
+    let verb = match announced.or_else(|| (args.swarm > 0).then(|| swarm(args.seed))) {
+        Some(infohash) => format!("get-peers {infohash}"),
+        None => format!("announce {} --peer-port 6881", swarm(args.seed)),
+    };
+    let command = format!("btdht {verb} --bootstrap {addr} --allow-local --no-state");
+    Ok(context.out.say(|| json!({"event": "ready", "command": command}), || command.clone())?)
+}
+
+fn router(net: &Testnet) -> Result<SocketAddr, Failure> {
+    Ok(net.bootstrap().next().ok_or(Error::Stopped)?)
+}
+
+/// The infohash of the nodes' own swarm.
+fn swarm(seed: u64) -> Id {
+    Rng::new(Seeds::from_u64(seed).derive("swarm")).id()
+}
+
+/// Raises the limit of open files as far as this process may, if it is too low.
+fn allow_files(wanted: u64) {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+
+        let mut limit = getrlimit(Resource::Nofile);
+        if limit.current.is_some_and(|current| current < wanted) {
+            limit.current = Some(limit.maximum.map_or(wanted, |most| most.min(wanted)));
+            // Whether it is enough shows when the sockets are bound.
+            let _ = setrlimit(Resource::Nofile, limit);
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = wanted;
+}
+
+fn explained(error: Error) -> Failure {
+    let is_limit = matches!(&error, Error::Bind { source, .. } if is_out_of_files(source));
+    let failure = Failure::from(error);
+    if is_limit { failure.hint("each node takes a file descriptor: see `ulimit -n`") } else { failure }
+}
+
+fn is_out_of_files(error: &std::io::Error) -> bool {
+    #[cfg(unix)]
+    return error.raw_os_error() == Some(libc::EMFILE);
+    #[cfg(not(unix))]
+    return {
+        let _ = error;
+        false
+    };
+}
+
+fn latency(text: &str) -> Result<Latency, String> {
+    let bound = |text: &str| {
+        let ms = text.parse().ok().filter(|ms| *ms <= MAX_LATENCY);
+        ms.ok_or_else(|| format!("expected MS or MS..MS, each at most {MAX_LATENCY}"))
+    };
+    let (least, most) = text.split_once("..").unwrap_or((text, text));
+    let (least, most) = (bound(least)?, bound(most)?);
+    if least > most {
+        return Err("the first bound is the lower one".into());
+    }
+    let ms = |ms: u32| Duration::from_millis(ms.into());
+    Ok(Latency(ms(least)..=ms(most)))
+}
+
+fn announcement(text: &str) -> Result<Announcement, String> {
+    let (infohash, port) = text.rsplit_once(':').ok_or("expected INFOHASH:PORT")?;
+    let port = port.parse().ok().filter(|port| *port != 0);
+    let port = port.ok_or("expected a port from 1 to 65535 behind the infohash")?;
+    Ok(Announcement { infohash: context::infohash(infohash)?, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_is_one_number_or_two_in_order() {
+        let ms = Duration::from_millis;
+        assert_eq!(latency("0").unwrap().0, ms(0)..=ms(0));
+        assert_eq!(latency("20..80").unwrap().0, ms(20)..=ms(80));
+        for bad in ["", "-1", "80..20", "1...2", "2001", "20..", "1.5", "20ms"] {
+            assert!(latency(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_announcement_is_an_infohash_or_a_magnet_and_a_port() {
+        let hex = "08ada5a7a6183aae1e09d831df6748d566095a10";
+        for text in [format!("{hex}:6881"), format!("magnet:?xt=urn:btih:{hex}:6881")] {
+            let Announcement { infohash, port } = announcement(&text).unwrap();
+            assert_eq!((infohash.to_string().as_str(), port), (hex, 6881));
+        }
+        for bad in [hex, "6881", &format!("{hex}:0"), &format!("{hex}:65536"), "ab:1"] {
+            assert!(announcement(bad).is_err(), "{bad}");
+        }
+    }
+}
