@@ -24,7 +24,8 @@ const OTHER_FILES: u64 = 64;
 #[command(after_help = "\
 All nodes are real, each behind a UDP socket of its own, and know one another from the start. Prints \
 `bootstrap ADDR:PORT`, then `announced INFOHASH PEER` for each peer that was announced, then a command \
-to try. --port is that of the first node, --ipv6-only moves all to ::1.
+to try. --port is that of the first node, --ipv6-only moves all to ::1. Limits that hold for one source \
+are lifted.
 
 To download over it, give other programs its address, and leave the state of your own node out of it:
   btfetch seed FILE.torrent -o DIR --bootstrap ADDR:PORT --allow-local --no-state
@@ -104,7 +105,7 @@ async fn start(args: &Args, context: &Context) -> Result<Testnet, Failure> {
         loss: args.loss,
         ipv6: context.flags.ipv6_only,
         port: context.flags.port.unwrap_or(0),
-        config: context.settings.config.clone(),
+        config: Options::config_of_one_machine(context.settings.config.clone()),
     };
     let net = Testnet::start(options).await.map_err(explained)?;
     let addr = router(&net)?;
