@@ -136,7 +136,7 @@ fn what_nobody_published_is_exit_code_4_and_what_is_no_torrent_exit_code_1() {
     assert!(String::from_utf8_lossy(&fetched.stderr).contains("nothing is published under the key"));
 
     let secret = btdht::item::SecretKey::from_seed(&[4; 32]);
-    network.runtime.block_on(network.nodes[3].update(&secret, b"", b"5:hello")).unwrap();
+    network.runtime.block_on(network.net.nodes()[3].update(&secret, b"", b"5:hello")).unwrap();
     let key: String = secret.public().iter().map(|byte| format!("{byte:02x}")).collect();
     let magnet = format!("magnet:?xs=urn:btpk:{key}");
     let fetched = world.run(transfer(&world, &network, &[&magnet]).arg("-o").arg(world.leecher()));
