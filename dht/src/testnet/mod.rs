@@ -52,23 +52,23 @@
 //! A program without a runtime makes one that lives as long as the network does, and keeps it running in
 //! threads of its own: `tokio::runtime::Runtime::new()?` and `runtime.block_on(Testnet::new(20))`.
 
+mod plan;
+#[cfg(test)]
+mod reality;
+#[cfg(test)]
+mod simulated;
 mod topology;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::time::Duration;
 
-use krpc::Id;
 use tokio::task::JoinHandle;
 
-use crate::net::link::Lines;
+use self::plan::Plan;
+use crate::Config;
 use crate::net::udp::{Batching, UdpSocket};
 use crate::net::{self, Bind, Clock, Dht, Error, Parts, Port, State};
-use crate::{Acquaintance, Config, Home, Node, Rng, Seeds, Time};
-
-/// Neighbours that a node can begin anew with.
-const SAVED: usize = 16;
 
 /// How a [`Testnet`] is to be.
 #[derive(Clone, Debug)]
@@ -147,14 +147,8 @@ impl Testnet {
     pub async fn start(options: Options) -> Result<Self, Error> {
         let ip: IpAddr = if options.ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
         let sockets = bind(ip, &options)?;
-        let seeds = Seeds::from_u64(options.seed);
-        let ids = topology::ids(sockets.len(), seeds);
-        let locals: Vec<_> = sockets.iter().map(UdpSocket::local_addr).collect();
-        let lines = Arc::new(Lines::new(locals.iter().copied(), options.latency, options.loss, seeds));
-        let config = Config { allow_local: true, ..options.config };
-        let plan = Plan { topology: topology::Topology::new(&ids), locals, lines, config, seeds };
-        let started =
-            (0..).zip(ids).zip(sockets).map(|((number, id), socket)| plan.start(number, id, socket));
+        let plan = Plan::new(&options, sockets.iter().map(UdpSocket::local_addr).collect());
+        let started = (0..).zip(sockets).map(|(number, socket)| start(&plan, number, socket));
         let (nodes, tasks): (Vec<_>, Vec<_>) = started.map(|(dht, task)| (dht, Some(task))).unzip();
         for node in &nodes {
             // Whoever answers this has begun to receive.
@@ -211,50 +205,17 @@ impl Drop for Testnet {
     }
 }
 
-/// What all nodes are made by.
-struct Plan {
-    topology: topology::Topology,
-    locals: Vec<SocketAddr>,
-    lines: Arc<Lines>,
-    config: Config,
-    seeds: Seeds,
-}
-
-impl Plan {
-    fn start(&self, number: u32, id: Id, socket: UdpSocket) -> (Dht, JoinHandle<()>) {
-        let clock = Clock::start();
-        let now = clock.now();
-        let seeds = self.seeds.derive(&format!("node {number}"));
-        let known = self.known(number, now, seeds);
-        // Where to begin anew for a node that has lost everybody, as after a long stop of the process.
-        let saved = known.iter().rev().take(SAVED).map(|known| (known.id, known.addr)).collect();
-        let home = Home { id, local: socket.local_addr(), external: None, saved };
-        let node = Node::grown(Arc::new(self.config.clone()), home, &known, seeds.derive("node"), now);
-        let link = (!self.lines.are_perfect()).then(|| self.lines.link(number));
-        Dht::start_grown(Parts {
-            node: node.into(),
-            ids: vec![id],
-            ports: vec![Port::new(0, socket).behind(link)],
-            config: self.config.clone(),
-            seeds,
-            clock,
-        })
-    }
-
-    /// Whom a node knows from the start. They answered at some time or other while they would not have been
-    /// asked again yet, so that the upkeep of the network is spread over time as in one that has run for
-    /// long.
-    fn known(&self, number: u32, now: Time, seeds: Seeds) -> Vec<Acquaintance> {
-        let mut rng = Rng::new(seeds.derive("known"));
-        let others = self.topology.known_by(number, &self.config, &mut rng);
-        let of = |(other, id): (u32, Id)| Acquaintance {
-            id,
-            addr: self.locals[other as usize],
-            rtt: self.lines.round_trip(number, other),
-            seen: now - self.config.questionable_after * rng.below(900) as u32 / 1000,
-        };
-        others.into_iter().map(of).collect()
-    }
+/// Starts a node as a task.
+fn start(plan: &Plan, number: u32, socket: UdpSocket) -> (Dht, JoinHandle<()>) {
+    let clock = Clock::start();
+    Dht::start_grown(Parts {
+        node: plan.node(number, clock.now()).into(),
+        ids: vec![plan.id(number)],
+        ports: vec![Port::new(0, socket).behind(plan.link(number))],
+        config: plan.config().clone(),
+        seeds: plan.seeds(number),
+        clock,
+    })
 }
 
 /// A socket for each node.
