@@ -1,6 +1,8 @@
 //! `btdht testnet`: a network in one process, and what other processes do with it.
 
 use std::net::{SocketAddr, UdpSocket};
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -104,4 +106,52 @@ fn wrong_usage_is_refused() {
     ] {
         home.run(&[&["testnet"], args].concat()).expect_code(2);
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn five_hundred_nodes_stay_far_below_a_gibibyte() {
+    let home = Home::new();
+    let net = Net::start(&home, &["--nodes", "500"]);
+    let proposed: Vec<_> = net.command.iter().map(String::as_str).collect();
+    assert_eq!(home.run(&proposed).expect_code(0).stdout.lines().count(), 2);
+    let rss = resident_kib(net.running.pid());
+    println!("500 nodes: {} MiB", rss >> 10);
+    assert!(rss < 256 << 10, "{rss} KiB");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "takes two minutes, and what it measures depends on what else the machine does"]
+fn five_hundred_idle_nodes_take_less_than_half_a_core() {
+    let home = Home::new();
+    let net = Net::start(&home, &["--nodes", "500"]);
+    std::thread::sleep(Duration::from_secs(60));
+    let before = cpu_ticks(net.running.pid());
+    std::thread::sleep(Duration::from_secs(60));
+    let ticks = cpu_ticks(net.running.pid()) - before;
+    // A tick is 10 ms to all programs, whatever the kernel's is.
+    println!(
+        "500 idle nodes: {:.1} % of a core, {} MiB",
+        ticks as f64 / 60.0,
+        resident_kib(net.running.pid()) >> 10
+    );
+    assert!(ticks < 3000, "{ticks} ticks in a minute");
+}
+
+/// Memory of a process that lies in RAM.
+#[cfg(target_os = "linux")]
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Time that a process has had of the processors, its own and the kernel's, in hundredths of a second.
+#[cfg(target_os = "linux")]
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name stands in parentheses and may hold anything.
+    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
