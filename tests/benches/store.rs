@@ -7,6 +7,7 @@
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Instant;
 
 use btdht::store::{Announced, Family, Store, Wanted};
@@ -37,7 +38,7 @@ fn run(infohashes: u32, peers: u32) {
     let ids: Vec<Id> = (0..infohashes).map(|_| rng.id()).collect();
     let config = Config { store_memory: 1 << 28, infohashes_per_ip: 0, ..Config::default() };
     let before = resident();
-    let mut store = Store::new(&config, &mut rng);
+    let mut store = Store::new(&Arc::new(config), &mut rng);
     let total = infohashes * peers;
     let peer = |n: u32| SocketAddr::from((Ipv4Addr::from(0x5500_0000 + n), 6881));
     let start = Instant::now();

@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn empty() -> Store {
-        Store::new(&Config::default(), &mut Rng::from_seed(1))
+        Store::new(&Arc::new(Config::default()), &mut Rng::from_seed(1))
     }
 
     /// A store with so many peers, announced at `now`.

@@ -24,7 +24,7 @@ impl Node {
         if !self.config.allow_local && own.contains(&Some(from.ip())) {
             return;
         }
-        if self.lines[home].answered(now, now - rtt) {
+        if self.places[home].line.answered(now, now - rtt) {
             self.counters.network_returns += 1;
             out.events.push(Event::NetworkChanged { home });
             self.maintain.line_returned(now, home, &self.config);
@@ -46,16 +46,16 @@ impl Node {
     pub(super) fn line_silent(&mut self, now: Time, destination: Destination, out: &mut Outbox) {
         let Destination { to, id, .. } = destination;
         let home = usize::from(destination.socket);
-        let (config, table) = (&self.config, &mut self.places[home].table);
-        let Some(is_trusty) = table.is_trusty_at(now, to, config) else {
-            if !self.lines[home].is_lost() {
-                table.forget_candidate(to);
+        let (config, place) = (&self.config, &mut self.places[home]);
+        let Some(is_trusty) = place.table.is_trusty_at(now, to, config) else {
+            if !place.line.is_lost() {
+                place.table.forget_candidate(to);
             }
             return;
         };
-        let situation = Situation { is_trusty, trusty: table.trusty(now, config) };
+        let situation = Situation { is_trusty, trusty: place.table.trusty(now, config) };
         let asked = now - config.query_timeout;
-        match self.lines[home].silent(asked, to, situation, config.lost_after_silences) {
+        match place.line.silent(asked, to, situation, config.lost_after_silences) {
             Silence::Blamed => self.blame(now, destination, out),
             Silence::Suspect { ask } => {
                 self.forgive(home, to);
@@ -79,7 +79,7 @@ impl Node {
 
     pub(super) fn line_changed(&mut self, now: Time, home: usize, out: &mut Outbox) {
         out.events.push(Event::NetworkChanged { home });
-        self.lines[home].change(now);
+        self.places[home].line.change(now);
         self.maintain.line_returned(now, home, &self.config);
     }
 

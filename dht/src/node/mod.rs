@@ -21,7 +21,6 @@ use crate::guard::{Admission, Guard};
 use crate::home::{Home, HomeRecord, HomeStats, Place, reaching};
 use crate::lookup::{Env, Kind, Lookups, Remembered, Sampled};
 use crate::maintain::Maintain;
-use crate::network::Line;
 use crate::purpose::Purpose;
 use crate::responder::{Responder, Scratch};
 use crate::rpc::Rpc;
@@ -37,9 +36,7 @@ use crate::{Class, Command, Config, Counters, LookupId, NetworkChange, Outbox, R
 pub struct Node {
     config: Arc<Config>,
     rng: Rng,
-    places: Vec<Place>,
-    /// Of each place.
-    lines: Vec<Line>,
+    places: Box<[Place]>,
     rpc: Rpc<Purpose>,
     lookups: Lookups,
     sampled: Sampled,
@@ -71,17 +68,16 @@ impl Node {
     /// A node with a home per socket; a home's index in `homes` is the index of its socket. It wants
     /// [`Node::handle_timeout`] at once.
     pub fn new(config: Arc<Config>, homes: Vec<Home>, seeds: Seeds, now: Time) -> Self {
-        let config = Arc::new(config.lifted());
+        let config = config.lifted_once();
         let mut rng = Rng::new(seeds);
         let mut reach = Rng::new(seeds.derive("reach"));
         let place = |home| Place::new(now, home, &config, &mut reach);
-        let places: Vec<Place> = homes.into_iter().map(place).collect();
+        let places: Box<[Place]> = homes.into_iter().map(place).collect();
         let mut node = Self {
-            lines: places.iter().map(|_| Line::default()).collect(),
             rpc: Rpc::new(&config, seeds.derive("rpc")),
             lookups: Lookups::default(),
-            sampled: Sampled::new(&config, &mut rng),
-            remembered: Remembered::new(&config, &mut rng),
+            sampled: Sampled::new(&mut rng),
+            remembered: Remembered::new(&mut rng),
             maintain: Maintain::new(now, places.len(), &config, Rng::new(seeds.derive("maintain"))),
             store: Store::new(&config, &mut Rng::new(seeds.derive("store"))),
             tokens: TokenServer::new(&mut Rng::new(seeds.derive("tokens")), now, config.token_rotation),
@@ -198,7 +194,7 @@ impl Node {
         }
         match change {
             NetworkChange::Lost => {
-                if self.lines[home].lose() {
+                if self.places[home].line.lose() {
                     self.line_is_lost(now, home);
                 }
             }
@@ -216,7 +212,7 @@ impl Node {
 
     /// Whether the network of `socket` works, as far as is known.
     pub fn is_online(&self, socket: u8) -> bool {
-        self.lines.get(usize::from(socket)).is_some_and(|line| !line.is_lost())
+        self.places.get(usize::from(socket)).is_some_and(|place| !place.line.is_lost())
     }
 
     /// When [`Node::handle_timeout`] wants to be called, at the latest.
@@ -241,8 +237,7 @@ impl Node {
 
     /// The state of each home's routing table, in the order of the homes.
     pub fn stats(&self, now: Time) -> Vec<HomeStats> {
-        let homes = self.places.iter().zip(&self.lines);
-        homes.map(|(place, line)| place.stats(now, !line.is_lost(), &self.config)).collect()
+        self.places.iter().map(|place| place.stats(now, &self.config)).collect()
     }
 
     /// Everybody in the routing tables, home by home, farthest bucket first.

@@ -14,9 +14,10 @@ use std::time::Duration;
 use krpc::compact::{Address, V4, V6};
 use krpc::{Id, Signed};
 
+use super::Store;
+use super::full::{Full, Table};
 use super::peers::Peers;
-use super::slab::{Ages, Place};
-use super::{Store, Table};
+use super::slab::Place;
 use crate::Time;
 use crate::addr::{Family, SourceKey, acceptable};
 use crate::item::{Item, check_signed, check_value, immutable_target, mutable_target};
@@ -81,16 +82,21 @@ impl Store {
             archive: Archive::default(),
             stage: Stage::Items(0),
             room: max_bytes,
-            max_age: self.oldest_that_fits(self.ages_at(now), max_bytes),
+            max_age: self.full.as_ref().map_or(0, |full| full.oldest_that_fits(now, max_bytes)),
         }
     }
 
     /// Copies some thousand peers, which takes some 50 µs. Call it until it says `true`.
     pub fn archive_some(&self, now: Time, archiving: &mut Archiving) -> bool {
+        // What it was begun for may have expired meanwhile.
+        let Some(full) = &self.full else {
+            archiving.stage = Stage::Done;
+            return true;
+        };
         match archiving.stage {
-            Stage::Items(done) => self.archive_items(now, done, archiving),
-            Stage::Peers(Family::V4, from) => self.archive_peers::<V4>(now, from, archiving),
-            Stage::Peers(Family::V6, from) => self.archive_peers::<V6>(now, from, archiving),
+            Stage::Items(done) => full.archive_items(now, done, archiving),
+            Stage::Peers(Family::V4, from) => full.archive_peers::<V4>(now, from, archiving),
+            Stage::Peers(Family::V6, from) => full.archive_peers::<V6>(now, from, archiving),
             Stage::Done => {}
         }
         matches!(archiving.stage, Stage::Done)
@@ -117,22 +123,24 @@ impl Store {
         let oldest = now.since(Time::ZERO);
         let age = |seconds: u32| Duration::from_secs(seconds.into()).saturating_add(away);
         peers.retain(|peer| {
-            age(peer.age) < self.limits.expiry.min(oldest) && acceptable(peer.addr, allow_local)
+            age(peer.age) < self.config.peer_expiry.min(oldest) && acceptable(peer.addr, allow_local)
         });
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.age));
         for peer in peers {
             self.announce(now - age(peer.age), &peer.infohash, peer.addr, peer.seed);
         }
-        let too_many = items.len().saturating_sub(self.items.max());
+        let too_many = items.len().saturating_sub(self.config.max_items);
         for item in items.into_iter().skip(too_many) {
-            if age(item.age) < self.items.expiry().min(oldest) && item.is_valid() {
+            if age(item.age) < self.config.item_expiry.min(oldest) && item.is_valid() {
                 let put = (item.value, item.signed);
                 self.put_item(now - age(item.age), item.target(), item.source, put);
             }
         }
         Ok(Counts { peers: self.len() as u64, items: self.items() as u64 })
     }
+}
 
+impl Full {
     fn archive_items(&self, now: Time, done: usize, archiving: &mut Archiving) {
         let mut written = 0;
         for (item, age, source) in self.items.records(now).skip(done).take(ITEMS_AT_ONCE) {
@@ -196,7 +204,8 @@ impl Store {
     }
 
     /// The age in ticks up to which peers fit `max_bytes`, by a sample of them.
-    fn oldest_that_fits(&self, ages: Ages, max_bytes: usize) -> u16 {
+    fn oldest_that_fits(&self, now: Time, max_bytes: usize) -> u16 {
+        let ages = self.ages_at(now);
         let of = |runs: usize, peers: usize, len: usize| runs * HEAD_LEN + peers * (len + STAMP_LEN);
         let all = of(self.v4.runs().total(), self.v4.len(), V4::LEN)
             + of(self.v6.runs().total(), self.v6.len(), V6::LEN);
@@ -353,6 +362,8 @@ const SAMPLE: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -365,7 +376,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn store(config: &Config) -> Store {
-        Store::new(config, &mut Rng::from_seed(1))
+        Store::new(&Arc::new(config.clone()), &mut Rng::from_seed(1))
     }
 
     /// Announces of the last 40 minutes from random sources, in order; some infohashes get many.
@@ -503,7 +514,8 @@ mod tests {
         let mut after = store(&Config::default());
         assert_eq!(after.restore(NOW, &archive, MINUTE, false), Ok(archive.counts));
         assert_eq!(after.item(NOW, &target), Some(&Item::Mutable(signed.clone())));
-        let records: Vec<_> = after.items.records(NOW).map(|(_, age, source)| (age, source)).collect();
+        let records: Vec<_> =
+            after.filled().items.records(NOW).map(|(_, age, source)| (age, source)).collect();
         assert_eq!(records, [(31 * MINUTE, source(1)), (31 * MINUTE, source(2))]);
         assert_eq!(store(&Config::default()).restore(NOW, &archive, 90 * MINUTE, false).unwrap().items, 0);
 

@@ -1,79 +1,46 @@
-//! [`Store`]: the peers that announced themselves (BEP 5, "announce_peer"), with every cap on them:
-//! peers of an infohash, ports of a source, infohashes of a source, age, and one budget of memory
-//! over everything (RELIABILITY.md D5). Tokens, replies and which addresses are acceptable are decided elsewhere.
-//!
-//! When the budget is spent, the stalest infohash of 16 drawn at random goes with all its
-//! peers, which evicts from the stalest tenth or so of the store without keeping the store in order.
-//! A *source* is an IPv4 address or an IPv6 /64.
-
-mod archive;
-mod items;
-mod peers;
-mod samples;
-mod select;
-mod sketch;
-mod slab;
+//! [`Full`]: the inside of a [`super::Store`] that holds something: both families under one budget of
+//! memory, the sweep that finds what has expired, and the items and samples beside them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use krpc::Id;
 use krpc::bloom::Bloom;
 use krpc::compact::{Address, V4, V6};
-use krpc::{Id, Signed};
 
-use self::peers::{Met, Peers, Stored};
-use self::samples::Samples;
-use self::select::{fill, live, sample};
-use self::sketch::Sketch;
-use self::slab::{Ages, MAX_PEERS, Place, Stamp};
-use crate::addr::SourceKey;
-use crate::item::Item;
-use crate::{Config, Rng, Seeds, Time};
-
-pub use self::archive::{Archive, Archiving, Counts, Damaged};
-use self::items::Items;
-pub(crate) use self::items::Put;
-pub use self::select::{Scrape, StoredPeer, Wanted};
-pub use crate::addr::Family;
-
-/// What became of an announce.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Announced {
-    /// The peer is new.
-    Stored,
-    /// The peer was there; its age starts anew.
-    Refreshed,
-    /// A cap said no: the source announced too many infohashes, or no memory could be freed.
-    Refused,
-}
+use super::items::Items;
+use super::peers::{Met, Peers, Stored};
+use super::samples::Samples;
+use super::select::{Scrape, StoredPeer, Wanted, fill, live, sample};
+use super::sketch::Sketch;
+use super::slab::{Ages, MAX_PEERS, Place, Stamp};
+use super::{Announced, Family};
+use crate::{Config, Rng, Time};
 
 /// The peers of infohashes.
 #[derive(Debug)]
-pub struct Store {
-    v4: Peers<V4>,
-    v6: Peers<V6>,
+pub(super) struct Full {
+    pub(super) v4: Peers<V4>,
+    pub(super) v6: Peers<V6>,
     /// Infohashes with peers of both families.
     in_both: usize,
     /// Made when a source could first be at its cap.
-    sketch: Option<Sketch>,
+    pub(super) sketch: Option<Sketch>,
     ages: Ages,
     last_call: Time,
-    items: Items,
+    pub(super) items: Items,
     samples: Samples,
-    next_sweep: Time,
+    pub(super) next_sweep: Time,
     sweeping: Family,
     /// The most runs in this round of the sweep, which says how fast it goes.
     round: usize,
-    rng: Rng,
-    limits: Limits,
+    pub(super) rng: Rng,
+    pub(super) limits: Limits,
 }
 
-impl Store {
-    /// An empty store with the caps of `config`. It allocates nothing before the first announce.
-    pub fn new(config: &Config, rng: &mut Rng) -> Self {
-        let mut seed = [0; 32];
-        rng.fill(&mut seed);
-        let mut rng = Rng::new(Seeds(seed));
+impl Full {
+    /// With the caps of `config`.
+    pub(super) fn new(config: &Config, mut rng: Rng) -> Self {
         Self {
             v4: Peers::new(&mut rng),
             v6: Peers::new(&mut rng),
@@ -97,11 +64,8 @@ impl Store {
         }
     }
 
-    /// Stores `peer` for `infohash` or makes it young again. Port 0 is refused.
-    ///
-    /// A source that has all its ports loses the stalest one; an infohash that has all its peers
-    /// loses the stalest of 16 drawn at random.
-    pub fn announce(&mut self, now: Time, infohash: &Id, peer: SocketAddr, seed: bool) -> Announced {
+    /// See [`super::Store::announce`].
+    pub(super) fn announce(&mut self, now: Time, infohash: &Id, peer: SocketAddr, seed: bool) -> Announced {
         self.tick(now);
         if peer.port() == 0 {
             return Announced::Refused;
@@ -113,10 +77,8 @@ impl Store {
         }
     }
 
-    /// Appends a random sample of the peers of `infohash` as bencoded strings (`6:…` or `18:…`) to
-    /// `out`; says how many. All peers come if they fit, and every peer is equally likely to come if
-    /// they do not. Expired ones never come.
-    pub fn values(
+    /// See [`super::Store::values`].
+    pub(super) fn values(
         &mut self,
         now: Time,
         infohash: &Id,
@@ -131,9 +93,8 @@ impl Store {
         }
     }
 
-    /// The filters of BEP 33 over seeds and over all others; `None` without any peer. Each IP is in
-    /// one of them, and in that of the seeds if any of its ports is one.
-    pub fn scrape(&mut self, now: Time, infohash: &Id) -> Option<Scrape> {
+    /// See [`super::Store::scrape`].
+    pub(super) fn scrape(&mut self, now: Time, infohash: &Id) -> Option<Scrape> {
         self.tick(now);
         let mut scrape = Scrape { seeds: Bloom::new(), downloaders: Bloom::new() };
         let found = [
@@ -143,10 +104,8 @@ impl Store {
         found.contains(&true).then_some(scrape)
     }
 
-    /// Removes expired peers of up to 256 infohashes, some 20 µs of work. Called when
-    /// [`Store::timeout`] is due, this passes the whole store in an eighth of [`Config::peer_expiry`]
-    /// (within 1 s to 5 minutes).
-    pub fn expire(&mut self, now: Time) {
+    /// See [`super::Store::expire`].
+    pub(super) fn expire(&mut self, now: Time) {
         self.items.expire(now);
         self.tick(now);
         if now < self.next_sweep {
@@ -170,51 +129,18 @@ impl Store {
             if self.is_empty() { Time::NEVER } else { now + self.limits.sweep_period() / steps };
     }
 
-    /// When [`Store::expire`] wants to be called: [`Time::NEVER`] while the store is empty.
-    pub fn timeout(&self) -> Time {
+    /// See [`super::Store::timeout`].
+    pub(super) fn timeout(&self) -> Time {
         self.next_sweep.min(self.items.timeout())
     }
 
-    /// The item of BEP 44 under `target`.
-    pub(crate) fn item(&mut self, now: Time, target: &Id) -> Option<&Item> {
-        self.items.get(now, target)
-    }
-
-    /// See [`Items::objection`].
-    pub(crate) fn item_objection(
-        &self,
-        now: Time,
-        target: &Id,
-        value: &[u8],
-        signed: Option<&Signed<'_>>,
-    ) -> Option<Put> {
-        self.items.objection(now, target, value, signed)
-    }
-
-    /// See [`Items::put`].
-    pub(crate) fn put_item(
-        &mut self,
-        now: Time,
-        target: Id,
-        source: SourceKey,
-        item: (&[u8], Option<Signed<'_>>),
-    ) -> Put {
-        self.items.put(now, target, source, item)
-    }
-
     /// Items of BEP 44 that are stored, with expired ones that no sweep has met yet.
-    pub fn items(&self) -> usize {
+    pub(super) fn items(&self) -> usize {
         self.items.len()
     }
 
-    /// Every item of BEP 44 that has not expired with its age, least recently used first.
-    pub fn iter_items(&self, now: Time) -> impl Iterator<Item = (&Item, Duration)> {
-        self.items.iter(now)
-    }
-
-    /// Whether an announce of this address would be taken: for withholding a token from a source that
-    /// announced its share of infohashes already (BEP 5 lets a node do so by sending none).
-    pub fn accepts_more(&self, infohash: &Id, ip: IpAddr) -> bool {
+    /// See [`super::Store::accepts_more`].
+    pub(super) fn accepts_more(&self, infohash: &Id, ip: IpAddr) -> bool {
         let addr = SocketAddr::new(ip, 1);
         match V4::from_socket(addr) {
             Some(addr) => accepts(&self.v4, self.sketch.as_ref(), &self.limits, infohash, &addr),
@@ -224,28 +150,27 @@ impl Store {
     }
 
     /// Peers stored, with expired ones that no sweep has met yet.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
     }
 
     /// Whether no peer is stored.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Infohashes that have peers.
-    pub fn infohashes(&self) -> usize {
+    pub(super) fn infohashes(&self) -> usize {
         self.runs() - self.in_both
     }
 
     /// Bytes allocated, with what the allocator adds.
-    pub fn memory(&self) -> usize {
+    pub(super) fn memory(&self) -> usize {
         self.v4.memory() + self.v6.memory() + self.sketch.as_ref().map_or(0, Sketch::memory)
     }
 
-    /// The infohashes that a node may tell of now (BEP 51): 20 bytes each one behind the other, and the
-    /// seconds for which they stay the same.
-    pub(crate) fn samples(&mut self, now: Time, rng: &mut Rng) -> (&[u8], u32) {
+    /// See [`super::Store::samples`].
+    pub(super) fn samples(&mut self, now: Time, rng: &mut Rng) -> (&[u8], u32) {
         let mut samples = std::mem::replace(&mut self.samples, Samples::new(0, Duration::ZERO));
         samples.at(now, self.infohashes(), |max| self.sample_infohashes(max, rng));
         self.samples = samples;
@@ -254,7 +179,7 @@ impl Store {
     }
 
     /// Up to `max` different infohashes drawn at random (BEP 51, "samples").
-    pub fn sample_infohashes(&self, max: usize, rng: &mut Rng) -> Vec<Id> {
+    pub(super) fn sample_infohashes(&self, max: usize, rng: &mut Rng) -> Vec<Id> {
         let total = self.runs();
         let mut ids: Vec<Id> = Vec::with_capacity(max.min(total));
         let mut take = |n| {
@@ -276,7 +201,7 @@ impl Store {
     }
 
     /// Every peer that has not expired.
-    pub fn iter(&self, now: Time) -> impl Iterator<Item = StoredPeer> {
+    pub(super) fn iter(&self, now: Time) -> impl Iterator<Item = StoredPeer> {
         let ages = self.ages_at(now);
         live(&self.v4, ages).chain(live(&self.v6, ages))
     }
@@ -425,7 +350,7 @@ impl Store {
         self.ages.set(now);
     }
 
-    fn ages_at(&self, now: Time) -> Ages {
+    pub(super) fn ages_at(&self, now: Time) -> Ages {
         let mut ages = self.ages;
         ages.set(now.max(self.last_call));
         ages
@@ -476,12 +401,12 @@ const MAX_EVICTIONS: usize = 256;
 const SWEPT_AT_ONCE: usize = 256;
 
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+pub(super) struct Limits {
     memory: usize,
     peers_per_infohash: usize,
     ports_per_source: usize,
     infohashes_per_source: usize,
-    expiry: Duration,
+    pub(super) expiry: Duration,
 }
 
 impl Limits {
@@ -492,20 +417,20 @@ impl Limits {
 }
 
 /// An address family and where its peers are.
-trait Table: Stored {
+pub(super) trait Table: Stored {
     const FAMILY: Family;
     type Other: Table<Other = Self>;
-    fn of(store: &Store) -> &Peers<Self>;
-    fn of_mut(store: &mut Store) -> &mut Peers<Self>;
+    fn of(store: &Full) -> &Peers<Self>;
+    fn of_mut(store: &mut Full) -> &mut Peers<Self>;
 }
 
 impl Table for V4 {
     const FAMILY: Family = Family::V4;
     type Other = V6;
-    fn of(store: &Store) -> &Peers<Self> {
+    fn of(store: &Full) -> &Peers<Self> {
         &store.v4
     }
-    fn of_mut(store: &mut Store) -> &mut Peers<Self> {
+    fn of_mut(store: &mut Full) -> &mut Peers<Self> {
         &mut store.v4
     }
 }
@@ -513,10 +438,10 @@ impl Table for V4 {
 impl Table for V6 {
     const FAMILY: Family = Family::V6;
     type Other = V4;
-    fn of(store: &Store) -> &Peers<Self> {
+    fn of(store: &Full) -> &Peers<Self> {
         &store.v6
     }
-    fn of_mut(store: &mut Store) -> &mut Peers<Self> {
+    fn of_mut(store: &mut Full) -> &mut Peers<Self> {
         &mut store.v6
     }
 }
@@ -533,6 +458,3 @@ fn accepts<A: Stored>(
     let is_known = |place| peers.peers(place).iter().any(|peer| peer.addr.source() == addr.source());
     sketch.is_none_or(below) || peers.find(infohash).is_some_and(is_known)
 }
-
-#[cfg(test)]
-mod tests;

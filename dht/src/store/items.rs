@@ -17,7 +17,9 @@ use crate::{Config, KeyedHash, Rng, Time};
 /// The items of a node.
 #[derive(Debug)]
 pub(crate) struct Items {
-    stored: LruCache<Id, Stored, KeyedHash>,
+    /// Made by the first put.
+    stored: Option<Box<LruCache<Id, Stored, KeyedHash>>>,
+    hash: KeyedHash,
     next_sweep: Time,
     max: usize,
     per_source: usize,
@@ -50,7 +52,8 @@ pub(crate) enum Put {
 impl Items {
     pub(crate) fn new(config: &Config, rng: &mut Rng) -> Self {
         Self {
-            stored: LruCache::unbounded_with_hasher(KeyedHash::new(rng)),
+            stored: None,
+            hash: KeyedHash::new(rng),
             next_sweep: Time::NEVER,
             max: config.max_items,
             per_source: config.items_per_ip,
@@ -60,7 +63,7 @@ impl Items {
 
     /// The item under `target`; it counts as used.
     pub(crate) fn get(&mut self, now: Time, target: &Id) -> Option<&Item> {
-        let stored = self.stored.get(target)?;
+        let stored = self.stored.as_mut()?.get(target)?;
         (now.since(stored.put) < self.expiry).then_some(&stored.item)
     }
 
@@ -73,7 +76,7 @@ impl Items {
         value: &[u8],
         signed: Option<&Signed<'_>>,
     ) -> Option<Put> {
-        let (signed, stored) = (signed?, self.stored.peek(target)?);
+        let (signed, stored) = (signed?, self.stored.as_ref()?.peek(target)?);
         let Item::Mutable(item) = &stored.item else { return None };
         if now.since(stored.put) >= self.expiry {
             None
@@ -94,15 +97,17 @@ impl Items {
         source: SourceKey,
         (value, signed): (&[u8], Option<Signed<'_>>),
     ) -> Put {
-        if let Some(stored) = self.stored.get_mut(&target)
+        let hash = self.hash;
+        let items = self.stored.get_or_insert_with(|| LruCache::unbounded_with_hasher(hash).into());
+        if let Some(stored) = items.get_mut(&target)
             && stored.item.value() == value
             && stored.item.seq() == signed.map(|signed| signed.seq)
         {
             stored.put = now;
             return Put::Refreshed;
         }
-        let of_source = self.stored.iter().filter(|(_, stored)| stored.source == source).count();
-        if of_source >= self.per_source && !self.stored.contains(&target) {
+        let of_source = items.iter().filter(|(_, stored)| stored.source == source).count();
+        if of_source >= self.per_source && !items.contains(&target) {
             return Put::TooMany;
         }
         let item = match signed {
@@ -115,12 +120,12 @@ impl Items {
                 signature: *signature,
             }),
         };
-        if self.stored.is_empty() {
+        if items.is_empty() {
             self.next_sweep = now + self.expiry / SWEEPS;
         }
-        self.stored.put(target, Stored { item, put: now, source });
-        while self.stored.len() > self.max.max(1) {
-            self.stored.pop_lru();
+        items.put(target, Stored { item, put: now, source });
+        while items.len() > self.max.max(1) {
+            items.pop_lru();
         }
         Put::Stored
     }
@@ -131,11 +136,16 @@ impl Items {
             return;
         }
         let old = |(_, stored): &(&Id, &Stored)| now.since(stored.put) >= self.expiry;
-        let expired: Vec<Id> = self.stored.iter().filter(old).map(|(target, _)| *target).collect();
+        let Some(items) = &mut self.stored else { return };
+        let expired: Vec<Id> = items.iter().filter(old).map(|(target, _)| *target).collect();
         for target in expired {
-            self.stored.pop(&target);
+            items.pop(&target);
         }
-        self.next_sweep = if self.stored.is_empty() { Time::NEVER } else { now + self.expiry / SWEEPS };
+        if items.is_empty() {
+            (self.stored, self.next_sweep) = (None, Time::NEVER);
+        } else {
+            self.next_sweep = now + self.expiry / SWEEPS;
+        }
     }
 
     pub(crate) fn timeout(&self) -> Time {
@@ -143,28 +153,25 @@ impl Items {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.stored.len()
+        self.stored.as_ref().map_or(0, |items| items.len())
     }
 
     /// Every item that has not expired, least recently used first, with its age.
     pub(crate) fn iter(&self, now: Time) -> impl Iterator<Item = (&Item, Duration)> {
-        let aged = self.stored.iter().rev().map(move |(_, stored)| (&stored.item, now.since(stored.put)));
+        let aged = self.all().map(move |(_, stored)| (&stored.item, now.since(stored.put)));
         aged.filter(|(_, age)| *age < self.expiry)
     }
 
     /// Like [`Items::iter`], with who put it last.
     pub(super) fn records(&self, now: Time) -> impl Iterator<Item = (&Item, Duration, SourceKey)> {
-        let aged = self.stored.iter().rev();
+        let aged = self.all();
         let aged = aged.map(move |(_, stored)| (&stored.item, now.since(stored.put), stored.source));
         aged.filter(|(_, age, _)| *age < self.expiry)
     }
 
-    pub(super) fn max(&self) -> usize {
-        self.max
-    }
-
-    pub(super) fn expiry(&self) -> Duration {
-        self.expiry
+    /// Least recently used first.
+    fn all(&self) -> impl Iterator<Item = (&Id, &Stored)> {
+        self.stored.iter().flat_map(|items| items.iter().rev())
     }
 }
 

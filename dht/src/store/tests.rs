@@ -3,12 +3,16 @@ use std::net::Ipv4Addr;
 
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
+use krpc::bloom::Bloom;
+use krpc::compact::{Address as _, V4, V6};
+
+use super::sketch::Sketch;
 use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn store(config: &Config) -> Store {
-    Store::new(config, &mut Rng::from_seed(1))
+    Store::new(&Arc::new(config.clone()), &mut Rng::from_seed(1))
 }
 
 fn id(n: u32) -> Id {
@@ -246,7 +250,7 @@ fn memory_is_given_back_when_peers_expire() {
         now = now.max(store.timeout());
     }
     assert_eq!((store.len(), store.infohashes()), (1, 1));
-    let sketch = store.sketch.as_ref().map_or(0, Sketch::memory);
+    let sketch = store.filled().sketch.as_ref().map_or(0, Sketch::memory);
     assert!(store.memory() - sketch < full / 50, "{} of {full}", store.memory() - sketch);
 }
 
@@ -396,7 +400,7 @@ proptest! {
                     model.insert((infohash, addr), (now, seed));
                 }
                 Step::Wait(seconds) => now += Duration::from_secs(seconds.into()),
-                Step::Expire => (0..3).for_each(|_| { store.next_sweep = Time::ZERO; store.expire(now); }),
+                Step::Expire => (0..3).for_each(|_| { store.filled().next_sweep = Time::ZERO; store.expire(now); }),
             }
         }
         for infohash in 0..12u8 {
@@ -415,6 +419,8 @@ proptest! {
             let infohash = peer.infohash.as_bytes()[3];
             prop_assert_eq!(model[&(infohash, peer.addr)].1, peer.seed);
         }
+        // Not through the store itself, which would drop what is empty before it can be looked at.
+        let store = store.filled();
         let infohashes: BTreeSet<Id> =
             store.v4.iter().map(|(id, _)| *id).chain(store.v6.iter().map(|(id, _)| *id)).collect();
         prop_assert_eq!(store.infohashes(), infohashes.len());
