@@ -4,6 +4,7 @@
 //! A cap of 0 lifts it ([`Config::lifted`] names them), as do the rates that say so. What has to be
 //! more than 0 for a node to work is refused by the settings.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 /// All numbers of a node. One `Arc<Config>` serves any number of nodes.
@@ -245,6 +246,12 @@ pub enum ReadOnly {
 }
 
 impl Config {
+    /// The same as [`Config::lifted`], and the same memory if there is nothing to lift: nodes share it.
+    pub(crate) fn lifted_once(self: Arc<Self>) -> Arc<Self> {
+        let lifted = self.lifted();
+        if lifted == *self { self } else { Arc::new(lifted) }
+    }
+
     /// The same with every cap of 0 replaced by the largest number, so that the core only has to
     /// compare. Rates and [`Config::infohashes_per_ip`] keep their 0, which saves their bookkeeping.
     pub(crate) fn lifted(&self) -> Self {

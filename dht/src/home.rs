@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use krpc::{Id, Want};
 
 use crate::external::External;
+use crate::network::Line;
 use crate::reach::{Reach, Reachability};
 use crate::secure_id::is_secure;
 use crate::store::Family;
@@ -82,6 +83,7 @@ pub(crate) struct Place {
     pub(crate) external: External,
     /// Whether strangers reach us.
     pub(crate) reach: Reach,
+    pub(crate) line: Line,
     /// Nodes of an earlier run, until we have bootstrapped.
     pub(crate) saved: Vec<(Id, SocketAddr)>,
 }
@@ -94,7 +96,7 @@ impl Place {
         // An id that does not belong there is of another life: let others say where we are.
         let external = External::new(home.external.filter(|&ip| is_secure(&home.id, ip)));
         let reach = Reach::new(now, config, rng);
-        Self { local: home.local, family, table, external, reach, saved }
+        Self { local: home.local, family, table, external, reach, line: Line::default(), saved }
     }
 
     /// Our id here.
@@ -127,7 +129,7 @@ impl Place {
         }
     }
 
-    pub(crate) fn stats(&self, now: Time, online: bool, config: &Config) -> HomeStats {
+    pub(crate) fn stats(&self, now: Time, config: &Config) -> HomeStats {
         HomeStats {
             id: self.id(),
             local: self.local,
@@ -141,7 +143,7 @@ impl Place {
             buckets: self.table.buckets(),
             candidates: self.table.candidates(),
             median_rtt: self.table.median_rtt(),
-            online,
+            online: !self.line.is_lost(),
         }
     }
 }

@@ -35,8 +35,9 @@ pub(crate) struct Line {
     lost: bool,
     /// When the line changed last: whoever was asked before cannot be blamed.
     since: Time,
-    /// Seconds, each in the slot of its remainder, in which somebody was asked who answered.
-    worked: [u32; SECONDS],
+    /// Seconds in which somebody was asked who answered: the last one, and a bit for each of the 64 that
+    /// end with it, its own lowest.
+    worked: (u32, u64),
     /// Trusty nodes that were silent since somebody answered, at most [`crate::Config::lost_after_silences`] or as many as
     /// the table has.
     suspects: Vec<SocketAddr>,
@@ -68,15 +69,14 @@ pub(crate) enum Silence {
 
 impl Default for Line {
     fn default() -> Self {
-        Self { lost: false, since: Time::ZERO, worked: [u32::MAX; SECONDS], suspects: Vec::new(), asked: 0 }
+        Self { lost: false, since: Time::ZERO, worked: (0, 0), suspects: Vec::new(), asked: 0 }
     }
 }
 
 impl Line {
     /// Somebody answered a query that was asked at `asked`; whether the line is back.
     pub(crate) fn answered(&mut self, now: Time, asked: Time) -> bool {
-        let second = asked.as_secs() as u32;
-        self.worked[second as usize % SECONDS] = second;
+        self.note_work(asked.as_secs() as u32);
         if !self.suspects.is_empty() || self.asked > 0 {
             self.forget_suspects();
         }
@@ -135,19 +135,30 @@ impl Line {
     }
 
     fn worked_at(&self, asked: Time) -> bool {
-        let worked = |second: u32| self.worked[second as usize % SECONDS] == second;
+        let (last, seconds) = self.worked;
+        let worked = |second| {
+            let age: Option<u32> = last.checked_sub(second);
+            age.and_then(|age| seconds.checked_shr(age)).is_some_and(|seconds| seconds & 1 == 1)
+        };
         let second = asked.as_secs() as u32;
         worked(second) || worked(second.saturating_sub(1))
     }
 
+    fn note_work(&mut self, second: u32) {
+        let (last, seconds) = self.worked;
+        self.worked = match second.checked_sub(last) {
+            Some(later) => (second, seconds.checked_shl(later).unwrap_or(0) | 1),
+            // An answer that came late; one that is older than all of them is of no use any more.
+            None => (last, seconds | 1u64.checked_shl(last - second).unwrap_or(0)),
+        };
+    }
+
     fn forget_suspects(&mut self) {
-        self.suspects.clear();
+        // With its memory: most lines have none for days.
+        self.suspects = Vec::new();
         self.asked = 0;
     }
 }
-
-/// Seconds that are remembered: more than any query is waited for.
-const SECONDS: usize = 64;
 
 /// Trusty nodes asked for each suspect, so that a dead line is found in some four timeouts.
 const ASKED_AT_ONCE: usize = 2;
@@ -182,7 +193,7 @@ mod tests {
         assert!(!answered(&mut line, 10, 9));
         assert_eq!(silent(&mut line, 8, 4, TRUSTY), Silence::Suspect { ask: 2 });
         assert_eq!(silent(&mut line, 9, 4, TRUSTY), Silence::Blamed);
-        assert_eq!(silent(&mut line, 5 + SECONDS as u64, 4, TRUSTY), Silence::Suspect { ask: 1 });
+        assert_eq!(silent(&mut line, 5 + 64, 4, TRUSTY), Silence::Suspect { ask: 1 });
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -28,10 +29,8 @@ pub(crate) struct Rpc<P> {
     deadlines: BinaryHeap<Reverse<(Time, u32, Deadline)>>,
     round_trip: RoundTrip,
     /// Of those in flight, how many went to addresses that no stranger may have.
-    unusual: usize,
-    allow_local: bool,
-    capacity: usize,
-    timeout: Duration,
+    unusual: u32,
+    config: Arc<Config>,
     /// By socket; beyond the end nobody is.
     read_only: Vec<bool>,
 }
@@ -89,7 +88,7 @@ enum Deadline {
 }
 
 impl<P: Copy> Rpc<P> {
-    pub(crate) fn new(config: &Config, seeds: Seeds) -> Self {
+    pub(crate) fn new(config: &Arc<Config>, seeds: Seeds) -> Self {
         let mut rng = Rng::new(seeds);
         Self {
             in_flight: HashMap::with_hasher(KeyedHash::new(&mut rng)),
@@ -97,9 +96,7 @@ impl<P: Copy> Rpc<P> {
             deadlines: BinaryHeap::new(),
             round_trip: RoundTrip::new(config),
             unusual: 0,
-            allow_local: config.allow_local,
-            capacity: config.max_in_flight,
-            timeout: config.query_timeout,
+            config: Arc::clone(config),
             read_only: Vec::new(),
         }
     }
@@ -202,16 +199,23 @@ impl<P: Copy> Rpc<P> {
             }
         }
         self.trim();
+        if self.in_flight.is_empty() {
+            // A quiet node gives the memory of its last lookup back.
+            self.in_flight.shrink_to_fit();
+            self.deadlines.shrink_to_fit();
+        }
         None
     }
 
     /// Whether further queries from `socket` say that we answer none there (BEP 43).
     pub(crate) fn set_read_only(&mut self, socket: u8, read_only: bool) {
         let socket = usize::from(socket);
-        if self.read_only.len() <= socket {
+        if read_only && self.read_only.len() <= socket {
             self.read_only.resize(socket + 1, false);
         }
-        self.read_only[socket] = read_only;
+        if let Some(slot) = self.read_only.get_mut(socket) {
+            *slot = read_only;
+        }
     }
 
     /// When [`Rpc::expire`] has something to say.
@@ -241,24 +245,25 @@ impl<P: Copy> Rpc<P> {
         purpose: P,
         patience: Patience,
     ) -> Option<[u8; 4]> {
-        if self.capacity != 0 && self.in_flight.len() >= self.capacity {
+        if self.config.max_in_flight != 0 && self.in_flight.len() >= self.config.max_in_flight {
             return None;
         }
         let mut tid = self.rng.next_u32();
         while self.in_flight.contains_key(&tid) {
             tid = self.rng.next_u32();
         }
-        self.unusual += usize::from(!acceptable(destination.to, self.allow_local));
+        self.unusual += u32::from(!acceptable(destination.to, self.config.allow_local));
         self.in_flight.insert(tid, InFlight { destination, sent: now, purpose });
-        let soft = self.round_trip.soft_timeout(patience).min(self.timeout);
+        let timeout = self.config.query_timeout;
+        let soft = self.round_trip.soft_timeout(patience, &self.config).min(timeout);
         self.deadlines.push(Reverse((now + soft, tid, Deadline::Soft)));
-        self.deadlines.push(Reverse((now + self.timeout, tid, Deadline::Hard)));
+        self.deadlines.push(Reverse((now + timeout, tid, Deadline::Hard)));
         Some(tid.to_be_bytes())
     }
 
     fn remove(&mut self, tid: u32) -> Option<InFlight<P>> {
         let query = self.in_flight.remove(&tid)?;
-        self.unusual -= usize::from(!acceptable(query.destination.to, self.allow_local));
+        self.unusual -= u32::from(!acceptable(query.destination.to, self.config.allow_local));
         Some(query)
     }
 
@@ -276,29 +281,21 @@ impl<P: Copy> Rpc<P> {
 /// Smoothed round-trip time and mean deviation in microseconds, as TCP keeps them (RFC 6298).
 #[derive(Debug)]
 struct RoundTrip {
-    smoothed: u64,
-    deviation: u64,
+    smoothed: u32,
+    deviation: u32,
     measured: u32,
-    min: Duration,
-    max: Duration,
 }
 
 impl RoundTrip {
     /// The start is what the field sees in the mean: a median of 90 ms, log-normal with sigma 0.65, of
     /// which 95 % come within 262 ms = mean + 8/3 mean deviations.
     fn new(config: &Config) -> Self {
-        let start = config.soft_timeout_start.as_micros() as u64;
-        Self {
-            smoothed: start * 2 / 5,
-            deviation: start * 9 / 40,
-            measured: 0,
-            min: config.soft_timeout_min,
-            max: config.soft_timeout_max.max(config.soft_timeout_min),
-        }
+        let start = micros(config.soft_timeout_start);
+        Self { smoothed: start * 2 / 5, deviation: start * 9 / 40, measured: 0 }
     }
 
     fn measured(&mut self, rtt: Duration) {
-        let rtt = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX).min(60_000_000);
+        let rtt = micros(rtt);
         // Quick at first, so that a slow line is known after a few answers.
         let gain = if self.measured < 16 { 4 } else { 16 };
         self.measured = self.measured.saturating_add(1);
@@ -307,14 +304,20 @@ impl RoundTrip {
         self.smoothed = (self.smoothed * (gain - 1) + rtt) / gain;
     }
 
-    fn soft_timeout(&self, patience: Patience) -> Duration {
+    fn soft_timeout(&self, patience: Patience, config: &Config) -> Duration {
         let thirds = match patience {
             Patience::Full => 8,
             Patience::InLookup => 6,
             Patience::AgainInLookup => 4,
         };
-        Duration::from_micros(self.smoothed + self.deviation * thirds / 3).clamp(self.min, self.max)
+        let (min, max) = (config.soft_timeout_min, config.soft_timeout_max.max(config.soft_timeout_min));
+        Duration::from_micros(u64::from(self.smoothed + self.deviation * thirds / 3)).clamp(min, max)
     }
+}
+
+/// Microseconds, at most a minute's, so that sums of sixteen fit.
+fn micros(span: Duration) -> u32 {
+    span.as_micros().min(60_000_000) as u32
 }
 
 /// Whether two addresses are the same IP and port; scopes and flow labels don't matter.
@@ -327,7 +330,7 @@ mod tests {
     use super::*;
 
     fn rpc(config: &Config) -> Rpc<u32> {
-        Rpc::new(config, Seeds::from_u64(1))
+        Rpc::new(&Arc::new(config.clone()), Seeds::from_u64(1))
     }
 
     fn to(last: u8) -> Destination {
@@ -397,17 +400,17 @@ mod tests {
     fn soft_timeout_follows_the_line_within_its_bounds() {
         let config = Config::default();
         let mut fast = RoundTrip::new(&config);
-        assert_eq!(fast.soft_timeout(Patience::Full).as_millis(), 250);
+        assert_eq!(fast.soft_timeout(Patience::Full, &config).as_millis(), 250);
         (0..200).for_each(|_| fast.measured(Duration::from_millis(1)));
-        assert_eq!(fast.soft_timeout(Patience::Full), config.soft_timeout_min);
+        assert_eq!(fast.soft_timeout(Patience::Full, &config), config.soft_timeout_min);
         let mut slow = RoundTrip::new(&config);
         (0..8).for_each(|_| slow.measured(Duration::from_millis(700)));
-        assert_eq!(slow.soft_timeout(Patience::Full), config.soft_timeout_max);
+        assert_eq!(slow.soft_timeout(Patience::Full, &config), config.soft_timeout_max);
         (0..200).for_each(|_| slow.measured(Duration::from_millis(300)));
         assert!(
-            (300..330).contains(&slow.soft_timeout(Patience::Full).as_millis()),
+            (300..330).contains(&slow.soft_timeout(Patience::Full, &config).as_millis()),
             "{:?}",
-            slow.soft_timeout(Patience::Full)
+            slow.soft_timeout(Patience::Full, &config)
         );
     }
 

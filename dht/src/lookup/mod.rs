@@ -178,7 +178,7 @@ impl Lookup {
             return self.refused(now, asked, FORGED, env);
         };
         if let Some(interval) = brought.rest {
-            env.sampled.note(from, now + interval);
+            env.sampled.note(from, now + interval, env.config);
         }
         if brought.peers > 0 && self.stats.first_peer.is_none() {
             self.stats.first_peer = Some(now.since(self.started));
@@ -282,7 +282,7 @@ impl Lookup {
             }
             let closest = self.closest(env.config);
             if outcome == Outcome::Converged {
-                env.remembered.note(now, self.target, &closest);
+                env.remembered.note(now, self.target, &closest, env.config);
             }
             env.out.events.push(Event::Done { lookup, outcome, stats: self.stats, closest });
         }
