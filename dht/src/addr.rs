@@ -80,6 +80,18 @@ impl SourceKey {
 pub struct SubnetKey(Key);
 
 impl SubnetKey {
+    /// The key in eight bytes. Two networks of one family differ in it, but for local IPv6 addresses with
+    /// their ports, of which some share theirs.
+    pub(crate) fn short(self) -> u64 {
+        let Key { high, low, kind } = self.0;
+        // The upper half of `high` is free in IPv4, and `kind` says nothing about the /64 of IPv6.
+        if kind >> 16 & 2 == 0 {
+            high | u64::from(kind) << 32
+        } else {
+            high ^ low.rotate_left(24) ^ u64::from(kind & 0xffff)
+        }
+    }
+
     /// The key as bytes, for a keyed hash.
     pub fn to_bytes(self) -> [u8; 24] {
         self.0.to_bytes()

@@ -13,7 +13,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::addr::{SubnetKey, acceptable, subnet_key};
+use crate::addr::{acceptable, subnet_key};
 use crate::{Config, Time};
 
 /// The votes on one home's address.
@@ -21,6 +21,8 @@ use crate::{Config, Time};
 pub(crate) struct External {
     /// The last to vote last; a network is in it once.
     votes: Vec<Vote>,
+    /// What they claim, most often all the same.
+    claims: Vec<SocketAddr>,
     agreed: Option<SocketAddr>,
     /// When others agreed on `agreed`; `None` if that was in an earlier run.
     since: Option<Time>,
@@ -28,14 +30,21 @@ pub(crate) struct External {
 
 #[derive(Clone, Copy, Debug)]
 struct Vote {
-    network: SubnetKey,
-    claim: SocketAddr,
+    /// See [`SubnetKey::short`].
+    network: u64,
+    /// Index of [`External::claims`].
+    claim: u32,
 }
 
 impl External {
     /// No votes yet; `known` is what others agreed on in an earlier run.
     pub(crate) fn new(known: Option<IpAddr>) -> Self {
-        Self { votes: Vec::new(), agreed: known.map(|ip| SocketAddr::new(ip, 0)), since: None }
+        Self {
+            votes: Vec::new(),
+            claims: Vec::new(),
+            agreed: known.map(|ip| SocketAddr::new(ip, 0)),
+            since: None,
+        }
     }
 
     /// Takes the word of `voter` that we are `claim`. Our address, if by this vote it is another IP
@@ -50,15 +59,9 @@ impl External {
         if !acceptable(voter, config.allow_local) || !acceptable(claim, config.allow_local) {
             return None;
         }
-        let network = subnet_key(voter, config.allow_local);
-        self.votes.retain(|vote| vote.network != network);
-        if self.votes.len() >= config.address_votes.max(1) {
-            self.votes.remove(0);
-        }
-        self.votes.push(Vote { network, claim });
-
+        self.count(subnet_key(voter, config.allow_local).short(), claim, config.address_votes.max(1));
         let ip = claim.ip();
-        if self.votes.iter().filter(|vote| vote.claim.ip() == ip).count() < config.address_agreement {
+        if self.claimed().filter(|claim| claim.ip() == ip).count() < config.address_agreement {
             return None;
         }
         let moved = self.ip() != Some(ip);
@@ -86,19 +89,45 @@ impl External {
     /// The votes that count now: addresses and how many networks name each, most first.
     pub(crate) fn votes(&self) -> Vec<(IpAddr, usize)> {
         let mut votes: Vec<(IpAddr, usize)> = Vec::new();
-        for vote in &self.votes {
-            match votes.iter_mut().find(|(ip, _)| *ip == vote.claim.ip()) {
+        for claim in self.claimed() {
+            match votes.iter_mut().find(|(ip, _)| *ip == claim.ip()) {
                 Some((_, count)) => *count += 1,
-                None => votes.push((vote.claim.ip(), 1)),
+                None => votes.push((claim.ip(), 1)),
             }
         }
         votes.sort_by_key(|&(ip, count)| (std::cmp::Reverse(count), ip));
         votes
     }
 
+    /// Puts the vote of a network in the place of its last one, or of the oldest of `most`.
+    fn count(&mut self, network: u64, claim: SocketAddr, most: usize) {
+        self.votes.retain(|vote| vote.network != network);
+        if self.votes.len() >= most {
+            self.votes.remove(0);
+        }
+        let known = self.claims.iter().position(|&other| other == claim);
+        let index = known.unwrap_or_else(|| self.free_claim());
+        match self.claims.get_mut(index) {
+            Some(slot) => *slot = claim,
+            None => self.claims.push(claim),
+        }
+        self.votes.push(Vote { network, claim: index as u32 });
+    }
+
+    /// The index of a claim that nobody makes any more, or of the next one.
+    fn free_claim(&self) -> usize {
+        let made = |index: usize| self.votes.iter().any(|vote| vote.claim as usize == index);
+        (0..self.claims.len()).find(|&index| !made(index)).unwrap_or(self.claims.len())
+    }
+
+    /// What each vote says.
+    fn claimed(&self) -> impl Iterator<Item = SocketAddr> {
+        self.votes.iter().filter_map(|vote| self.claims.get(vote.claim as usize).copied())
+    }
+
     /// The port that most of those see who name `ip`; of several the smallest.
     fn port(&self, ip: IpAddr) -> u16 {
-        let ports = || self.votes.iter().filter(|vote| vote.claim.ip() == ip).map(|vote| vote.claim.port());
+        let ports = || self.claimed().filter(|claim| claim.ip() == ip).map(|claim| claim.port());
         let votes = |port: u16| ports().filter(|&other| other == port).count();
         ports().max_by_key(|&port| (votes(port), std::cmp::Reverse(port))).unwrap_or(0)
     }

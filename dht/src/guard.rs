@@ -10,6 +10,7 @@
 //! by the limit over all sources.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::addr::{acceptable, source_key};
 use crate::{Config, KeyedHash, Rng, Time};
@@ -45,54 +46,43 @@ pub(crate) trait Budgets {
 /// Refuses datagrams before they are decoded and replies before they are sent.
 #[derive(Debug)]
 pub struct Guard {
-    max_incoming: usize,
-    allow_local: bool,
+    config: Arc<Config>,
     hash: KeyedHash,
-    /// Empty when no limit per source is set.
+    /// Empty as long as no limit per source was needed.
     sets: Box<[[Source; WAYS]]>,
     replies: Rate,
-    failed_tokens: Rate,
     bytes: ByteRate,
-    scrapes: Rate,
     /// µs until which the budget of scrapes is in debt.
     scraped_until: u64,
-    signatures: Rate,
     /// µs until which the budget of signature checks is in debt.
     checked_until: u64,
 }
 
 impl Guard {
-    /// A guard with the limits of `config`. It allocates 16 bytes per entry of
-    /// [`Config::source_table_entries`] (rounded up to a power of two, at least 4), and nothing
+    /// A guard with the limits of `config`. With the first reply that is counted it allocates 16 bytes per
+    /// entry of [`Config::source_table_entries`] (rounded up to a power of two, at least 4), and nothing
     /// when both limits per source are lifted.
-    pub fn new(config: &Config, rng: &mut Rng) -> Self {
-        let limited = config.replies_per_second_per_ip != 0 || config.failed_tokens_per_minute != 0;
-        let sets = (config.source_table_entries.max(WAYS) / WAYS).next_power_of_two();
-        let failed = config.failed_tokens_per_minute;
+    pub fn new(config: &Arc<Config>, rng: &mut Rng) -> Self {
         Self {
-            max_incoming: config.max_incoming,
-            allow_local: config.allow_local,
             hash: KeyedHash::new(rng),
-            sets: vec![[Source::default(); WAYS]; if limited { sets } else { 0 }].into(),
+            sets: Box::default(),
             replies: Rate::new(config.replies_per_second_per_ip, 1, config.reply_burst_per_ip),
-            failed_tokens: Rate::new(failed, 60, failed),
             bytes: ByteRate::new(config.reply_bytes_per_second),
-            scrapes: Rate::new(config.scrapes_per_second, 1, config.scrapes_per_second),
             scraped_until: 0,
-            signatures: Rate::new(config.signature_checks_per_second, 1, config.signature_checks_per_second),
             checked_until: 0,
+            config: Arc::clone(config),
         }
     }
 
     /// Whether a datagram is worth decoding.
     pub fn admit(&self, from: SocketAddr, bytes: &[u8]) -> Admission {
-        if bytes.len() < MIN_LEN || bytes.len() > self.max_incoming {
+        if bytes.len() < MIN_LEN || bytes.len() > self.config.max_incoming {
             return Admission::BadLength;
         }
         if bytes.first() != Some(&b'd') || bytes.last() != Some(&b'e') {
             return Admission::NotDictionary;
         }
-        if !acceptable(from, self.allow_local) {
+        if !acceptable(from, self.config.allow_local) {
             return Admission::BadAddress;
         }
         Admission::Admitted
@@ -130,22 +120,23 @@ impl Guard {
     /// Takes one reply with filters out of the budget of all sources; `false` when it is spent. The source
     /// of a query can be forged, so that a limit per source would not bound the work.
     pub fn allow_scrape(&mut self, now: Time) -> bool {
-        take_of_all(self.scrapes, &mut self.scraped_until, now)
+        take_of_all(self.config.scrapes_per_second, &mut self.scraped_until, now)
     }
 
     /// Takes one check of a signature out of the budget of all sources (RELIABILITY.md D11).
     pub fn allow_signature(&mut self, now: Time) -> bool {
-        take_of_all(self.signatures, &mut self.checked_until, now)
+        take_of_all(self.config.signature_checks_per_second, &mut self.checked_until, now)
     }
 
     /// Counts a token from `from` that was wrong; `false` once it sent so many
     /// ([`Config::failed_tokens_per_minute`]) that it gets no more errors for them. Its right tokens
     /// stay good: an address can be forged, so nobody is ever blocked by address.
     pub fn token_failed(&mut self, now: Time, from: SocketAddr) -> bool {
-        if self.failed_tokens.is_lifted() {
+        let failed = self.config.failed_tokens_per_minute;
+        let rate = Rate::new(failed, 60, failed);
+        if rate.is_lifted() {
             return true;
         }
-        let rate = self.failed_tokens;
         let source = self.source(now, from);
         let until = Time::from_micros(u64::from(source.failures) << FAILURE_SHIFT);
         if rate.is_exhausted(until.as_micros(), now) {
@@ -162,6 +153,10 @@ impl Guard {
 
     /// The entry of `from`, made by replacing the one whose limits run out first.
     fn source(&mut self, now: Time, from: SocketAddr) -> &mut Source {
+        if self.sets.is_empty() {
+            let sets = (self.config.source_table_entries.max(WAYS) / WAYS).next_power_of_two();
+            self.sets = vec![[Source::default(); WAYS]; sets].into();
+        }
         let (set, tag) = self.place(from);
         let ways = &mut self.sets[set];
         let way = ways.iter().position(|way| way.tag == tag).unwrap_or_else(|| {
@@ -175,7 +170,7 @@ impl Guard {
 
     /// The set of `from`, and the tag of its entry, which is never 0.
     fn place(&self, from: SocketAddr) -> (usize, u32) {
-        let hash = self.hash.hash(&source_key(from, self.allow_local).to_bytes());
+        let hash = self.hash.hash(&source_key(from, self.config.allow_local).to_bytes());
         (hash as usize & self.sets.len().wrapping_sub(1), (hash >> 32) as u32 | 1)
     }
 }
@@ -290,8 +285,9 @@ impl ByteRate {
     }
 }
 
-/// Takes one out of a budget that all sources share.
-fn take_of_all(rate: Rate, until: &mut u64, now: Time) -> bool {
+/// Takes one out of a budget of so many a second that all sources share.
+fn take_of_all(per_second: u32, until: &mut u64, now: Time) -> bool {
+    let rate = Rate::new(per_second, 1, per_second);
     let allowed = rate.is_lifted() || !rate.is_exhausted(*until, now);
     if allowed {
         *until = rate.take(*until, now);

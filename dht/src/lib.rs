@@ -196,6 +196,7 @@ pub mod replay;
 mod responder;
 mod rng;
 mod rpc;
+mod scratch;
 pub mod secure_id;
 #[cfg(feature = "cli")]
 pub mod settings;

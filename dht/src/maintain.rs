@@ -27,8 +27,8 @@ use crate::{Config, KeyedHash, Rng, Time};
 #[derive(Debug)]
 pub(crate) struct Maintain {
     rng: Rng,
-    routers: Vec<SocketAddr>,
-    homes: Vec<Upkeep>,
+    routers: Box<[SocketAddr]>,
+    homes: Box<[Upkeep]>,
     newcomers: Newcomers,
     /// The owner knows that we have bootstrapped.
     told: bool,
@@ -110,7 +110,7 @@ impl Maintain {
         };
         let newcomers = Newcomers::new(&mut rng);
         let homes = (0..homes).map(|_| home()).collect();
-        Self { rng, routers: Vec::new(), homes, newcomers, told: false }
+        Self { rng, routers: Box::default(), homes, newcomers, told: false }
     }
 
     /// Begins in the middle: every home knows its neighbourhood and has filled its buckets, and what is
@@ -136,7 +136,7 @@ impl Maintain {
         places: &[Place],
         config: &Config,
     ) {
-        self.routers = routers;
+        self.routers = routers.into();
         for (upkeep, place) in self.homes.iter_mut().zip(places) {
             if place.table.len() < config.k {
                 upkeep.bootstrap_at = upkeep.bootstrap_at.min(now);
@@ -147,6 +147,7 @@ impl Maintain {
 
     /// The next thing to do at `now`; call it until it says `None`.
     pub(crate) fn next_chore(&mut self, now: Time, places: &mut [Place], config: &Config) -> Option<Chore> {
+        self.newcomers.forget(now);
         for (home, (upkeep, place)) in self.homes.iter_mut().zip(places).enumerate() {
             if upkeep.bootstrap_at <= now {
                 let routers = self.routers.iter().any(|&router| family_of(router) == place.family);
@@ -432,8 +433,8 @@ struct Newcomers {
     until: Time,
     /// No stranger is looked at before this.
     look_at: Time,
-    /// Tags of the sources pinged lately, by hash; allocated at the first ping.
-    recent: Vec<u32>,
+    /// Tags of the sources pinged lately, by hash; there as long as there are any.
+    recent: Box<[u32]>,
     forget_at: Time,
 }
 
@@ -443,7 +444,7 @@ impl Newcomers {
             hash: KeyedHash::new(rng),
             until: Time::ZERO,
             look_at: Time::ZERO,
-            recent: Vec::new(),
+            recent: Box::default(),
             forget_at: Time::ZERO,
         }
     }
@@ -471,13 +472,20 @@ impl Newcomers {
         is_new
     }
 
+    /// Forgets the sources once they are not recent any more.
+    fn forget(&mut self, now: Time) {
+        if now >= self.forget_at && !self.recent.is_empty() {
+            self.recent = Box::default();
+        }
+    }
+
     /// Whether this source was not pinged lately; now it was.
     fn is_new(&mut self, now: Time, from: SocketAddr, config: &Config) -> bool {
-        if now >= self.forget_at {
-            self.recent.clear();
+        self.forget(now);
+        if self.recent.is_empty() {
+            self.recent = vec![0; RECENT_SOURCES].into();
             self.forget_at = now + RECENT_SPAN;
         }
-        self.recent.resize(RECENT_SOURCES, 0);
         let hash = self.hash.hash(&source_key(from, config.allow_local).to_bytes());
         let tag = (hash >> 32) as u32 | 1;
         let slot = &mut self.recent[hash as usize % RECENT_SOURCES];

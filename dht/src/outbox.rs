@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use crate::event::Event;
+use crate::scratch::Scratch;
 
 /// Datagrams and events that a turn of a core produced. Reuse it: [`Outbox::clear`] keeps the
 /// capacity.
@@ -15,6 +16,8 @@ pub struct Outbox {
     pub transmits: Vec<Transmit>,
     /// What to tell the owner, in order.
     pub events: Vec<Event>,
+    /// Buffers of whoever writes replies; made by the first one.
+    pub(crate) scratch: Option<Box<Scratch>>,
 }
 
 /// One datagram, as a range of [`Outbox::bytes`].

@@ -46,7 +46,7 @@ pub(crate) struct Reach {
 
 impl Reach {
     pub(crate) fn new(now: Time, config: &Config, rng: &mut Rng) -> Self {
-        let contacts = Contacts { hash: KeyedHash::new(rng), sets: Vec::new() };
+        let contacts = Contacts { hash: KeyedHash::new(rng), sets: Box::default() };
         let mut reach = Self {
             setting: ReadOnly::No,
             state: Reachability::Unknown,
@@ -137,7 +137,7 @@ impl Reach {
 #[derive(Debug)]
 struct Contacts {
     hash: KeyedHash,
-    sets: Vec<[Contact; WAYS]>,
+    sets: Box<[[Contact; WAYS]]>,
 }
 
 /// An address that we asked.
@@ -154,7 +154,7 @@ impl Contacts {
     fn note(&mut self, now: Time, to: SocketAddr, config: &Config) {
         if self.sets.is_empty() {
             let sets = (config.reach_contacts.max(WAYS) / WAYS).next_power_of_two();
-            self.sets = vec![[Contact::default(); WAYS]; sets];
+            self.sets = vec![[Contact::default(); WAYS]; sets].into();
         }
         let (set, tag) = self.place(to);
         let ways = &mut self.sets[set];
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn contacts_are_bounded_and_the_oldest_is_forgotten_first() {
         let config = Config { reach_contacts: 64, ..Config::default() };
-        let mut contacts = Contacts { hash: KeyedHash::new(&mut Rng::from_seed(1)), sets: Vec::new() };
+        let mut contacts = Contacts { hash: KeyedHash::new(&mut Rng::from_seed(1)), sets: Box::default() };
         assert!(!contacts.has(at(0), stranger(1), &config));
         for n in 0..1000 {
             contacts.note(at(u64::from(n) / 10), stranger(n), &config);

@@ -16,6 +16,7 @@ use self::items::ItemParts;
 use crate::guard::{Budgets, Guard};
 use crate::home::{Place, family_of};
 use crate::rpc::VERSION;
+use crate::scratch::Scratch;
 use crate::store::{Announced, Family, Scrape, Store, Wanted};
 use crate::table::FamilyTable;
 use crate::token::TokenServer;
@@ -34,16 +35,6 @@ pub(crate) struct Responder<'a, P = Place, G = Guard> {
     pub(crate) scratch: &'a mut Scratch,
     /// Stored announces are told to our owner.
     pub(crate) tells_announces: bool,
-}
-
-/// Buffers for the parts of a reply, kept from query to query.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    nodes: Vec<u8>,
-    nodes6: Vec<u8>,
-    values: Vec<u8>,
-    value: Vec<u8>,
-    ip: Vec<u8>,
 }
 
 impl Scratch {

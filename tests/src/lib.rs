@@ -4,6 +4,7 @@
 
 pub mod corpus;
 pub mod fuzz;
+pub mod heap;
 pub mod hostile;
 pub mod load;
 pub mod lookups;

@@ -50,6 +50,9 @@ impl Lookups {
             return None;
         }
         let (id, kind, target, trace) = self.waiting.pop_front()?;
+        if self.waiting.is_empty() {
+            self.waiting.shrink_to_fit();
+        }
         let what = (Owner::User { id, trace }, kind, target);
         self.running.insert(id.0, Lookup::new(now, id.0, what, env));
         Some(id.0)

@@ -41,11 +41,8 @@ impl Node {
                 self.counters.dropped_undecodable += 1;
                 let read_only = self.places[usize::from(socket)].reach.is_read_only();
                 if let (Some(tid), false) = (failure.answerable(), read_only) {
-                    self.responder().refuse_malformed(
-                        now,
-                        Asker { socket, from, tid, len: bytes.len() },
-                        out,
-                    );
+                    let asker = Asker { socket, from, tid, len: bytes.len() };
+                    self.respond(out, |responder, out| responder.refuse_malformed(now, asker, out));
                 }
             }
         }
@@ -66,7 +63,7 @@ impl Node {
         if self.places[home].reach.is_read_only() {
             self.counters.dropped_read_only += 1;
         } else {
-            self.responder().answer(now, asker, query, out);
+            self.respond(out, |responder, out| responder.answer(now, asker, query, out));
         }
         // BEP 43: who does not answer has no business in a table.
         if read_only {

@@ -22,7 +22,7 @@ use crate::home::{Home, HomeRecord, HomeStats, Place, reaching};
 use crate::lookup::{Env, Kind, Lookups, Remembered, Sampled};
 use crate::maintain::Maintain;
 use crate::purpose::Purpose;
-use crate::responder::{Responder, Scratch};
+use crate::responder::Responder;
 use crate::rpc::Rpc;
 use crate::store::{Archive, Counts, Damaged, Store};
 use crate::table::{BucketFill, KnownNode};
@@ -45,7 +45,6 @@ pub struct Node {
     store: Store,
     tokens: TokenServer,
     guard: Guard,
-    scratch: Scratch,
     counters: Counters,
     tells_announces: bool,
     timeout: Time,
@@ -82,7 +81,6 @@ impl Node {
             store: Store::new(&config, &mut Rng::new(seeds.derive("store"))),
             tokens: TokenServer::new(&mut Rng::new(seeds.derive("tokens")), now, config.token_rotation),
             guard: Guard::new(&config, &mut rng),
-            scratch: Scratch::default(),
             counters: Counters::default(),
             tells_announces: false,
             timeout: now,
@@ -281,8 +279,10 @@ impl Node {
         self.places.iter().flat_map(|place| place.table.closest(target, count, &self.config)).collect()
     }
 
-    fn responder(&mut self) -> Responder<'_> {
-        Responder {
+    /// Has a responder answer into `out`, whose scratch buffers it borrows.
+    fn respond(&mut self, out: &mut Outbox, answer: impl FnOnce(&mut Responder<'_>, &mut Outbox)) {
+        let mut scratch = out.scratch.take().unwrap_or_default();
+        let mut responder = Responder {
             config: &self.config,
             places: &self.places,
             store: &mut self.store,
@@ -290,9 +290,11 @@ impl Node {
             guard: &mut self.guard,
             rng: &mut self.rng,
             counters: &mut self.counters,
-            scratch: &mut self.scratch,
+            scratch: &mut scratch,
             tells_announces: self.tells_announces,
-        }
+        };
+        answer(&mut responder, out);
+        out.scratch = Some(scratch);
     }
 
     fn lookups_and_env<'a>(&'a mut self, out: &'a mut Outbox) -> (&'a mut Lookups, Env<'a>) {

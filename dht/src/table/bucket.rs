@@ -25,6 +25,7 @@ struct Bound {
 impl Bounds {
     /// Makes room for the bucket at `depth`, so that it and all shallower ones exist.
     pub(crate) fn reach(&mut self, depth: usize, entries: usize, now: Ticks) {
+        self.0.reserve_exact((depth + 1).saturating_sub(self.0.len()));
         while self.0.len() <= depth {
             self.0.push(Bound { start: entries as u16, changed: now });
         }

@@ -53,7 +53,7 @@ impl FamilyTable {
 }
 
 fn forget<A: Address>(table: &mut Table<A>, addr: A) -> bool {
-    table.candidates.retain(|candidate| candidate.addr != addr);
+    table.drop_candidates(|candidate| candidate.addr == addr);
     let index = table.entries.iter().position(|entry| entry.addr == addr);
     index.map(|index| table.remove(index)).is_some()
 }

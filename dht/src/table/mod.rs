@@ -121,7 +121,7 @@ impl<A: Address> Table<A> {
             }
             self.remove(index);
         }
-        self.candidates.retain(|e| e.id != contact.id && !same_source(e.addr, contact.addr, config));
+        self.drop_candidates(|e| e.id == contact.id || same_source(e.addr, contact.addr, config));
         self.place(now, Entry::new(now, contact, rtt), config)
     }
 
@@ -140,7 +140,7 @@ impl<A: Address> Table<A> {
 
     /// Notes that the node at `addr` did not answer in time.
     pub(crate) fn failed(&mut self, addr: A, config: &Config) -> Failure {
-        self.candidates.retain(|candidate| candidate.addr != addr);
+        self.drop_candidates(|candidate| candidate.addr == addr);
         let Some(index) = self.entries.iter().position(|entry| entry.addr == addr) else {
             return Failure::Unknown;
         };
@@ -184,7 +184,7 @@ impl<A: Address> Table<A> {
 
     /// Notes that a candidate did not answer in time.
     pub(crate) fn forget_candidate(&mut self, addr: A) {
-        self.candidates.retain(|candidate| candidate.addr != addr);
+        self.drop_candidates(|candidate| candidate.addr == addr);
     }
 
     /// The node in the whole table that was heard of least recently, before `since`, if it has not
@@ -207,7 +207,7 @@ impl<A: Address> Table<A> {
     /// stays: then somebody else lied who named it under another one. Whether anybody went.
     pub(crate) fn evict(&mut self, addr: A, answered: &Id) -> bool {
         let lied = |entry: &Entry<A>| entry.addr == addr && entry.id != *answered;
-        self.candidates.retain(|candidate| !lied(candidate));
+        self.drop_candidates(lied);
         let index = self.entries.iter().position(lied);
         index.map(|index| self.remove(index)).is_some()
     }
@@ -391,6 +391,7 @@ impl<A: Address> Table<A> {
     /// Makes `entry` a candidate of its bucket. When there are too many one goes: the stalest of those
     /// whose id does not belong to their address, or of all.
     fn wait(&mut self, depth: usize, entry: Entry<A>, config: &Config) {
+        make_room(&mut self.candidates);
         self.candidates.push(entry);
         let own = self.own;
         let of_bucket = |e: &Entry<A>| own.prefix_len(&e.id) as usize == depth;
@@ -450,19 +451,44 @@ impl<A: Address> Table<A> {
 
     fn add(&mut self, depth: usize, entry: Entry<A>) {
         let end = self.bounds.range(depth, self.len()).end;
+        make_room(&mut self.entries);
         self.entries.insert(end, entry);
         self.bounds.grew(depth);
     }
 
     fn remove(&mut self, index: usize) {
         let entry = self.entries.remove(index);
+        give_back(&mut self.entries);
         self.bounds.shrank(self.depth_of(&entry.id));
+    }
+
+    fn drop_candidates(&mut self, gone: impl Fn(&Entry<A>) -> bool) {
+        self.candidates.retain(|candidate| !gone(candidate));
+        give_back(&mut self.candidates);
     }
 
     fn depth_of(&self, id: &Id) -> usize {
         depth(bucket_number(&self.own, id))
     }
 }
+
+/// Makes room for one more, by a bucket's worth and not by doubling: the table is most of what a node at
+/// rest costs in memory.
+fn make_room<A>(entries: &mut Vec<Entry<A>>) {
+    if entries.len() == entries.capacity() {
+        entries.reserve_exact(ROOM);
+    }
+}
+
+/// Gives back the room of many that have gone.
+fn give_back<A>(entries: &mut Vec<Entry<A>>) {
+    if entries.capacity() > entries.len() + 2 * ROOM || entries.is_empty() {
+        entries.shrink_to(entries.len());
+    }
+}
+
+/// Entries that a table grows by.
+const ROOM: usize = 8;
 
 /// How good a candidate is: first comes whether its id belongs to its address, then who was heard of last.
 fn rank<A: Address>(candidate: &Entry<A>) -> (bool, Ticks) {

@@ -1,0 +1,10 @@
+//! What things cost in memory, counted by an allocator: tests that need one share this binary.
+#![allow(clippy::unwrap_used)]
+
+mod around;
+mod node;
+
+use harness::heap::Counting;
+
+#[global_allocator]
+static HEAP: Counting = Counting;
