@@ -5,7 +5,7 @@
 
 use krpc::ErrorCode;
 
-/// Makes the struct, its sum and its list of names from one table.
+/// Makes the structs, their sum and the list of names from one table.
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counts since the node was made. They only grow (and wrap after 2^64).
@@ -25,12 +25,31 @@ macro_rules! counters {
                 Self { $($name: self.$name.wrapping_sub(earlier.$name),)* }
             }
 
+            /// Adds what a node counted lately.
+            pub(crate) fn add(&mut self, tally: &Tally) {
+                $(self.$name = self.$name.wrapping_add(u64::from(tally.$name));)*
+            }
+
             /// Every counter with its name, in the order of their definition.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)*].into_iter()
             }
         }
+
+        /// The same in half the memory: what a node counted since [`Tally::is_full`] was true.
+        #[derive(Clone, Copy, Debug, Default)]
+        pub(crate) struct Tally {
+            $(pub(crate) $name: u32,)*
+        }
     };
+}
+
+impl Tally {
+    /// Whether it has to be added to [`Counters`] and begun anew: asked after each input, none of which
+    /// counts for 2^31. No counter grows faster than these four.
+    pub(crate) fn is_full(&self) -> bool {
+        (self.bytes_in | self.bytes_out | self.datagrams_in | self.datagrams_out) >> 31 != 0
+    }
 }
 
 counters! {
@@ -144,9 +163,9 @@ counters! {
     lookups_failed,
 }
 
-impl Counters {
+impl Tally {
     /// The counter of errors sent with this code.
-    pub(crate) fn errors_out(&mut self, code: ErrorCode) -> &mut u64 {
+    pub(crate) fn errors_out(&mut self, code: ErrorCode) -> &mut u32 {
         match code {
             ErrorCode::Server => &mut self.errors_server_out,
             ErrorCode::Protocol => &mut self.errors_protocol_out,
@@ -159,7 +178,9 @@ impl Counters {
             _ => &mut self.errors_generic_out,
         }
     }
+}
 
+impl Counters {
     /// Queries that came in and were answered or refused, of all methods.
     pub fn queries_in(&self) -> u64 {
         let queries = self.iter().filter(|(name, _)| name.starts_with("queries_") && *name != "queries_out");
@@ -186,5 +207,22 @@ mod tests {
         assert_eq!((gained.datagrams_in, gained.timeouts, gained.lookups_failed), (4, 2, 1));
         assert_eq!(gained.iter().map(|(_, count)| count).sum::<u64>(), 7);
         assert!(gained.iter().any(|(name, count)| name == "lookups_failed" && count == 1));
+    }
+
+    #[test]
+    fn tally_is_full_before_a_counter_wraps_and_adds_up() {
+        let (mut tally, mut counted) = (Tally::default(), Counters::default());
+        let mut times = 0;
+        for _ in 0..9 {
+            tally.bytes_in += 1 << 30;
+            tally.timeouts += 1;
+            if tally.is_full() {
+                counted.add(&std::mem::take(&mut tally));
+                times += 1;
+            }
+        }
+        assert_eq!((times, tally.bytes_in, tally.timeouts), (4, 1 << 30, 1));
+        counted.add(&tally);
+        assert_eq!((counted.bytes_in, counted.timeouts), (9 << 30, 9));
     }
 }

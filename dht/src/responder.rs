@@ -13,6 +13,7 @@ use krpc::compact::put_peer;
 use krpc::{Body, ErrorBody, ErrorCode, Id, Message, Query, Response, Want};
 
 use self::items::ItemParts;
+use crate::counters::Tally;
 use crate::guard::{Budgets, Guard};
 use crate::home::{Place, family_of};
 use crate::rpc::VERSION;
@@ -20,7 +21,7 @@ use crate::scratch::Scratch;
 use crate::store::{Announced, Family, Scrape, Store, Wanted};
 use crate::table::FamilyTable;
 use crate::token::TokenServer;
-use crate::{Class, Config, Counters, Event, Outbox, Rng, Time};
+use crate::{Class, Config, Event, Outbox, Rng, Time};
 
 /// Answers with what it borrows from its siblings.
 pub(crate) struct Responder<'a, P = Place, G = Guard> {
@@ -31,7 +32,7 @@ pub(crate) struct Responder<'a, P = Place, G = Guard> {
     pub(crate) tokens: &'a TokenServer,
     pub(crate) guard: &'a mut G,
     pub(crate) rng: &'a mut Rng,
-    pub(crate) counters: &'a mut Counters,
+    pub(crate) counters: &'a mut Tally,
     pub(crate) scratch: &'a mut Scratch,
     /// Stored announces are told to our owner.
     pub(crate) tells_announces: bool,

@@ -24,15 +24,22 @@ pub(crate) const VERSION: &[u8; 4] = b"bd\x00\x01";
 #[derive(Debug)]
 pub(crate) struct Rpc<P> {
     rng: Rng,
-    in_flight: HashMap<u32, InFlight<P>, KeyedHash>,
-    /// Entries of answered queries stay until their time or until they reach the front.
-    deadlines: BinaryHeap<Reverse<(Time, u32, Deadline)>>,
+    hash: KeyedHash,
+    /// There as long as something is in flight, and until somebody looks when nothing is any more.
+    waits: Option<Box<Waits<P>>>,
     round_trip: RoundTrip,
     /// Of those in flight, how many went to addresses that no stranger may have.
     unusual: u32,
     config: Arc<Config>,
     /// By socket; beyond the end nobody is.
-    read_only: Vec<bool>,
+    read_only: Box<[bool]>,
+}
+
+#[derive(Debug)]
+struct Waits<P> {
+    in_flight: HashMap<u32, InFlight<P>, KeyedHash>,
+    /// Entries of answered queries stay until their time or until they reach the front.
+    deadlines: BinaryHeap<Reverse<(Time, u32, Deadline)>>,
 }
 
 /// Whom to ask.
@@ -91,13 +98,13 @@ impl<P: Copy> Rpc<P> {
     pub(crate) fn new(config: &Arc<Config>, seeds: Seeds) -> Self {
         let mut rng = Rng::new(seeds);
         Self {
-            in_flight: HashMap::with_hasher(KeyedHash::new(&mut rng)),
+            hash: KeyedHash::new(&mut rng),
             rng,
-            deadlines: BinaryHeap::new(),
+            waits: None,
             round_trip: RoundTrip::new(config),
             unusual: 0,
             config: Arc::clone(config),
-            read_only: Vec::new(),
+            read_only: Box::default(),
         }
     }
 
@@ -162,7 +169,7 @@ impl<P: Copy> Rpc<P> {
     /// The query that a datagram answers; it is no longer in flight.
     pub(crate) fn take(&mut self, now: Time, socket: u8, from: SocketAddr, tid: &[u8]) -> Option<Taken<P>> {
         let tid = u32::from_be_bytes(tid.try_into().ok()?);
-        let asked = &self.in_flight.get(&tid)?.destination;
+        let asked = &self.waits.as_ref()?.in_flight.get(&tid)?.destination;
         if asked.socket != socket || !is_same(asked.to, from) {
             return None;
         }
@@ -175,19 +182,22 @@ impl<P: Copy> Rpc<P> {
 
     /// Whether a query of ours with this transaction id waits for its answer.
     pub(crate) fn knows(&self, tid: &[u8]) -> bool {
-        tid.try_into().is_ok_and(|tid| self.in_flight.contains_key(&u32::from_be_bytes(tid)))
+        let knows = |tid| self.waits.as_ref().is_some_and(|waits| waits.in_flight.contains_key(&tid));
+        tid.try_into().is_ok_and(|tid| knows(u32::from_be_bytes(tid)))
     }
 
     /// The next query that is past a deadline; call it until it says `None`.
     pub(crate) fn expire(&mut self, now: Time) -> Option<Expired<P>> {
-        while let Some(&Reverse((at, tid, deadline))) = self.deadlines.peek() {
+        while let Some(waits) = &mut self.waits
+            && let Some(&Reverse((at, tid, deadline))) = waits.deadlines.peek()
+        {
             if at > now {
                 break;
             }
-            self.deadlines.pop();
+            waits.deadlines.pop();
             match deadline {
                 Deadline::Soft => {
-                    if let Some(query) = self.in_flight.get(&tid) {
+                    if let Some(query) = waits.in_flight.get(&tid) {
                         return Some(Expired::Slow(query.destination, query.purpose));
                     }
                 }
@@ -199,11 +209,7 @@ impl<P: Copy> Rpc<P> {
             }
         }
         self.trim();
-        if self.in_flight.is_empty() {
-            // A quiet node gives the memory of its last lookup back.
-            self.in_flight.shrink_to_fit();
-            self.deadlines.shrink_to_fit();
-        }
+        self.waits.take_if(|waits| waits.in_flight.is_empty());
         None
     }
 
@@ -211,7 +217,9 @@ impl<P: Copy> Rpc<P> {
     pub(crate) fn set_read_only(&mut self, socket: u8, read_only: bool) {
         let socket = usize::from(socket);
         if read_only && self.read_only.len() <= socket {
-            self.read_only.resize(socket + 1, false);
+            let mut longer = vec![false; socket + 1];
+            longer[..self.read_only.len()].copy_from_slice(&self.read_only);
+            self.read_only = longer.into();
         }
         if let Some(slot) = self.read_only.get_mut(socket) {
             *slot = read_only;
@@ -220,18 +228,21 @@ impl<P: Copy> Rpc<P> {
 
     /// When [`Rpc::expire`] has something to say.
     pub(crate) fn timeout(&self) -> Time {
-        self.deadlines.peek().map_or(Time::NEVER, |&Reverse((at, ..))| at)
+        let next = self.waits.as_ref().and_then(|waits| waits.deadlines.peek());
+        next.map_or(Time::NEVER, |&Reverse((at, ..))| at)
     }
 
     /// Queries in flight.
     pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.len()
+        self.waits.as_ref().map_or(0, |waits| waits.in_flight.len())
     }
 
     /// Whether `addr`, which no stranger may have, owes us an answer. Looks through all queries if any such
     /// address does.
     pub(crate) fn is_waiting_for(&self, addr: SocketAddr) -> bool {
-        self.unusual > 0 && self.in_flight.values().any(|query| is_same(query.destination.to, addr))
+        let asked =
+            |waits: &Waits<P>| waits.in_flight.values().any(|query| is_same(query.destination.to, addr));
+        self.unusual > 0 && self.waits.as_deref().is_some_and(asked)
     }
 
     fn is_read_only(&self, socket: u8) -> bool {
@@ -245,36 +256,45 @@ impl<P: Copy> Rpc<P> {
         purpose: P,
         patience: Patience,
     ) -> Option<[u8; 4]> {
-        if self.config.max_in_flight != 0 && self.in_flight.len() >= self.config.max_in_flight {
+        if self.config.max_in_flight != 0 && self.in_flight() >= self.config.max_in_flight {
             return None;
         }
+        let hash = self.hash;
+        let waits = self.waits.get_or_insert_with(|| Box::new(Waits::new(hash)));
         let mut tid = self.rng.next_u32();
-        while self.in_flight.contains_key(&tid) {
+        while waits.in_flight.contains_key(&tid) {
             tid = self.rng.next_u32();
         }
         self.unusual += u32::from(!acceptable(destination.to, self.config.allow_local));
-        self.in_flight.insert(tid, InFlight { destination, sent: now, purpose });
+        waits.in_flight.insert(tid, InFlight { destination, sent: now, purpose });
         let timeout = self.config.query_timeout;
         let soft = self.round_trip.soft_timeout(patience, &self.config).min(timeout);
-        self.deadlines.push(Reverse((now + soft, tid, Deadline::Soft)));
-        self.deadlines.push(Reverse((now + timeout, tid, Deadline::Hard)));
+        waits.deadlines.push(Reverse((now + soft, tid, Deadline::Soft)));
+        waits.deadlines.push(Reverse((now + timeout, tid, Deadline::Hard)));
         Some(tid.to_be_bytes())
     }
 
     fn remove(&mut self, tid: u32) -> Option<InFlight<P>> {
-        let query = self.in_flight.remove(&tid)?;
+        let query = self.waits.as_mut()?.in_flight.remove(&tid)?;
         self.unusual -= u32::from(!acceptable(query.destination.to, self.config.allow_local));
         Some(query)
     }
 
     /// Drops the deadlines of answered queries from the front, so that nobody wakes up for them.
     fn trim(&mut self) {
-        while let Some(&Reverse((_, tid, _))) = self.deadlines.peek() {
-            if self.in_flight.contains_key(&tid) {
+        let Some(waits) = &mut self.waits else { return };
+        while let Some(&Reverse((_, tid, _))) = waits.deadlines.peek() {
+            if waits.in_flight.contains_key(&tid) {
                 return;
             }
-            self.deadlines.pop();
+            waits.deadlines.pop();
         }
+    }
+}
+
+impl<P> Waits<P> {
+    fn new(hash: KeyedHash) -> Self {
+        Self { in_flight: HashMap::with_hasher(hash), deadlines: BinaryHeap::new() }
     }
 }
 
@@ -366,7 +386,7 @@ mod tests {
         let taken = rpc.take(now, 0, from, &tid).unwrap();
         assert_eq!((taken.purpose, taken.rtt), (7, Duration::from_millis(90)));
         assert!(rpc.take(now, 0, from, &tid).is_none());
-        assert_eq!((rpc.in_flight.len(), rpc.timeout()), (0, Time::NEVER));
+        assert_eq!((rpc.in_flight(), rpc.timeout()), (0, Time::NEVER));
     }
 
     #[test]

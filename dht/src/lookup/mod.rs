@@ -111,7 +111,7 @@ impl Lookup {
             for (id, addr) in place.table.closest(&target, config.lookup_min_queries, config) {
                 search.offer_reserve(id, addr, config);
             }
-            for &(id, addr) in env.remembered.of(now, &target) {
+            for (id, addr) in env.remembered.of(now, &target) {
                 if family_of(addr) == place.family {
                     search.offer(Some(id), addr, 0, config);
                 }

@@ -6,12 +6,20 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use krpc::Id;
+use krpc::compact::{self, Address as _, Contact, V4, V6};
 use lru::LruCache;
 
 use crate::{Config, KeyedHash, Rng, Time};
 
-/// What is remembered of a target: until when, and the closest nodes of all families together.
-type Arrival = (Time, Box<[(Id, SocketAddr)]>);
+/// What is remembered of a target.
+#[derive(Debug)]
+struct Arrival {
+    until: Time,
+    /// The closest nodes of both families, as in `nodes` and `nodes6` of a reply: half of what they take
+    /// elsewhere.
+    nodes: Box<[u8]>,
+    nodes6: Box<[u8]>,
+}
 
 /// Where lookups arrived, by target.
 #[derive(Debug)]
@@ -33,17 +41,35 @@ impl Remembered {
         }
         let hash = self.hash;
         let arrivals = self.closest.get_or_insert_with(|| LruCache::unbounded_with_hasher(hash).into());
-        arrivals.put(target, (now + REMEMBERED_FOR, closest.into()));
+        arrivals.put(target, Arrival::new(now + REMEMBERED_FOR, closest));
         if arrivals.len() > config.lookups_remembered {
             arrivals.pop_lru();
         }
     }
 
     /// What the last lookup of `target` came to.
-    pub(crate) fn of(&self, now: Time, target: &Id) -> &[(Id, SocketAddr)] {
-        let arrival =
-            self.closest.as_ref().and_then(|closest| closest.peek(target)).filter(|&&(until, _)| now < until);
-        arrival.map_or(&[], |(_, closest)| closest)
+    pub(crate) fn of(&self, now: Time, target: &Id) -> impl Iterator<Item = (Id, SocketAddr)> {
+        let arrival = self.closest.as_ref().and_then(|closest| closest.peek(target));
+        arrival.filter(|arrival| now < arrival.until).into_iter().flat_map(Arrival::closest)
+    }
+}
+
+impl Arrival {
+    fn new(until: Time, closest: &[(Id, SocketAddr)]) -> Self {
+        let (mut nodes, mut nodes6) = (Vec::new(), Vec::new());
+        for &(id, addr) in closest {
+            if let Some(addr) = V4::from_socket(addr) {
+                compact::put_node(&mut nodes, &Contact { id, addr });
+            } else if let Some(addr) = V6::from_socket(addr) {
+                compact::put_node(&mut nodes6, &Contact { id, addr });
+            }
+        }
+        Self { until, nodes: nodes.into(), nodes6: nodes6.into() }
+    }
+
+    fn closest(&self) -> impl Iterator<Item = (Id, SocketAddr)> {
+        let v4 = compact::nodes::<V4>(&self.nodes).map(|node| (node.id, node.addr.to_socket()));
+        v4.chain(compact::nodes::<V6>(&self.nodes6).map(|node| (node.id, node.addr.to_socket())))
     }
 }
 
@@ -61,13 +87,14 @@ mod tests {
         let mut remembered = Remembered::new(&mut rng);
         let targets = [rng.id(), rng.id(), rng.id()];
         let node = (rng.id(), SocketAddr::from(([81, 2, 3, 4], 6881)));
+        let node6 = (rng.id(), "[2001:db8::7]:6881".parse().unwrap());
         let now = Time::from_secs(1);
         remembered.note(now, targets[0], &[node], &config);
         remembered.note(now, targets[1], &[node], &config);
-        remembered.note(now, targets[0], &[node, node], &config);
+        remembered.note(now, targets[0], &[node6, node, node6], &config);
         remembered.note(now, targets[2], &[], &config);
-        assert_eq!(targets.map(|target| remembered.of(now, &target).len()), [2, 0, 0]);
-        assert_eq!(remembered.of(Time::from_secs(3600), &targets[0]), [node, node]);
-        assert_eq!(remembered.of(Time::from_secs(3601), &targets[0]), []);
+        assert_eq!(targets.map(|target| remembered.of(now, &target).count()), [3, 0, 0]);
+        assert!(remembered.of(Time::from_secs(3600), &targets[0]).eq([node, node6, node6]));
+        assert_eq!(remembered.of(Time::from_secs(3601), &targets[0]).count(), 0);
     }
 }

@@ -13,9 +13,15 @@ use crate::{Config, Event, LookupId, LookupStats, Outcome, Time};
 /// Lookups by key, which is the number of their [`LookupId`].
 #[derive(Debug, Default)]
 pub(crate) struct Lookups {
+    /// There as long as a lookup runs or waits.
+    busy: Option<Box<Busy>>,
+    next_key: u64,
+}
+
+#[derive(Debug, Default)]
+struct Busy {
     running: BTreeMap<u64, Lookup>,
     waiting: VecDeque<(LookupId, Kind, Id, bool)>,
-    next_key: u64,
     /// Cached minimum of the timeouts of those that run.
     timeout: Option<Time>,
 }
@@ -39,22 +45,20 @@ impl Lookups {
     /// Makes a lookup for our owner. It starts with [`Lookups::start_waiting`].
     pub(crate) fn queue(&mut self, kind: Kind, target: Id, trace: bool) -> LookupId {
         let id = self.name();
-        self.waiting.push_back((id, kind, target, trace));
+        self.busy.get_or_insert_default().waiting.push_back((id, kind, target, trace));
         id
     }
 
     /// The next lookup whose turn it is, made but not advanced; its key.
     pub(crate) fn start_waiting(&mut self, now: Time, env: &Env<'_>) -> Option<u64> {
-        let owners = self.running.values().filter(|lookup| matches!(lookup.owner(), Owner::User { .. }));
+        let busy = self.busy.as_mut()?;
+        let owners = busy.running.values().filter(|lookup| matches!(lookup.owner(), Owner::User { .. }));
         if owners.count() >= env.config.max_lookups {
             return None;
         }
-        let (id, kind, target, trace) = self.waiting.pop_front()?;
-        if self.waiting.is_empty() {
-            self.waiting.shrink_to_fit();
-        }
+        let (id, kind, target, trace) = busy.waiting.pop_front()?;
         let what = (Owner::User { id, trace }, kind, target);
-        self.running.insert(id.0, Lookup::new(now, id.0, what, env));
+        busy.running.insert(id.0, Lookup::new(now, id.0, what, env));
         Some(id.0)
     }
 
@@ -62,34 +66,41 @@ impl Lookups {
     pub(crate) fn start_upkeep(&mut self, now: Time, owner: Owner, target: Id, env: &Env<'_>) -> u64 {
         let key = self.name().0;
         let what = (owner, Kind::FindNode, target);
-        self.running.insert(key, Lookup::new(now, key, what, env));
+        self.busy.get_or_insert_default().running.insert(key, Lookup::new(now, key, what, env));
         key
     }
 
     /// Lets a lookup send what it may; what it was, if it is over.
     pub(crate) fn advance(&mut self, now: Time, key: u64, env: &mut Env<'_>) -> Option<Finished> {
-        self.timeout = None;
-        let outcome = self.running.get_mut(&key)?.advance(now, env)?;
-        let lookup = self.running.remove(&key)?;
+        let busy = self.busy.as_mut()?;
+        busy.timeout = None;
+        let outcome = busy.running.get_mut(&key)?.advance(now, env)?;
+        let lookup = busy.running.remove(&key)?;
+        self.rest();
         Some(lookup.finish(now, outcome, env))
     }
 
     /// Ends a lookup of our owner's.
     pub(crate) fn cancel(&mut self, now: Time, id: LookupId, env: &mut Env<'_>) {
-        self.timeout = None;
-        if let Some(lookup) = self.running.remove(&id.0) {
+        let Some(busy) = &mut self.busy else { return };
+        busy.timeout = None;
+        if let Some(lookup) = busy.running.remove(&id.0) {
             lookup.finish(now, Outcome::Cancelled, env);
-        } else if let Some(at) = self.waiting.iter().position(|waiting| waiting.0 == id) {
-            self.waiting.remove(at);
+        } else if let Some(at) = busy.waiting.iter().position(|waiting| waiting.0 == id) {
+            busy.waiting.remove(at);
             let (outcome, stats) = (Outcome::Cancelled, LookupStats::default());
             env.out.events.push(Event::Done { lookup: id, outcome, stats, closest: Vec::new() });
         }
+        self.rest();
     }
 
     /// Forgets a lookup of our own that has lost its point.
     pub(crate) fn drop_upkeep(&mut self, owner: Owner) {
-        self.timeout = None;
-        self.running.retain(|_, lookup| lookup.owner() != owner);
+        if let Some(busy) = &mut self.busy {
+            busy.timeout = None;
+            busy.running.retain(|_, lookup| lookup.owner() != owner);
+        }
+        self.rest();
     }
 
     /// Takes an answer to one of their queries. Keys of those that can go on with it.
@@ -105,49 +116,60 @@ impl Lookups {
     ) -> Vec<u64> {
         let mut fed = vec![asked.lookup];
         if taken.destination.id.is_none() {
-            for (&key, lookup) in &mut self.running {
+            for (&key, lookup) in self.busy.iter_mut().flat_map(|busy| &mut busy.running) {
                 if key != asked.lookup && lookup.overhears(response, env) {
                     fed.push(key);
                 }
             }
         }
-        if let Some(lookup) = self.running.get_mut(&asked.lookup) {
+        if let Some(lookup) = self.get_mut(asked.lookup) {
             lookup.answered(now, (asked, taken), response, env);
         }
         fed
     }
 
     pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut Lookup> {
-        self.running.get_mut(&key)
+        self.busy.as_mut()?.running.get_mut(&key)
     }
 
     /// Keys of those that nobody has answered yet.
     pub(crate) fn hungry(&self) -> Vec<u64> {
-        self.running.iter().filter(|(_, lookup)| lookup.is_hungry()).map(|(&key, _)| key).collect()
+        self.running().filter(|(_, lookup)| lookup.is_hungry()).map(|(&key, _)| key).collect()
     }
 
     /// Keys of those that are due.
     pub(crate) fn due(&self, now: Time, config: &Config) -> Vec<u64> {
-        let due = self.running.iter().filter(|(_, lookup)| lookup.timeout(config) <= now);
+        let due = self.running().filter(|(_, lookup)| lookup.timeout(config) <= now);
         due.map(|(&key, _)| key).collect()
     }
 
     /// Whether a lookup of this kind is under way.
     pub(crate) fn has(&self, owner: Owner) -> bool {
-        self.running.values().any(|lookup| lookup.owner() == owner)
+        self.running().any(|(_, lookup)| lookup.owner() == owner)
     }
 
     /// Lookups that run and that wait, and the most candidates that one of those that run remembers.
     pub(crate) fn load(&self) -> (usize, usize, usize) {
-        let most = self.running.values().map(Lookup::candidates).max().unwrap_or(0);
-        (self.running.len(), self.waiting.len(), most)
+        let most = self.running().map(|(_, lookup)| lookup.candidates()).max().unwrap_or(0);
+        let waiting = self.busy.as_ref().map_or(0, |busy| busy.waiting.len());
+        (self.running().count(), waiting, most)
     }
 
     /// When [`Lookups::due`] has something to say.
     pub(crate) fn timeout(&mut self, config: &Config) -> Time {
-        let running = &self.running;
-        *self.timeout.get_or_insert_with(|| {
+        let Some(busy) = &mut self.busy else { return Time::NEVER };
+        let running = &busy.running;
+        *busy.timeout.get_or_insert_with(|| {
             running.values().map(|lookup| lookup.timeout(config)).min().unwrap_or(Time::NEVER)
         })
+    }
+
+    fn running(&self) -> impl Iterator<Item = (&u64, &Lookup)> {
+        self.busy.iter().flat_map(|busy| &busy.running)
+    }
+
+    /// Gives the memory back when nothing is left to do.
+    fn rest(&mut self) {
+        self.busy.take_if(|busy| busy.running.is_empty() && busy.waiting.is_empty());
     }
 }

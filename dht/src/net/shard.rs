@@ -406,7 +406,7 @@ impl Shard {
         let sockets =
             homes.zip(&self.ports).map(|(home, port)| SocketStats { home, counters: port.counters() });
         Stats {
-            counters: *self.node.counters(),
+            counters: self.node.counters(),
             sockets: sockets.collect(),
             buckets: self.node.buckets(now),
             running: running.sinks.len(),

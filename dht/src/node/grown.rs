@@ -35,7 +35,7 @@ impl Node {
             place.table.reserve_exact(known.len());
             for &Acquaintance { id, addr, rtt, seen } in known {
                 let inserted = place.table.insert(seen, id, addr, rtt, &node.config);
-                node.counters.nodes_inserted += u64::from(inserted == Insertion::Added);
+                node.counters.nodes_inserted += u32::from(inserted == Insertion::Added);
             }
         }
         node.maintain.grown(now, &node.config);

@@ -26,7 +26,7 @@ impl Node {
     ) {
         let mut tolerated = Tolerated::default();
         let decoded = Message::decode_counting(bytes, &mut tolerated);
-        self.counters.tolerated_unsorted += tolerated.unsorted_keys;
+        self.counters.tolerated_unsorted += tolerated.unsorted_keys as u32;
         match decoded {
             Ok(message) => match message.body {
                 Body::Query { id, query } => {
@@ -87,7 +87,7 @@ impl Node {
     ) {
         let Some(taken) = self.rpc.take(now, socket, from, message.tid) else {
             self.counters.dropped_unsolicited += 1;
-            self.counters.replies_spoofed += u64::from(self.rpc.knows(message.tid));
+            self.counters.replies_spoofed += u32::from(self.rpc.knows(message.tid));
             return;
         };
         self.line_answered(now, usize::from(socket), (from, taken.rtt), out);
@@ -104,7 +104,7 @@ impl Node {
                     self.counters.ids_mismatched += 1;
                     let table = &mut self.places[usize::from(socket)].table;
                     let evicted = table.evict(taken.destination.to, &response.id);
-                    self.counters.nodes_removed += u64::from(evicted);
+                    self.counters.nodes_removed += u32::from(evicted);
                     if let Purpose::Lookup(asked) = taken.purpose
                         && let Some(lookup) = self.lookups.get_mut(asked.lookup)
                     {
@@ -265,7 +265,7 @@ impl Node {
         match table.insert(now, id, to, taken.rtt, &self.config) {
             Insertion::Added => {
                 self.counters.nodes_inserted += 1;
-                self.counters.nodes_removed += (before + 1 - table.len()) as u64;
+                self.counters.nodes_removed += (before + 1 - table.len()) as u32;
                 let nodes = table.len();
                 self.maintain.grew(now, home, nodes);
             }

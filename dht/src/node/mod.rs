@@ -17,6 +17,7 @@ use krpc::Id;
 #[cfg(feature = "sim")]
 pub use self::grown::Acquaintance;
 use crate::addr::canonical;
+use crate::counters::Tally;
 use crate::guard::{Admission, Guard};
 use crate::home::{Home, HomeRecord, HomeStats, Place, reaching};
 use crate::lookup::{Env, Kind, Lookups, Remembered, Sampled};
@@ -45,7 +46,9 @@ pub struct Node {
     store: Store,
     tokens: TokenServer,
     guard: Guard,
-    counters: Counters,
+    counters: Tally,
+    /// What no longer fits them.
+    counted: Option<Box<Counters>>,
     tells_announces: bool,
     timeout: Time,
 }
@@ -81,7 +84,8 @@ impl Node {
             store: Store::new(&config, &mut Rng::new(seeds.derive("store"))),
             tokens: TokenServer::new(&mut Rng::new(seeds.derive("tokens")), now, config.token_rotation),
             guard: Guard::new(&config, &mut rng),
-            counters: Counters::default(),
+            counters: Tally::default(),
+            counted: None,
             tells_announces: false,
             timeout: now,
             places,
@@ -104,7 +108,7 @@ impl Node {
         let sent = out.transmits.len();
         self.notice_sleep(now, out);
         self.counters.datagrams_in += 1;
-        self.counters.bytes_in += bytes.len() as u64;
+        self.counters.bytes_in += bytes.len() as u32;
         match self.guard.admit(from, bytes) {
             Admission::Admitted if usize::from(socket) < self.places.len() => {
                 self.handle_message(now, (socket, from), bytes, out);
@@ -139,7 +143,7 @@ impl Node {
             Command::RemoveNode(addr) => {
                 let addr = canonical(addr);
                 let gone = self.places.iter_mut().map(|place| place.table.forget(addr));
-                self.counters.nodes_removed += gone.map(u64::from).sum::<u64>();
+                self.counters.nodes_removed += gone.map(u32::from).sum::<u32>();
                 None
             }
             Command::Routers(routers) => {
@@ -229,8 +233,10 @@ impl Node {
     }
 
     /// What this node did so far.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counted.as_deref().copied().unwrap_or_default();
+        counters.add(&self.counters);
+        counters
     }
 
     /// The state of each home's routing table, in the order of the homes.
@@ -311,13 +317,16 @@ impl Node {
     fn settle(&mut self, now: Time, sent: usize, out: &Outbox) {
         for transmit in &out.transmits[sent..] {
             self.counters.datagrams_out += 1;
-            self.counters.bytes_out += u64::from(transmit.len);
+            self.counters.bytes_out += u32::from(transmit.len);
             if transmit.class == Class::Query {
                 self.counters.queries_out += 1;
                 if let Some(place) = self.places.get_mut(usize::from(transmit.socket)) {
                     place.reach.asked(now, transmit.to, &self.config);
                 }
             }
+        }
+        if self.counters.is_full() {
+            self.counted.get_or_insert_default().add(&std::mem::take(&mut self.counters));
         }
         self.timeout = self
             .rpc

@@ -88,8 +88,8 @@ impl Node {
         match owner {
             Owner::User { .. } => {
                 let done = matches!(outcome, Outcome::Converged | Outcome::OutOfBudget);
-                self.counters.lookups_done += u64::from(done);
-                self.counters.lookups_failed += u64::from(!done);
+                self.counters.lookups_done += u32::from(done);
+                self.counters.lookups_failed += u32::from(!done);
                 self.start_waiting(now, out);
             }
             Owner::Upkeep { home, kind: Upkeep::Own } => {

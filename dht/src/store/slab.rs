@@ -170,8 +170,13 @@ impl<A: Address> Runs<A> {
                 // By an eighth and not by two: this list is part of the bytes per peer.
                 slot.chunks.reserve_exact(slot.chunks.len() / 8 + 1);
             }
-            slot.chunks.push(Chunk::new(slot.per_chunk(), slot.capacity));
-            self.chunk_bytes += slot.chunk_bytes();
+            let runs = if chunk == 0 { FIRST_RUNS.min(slot.per_chunk()) } else { slot.per_chunk() };
+            slot.chunks.push(Chunk::new(runs, slot.capacity));
+            self.chunk_bytes += slot.chunk_bytes(runs);
+        } else if offset == slot.chunks[chunk].heads.len() {
+            let runs = (2 * offset).min(slot.per_chunk());
+            self.chunk_bytes += slot.chunk_bytes(runs) - slot.chunk_bytes(offset);
+            slot.chunks[chunk].grow(runs, slot.capacity);
         }
         slot.chunks[chunk].heads[offset] = Head { infohash, count: 0, newest };
         slot.len += 1;
@@ -187,8 +192,8 @@ impl<A: Address> Runs<A> {
         slot.len = last;
         self.total -= 1;
         if slot.split(last).1 == 0 {
-            slot.chunks.pop();
-            self.chunk_bytes -= slot.chunk_bytes();
+            let runs = slot.chunks.pop().map_or(0, |chunk| chunk.heads.len());
+            self.chunk_bytes -= slot.chunk_bytes(runs);
             if slot.chunks.capacity() > 2 * slot.chunks.len() + 4 {
                 slot.chunks.shrink_to(slot.chunks.len() + 1);
             }
@@ -279,9 +284,17 @@ impl<A: Address> Runs<A> {
     /// Bytes that one more run of `class` would allocate.
     pub(super) fn cost(&self, class: usize) -> usize {
         match self.classes.get(class) {
-            Some(slot) if slot.len < slot.chunks.len() << slot.per_chunk_bits => 0,
-            Some(slot) => slot.chunk_bytes() + (slot.chunks.len() / 8 + 1) * size_of::<Chunk<A>>(),
-            None => Class::<A>::new(class).chunk_bytes() + MAX_CLASSES * size_of::<Class<A>>(),
+            Some(slot) if slot.len < slot.room() => 0,
+            Some(slot) if slot.room() < slot.chunks.len() * slot.per_chunk() => {
+                slot.chunk_bytes((2 * slot.len).min(slot.per_chunk()))
+            }
+            Some(slot) => {
+                slot.chunk_bytes(slot.per_chunk()) + (slot.chunks.len() / 8 + 1) * size_of::<Chunk<A>>()
+            }
+            None => {
+                let slot = Class::<A>::new(class);
+                slot.chunk_bytes(slot.per_chunk()) + MAX_CLASSES * size_of::<Class<A>>()
+            }
         }
     }
 
@@ -349,14 +362,23 @@ impl<A: Address> Class<A> {
         1 << self.per_chunk_bits
     }
 
-    fn chunk_bytes(&self) -> usize {
-        self.per_chunk() * (self.capacity * size_of::<Peer<A>>() + size_of::<Head>()) + 2 * MALLOC_OVERHEAD
+    /// Runs that the chunks have room for.
+    fn room(&self) -> usize {
+        let last = self.chunks.last().map_or(0, |chunk| chunk.heads.len());
+        self.chunks.len().saturating_sub(1) * self.per_chunk() + last
+    }
+
+    /// Bytes of a chunk of so many runs.
+    fn chunk_bytes(&self, runs: usize) -> usize {
+        runs * (self.capacity * size_of::<Peer<A>>() + size_of::<Head>()) + 2 * MALLOC_OVERHEAD
     }
 }
 
-/// Small, so that a node that stores little stays small; big enough to make the two allocations and
-/// their pointers cost little.
+/// Big enough to make the two allocations and their pointers cost little.
 const CHUNK_BYTES: usize = 4096;
+
+/// Runs in the first chunk of a class, which grows by doubling, so that a node that stores little stays small.
+const FIRST_RUNS: usize = 4;
 
 /// What an allocator spends on a block of its own.
 pub(super) const MALLOC_OVERHEAD: usize = 16;
@@ -369,6 +391,13 @@ struct Chunk<A> {
 }
 
 impl<A: Address> Chunk<A> {
+    /// Makes room for so many runs, which are more than before.
+    fn grow(&mut self, runs: usize, capacity: usize) {
+        let old = std::mem::replace(self, Self::new(runs, capacity));
+        self.heads[..old.heads.len()].copy_from_slice(&old.heads);
+        self.peers[..old.peers.len()].copy_from_slice(&old.peers);
+    }
+
     fn new(runs: usize, capacity: usize) -> Self {
         let addr = A::from_wire(&[0; 18][..A::LEN]).expect("an address has this length");
         Self {
@@ -465,6 +494,23 @@ mod tests {
             runs.remove(place);
         }
         assert_eq!((runs.total(), runs.chunk_bytes), (0, 0), "empty classes keep no chunk");
+    }
+
+    #[test]
+    fn small_classes_take_little_and_tell_beforehand_what_they_will_take() {
+        let mut rng = Rng::from_seed(1);
+        let mut runs: Runs<V4> = Runs::new();
+        for count in 1..1000usize {
+            let (before, cost) = (runs.memory(), runs.cost(2));
+            runs.insert(2, rng.id(), 0);
+            let took = runs.memory() - before;
+            assert!(took <= cost && (cost > 0 || took == 0), "{took} of {cost} for run {count}");
+            let used = count * (size_of::<Head>() + 3 * size_of::<Peer<V4>>());
+            assert!(runs.chunk_bytes <= (2 * used).max(300), "{} for {used}", runs.chunk_bytes);
+        }
+        let told: usize =
+            runs.classes[2].chunks.iter().map(|c| size_of_val(&*c.heads) + size_of_val(&*c.peers)).sum();
+        assert_eq!(runs.chunk_bytes, told + runs.classes[2].chunks.len() * 2 * MALLOC_OVERHEAD);
     }
 
     #[test]

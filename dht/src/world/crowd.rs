@@ -473,7 +473,7 @@ fn network_that_comes_and_goes_is_found_again_within_two_minutes() {
 #[test]
 fn idle_node_is_quiet() {
     let mut world = World::grown(21, 50, 5 * MINUTE);
-    let before = *world.node(9).counters();
+    let before = world.node(9).counters();
     world.run(30 * MINUTE);
     let spent = world.node(9).counters().since(&before);
     // Two refreshes of seven buckets, and pings of whom nobody heard from.

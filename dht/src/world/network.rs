@@ -21,7 +21,7 @@ fn stats(world: &World) -> HomeStats {
 }
 
 fn counters(world: &World) -> Counters {
-    *world.node(IT).counters()
+    world.node(IT).counters()
 }
 
 /// A node among `count` answerers, which cost nothing while nobody asks them; it knows them well.

@@ -58,10 +58,10 @@ fn mean_weight(count: usize, make: impl Fn(&mut Around, u64) -> Node) -> usize {
 }
 
 #[test]
-fn idle_node_with_a_full_table_takes_little_more_than_its_table() {
+fn idle_node_with_a_full_table_takes_six_kilobytes() {
     let config = config();
     let weight = mean_weight(10_000, |around, seed| grown(&config, around, seed));
-    assert!(weight <= 6500, "{weight} bytes");
+    assert!(weight <= 6 * 1024, "{weight} bytes");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn node_gives_back_what_its_work_took() {
         world.rest(Duration::from_secs(600));
         world.node
     });
-    assert!(weight <= 22_000, "{weight} bytes");
+    assert!(weight <= 12_500, "{weight} bytes");
 }
 
 /// A node at work.
