@@ -394,7 +394,7 @@ impl Full {
 const DRAWN: usize = 16;
 
 /// Infohashes that one announce may evict. One is enough on the average; more are needed when the
-/// evicted ones are of other sizes and leave no whole chunk.
+/// evicted ones are of other sizes and leave no whole block.
 const MAX_EVICTIONS: usize = 256;
 
 /// Infohashes that one call of [`Store::expire`] looks at: some 20 µs.

@@ -10,6 +10,7 @@
 //! nothing most of the time. What it is made of otherwise is in `full`.
 
 mod archive;
+mod blocks;
 mod full;
 mod items;
 mod peers;

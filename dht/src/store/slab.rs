@@ -11,6 +11,7 @@ use std::time::Duration;
 use krpc::Id;
 use krpc::compact::Address;
 
+use super::blocks::Blocks;
 use crate::Time;
 
 /// A stored peer: 8 bytes (IPv4) or 20 (IPv6).
@@ -140,7 +141,7 @@ pub(super) const MAX_PEERS: usize = 57_344;
 pub(super) struct Runs<A> {
     classes: Vec<Class<A>>,
     total: usize,
-    chunk_bytes: usize,
+    block_bytes: usize,
 }
 
 /// The last run of a class that moved into a hole.
@@ -153,7 +154,7 @@ pub(super) struct Moved {
 
 impl<A: Address> Runs<A> {
     pub(super) const fn new() -> Self {
-        Self { classes: Vec::new(), total: 0, chunk_bytes: 0 }
+        Self { classes: Vec::new(), total: 0, block_bytes: 0 }
     }
 
     /// Adds an empty run at the end of `class`.
@@ -164,21 +165,8 @@ impl<A: Address> Runs<A> {
         let slot = &mut self.classes[class];
         let rank = slot.len;
         debug_assert!(rank <= RANK_MASK as usize, "the budget ends long before");
-        let (chunk, offset) = slot.split(rank);
-        if chunk == slot.chunks.len() {
-            if slot.chunks.len() == slot.chunks.capacity() {
-                // By an eighth and not by two: this list is part of the bytes per peer.
-                slot.chunks.reserve_exact(slot.chunks.len() / 8 + 1);
-            }
-            let runs = if chunk == 0 { FIRST_RUNS.min(slot.per_chunk()) } else { slot.per_chunk() };
-            slot.chunks.push(Chunk::new(runs, slot.capacity));
-            self.chunk_bytes += slot.chunk_bytes(runs);
-        } else if offset == slot.chunks[chunk].heads.len() {
-            let runs = (2 * offset).min(slot.per_chunk());
-            self.chunk_bytes += slot.chunk_bytes(runs) - slot.chunk_bytes(offset);
-            slot.chunks[chunk].grow(runs, slot.capacity);
-        }
-        slot.chunks[chunk].heads[offset] = Head { infohash, count: 0, newest };
+        self.block_bytes += slot.heads.reach(rank, NO_HEAD) + slot.peers.reach(rank, no_peer());
+        slot.heads.piece_mut(rank)[0] = Head { infohash, count: 0, newest };
         slot.len += 1;
         self.total += 1;
         Place::new(class, rank)
@@ -191,13 +179,7 @@ impl<A: Address> Runs<A> {
         let moved = (place.rank() != last).then(|| slot.copy_run(last, place.rank()));
         slot.len = last;
         self.total -= 1;
-        if slot.split(last).1 == 0 {
-            let runs = slot.chunks.pop().map_or(0, |chunk| chunk.heads.len());
-            self.chunk_bytes -= slot.chunk_bytes(runs);
-            if slot.chunks.capacity() > 2 * slot.chunks.len() + 4 {
-                slot.chunks.shrink_to(slot.chunks.len() + 1);
-            }
-        }
+        self.block_bytes -= slot.heads.retreat(last) + slot.peers.retreat(last);
         moved.map(|infohash| Moved { infohash, from: Place::new(place.class(), last), to: place })
     }
 
@@ -209,19 +191,18 @@ impl<A: Address> Runs<A> {
         let count = usize::from(head.count);
         let [from_class, to_class] =
             self.classes.get_disjoint_mut([place.class(), class]).expect("two classes that exist");
-        to_class.run_mut(to.rank())[..count].copy_from_slice(&from_class.run(place.rank())[..count]);
+        to_class.peers.piece_mut(to.rank())[..count]
+            .copy_from_slice(&from_class.peers.piece(place.rank())[..count]);
         (to, self.remove(place))
     }
 
     pub(super) fn head_mut(&mut self, place: Place) -> &mut Head {
-        let class = &mut self.classes[place.class()];
-        let (chunk, offset) = class.split(place.rank());
-        &mut class.chunks[chunk].heads[offset]
+        &mut self.classes[place.class()].heads.piece_mut(place.rank())[0]
     }
 
     pub(super) fn peers_mut(&mut self, place: Place) -> &mut [Peer<A>] {
         let count = usize::from(self.head(place).count);
-        &mut self.classes[place.class()].run_mut(place.rank())[..count]
+        &mut self.classes[place.class()].peers.piece_mut(place.rank())[..count]
     }
 
     /// Adds a peer to a run that is not full.
@@ -229,18 +210,16 @@ impl<A: Address> Runs<A> {
         let head = self.head_mut(place);
         let count = usize::from(head.count);
         head.count += 1;
-        self.classes[place.class()].run_mut(place.rank())[count] = peer;
+        self.classes[place.class()].peers.piece_mut(place.rank())[count] = peer;
     }
 
     pub(super) fn head(&self, place: Place) -> &Head {
-        let class = &self.classes[place.class()];
-        let (chunk, offset) = class.split(place.rank());
-        &class.chunks[chunk].heads[offset]
+        &self.classes[place.class()].heads.piece(place.rank())[0]
     }
 
     pub(super) fn peers(&self, place: Place) -> &[Peer<A>] {
         let count = usize::from(self.head(place).count);
-        &self.classes[place.class()].run(place.rank())[..count]
+        &self.classes[place.class()].peers.piece(place.rank())[..count]
     }
 
     /// Whether a run has no room for a further peer.
@@ -284,127 +263,53 @@ impl<A: Address> Runs<A> {
     /// Bytes that one more run of `class` would allocate.
     pub(super) fn cost(&self, class: usize) -> usize {
         match self.classes.get(class) {
-            Some(slot) if slot.len < slot.room() => 0,
-            Some(slot) if slot.room() < slot.chunks.len() * slot.per_chunk() => {
-                slot.chunk_bytes((2 * slot.len).min(slot.per_chunk()))
-            }
-            Some(slot) => {
-                slot.chunk_bytes(slot.per_chunk()) + (slot.chunks.len() / 8 + 1) * size_of::<Chunk<A>>()
-            }
+            Some(slot) => slot.heads.cost(slot.len) + slot.peers.cost(slot.len),
             None => {
                 let slot = Class::<A>::new(class);
-                slot.chunk_bytes(slot.per_chunk()) + MAX_CLASSES * size_of::<Class<A>>()
+                slot.heads.cost(0) + slot.peers.cost(0) + MAX_CLASSES * size_of::<Class<A>>()
             }
         }
     }
 
     /// Bytes allocated, with what the allocator adds to each block.
     pub(super) fn memory(&self) -> usize {
-        let lists: usize = self.classes.iter().map(|class| class.chunks.capacity()).sum();
-        self.chunk_bytes + lists * size_of::<Chunk<A>>() + self.classes.capacity() * size_of::<Class<A>>()
+        let list = |class: &Class<A>| class.heads.list_bytes() + class.peers.list_bytes();
+        let lists: usize = self.classes.iter().map(list).sum();
+        self.block_bytes + lists + self.classes.capacity() * size_of::<Class<A>>()
     }
 }
 
-/// Runs of equal capacity, in chunks.
+/// Runs of equal capacity: their heads, and their peers in the same order.
 #[derive(Debug)]
 struct Class<A> {
-    chunks: Vec<Chunk<A>>,
+    heads: Blocks<Head>,
+    peers: Blocks<Peer<A>>,
     /// Runs in use: ranks 0 to `len - 1`.
     len: usize,
-    capacity: usize,
-    /// A chunk has 2^this runs, so that a rank splits without a division.
-    per_chunk_bits: u32,
 }
 
 impl<A: Address> Class<A> {
     fn new(class: usize) -> Self {
-        let capacity = capacity(class);
-        let run = capacity * size_of::<Peer<A>>() + size_of::<Head>();
-        Self { chunks: Vec::new(), len: 0, capacity, per_chunk_bits: (CHUNK_BYTES / run).max(1).ilog2() }
+        Self { heads: Blocks::new(1), peers: Blocks::new(capacity(class)), len: 0 }
     }
 
     /// Copies a run over another one; says whose it is.
     fn copy_run(&mut self, from: usize, to: usize) -> Id {
-        let ((from_chunk, from), (to_chunk, to)) = (self.split(from), self.split(to));
-        let cap = self.capacity;
-        let infohash;
-        if from_chunk == to_chunk {
-            let chunk = &mut self.chunks[from_chunk];
-            chunk.heads[to] = chunk.heads[from];
-            infohash = chunk.heads[to].infohash;
-            chunk.peers.copy_within(from * cap..(from + 1) * cap, to * cap);
-        } else {
-            let [source, target] =
-                self.chunks.get_disjoint_mut([from_chunk, to_chunk]).expect("two chunks that exist");
-            target.heads[to] = source.heads[from];
-            infohash = target.heads[to].infohash;
-            target.peers[to * cap..(to + 1) * cap]
-                .copy_from_slice(&source.peers[from * cap..(from + 1) * cap]);
-        }
-        infohash
-    }
-
-    fn run_mut(&mut self, rank: usize) -> &mut [Peer<A>] {
-        let (chunk, offset) = self.split(rank);
-        &mut self.chunks[chunk].peers[offset * self.capacity..(offset + 1) * self.capacity]
-    }
-
-    fn run(&self, rank: usize) -> &[Peer<A>] {
-        let (chunk, offset) = self.split(rank);
-        &self.chunks[chunk].peers[offset * self.capacity..(offset + 1) * self.capacity]
-    }
-
-    fn split(&self, rank: usize) -> (usize, usize) {
-        (rank >> self.per_chunk_bits, rank & (self.per_chunk() - 1))
-    }
-
-    fn per_chunk(&self) -> usize {
-        1 << self.per_chunk_bits
-    }
-
-    /// Runs that the chunks have room for.
-    fn room(&self) -> usize {
-        let last = self.chunks.last().map_or(0, |chunk| chunk.heads.len());
-        self.chunks.len().saturating_sub(1) * self.per_chunk() + last
-    }
-
-    /// Bytes of a chunk of so many runs.
-    fn chunk_bytes(&self, runs: usize) -> usize {
-        runs * (self.capacity * size_of::<Peer<A>>() + size_of::<Head>()) + 2 * MALLOC_OVERHEAD
+        self.heads.copy(from, to);
+        self.peers.copy(from, to);
+        self.heads.piece(to)[0].infohash
     }
 }
-
-/// Big enough to make the two allocations and their pointers cost little.
-const CHUNK_BYTES: usize = 4096;
-
-/// Runs in the first chunk of a class, which grows by doubling, so that a node that stores little stays small.
-const FIRST_RUNS: usize = 4;
 
 /// What an allocator spends on a block of its own.
 pub(super) const MALLOC_OVERHEAD: usize = 16;
 
-/// Some runs of a class: their heads, and their peers in the same order.
-#[derive(Debug)]
-struct Chunk<A> {
-    heads: Box<[Head]>,
-    peers: Box<[Peer<A>]>,
-}
+/// What lies where no run is.
+const NO_HEAD: Head = Head { infohash: Id::ZERO, count: 0, newest: 0 };
 
-impl<A: Address> Chunk<A> {
-    /// Makes room for so many runs, which are more than before.
-    fn grow(&mut self, runs: usize, capacity: usize) {
-        let old = std::mem::replace(self, Self::new(runs, capacity));
-        self.heads[..old.heads.len()].copy_from_slice(&old.heads);
-        self.peers[..old.peers.len()].copy_from_slice(&old.peers);
-    }
-
-    fn new(runs: usize, capacity: usize) -> Self {
-        let addr = A::from_wire(&[0; 18][..A::LEN]).expect("an address has this length");
-        Self {
-            heads: vec![Head { infohash: Id::ZERO, count: 0, newest: 0 }; runs].into(),
-            peers: vec![Peer { addr, stamp: Stamp(0) }; runs * capacity].into(),
-        }
-    }
+fn no_peer<A: Address>() -> Peer<A> {
+    let addr = A::from_wire(&[0; 18][..A::LEN]).expect("an address has this length");
+    Peer { addr, stamp: Stamp(0) }
 }
 
 #[cfg(test)]
@@ -493,24 +398,7 @@ mod tests {
         while let Some(place) = runs.nth(0) {
             runs.remove(place);
         }
-        assert_eq!((runs.total(), runs.chunk_bytes), (0, 0), "empty classes keep no chunk");
-    }
-
-    #[test]
-    fn small_classes_take_little_and_tell_beforehand_what_they_will_take() {
-        let mut rng = Rng::from_seed(1);
-        let mut runs: Runs<V4> = Runs::new();
-        for count in 1..1000usize {
-            let (before, cost) = (runs.memory(), runs.cost(2));
-            runs.insert(2, rng.id(), 0);
-            let took = runs.memory() - before;
-            assert!(took <= cost && (cost > 0 || took == 0), "{took} of {cost} for run {count}");
-            let used = count * (size_of::<Head>() + 3 * size_of::<Peer<V4>>());
-            assert!(runs.chunk_bytes <= (2 * used).max(300), "{} for {used}", runs.chunk_bytes);
-        }
-        let told: usize =
-            runs.classes[2].chunks.iter().map(|c| size_of_val(&*c.heads) + size_of_val(&*c.peers)).sum();
-        assert_eq!(runs.chunk_bytes, told + runs.classes[2].chunks.len() * 2 * MALLOC_OVERHEAD);
+        assert_eq!((runs.total(), runs.block_bytes), (0, 0), "empty classes keep no block");
     }
 
     #[test]

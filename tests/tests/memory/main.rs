@@ -3,6 +3,7 @@
 
 mod around;
 mod node;
+mod store;
 
 use harness::heap::Counting;
 
