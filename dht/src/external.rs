@@ -30,7 +30,7 @@ pub(crate) struct External {
 
 #[derive(Clone, Copy, Debug)]
 struct Vote {
-    /// See [`SubnetKey::short`].
+    /// See [`crate::addr::SubnetKey`]: its short form.
     network: u64,
     /// Index of [`External::claims`].
     claim: u32,

@@ -66,7 +66,7 @@ struct Upkeep {
     ping_at: Time,
     spread_at: Time,
     /// Questions for gaps in the table that may still be asked before the next refresh.
-    spreads: usize,
+    spreads: u32,
     /// Pause after the next unanswered bootstrap.
     pause: Duration,
     attempts: u32,
@@ -76,8 +76,8 @@ struct Upkeep {
     filling: u32,
     line: LineState,
     /// Lookups done for that bucket, and nodes in the table before the last one.
-    fills: usize,
-    nodes_before: usize,
+    fills: u32,
+    nodes_before: u32,
 }
 
 /// What a home knows of its line to the world.
@@ -339,12 +339,12 @@ impl Upkeep {
             let target = table.random_id(number, rng);
             // A lookup meets some 30 nodes of the far half; a wide bucket takes several.
             let width = config.wide_buckets.get((Id::BITS - number) as usize).copied().unwrap_or(config.k);
-            let in_vain = self.fills > 0 && table.len() == self.nodes_before;
-            if table.is_full(&target, config) || in_vain || self.fills >= width.div_ceil(32) {
+            let in_vain = self.fills > 0 && table.len() == self.nodes_before as usize;
+            if table.is_full(&target, config) || in_vain || self.fills as usize >= width.div_ceil(32) {
                 (self.filling, self.fills) = (number - 1, 0);
             } else {
                 self.fills += 1;
-                self.nodes_before = table.len();
+                self.nodes_before = table.len() as u32;
                 table.refreshing(now, number);
                 self.refresh_at = now + FILL_PAUSE;
                 return Some(target);
@@ -378,7 +378,7 @@ impl Upkeep {
             return None;
         }
         if self.spreads == 0 {
-            self.spreads = table.gap_count(config) * SPREADS_PER_GAP;
+            self.spreads = table.gap_count(config) as u32 * SPREADS_PER_GAP;
         }
         let target = if self.spreads > 0 { table.uncovered(rng, config) } else { None };
         let question = target.and_then(|target| Some((*table.closest(&target, 1, config).first()?, target)));
@@ -524,7 +524,7 @@ const FILL_PAUSE: Duration = Duration::from_millis(500);
 
 /// Pause between two questions for gaps in the table, and how many are asked for each gap.
 const SPREAD_PAUSE: Duration = Duration::from_millis(40);
-const SPREADS_PER_GAP: usize = 2;
+const SPREADS_PER_GAP: u32 = 2;
 
 /// Filling the table can wait until a lookup that we were started for is through.
 const FIRST_FILL_PAUSE: Duration = Duration::from_secs(3);

@@ -33,16 +33,17 @@ pub enum NetworkChange {
 #[derive(Debug)]
 pub(crate) struct Line {
     lost: bool,
+    /// Trusty nodes that were asked because of suspects.
+    asked: u32,
     /// When the line changed last: whoever was asked before cannot be blamed.
     since: Time,
-    /// Seconds in which somebody was asked who answered: the last one, and a bit for each of the 64 that
-    /// end with it, its own lowest.
-    worked: (u32, u64),
+    /// The last second in which somebody was asked who answered,
+    worked: u32,
+    /// and a bit for each such second of the 64 that end with it, its own lowest.
+    seconds: u64,
     /// Trusty nodes that were silent since somebody answered, at most [`crate::Config::lost_after_silences`] or as many as
     /// the table has.
     suspects: Vec<SocketAddr>,
-    /// Trusty nodes that were asked because of suspects.
-    asked: usize,
 }
 
 /// What the table says when one of its nodes was silent.
@@ -69,7 +70,7 @@ pub(crate) enum Silence {
 
 impl Default for Line {
     fn default() -> Self {
-        Self { lost: false, since: Time::ZERO, worked: (0, 0), suspects: Vec::new(), asked: 0 }
+        Self { lost: false, since: Time::ZERO, asked: 0, worked: 0, seconds: 0, suspects: Vec::new() }
     }
 }
 
@@ -112,8 +113,8 @@ impl Line {
             self.forget_suspects();
             return Silence::Lost;
         }
-        let ask = limit.saturating_sub(self.asked).min(ASKED_AT_ONCE);
-        self.asked += ask;
+        let ask = limit.saturating_sub(self.asked as usize).min(ASKED_AT_ONCE);
+        self.asked += ask as u32;
         Silence::Suspect { ask }
     }
 
@@ -135,7 +136,7 @@ impl Line {
     }
 
     fn worked_at(&self, asked: Time) -> bool {
-        let (last, seconds) = self.worked;
+        let (last, seconds) = (self.worked, self.seconds);
         let worked = |second| {
             let age: Option<u32> = last.checked_sub(second);
             age.and_then(|age| seconds.checked_shr(age)).is_some_and(|seconds| seconds & 1 == 1)
@@ -145,8 +146,8 @@ impl Line {
     }
 
     fn note_work(&mut self, second: u32) {
-        let (last, seconds) = self.worked;
-        self.worked = match second.checked_sub(last) {
+        let (last, seconds) = (self.worked, self.seconds);
+        (self.worked, self.seconds) = match second.checked_sub(last) {
             Some(later) => (second, seconds.checked_shl(later).unwrap_or(0) | 1),
             // An answer that came late; one that is older than all of them is of no use any more.
             None => (last, seconds | 1u64.checked_shl(last - second).unwrap_or(0)),

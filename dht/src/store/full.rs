@@ -397,7 +397,7 @@ const DRAWN: usize = 16;
 /// evicted ones are of other sizes and leave no whole block.
 const MAX_EVICTIONS: usize = 256;
 
-/// Infohashes that one call of [`Store::expire`] looks at: some 20 µs.
+/// Infohashes that one call of [`super::Store::expire`] looks at: some 20 µs.
 const SWEPT_AT_ONCE: usize = 256;
 
 #[derive(Clone, Copy, Debug)]

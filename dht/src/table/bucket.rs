@@ -16,11 +16,14 @@ use crate::Rng;
 pub(crate) struct Bounds(Vec<Bound>);
 
 #[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed(2))]
 struct Bound {
     start: u16,
     /// BEP 5 "last changed": when a node was added, replaced or answered.
     changed: Ticks,
 }
+
+const _: () = assert!(size_of::<Bound>() == 6);
 
 impl Bounds {
     /// Makes room for the bucket at `depth`, so that it and all shallower ones exist.

@@ -4,7 +4,9 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use btdht::settings::Flags;
 use serde_json::Value;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Longest text of a stranger that is shown.
 const MAX_REMOTE: usize = 64;
@@ -85,21 +87,20 @@ pub(crate) fn remote(bytes: &[u8]) -> String {
 /// Sends logs to stderr: `RUST_LOG`, or what `-v` and `-q` say.
 pub(crate) fn start_logging(flags: &Flags) {
     let level = match (flags.quiet, flags.verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn",
-        (false, 1) => "info",
-        (false, 2) => "debug",
-        (false, _) => "trace",
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::WARN,
+        (false, 1) => LevelFilter::INFO,
+        (false, 2) => LevelFilter::DEBUG,
+        (false, _) => LevelFilter::TRACE,
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // Not `EnvFilter`: its regular expressions would be a tenth of the program, for filters by spans' fields.
+    let wanted = std::env::var("RUST_LOG").ok().and_then(|directives| directives.parse().ok());
+    let filter: Targets = wanted.unwrap_or_else(|| Targets::new().with_default(level));
     let colour =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(colour)
-        .log_internal_errors(false) // they would go to a stderr that may be what is broken
-        .init();
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(colour).log_internal_errors(false); // they would go to a stderr that may be what is broken
+    tracing_subscriber::registry().with(lines).with(filter).init();
 }
 
 #[cfg(test)]
