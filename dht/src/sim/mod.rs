@@ -71,17 +71,24 @@
 //! An idle host costs the engine 40 bytes; one behind a NAT or a line with a rate 56 more and 16 for each
 //! mapping. A datagram under way costs 52 bytes and its payload, rounded up.
 
+pub mod actor;
 mod address;
+pub mod adversary;
+pub mod churn;
 mod dice;
 mod digest;
 mod engine;
+pub mod fleet;
 mod link;
 mod nat;
+mod nursery;
 mod packets;
+pub mod scenario;
 mod shard;
 mod stats;
 #[cfg(test)]
 mod tests;
+pub mod topology;
 mod wheel;
 
 use std::net::SocketAddr;

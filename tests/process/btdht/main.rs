@@ -11,6 +11,7 @@ mod lookups;
 mod orders;
 mod questions;
 mod serving;
+mod sim;
 mod state;
 mod swarms;
 mod testnet;

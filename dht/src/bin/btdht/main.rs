@@ -28,6 +28,7 @@ mod sample;
 mod scrape;
 mod serve;
 mod signals;
+mod sim;
 mod testnet;
 
 use std::process::ExitCode;
@@ -71,8 +72,7 @@ enum Verb {
     /// Walk the key space; not yet
     Crawl(NotYet),
     Testnet(testnet::Args),
-    /// The node in a virtual network; not yet
-    Sim(NotYet),
+    Sim(sim::Args),
     Krpc(krpc::Args),
     Replay(replay::Args),
     Doctor(doctor::Args),
@@ -121,7 +121,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Sample(args) => one_shot(flags, async |context| sample::run(&args, context).await),
         Verb::Crawl(rest) => not_yet("crawl", &rest),
         Verb::Testnet(args) => online(flags, async |context, stop| testnet::run(&args, context, stop).await),
-        Verb::Sim(rest) => not_yet("sim", &rest),
+        Verb::Sim(args) => sim::run(&args, &flags),
     }
 }
 

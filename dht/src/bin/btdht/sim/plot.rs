@@ -1,0 +1,127 @@
+//! The curves of a report as an SVG file, one chart below the other.
+
+use std::path::Path;
+
+use btdht::sim::scenario::{Chart, Report, Scenario};
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
+use plotters::prelude::*;
+
+use crate::failure::Failure;
+
+/// Pixels.
+const WIDTH: u32 = 900;
+const HEIGHT: u32 = 420;
+const FONT: (&str, i32) = ("sans-serif", 16);
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Draws all charts into `file`.
+///
+/// # Errors
+/// [`Failure::disk`]; wrong usage if there is nothing to draw.
+pub(crate) fn draw(scenario: &Scenario, report: &Report, file: &Path) -> Result<(), Failure> {
+    let mut svg = String::new();
+    picture(scenario, &report.charts, &mut svg)
+        .map_err(|error| Failure::other(format!("drawing: {error}")))?;
+    std::fs::write(file, svg).map_err(|error| {
+        Failure::disk(format!("writing {}: {error}", file.display().to_string().escape_debug()))
+    })
+}
+
+fn picture(
+    scenario: &Scenario,
+    charts: &[Chart],
+    svg: &mut String,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let size = (WIDTH, HEIGHT * charts.len().max(1) as u32);
+    let root = SVGBackend::with_string(svg, size).into_drawing_area();
+    root.fill(&WHITE)?;
+    for (chart, area) in charts.iter().zip(root.split_evenly((charts.len().max(1), 1))) {
+        let title = format!("{}: {}", scenario.name, chart.title);
+        let [x, y] = [bounds(chart, |point| point.0), bounds(chart, |point| point.1)];
+        let y = y.0.min(0.0)..y.1;
+        if chart.log_x {
+            curves(&area, chart, &title, (x.0.max(1e-3)..x.1).log_scale(), y)?;
+        } else {
+            curves(&area, chart, &title, x.0..x.1, y)?;
+        }
+    }
+    root.present()?;
+    Ok(())
+}
+
+fn curves<X>(
+    area: &Area<'_>,
+    chart: &Chart,
+    title: &str,
+    x: X,
+    y: std::ops::Range<f64>,
+) -> Result<(), Box<dyn std::error::Error>>
+where
+    X: AsRangedCoord<Value = f64>,
+    X::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let mut builder = ChartBuilder::on(area);
+    builder.caption(title, FONT).margin(14).x_label_area_size(44).y_label_area_size(60);
+    let mut axes = builder.build_cartesian_2d(x, y)?;
+    axes.configure_mesh().x_desc(chart.x).y_desc(chart.y).light_line_style(WHITE.mix(0.0)).draw()?;
+    for (number, curve) in chart.curves.iter().enumerate() {
+        let style = Palette99::pick(number).stroke_width(2);
+        let line = axes.draw_series(LineSeries::new(curve.points.iter().copied(), style))?;
+        line.label(&curve.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+    }
+    axes.configure_series_labels().background_style(WHITE.mix(0.85)).border_style(BLACK.mix(0.4)).draw()?;
+    Ok(())
+}
+
+/// The least and the greatest value, never the same.
+fn bounds(chart: &Chart, of: impl Fn(&(f64, f64)) -> f64) -> (f64, f64) {
+    let values = || chart.curves.iter().flat_map(|curve| &curve.points).map(&of);
+    let (least, greatest) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
+    let least = if least.is_finite() { least } else { 0.0 };
+    (least, if greatest > least { greatest } else { least + 1.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use btdht::sim::scenario::Curve;
+
+    use super::*;
+
+    fn chart(log_x: bool, points: Vec<(f64, f64)>) -> Chart {
+        let curves = vec![
+            Curve { name: "cold & <dark>".into(), points },
+            Curve { name: "empty".into(), points: Vec::new() },
+        ];
+        Chart { title: "a title", x: "ids", log_x, y: "share", curves }
+    }
+
+    fn drawn(charts: &[Chart]) -> String {
+        let mut svg = String::new();
+        picture(btdht::sim::scenario::ALL[0], charts, &mut svg).unwrap();
+        svg
+    }
+
+    #[test]
+    fn every_chart_has_its_title_axes_and_curves_and_names_are_escaped() {
+        let svg = drawn(&[
+            chart(true, vec![(16.0, 1.0), (4096.0, 0.2)]),
+            chart(false, vec![(0.0, 0.0), (3.0, 9.0)]),
+        ]);
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+        assert_eq!(svg.matches("a title").count(), 2);
+        assert!(svg.contains("cold &amp; &lt;dark&gt;") && svg.contains("share"));
+        assert!(svg.matches("<polyline").count() >= 4);
+    }
+
+    #[test]
+    fn curves_without_points_or_with_a_single_value_are_no_trouble() {
+        for log_x in [false, true] {
+            for points in [vec![], vec![(0.0, 0.0)], vec![(5.0, 5.0)], vec![(1.0, 2.0), (1.0, 2.0)]] {
+                assert!(drawn(&[chart(log_x, points)]).contains("</svg>"));
+            }
+        }
+        assert!(drawn(&[]).contains("</svg>"));
+    }
+}

@@ -1,0 +1,362 @@
+//! [`Fleet`]: a DHT of shipping nodes in a [`World`]. It starts grown: each node has the table that it
+//! would have after hours among the others. Tables name dead members too, which have an id and an
+//! address but no host; nobody answers there.
+
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use krpc::Id;
+
+use super::actor::{Actor, Router};
+use super::nursery::{Configs, Nursery};
+use super::scenario::{Stopped, Totals, Watcher};
+use super::topology::{Census, Member};
+use super::{Host, Links, Presence, Told, World};
+use crate::secure_id::secure_id;
+use crate::{
+    Command, Config, Home, HomeRecord, KnownNode, LookupId, Node, Outbox, Reachability, ReadOnly, Rng, Seeds,
+    Time,
+};
+
+/// Numbers of dead members begin here: hosts never have so many.
+const DEAD: u32 = 1 << 30;
+/// When a fleet begins. Everybody in a table was heard of in the last quarter of an hour.
+pub(super) const BEGIN: Time = Time::from_secs(3600);
+/// Nodes made at a time, by all threads together: progress is told in between.
+const BATCH: usize = 16_384;
+
+/// A host of a fleet.
+#[expect(clippy::large_enum_variant, reason = "nearly all are nodes, and lie in one array")]
+pub enum Participant {
+    /// The shipping node.
+    Node(Node),
+    /// Anything else.
+    Actor(Box<dyn Actor>),
+}
+
+/// What a fleet is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Nodes.
+    pub nodes: usize,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// Threads.
+    pub threads: usize,
+    /// What lies between hosts.
+    pub links: Links,
+    /// Nodes and dead members whose id belongs to their address (BEP 42), of a thousand. The others' nodes
+    /// never learn their address, or they would take such an id.
+    pub secure_permille: u32,
+    /// Members that are dead, of a thousand.
+    pub dead_permille: u32,
+    /// Of all nodes.
+    pub config: Config,
+}
+
+/// A virtual DHT.
+pub struct Fleet {
+    /// Where it lives. Hosts 0 to [`Fleet::nodes`] are the nodes that it began with.
+    pub world: World<Participant>,
+    plan: Plan,
+    configs: Configs,
+    rng: Rng,
+    /// Everybody whom tables could name at the beginning.
+    census: Census,
+}
+
+impl Host for Participant {
+    fn datagram(&mut self, now: Time, socket: u8, from: SocketAddr, bytes: &[u8], out: &mut Outbox) {
+        match self {
+            Self::Node(node) => node.handle_datagram(now, socket, from, bytes, out),
+            Self::Actor(actor) => actor.datagram(now, socket, from, bytes, out),
+        }
+    }
+
+    fn timeout(&mut self, now: Time, out: &mut Outbox) {
+        match self {
+            Self::Node(node) => node.handle_timeout(now, out),
+            Self::Actor(actor) => actor.timeout(now, out),
+        }
+    }
+
+    fn next(&self) -> Time {
+        match self {
+            Self::Node(node) => node.timeout(),
+            Self::Actor(actor) => actor.next(),
+        }
+    }
+
+    fn forged(&self, socket: u8) -> Option<SocketAddr> {
+        match self {
+            Self::Node(_) => None,
+            Self::Actor(actor) => actor.forged(socket),
+        }
+    }
+}
+
+impl Participant {
+    /// The node, if it is one.
+    pub fn node(&self) -> Option<&Node> {
+        match self {
+            Self::Node(node) => Some(node),
+            Self::Actor(_) => None,
+        }
+    }
+}
+
+impl Plan {
+    /// A fleet of so many nodes on the network of the lookup benchmarks, where all live and all ids belong
+    /// to their addresses.
+    pub fn new(nodes: usize, seed: u64, threads: usize) -> Self {
+        Self {
+            nodes,
+            seed,
+            threads,
+            links: Links::default(),
+            secure_permille: 1000,
+            dead_permille: 0,
+            config: simulated(),
+        }
+    }
+}
+
+/// The configuration of nodes in a fleet: as shipped, but with k nodes in every bucket, since most nodes
+/// of the world are like that; always reachable, since they are; and with arrays against strangers that
+/// suit a node whom few ask.
+pub fn simulated() -> Config {
+    Config {
+        wide_buckets: Vec::new(),
+        read_only: ReadOnly::No,
+        reach_contacts: 16,
+        source_table_entries: 16,
+        lookups_remembered: 8,
+        ..Config::default()
+    }
+}
+
+impl Fleet {
+    /// A grown fleet. `actors` are hosts after the nodes, and in tables like everybody else.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn grow(plan: Plan, actors: Vec<Box<dyn Actor>>, watcher: &mut dyn Watcher) -> Result<Self, Stopped> {
+        let mut rng = Rng::from_seed(plan.seed);
+        let mut world = World::new(plan.seed, plan.links.clone(), plan.threads);
+        world.run(BEGIN, |_, _| ());
+        let dead = plan.nodes * plan.dead_permille as usize / (1000 - plan.dead_permille as usize).max(1);
+        let mut members = Vec::with_capacity(plan.nodes + actors.len() + dead);
+        let numbers = (0..plan.nodes as u32).chain(DEAD..DEAD + dead as u32);
+        for number in numbers {
+            let is_secure = rng.chance(plan.secure_permille, 1000);
+            let ip = world.addr(number as usize).ip();
+            members.push(Member { id: if is_secure { secure_id(ip, &mut rng) } else { rng.id() }, number });
+        }
+        let ids: Vec<Id> = members[..plan.nodes].iter().map(|member| member.id).collect();
+        let intruders = actors.iter().enumerate();
+        members
+            .extend(intruders.map(|(n, actor)| Member { id: actor.id(), number: (plan.nodes + n) as u32 }));
+        let configs = Configs::new(&plan.config);
+        let mut fleet = Self { world, configs, rng, census: Census::new(members), plan };
+        fleet.populate(&ids, watcher)?;
+        for actor in actors {
+            fleet.world.add(Participant::Actor(actor), 0);
+        }
+        Ok(fleet)
+    }
+
+    /// Makes all nodes, on all threads.
+    fn populate(&mut self, ids: &[Id], watcher: &mut dyn Watcher) -> Result<(), Stopped> {
+        self.world.reserve(ids.len());
+        let nursery = Nursery::new(self.plan.seed, &self.plan.links, self.configs.clone());
+        for first in (0..ids.len()).step_by(BATCH) {
+            let batch = first..ids.len().min(first + BATCH);
+            let end = batch.end;
+            for node in nursery.batch(self.world.now(), (batch, ids), &self.census, self.plan.threads) {
+                self.world.add(Participant::Node(node), 0);
+            }
+            step(watcher, "growing", end as f64 / ids.len() as f64)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a node that has just been installed: it knows nobody but `routers`, and runs with `config`.
+    pub fn install(&mut self, config: &Arc<Config>, routers: Vec<SocketAddr>) -> usize {
+        let index = self.world.len();
+        let id = secure_id(self.world.addr(index).ip(), &mut self.rng);
+        let home = Home { id, local: self.world.addr(index), external: None, saved: Vec::new() };
+        let seeds = Seeds::from_u64(self.rng.next_u64());
+        let node = Node::new(Arc::clone(config), vec![home], seeds, self.world.now());
+        self.world.add(Participant::Node(node), 0);
+        self.command(index, Command::Routers(routers));
+        index
+    }
+
+    /// Starts the node of a host anew with what it saved, its id and whom it knew, and lets it take part.
+    pub fn restart(&mut self, index: usize, routers: Vec<SocketAddr>) {
+        let (now, local) = (self.world.now(), self.world.addr(index));
+        let saved = self.world.host(index).node().and_then(|node| node.saved(now).into_iter().next());
+        if let Some(HomeRecord { id, external, nodes }) = saved {
+            self.start(index, Home { id, local, external, saved: nodes }, routers);
+        }
+    }
+
+    /// Puts a node that has just been installed in the place of another, at the same address, and lets it
+    /// take part.
+    pub fn reinstall(&mut self, index: usize, routers: Vec<SocketAddr>) {
+        let local = self.world.addr(index);
+        let id = secure_id(local.ip(), &mut self.rng);
+        self.start(index, Home { id, local, external: None, saved: Vec::new() }, routers);
+    }
+
+    fn start(&mut self, index: usize, home: Home, routers: Vec<SocketAddr>) {
+        let seeds = Seeds::from_u64(self.rng.next_u64());
+        let config = Arc::clone(self.configs.of(&home));
+        let node = Node::new(config, vec![home], seeds, self.world.now());
+        self.world.replace(index, Participant::Node(node));
+        self.world.set_presence(index, Presence::Up);
+        self.command(index, Command::Routers(routers));
+    }
+
+    /// Gives a node a command, if it is up; the name of what that started.
+    pub fn command(&mut self, index: usize, command: Command) -> Option<LookupId> {
+        self.world.act(index, |now, host, out| match host {
+            Participant::Node(node) => node.handle_command(now, command, out),
+            Participant::Actor(_) => None,
+        })
+    }
+
+    /// Lets `span` pass; what hosts told in it.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub fn run(
+        &mut self,
+        span: Duration,
+        stage: &str,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Vec<Told>, Stopped> {
+        let (begin, end) = (self.world.now(), self.world.now() + span);
+        let slice = (span / 100).clamp(Duration::from_millis(50), Duration::from_secs(10));
+        let mut told = Vec::new();
+        while self.world.now() < end {
+            told.append(&mut self.run_until(end.min(self.world.now() + slice)));
+            step(watcher, stage, self.world.now().since(begin).as_secs_f64() / span.as_secs_f64())?;
+        }
+        Ok(told)
+    }
+
+    /// Runs what happens until then; what hosts told.
+    pub(super) fn run_until(&mut self, until: Time) -> Vec<Told> {
+        let mut told = Vec::new();
+        self.world.run(until, |_, event| told.push(event));
+        told
+    }
+
+    /// Nodes that the fleet began with.
+    pub fn nodes(&self) -> usize {
+        self.plan.nodes
+    }
+
+    /// The node of a host, if it is one and takes part.
+    pub fn node(&self, index: usize) -> Option<&Node> {
+        let is_up = self.world.presence(index) == Presence::Up;
+        self.world.host(index).node().filter(|_| is_up)
+    }
+
+    /// The id of a node now.
+    pub fn id(&self, index: usize) -> Option<Id> {
+        let now = self.world.now();
+        self.node(index)?.stats(now).first().map(|stats| stats.id)
+    }
+
+    /// One of the nodes that the fleet began with and that take part, at random.
+    pub fn any(&mut self) -> usize {
+        loop {
+            let index = self.rng.below(self.nodes());
+            if self.node(index).is_some() {
+                return index;
+            }
+        }
+    }
+
+    /// So many members at random with their addresses, `living` of a thousand of which live.
+    pub fn contacts(&mut self, count: usize, living: u32) -> Vec<(Id, SocketAddr)> {
+        let members = self.census.members();
+        let is_dead = |member: &Member| member.number >= DEAD;
+        let has_dead = members.iter().any(is_dead);
+        let mut contacts = Vec::with_capacity(count);
+        while contacts.len() < count {
+            let wants_dead = has_dead && !self.rng.chance(living, 1000);
+            let member = members[self.rng.below(members.len())];
+            if is_dead(&member) == wants_dead {
+                contacts.push((member.id, self.world.addr(member.number as usize)));
+            }
+        }
+        contacts
+    }
+
+    /// Adds a router that knows 500 members, four of five of which live; its address.
+    pub fn add_router(&mut self) -> SocketAddr {
+        let contacts = self.contacts(500, 800);
+        let rng = Rng::from_seed(self.rng.next_u64());
+        let index = self.world.add(Participant::Actor(Box::new(Router::new(contacts, rng))), 0);
+        self.world.addr(index)
+    }
+
+    /// The share of entries in the tables of nodes that take part which `is_so`; of a thousand nodes, evenly
+    /// chosen, if there are more. `None` if all tables are empty.
+    pub fn share_in_tables(&self, is_so: impl Fn(&KnownNode) -> bool) -> Option<f64> {
+        let hosts = (0..self.nodes()).step_by(self.nodes().div_ceil(1000));
+        let (mut all, mut such) = (0u64, 0u64);
+        for node in hosts.filter_map(|index| self.node(index)) {
+            for known in node.table(self.world.now()) {
+                all += 1;
+                such += u64::from(is_so(&known));
+            }
+        }
+        (all > 0).then(|| such as f64 / all as f64)
+    }
+
+    /// Chance of the scenario's own.
+    pub fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
+    /// Whether a node lives at an address and takes part.
+    pub fn lives_at(&self, addr: SocketAddr) -> bool {
+        self.world.at(addr).is_some_and(|index| self.node(index).is_some())
+    }
+
+    /// All nodes that take part now and answer queries, with the ids that they have now.
+    pub fn living(&self) -> Census {
+        let living = |index: usize| {
+            let stats = self.node(index)?.stats(self.world.now()).into_iter().next()?;
+            let answers = stats.reachability != Reachability::ReadOnly;
+            answers.then_some(Member { id: stats.id, number: index as u32 })
+        };
+        Census::new((0..self.world.len()).filter_map(living).collect())
+    }
+
+    /// What the run consisted of so far.
+    pub fn totals(&self) -> Totals {
+        let digest = self.world.digest();
+        Totals {
+            hosts: self.world.len() as u64,
+            events: self.world.stats().events(),
+            datagrams: digest.count,
+            span: self.world.now().since(BEGIN),
+            digest: digest.sum,
+        }
+    }
+}
+
+/// Tells the watcher, and whether it wants to go on.
+pub(super) fn step(watcher: &mut dyn Watcher, stage: &str, done: f64) -> Result<(), Stopped> {
+    match watcher.progress(stage, done) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Stopped),
+    }
+}

@@ -1,0 +1,154 @@
+//! The network falls in two halves that do not hear each other, and heals. What was announced before is
+//! looked for by either half, and what one half announces meanwhile by the other, once it can.
+
+use std::time::Duration;
+
+use krpc::Id;
+
+use super::super::fleet::{BEGIN, Fleet, Plan};
+use super::super::topology::Census;
+use super::super::{Links, Partition, Split};
+use super::look::{self, Batch, COLUMNS, Figures};
+use super::{Chart, Curve, Params, Report, Scenario, Stopped, Watcher};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "partition",
+    about: "the network falls in two halves for --minutes and heals: lookups before, in between and after",
+    nodes: 2000,
+    minutes: 30,
+    run,
+};
+
+/// Until it falls apart.
+const BEFORE: Duration = Duration::from_secs(60);
+/// How long it is watched afterwards.
+const AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// A network of two halves, and what was announced.
+struct Halves {
+    fleet: Fleet,
+    lookups: usize,
+    /// Announced before.
+    old: Vec<Id>,
+    /// Announced by nodes of the first half while it was alone.
+    new: Vec<Id>,
+    report: Report,
+    found: Vec<(f64, f64)>,
+    strangers: Vec<(f64, f64)>,
+}
+
+fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
+    let (from, half) = (BEGIN + BEFORE, params.nodes / 2);
+    let partition = Partition { from, until: from + params.span(), split: Split::Below(half) };
+    let links = Links { partitions: vec![partition], ..Links::default() };
+    let plan = Plan { links, ..Plan::new(params.nodes, params.seed, params.threads) };
+    let fleet = Fleet::grow(plan, Vec::new(), watcher)?;
+    let columns: Vec<&str> = ["when", "minutes", "other_half_in_tables"].into_iter().chain(COLUMNS).collect();
+    let mut halves = Halves {
+        fleet,
+        lookups: params.lookups(),
+        old: Vec::new(),
+        new: Vec::new(),
+        report: Report::new(&columns),
+        found: Vec::new(),
+        strangers: Vec::new(),
+    };
+    let truth = halves.fleet.living();
+    halves.old = (0..halves.lookups).map(|_| halves.fleet.rng().id()).collect();
+    look::plant(&mut halves.fleet, &truth, &halves.old);
+    halves.look("before", &truth, watcher)?;
+
+    let apart = |minutes: u32, of: u32| from + params.span() * minutes / of;
+    for at in [apart(1, 100) + Duration::from_secs(10), apart(1, 2)] {
+        halves.wait(at.since(halves.fleet.world.now()), watcher)?;
+        let own = halves.of_first_half(&truth);
+        halves.look("apart", &own, watcher)?;
+    }
+    halves.announce(watcher)?;
+    halves.wait((partition.until + Duration::from_secs(1)).since(halves.fleet.world.now()), watcher)?;
+    for after in [Duration::ZERO, AFTER / 3, AFTER] {
+        let at = partition.until + after + Duration::from_secs(2);
+        halves.wait(at.since(halves.fleet.world.now()), watcher)?;
+        let truth = halves.fleet.living();
+        halves.look("healed", &truth, watcher)?;
+    }
+    let crossing = halves.cross(watcher)?;
+    let mut report = halves.report;
+    report.found("announced_apart_found_by_the_other_half", crossing);
+    report.charts = vec![Chart {
+        title: "two halves that part and meet again",
+        x: "minutes since they parted",
+        log_x: false,
+        y: "share",
+        curves: vec![
+            Curve { name: "lookups that found a peer".into(), points: halves.found },
+            Curve { name: "nodes of the other half in tables".into(), points: halves.strangers },
+        ],
+    }];
+    report.totals = halves.fleet.totals();
+    Ok(report)
+}
+
+impl Halves {
+    fn half(&self) -> usize {
+        self.fleet.nodes() / 2
+    }
+
+    fn wait(&mut self, span: Duration, watcher: &mut dyn Watcher) -> Result<(), Stopped> {
+        self.fleet.run(span, "waiting", watcher).map(|_| ())
+    }
+
+    /// Those who are reached while the halves are apart.
+    fn of_first_half(&self, all: &Census) -> Census {
+        let half = self.half() as u32;
+        Census::new(all.members().iter().filter(|member| member.number < half).copied().collect())
+    }
+
+    /// Nodes of the first half look for what was announced before.
+    fn look(&mut self, when: &str, truth: &Census, watcher: &mut dyn Watcher) -> Result<(), Stopped> {
+        let now = self.fleet.world.now();
+        let half = self.half();
+        let wanted: Vec<_> =
+            self.old.iter().map(|&infohash| (self.fleet.rng().below(half), infohash)).collect();
+        let strangers = self.strangers();
+        let looked = Batch::new(&mut self.fleet, truth).run(&wanted, false, ("lookups", watcher))?;
+        let figures = Figures::of(&looked);
+        let minutes = (now.as_micros() as f64 - (BEGIN + BEFORE).as_micros() as f64) / 60e6;
+        self.found.push((minutes, figures.found.unwrap_or(0.0)));
+        self.strangers.push((minutes, strangers));
+        let [a, b, c, d, e, f, g, h, i] = figures.cells();
+        self.report.row([when.into(), minutes.into(), strangers.into(), a, b, c, d, e, f, g, h, i]);
+        Ok(())
+    }
+
+    /// The share of the other half in tables, 0.5 in a whole network.
+    fn strangers(&self) -> f64 {
+        let (now, half) = (self.fleet.world.now(), self.half());
+        let (mut all, mut others) = (0u32, 0u32);
+        for index in (0..half).step_by(half.div_ceil(500)) {
+            for known in self.fleet.node(index).into_iter().flat_map(|node| node.table(now)) {
+                all += 1;
+                others += u32::from(self.fleet.world.at(known.addr).is_some_and(|host| host >= half));
+            }
+        }
+        f64::from(others) / f64::from(all.max(1))
+    }
+
+    /// Nodes of the first half announce.
+    fn announce(&mut self, watcher: &mut dyn Watcher) -> Result<(), Stopped> {
+        let (half, truth) = (self.half(), self.fleet.living());
+        let wanted: Vec<_> =
+            (0..self.lookups).map(|_| (self.fleet.rng().below(half), self.fleet.rng().id())).collect();
+        self.new = wanted.iter().map(|&(_, infohash)| infohash).collect();
+        Batch::new(&mut self.fleet, &truth).run(&wanted, true, ("announcing", watcher)).map(|_| ())
+    }
+
+    /// Nodes of the second half look for what the first announced; the share that is found.
+    fn cross(&mut self, watcher: &mut dyn Watcher) -> Result<Option<f64>, Stopped> {
+        let (half, truth) = (self.half(), self.fleet.living());
+        let wanted: Vec<_> =
+            self.new.iter().map(|&infohash| (half + self.fleet.rng().below(half), infohash)).collect();
+        let looked = Batch::new(&mut self.fleet, &truth).run(&wanted, false, ("lookups", watcher))?;
+        Ok(Figures::of(&looked).found)
+    }
+}

@@ -1,0 +1,92 @@
+//! Tables poisoned: members that answer in time name only nodes that do not exist, close to what was asked
+//! for, and send forged queries to everybody, as from such nodes. What must not happen is that anybody
+//! who never answered gets a place in a table.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::actor::Actor;
+use super::super::adversary::Liar;
+use super::super::fleet::{BEGIN, Fleet, Plan};
+use super::super::{Links, World};
+use super::look::{self, Batch, COLUMNS, Figures};
+use super::{Chart, Curve, Params, Report, Scenario, Stopped, Watcher};
+use crate::secure_id::secure_id;
+use crate::{Node, Rng};
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "poison",
+    about: "tables under a flood of made-up nodes from 0 to 20 % of the members; after --minutes",
+    nodes: 2000,
+    minutes: 10,
+    run,
+};
+
+/// Liars, of a thousand nodes.
+const SHARES: [usize; 4] = [0, 10, 50, 200];
+/// Pause between two forged queries of a liar.
+const EVERY: Duration = Duration::from_secs(1);
+
+fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
+    let own = ["liars_percent", "made_up_in_tables", "liars_in_tables", "pings_a_node_second"];
+    let columns: Vec<&str> = own.into_iter().chain(COLUMNS).collect();
+    let mut report = Report::new(&columns);
+    let (mut found, mut reached, mut taken) = (Vec::new(), Vec::new(), Vec::new());
+    for permille in SHARES {
+        let plan = Plan::new(params.nodes, params.seed, params.threads);
+        let mut fleet = Fleet::grow(plan.clone(), liars(&plan, permille), watcher)?;
+        let before = queries(&fleet);
+        fleet.run(params.span(), "under attack", watcher)?;
+        let asked = (queries(&fleet) - before) as f64 / params.span().as_secs_f64() / params.nodes as f64;
+        let made_up = fleet.share_in_tables(|known| Liar::made_up(known.addr));
+        let first = params.nodes;
+        let lying =
+            fleet.share_in_tables(|known| fleet.world.at(known.addr).is_some_and(|host| host >= first));
+
+        let truth = fleet.living();
+        let wanted: Vec<_> = (0..params.lookups()).map(|_| (fleet.any(), fleet.rng().id())).collect();
+        look::plant(&mut fleet, &truth, &wanted.iter().map(|&(_, infohash)| infohash).collect::<Vec<_>>());
+        let looked = Batch::new(&mut fleet, &truth).run(&wanted, false, ("lookups", watcher))?;
+        let figures = Figures::of(&looked);
+        let [a, b, c, d, e, f, g, h, i] = figures.cells();
+        let percent = permille as f64 / 10.0;
+        report.row([percent.into(), made_up.into(), lying.into(), asked.into(), a, b, c, d, e, f, g, h, i]);
+        let shares = [(&mut found, figures.found), (&mut reached, figures.reached), (&mut taken, lying)];
+        for (points, share) in shares {
+            points.push((percent, share.unwrap_or(0.0)));
+        }
+        report.totals = report.totals.and(&fleet.totals());
+    }
+    let curve = |name: &str, points| Curve { name: name.into(), points };
+    report.charts = vec![Chart {
+        title: "a network with liars",
+        x: "liars, % of the nodes",
+        log_x: false,
+        y: "share",
+        curves: vec![
+            curve("lookups that found a peer", found),
+            curve("closest reached", reached),
+            curve("liars in tables", taken),
+        ],
+    }];
+    Ok(report)
+}
+
+/// Liars at the addresses after the nodes, who know where everybody lives.
+fn liars(plan: &Plan, permille: usize) -> Vec<Box<dyn Actor>> {
+    let addresses = World::<Node>::new(plan.seed, Links::default(), 1);
+    let victims = Arc::new((0..plan.nodes).map(|index| addresses.addr(index)).collect::<Vec<_>>());
+    let mut rng = Rng::from_seed(plan.seed ^ 0x6c69_6172);
+    let count = plan.nodes * permille / 1000;
+    let liar = |n: usize| {
+        let id = secure_id(addresses.addr(plan.nodes + n).ip(), &mut rng);
+        let begin = BEGIN + EVERY * n as u32 / count.max(1) as u32;
+        let liar = Liar::new(id, &victims, (begin, EVERY), Rng::from_seed(rng.next_u64()));
+        Box::new(liar) as Box<dyn Actor>
+    };
+    (0..count).map(liar).collect()
+}
+
+fn queries(fleet: &Fleet) -> u64 {
+    (0..fleet.nodes()).filter_map(|index| fleet.node(index)).map(|node| node.counters().queries_out).sum()
+}
