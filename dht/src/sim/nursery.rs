@@ -56,11 +56,15 @@ impl Nursery {
         census: &Census,
         threads: usize,
     ) -> Vec<Node> {
-        let each = numbers.len().div_ceil(threads.max(1)).max(1);
+        let some = |part: Range<usize>| part.map(|n| self.node(now, (n, ids[n]), census)).collect::<Vec<_>>();
+        if threads <= 1 {
+            return some(numbers);
+        }
+        let each = numbers.len().div_ceil(threads).max(1);
         std::thread::scope(|scope| {
             let spawn = |first: usize| {
                 let part = first..numbers.end.min(first + each);
-                scope.spawn(move || part.map(|n| self.node(now, (n, ids[n]), census)).collect::<Vec<_>>())
+                scope.spawn(move || some(part))
             };
             let threads: Vec<_> = numbers.clone().step_by(each).map(spawn).collect();
             let joined = threads.into_iter().map(|thread| thread.join());
