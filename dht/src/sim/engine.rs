@@ -1,17 +1,14 @@
-//! [`World`]: hosts, their addresses and the network between them, and the threads that run them in windows
-//! of time.
+//! [`World`]: hosts, their addresses and the network between them, and what its owner does with them.
 
-use std::any::Any;
 use std::net::{SocketAddr, SocketAddrV4};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Barrier, Mutex, PoisonError};
-use std::time::Duration;
+use std::panic::resume_unwind;
 
 use super::address::{Addresses, MOVED};
 use super::digest::Digest;
+use super::dump::Captured;
 use super::link::{Links, Paths};
-use super::shard::{Batch, Order, Shard, Space, Told};
+use super::meeting::Meeting;
+use super::shard::{Order, Shard, Space, Told};
 use super::stats::Stats;
 use super::{Host, Presence};
 use crate::{Outbox, Time};
@@ -34,17 +31,18 @@ pub struct World<H> {
 /// Orders that are given while the world runs; see [`World::run`].
 pub struct Orders<H> {
     /// The end of the window, before which nothing can be changed any more.
-    from: Time,
+    pub(super) from: Time,
     ordered: u64,
     hosts: usize,
-    list: Vec<Ordered<H>>,
+    pub(super) list: Vec<Ordered<H>>,
 }
 
-struct Ordered<H> {
-    at: Time,
-    number: u64,
-    host: usize,
-    order: Order<H>,
+/// An order and what decides when its turn comes.
+pub(super) struct Ordered<H> {
+    pub(super) at: Time,
+    pub(super) number: u64,
+    pub(super) host: usize,
+    pub(super) order: Order<H>,
 }
 
 impl<H: Host> World<H> {
@@ -119,6 +117,19 @@ impl<H: Host> World<H> {
     /// Changes what lies between hosts. What is under way arrives as it would have.
     pub fn set_links(&mut self, links: Links) {
         self.space.paths = Paths::new(links, self.space.seed);
+    }
+
+    /// Has the datagrams of a host kept from now on, or no more; see [`World::captured`].
+    pub fn watch(&mut self, index: usize, watched: bool) {
+        let local = self.local(index);
+        self.shard(index).watch(local, watched);
+    }
+
+    /// Takes what watched hosts sent and got, in order of time and host. Memory grows until it is taken.
+    pub fn captured(&mut self) -> Vec<Captured> {
+        let mut all: Vec<_> = self.shards.iter_mut().flat_map(|shard| shard.captured.drain(..)).collect();
+        all.sort_by_key(|captured| (captured.at, captured.host));
+        all
     }
 
     /// Lets a host do something now. What it tells comes out of the next [`World::run`].
@@ -311,118 +322,4 @@ impl<H> Orders<H> {
             self.ordered += 1;
         }
     }
-}
-
-/// Where threads meet between windows.
-struct Meeting<H> {
-    until: Time,
-    barrier: Barrier,
-    /// When something happens next in each shard, and when the next new order is to be obeyed, last.
-    next: Vec<AtomicU64>,
-    failed: AtomicBool,
-    /// Packets from each shard to each.
-    batches: Vec<Mutex<Batch>>,
-    told: Mutex<Vec<Told>>,
-    /// New orders of each shard.
-    orders: Vec<Mutex<Vec<Ordered<H>>>>,
-}
-
-/// What a thread panicked with.
-type Panic = Box<dyn Any + Send>;
-
-/// What the first thread does with what hosts tell.
-type Sink<'a, H> = (&'a mut Orders<H>, &'a mut dyn FnMut(&mut Orders<H>, Told));
-
-impl<H: Host> Meeting<H> {
-    fn new(shards: usize, until: Time) -> Self {
-        Self {
-            until,
-            barrier: Barrier::new(shards),
-            next: (0..=shards).map(|_| AtomicU64::new(u64::MAX)).collect(),
-            failed: AtomicBool::new(false),
-            batches: (0..shards * shards).map(|_| Mutex::default()).collect(),
-            told: Mutex::default(),
-            orders: (0..shards).map(|_| Mutex::default()).collect(),
-        }
-    }
-
-    /// Runs a shard until the end. What panics is caught, so that nobody waits for a thread that is gone.
-    fn attend(
-        &self,
-        index: usize,
-        shard: &mut Shard<H>,
-        space: &Space,
-        mut sink: Option<Sink<'_, H>>,
-    ) -> Option<Panic> {
-        let mut panic = None;
-        let mut end = shard.now;
-        loop {
-            self.post(index, shard);
-            self.barrier.wait();
-            // From here to the second wait nobody runs hosts and nobody reads what is written.
-            if let Some(sink) = &mut sink
-                && panic.is_none()
-            {
-                panic = catch_unwind(AssertUnwindSafe(|| self.tell(end, sink))).err();
-            }
-            self.collect(index, shard);
-            self.next[index].store(shard.next().as_micros(), Ordering::SeqCst);
-            self.failed.fetch_or(panic.is_some(), Ordering::SeqCst);
-            self.barrier.wait();
-            let next = self.next.iter().map(|next| next.load(Ordering::SeqCst)).min();
-            let next = Time::from_micros(next.unwrap_or(u64::MAX));
-            self.obey(index, shard, space);
-            if next > self.until || next == Time::NEVER || self.failed.load(Ordering::SeqCst) {
-                return panic;
-            }
-            end = next + Duration::from_micros(space.paths.minimum());
-            end = end.min(self.until + Duration::from_micros(1));
-            panic = catch_unwind(AssertUnwindSafe(|| shard.run(end, space))).err();
-        }
-    }
-
-    /// Lays out what a shard has for others.
-    fn post(&self, index: usize, shard: &mut Shard<H>) {
-        let shards = shard.outgoing.len();
-        for (to, batch) in shard.outgoing.iter_mut().enumerate() {
-            if to != index {
-                std::mem::swap(batch, &mut *lock(&self.batches[to * shards + index]));
-            }
-        }
-        if !shard.told.is_empty() {
-            lock(&self.told).append(&mut shard.told);
-        }
-    }
-
-    fn collect(&self, index: usize, shard: &mut Shard<H>) {
-        let shards = shard.outgoing.len();
-        for from in (0..shards).filter(|&from| from != index) {
-            shard.collect(&mut lock(&self.batches[index * shards + from]));
-        }
-    }
-
-    /// Hands out what hosts told in the window that ended at `end`, and takes orders.
-    fn tell(&self, end: Time, (orders, sink): &mut Sink<'_, H>) {
-        let mut told = std::mem::take(&mut *lock(&self.told));
-        told.sort_by_key(|told| (told.at, told.host));
-        orders.from = end;
-        told.into_iter().for_each(|told| sink(orders, told));
-        let first = orders.list.iter().map(|ordered| ordered.at).min().unwrap_or(Time::NEVER);
-        self.next[self.orders.len()].store(first.as_micros(), Ordering::SeqCst);
-        for ordered in orders.list.drain(..) {
-            lock(&self.orders[ordered.host % self.orders.len()]).push(ordered);
-        }
-    }
-
-    /// Takes the orders for a shard's hosts.
-    fn obey(&self, index: usize, shard: &mut Shard<H>, space: &Space) {
-        for Ordered { at, number, host, order } in lock(&self.orders[index]).drain(..) {
-            shard.orders.insert((at, number), (host / space.shards, order));
-        }
-    }
-}
-
-/// What a mutex guards is whole after a panic too: the world is given up then.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -136,7 +136,9 @@ impl Links {
 
 /// [`Links`] made ready for use.
 pub(super) struct Paths {
-    pub(super) links: Links,
+    links: Links,
+    /// Of hosts whose kind of line is not there.
+    plain: Access,
     seed: u64,
     /// Microseconds one way by deviation.
     table: Vec<u32>,
@@ -162,7 +164,7 @@ impl Paths {
         let hosts = links.rtt_hosts_permille.min(1000);
         let root = |variance: u32| (u64::from(variance) * (ONE * ONE) as u64 / 2000).isqrt() as i64;
         let weights = (root(hosts), root(2 * (1000 - hosts)));
-        Self { minimum: micros(links.minimum).max(1), table, weights, seed, links }
+        Self { minimum: micros(links.minimum).max(1), plain: Access::default(), table, weights, seed, links }
     }
 
     /// The least time that a datagram takes, in microseconds.
@@ -171,8 +173,8 @@ impl Paths {
     }
 
     /// The line of this kind; the default one for kinds that are not there.
-    pub(super) fn access(&self, kind: u8) -> Access {
-        self.links.access.get(usize::from(kind)).copied().unwrap_or_default()
+    pub(super) fn access(&self, kind: u8) -> &Access {
+        self.links.access.get(usize::from(kind)).unwrap_or(&self.plain)
     }
 
     /// Microseconds that the datagram takes between the two lines; `random` is its own number.

@@ -1,5 +1,6 @@
 //! Time, orders, addresses and odd hosts.
 
+use super::super::{Captured, Direction, Leg, write_pcap};
 use super::*;
 use crate::addr::acceptable;
 
@@ -240,10 +241,8 @@ fn longest_datagrams_pass_and_longer_ones_do_not() {
 
 #[test]
 fn every_datagram_is_accounted_for() {
-    let access = vec![Access {
-        down: super::super::Leg { rate: 1500, queue: 500, ..Default::default() },
-        ..Access::default()
-    }];
+    let access =
+        vec![Access { down: Leg { rate: 1500, queue: 500, ..Default::default() }, ..Access::default() }];
     let mut world = chatter(16, Links { loss_ppm: 100_000, access, ..Links::default() }, 50, 1);
     world.set_presence(7, Presence::Offline);
     run(&mut world, Duration::from_secs(5));
@@ -273,4 +272,33 @@ fn idle_host_costs_the_engine_at_most_64_bytes() {
 #[should_panic(expected = "there is no host 3")]
 fn orders_for_a_host_that_is_not_there_are_refused() {
     world(18, Links::default(), 3).order(Time::ZERO, 3, |_, _, _| ());
+}
+
+#[test]
+fn watched_hosts_datagrams_are_kept_and_written_as_a_file() {
+    let mut world = world(19, Links { loss_ppm: 1_000_000, ..Links::perfect(MILLISECOND) }, 3);
+    let (a, b) = (world.addr(0), world.addr(1));
+    world.watch(1, true);
+    send(&mut world, 1, a, 3);
+    world.set_links(Links::perfect(MILLISECOND));
+    world.act(1, |_, peer, _| peer.echoes = true);
+    send(&mut world, 0, b, 4);
+    send(&mut world, 2, a, 5);
+    run(&mut world, 5 * MILLISECOND);
+    let (at, bytes) = (Time::from_millis, |len| vec![b'x'; len]);
+    let kept = |at, direction, (from, to), bytes| Captured { at, host: 1, direction, from, to, bytes };
+    let expected = [
+        kept(at(1000), Direction::Sent(Time::NEVER), (b, a), bytes(3)),
+        kept(at(1001), Direction::Received, (a, b), bytes(4)),
+        kept(at(1001), Direction::Sent(at(1002)), (b, a), bytes(4)),
+    ];
+    let captured = world.captured();
+    assert_eq!(captured, expected);
+    let mut file = Vec::new();
+    write_pcap(&captured, &mut file).unwrap();
+    assert_eq!(file.len(), 24 + 3 * (16 + 28) + 3 + 4 + 4);
+    world.watch(1, false);
+    send(&mut world, 0, b, 4);
+    run(&mut world, 5 * MILLISECOND);
+    assert_eq!((world.captured(), world.host(1).got.len()), (Vec::new(), 2));
 }
