@@ -1,0 +1,167 @@
+//! The engine of the simulator with hosts that do next to nothing, so that what is measured is the engine:
+//! each host asks a random one once a second, with 100 bytes, and is answered with 300.
+//!
+//!     cargo bench -p harness --bench sim
+//!     cargo bench -p harness --bench sim -- --hosts 1000000 --seconds 10
+//!     cargo bench -p harness --bench sim -- --check
+//!
+//! Seconds are noisy, so that `--check` holds what can be counted: bytes a host, allocations of a steady
+//! state, and that every number of threads gives the same digest. Instructions an event:
+//!
+//!     valgrind --tool=callgrind --toggle-collect='*World*run*' target/release/deps/sim-... --threads 1 --hosts 10000
+#![allow(clippy::unwrap_used)]
+// A counting allocator cannot be written without.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use btdht::sim::{Digest, Host, Links, World};
+use btdht::{Class, Outbox, Rng, Time};
+
+/// Bytes of a question, and of the answer to it.
+const QUESTION: usize = 100;
+const ANSWER: usize = 300;
+const PERIOD: Duration = Duration::from_secs(1);
+
+struct Asker {
+    rng: Rng,
+    everybody: Arc<Vec<SocketAddr>>,
+    next: Time,
+}
+
+impl Host for Asker {
+    fn datagram(&mut self, _: Time, socket: u8, from: SocketAddr, bytes: &[u8], out: &mut Outbox) {
+        if bytes.len() == QUESTION {
+            out.send(socket, from, Class::Reply, |write| write.resize(write.len() + ANSWER, bytes[0]));
+        }
+    }
+
+    fn timeout(&mut self, now: Time, out: &mut Outbox) {
+        let to = self.everybody[self.rng.below(self.everybody.len())];
+        let byte = self.rng.next_u32() as u8;
+        out.send(0, to, Class::Query, |write| write.resize(write.len() + QUESTION, byte));
+        self.next = now + PERIOD;
+    }
+
+    fn next(&self) -> Time {
+        self.next
+    }
+
+    fn forged(&self, _: u8) -> Option<SocketAddr> {
+        None
+    }
+}
+
+/// What a run came to.
+struct Measured {
+    digest: Digest,
+    /// Events a second of the wall clock.
+    speed: f64,
+    /// Virtual seconds a second of the wall clock.
+    pace: f64,
+    allocations: u64,
+    events: u64,
+    /// Of the engine, with everything under way.
+    bytes_per_host: f64,
+    under_way: usize,
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().collect();
+    let number = |flag: &str, default: u64| {
+        let at = words.iter().position(|word| word == flag);
+        at.map_or(default, |at| words[at + 1].parse().unwrap())
+    };
+    let (hosts, seconds) = (number("--hosts", 100_000) as usize, number("--seconds", 10));
+    let threads = match number("--threads", 0) as usize {
+        0 => vec![1, 2],
+        threads => vec![threads],
+    };
+    println!(
+        "{:>7} {:>9} {:>9} {:>13} {:>10} {:>11} {:>10} {:>9}",
+        "threads", "hosts", "events", "events/s", "virtual/s", "allocations", "B a host", "under way"
+    );
+    let mut all = Vec::new();
+    for &threads in &threads {
+        let measured = run(hosts, seconds, threads);
+        println!(
+            "{threads:>7} {hosts:>9} {:>9} {:>13.0} {:>10.2} {:>11} {:>10.1} {:>9}",
+            measured.events,
+            measured.speed,
+            measured.pace,
+            measured.allocations,
+            measured.bytes_per_host,
+            measured.under_way
+        );
+        all.push(measured);
+    }
+    if words.iter().any(|word| word == "--check") {
+        assert!(all.iter().all(|measured| measured.digest == all[0].digest), "digests differ");
+        for measured in &all {
+            // Tables still grow a little when the most that is under way is exceeded.
+            let share = measured.allocations as f64 / measured.events as f64;
+            assert!(share < 0.001, "{share} allocations an event");
+            assert!(measured.bytes_per_host < 100.0, "{} bytes a host", measured.bytes_per_host);
+        }
+        println!("one digest, no allocation per event, at most 100 bytes a host with its datagrams");
+    }
+}
+
+fn run(hosts: usize, seconds: u64, threads: usize) -> Measured {
+    let mut world = World::new(1, Links::default(), threads);
+    world.reserve(hosts);
+    let everybody = Arc::new((0..hosts).map(|n| world.addr(n)).collect::<Vec<_>>());
+    for n in 0..hosts {
+        let mut rng = Rng::from_seed(n as u64);
+        let next = world.now() + Duration::from_micros(rng.below(PERIOD.as_micros() as usize) as u64);
+        world.add(Asker { rng, everybody: Arc::clone(&everybody), next }, 0);
+    }
+    // Two seconds to fill the arenas.
+    world.run(world.now() + 2 * PERIOD, |_, _| ());
+    let (before, allocated) = (world.stats().events(), ALLOCATIONS.load(Ordering::Relaxed));
+    let start = Instant::now();
+    world.run(world.now() + Duration::from_secs(seconds), |_, _| ());
+    let elapsed = start.elapsed().as_secs_f64();
+    let events = world.stats().events() - before;
+    Measured {
+        digest: world.digest(),
+        speed: events as f64 / elapsed,
+        pace: seconds as f64 / elapsed,
+        allocations: ALLOCATIONS.load(Ordering::Relaxed) - allocated,
+        events,
+        bytes_per_host: world.memory() as f64 / hosts as f64,
+        under_way: world.under_way(),
+    }
+}
+
+/// The system's allocator, and how often it was asked for memory.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: `at` came from `alloc` or `realloc` above with this layout.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as for `dealloc`; the caller keeps the contract of `realloc` about `size`.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
