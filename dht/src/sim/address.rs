@@ -123,9 +123,15 @@ impl Addresses {
         chosen.unwrap_or_else(|| SocketAddrV4::new(self.plan.v4(number), PORT)).into()
     }
 
+    /// The port of both addresses of `number`, for less than the addresses cost.
+    pub(super) fn port(&self, number: u32) -> u16 {
+        let chosen = self.moved_to(number).and_then(|&(_, chosen)| chosen);
+        chosen.map_or(PORT, |chosen| chosen.port())
+    }
+
     /// The IPv6 address of `number`.
     pub(super) fn v6(&self, number: u32) -> SocketAddr {
-        SocketAddrV6::new(self.plan.v6(number), PORT, 0, 0).into()
+        SocketAddrV6::new(self.plan.v6(number), self.port(number), 0, 0).into()
     }
 
     /// The number of an address, whatever its port is, unless it was chosen for somebody; numbers that
@@ -231,6 +237,8 @@ mod tests {
         assert_eq!(addresses.number(addresses.v4(fresh)), Some(fresh));
         assert_eq!((addresses.v4(put), addresses.number(chosen.into())), (chosen.into(), Some(put)));
         assert_ne!(addresses.number(([8, 8, 8, 8], 54).into()), Some(put));
+        assert_eq!((addresses.port(fresh), addresses.port(put)), (PORT, 53));
+        assert_eq!(addresses.number(addresses.v6(put)), Some(put));
         assert_eq!((addresses.host(7), addresses.host(put + 1)), (Some(7), None));
     }
 

@@ -96,7 +96,7 @@ impl<H: Host> World<H> {
         self.settle_at(index, None)
     }
 
-    /// Gives a host the IPv4 address `addr`, port included, and an IPv6 address that nobody had before.
+    /// Gives a host the IPv4 address `addr` and, at the same port, an IPv6 address that nobody had before.
     /// Whoever lived there is no longer reached. A symmetric NAT hides a host at such an address altogether.
     pub fn place(&mut self, index: usize, addr: SocketAddrV4) {
         self.settle_at(index, Some(addr));

@@ -16,6 +16,10 @@ const SLOTS: usize = 1 << SLOT_BITS;
 /// Enough for every time that there is: no item is ever too far away.
 const LEVELS: usize = ((u64::BITS - TICK_BITS) / SLOT_BITS) as usize;
 
+/// Items of one tick that there is room for when it has passed. A million hosts that all wake up at the
+/// beginning leave no more behind.
+const NEAR_ROOM: usize = 1 << 14;
+
 /// The end of a list, and the place of the first of one.
 const END: u32 = u32::MAX;
 /// In place of the item before: due in `near`.
@@ -92,6 +96,9 @@ impl Wheel {
                     return Some((Time::from_micros(at), item));
                 }
                 self.near.pop();
+            }
+            if self.near.capacity() > 4 * NEAR_ROOM {
+                self.near.shrink_to(NEAR_ROOM);
             }
             if !self.advance(&tie) {
                 return None;
@@ -256,6 +263,20 @@ mod tests {
         // What is set behind the last is due at once.
         wheel.set(9, Time::from_micros(5), 0);
         assert_eq!(wheel.peek(tie), Some((Time::from_micros(5), 9)));
+    }
+
+    #[test]
+    fn crowd_of_one_tick_leaves_no_memory_behind() {
+        let mut wheel = Wheel::new();
+        for item in 0..200_000 {
+            wheel.set(item, Time::from_micros(5), 0);
+        }
+        let full = wheel.memory();
+        while wheel.peek(tie).is_some() {
+            wheel.pop();
+        }
+        let links = 200_000 * size_of::<Link>();
+        assert!(full > 2 * links && wheel.memory() < links * 3 / 2 + NEAR_ROOM * 24, "{}", wheel.memory());
     }
 
     #[test]

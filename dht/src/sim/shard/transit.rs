@@ -188,11 +188,10 @@ impl<H: Host> Shard<H> {
             return Err(|stats| &mut stats.offline);
         }
         let access = space.paths.access(slot.access);
-        let own = own_addr(space, access, slot.number, from);
         if slot.number != packet.to {
             return Err(|stats| &mut stats.stray);
         }
-        if own.port() != packet.to_port {
+        if own_port(space, access, slot.number, from) != packet.to_port {
             return Err(if access.nat.is_some() { |s| &mut s.filtered } else { |s| &mut s.stray });
         }
         if packet.stage == Stage::Inside {
@@ -262,10 +261,14 @@ fn own_addr(space: &Space, access: &Access, number: u32, other: SocketAddr) -> S
         SocketAddr::V4(_) => space.addresses.v4(number),
         SocketAddr::V6(_) => space.addresses.v6(number),
     };
-    if let Some(nat) = access.nat {
-        addr.set_port(nat.port(space.seed, number, other, addr.port()));
-    }
+    addr.set_port(own_port(space, access, number, other));
     addr
+}
+
+/// The port of a host as `other` sees it.
+fn own_port(space: &Space, access: &Access, number: u32, other: SocketAddr) -> u16 {
+    let inner = space.addresses.port(number);
+    access.nat.map_or(inner, |nat| nat.port(space.seed, number, other, inner))
 }
 
 fn put_ip(bytes: &mut Vec<u8>, ip: IpAddr) {
