@@ -2,8 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use krpc::Id;
+
 use super::super::{Bursts, Digest, Leg, Nat, NatKind, Partition, Split, Stats};
 use super::*;
+use crate::secure_id::secure_id;
+use crate::{Command, Config, Home, Node, Seeds};
 
 /// Links with everything that there is.
 fn rough() -> Links {
@@ -73,6 +77,34 @@ fn run_may_be_cut_anywhere() {
         world.run(until.min(Time::from_secs(3)), |_, _| ());
     }
     assert_eq!(world.digest(), whole);
+}
+
+/// Nodes that join by the first, on lossy links, one of which looks somebody up.
+fn nodes(seed: u64, threads: usize) -> (Digest, usize) {
+    let (mut world, config) = (World::new(seed, rough(), threads), Arc::new(Config::default()));
+    let router = world.addr(0);
+    for n in 0..30 {
+        let (local, seeds) = (world.addr(n), Seeds::from_u64(seed << 32 | n as u64));
+        let id = secure_id(local.ip(), &mut Rng::new(seeds));
+        let home = Home { id, local, external: None, saved: Vec::new() };
+        world.add(Node::new(Arc::clone(&config), vec![home], seeds, world.now()), (n % 5 / 3) as u8);
+        world.act(n, |now, node, out| node.handle_command(now, Command::Routers(vec![router]), out));
+    }
+    let order = Command::FindNode { target: Id::new([7; 20]), trace: false };
+    world.order(Time::from_secs(4), 3, |now, node, out| {
+        node.handle_command(now, order, out);
+    });
+    let mut ended = 0;
+    world.run(Time::from_secs(10), |_, told| ended += usize::from(matches!(told.event, Event::Done { .. })));
+    (world.digest(), ended)
+}
+
+#[test]
+fn nodes_do_the_same_on_any_number_of_threads() {
+    let (digest, ended) = nodes(1, 1);
+    assert!(digest.count > 2000 && ended == 1, "{digest:?}");
+    assert_eq!([2, 3].map(|threads| nodes(1, threads)), [(digest, ended); 2]);
+    assert_ne!(nodes(2, 2).0, digest);
 }
 
 #[test]
