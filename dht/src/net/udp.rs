@@ -26,9 +26,6 @@ const SLOT: usize = MAX_DATAGRAM + 64;
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// Asked of the kernel for outgoing datagrams.
 const SEND_BUFFER: usize = 4 << 20;
-/// Datagrams of one call after which the socket is taken for empty.
-#[cfg(target_os = "linux")]
-const FEW: usize = 1;
 /// Errors of the receive call that one batch shrugs off before it gives up for this turn.
 const RECEIVE_ERRORS: usize = 16;
 
@@ -85,6 +82,9 @@ pub struct UdpSocket {
     local: SocketAddr,
     slots: Box<[u8]>,
     filled: ArrayVec<Filled, BATCH>,
+    /// Nothing was there when the socket was asked once more, and nothing but single datagrams since.
+    #[cfg(target_os = "linux")]
+    lull: bool,
     #[cfg(target_os = "linux")]
     headers: Option<Box<mmsg::Headers>>,
     counters: UdpCounters,
@@ -123,6 +123,8 @@ impl UdpSocket {
             local,
             slots: vec![0; BATCH * SLOT].into(),
             filled: ArrayVec::new(),
+            #[cfg(target_os = "linux")]
+            lull: true,
             #[cfg(target_os = "linux")]
             headers: (batching == Batching::Native).then(mmsg::Headers::new),
             counters: UdpCounters::default(),
@@ -225,15 +227,21 @@ impl UdpSocket {
         use std::os::fd::AsRawFd as _;
 
         let Some(headers) = &mut self.headers else { return self.recv_singly() };
-        let (io, slots, filled) = (&self.io, &mut self.slots, &mut self.filled);
+        let (io, slots, filled, lull) = (&self.io, &mut self.slots, &mut self.filled, &mut self.lull);
         let mut dropped = 0;
         let received = io.try_io(tokio::io::Interest::READABLE, || {
-            let (taken, truncated) = headers.receive(io.as_raw_fd(), slots, filled)?;
+            let received = headers.receive(io.as_raw_fd(), slots, filled);
+            *lull |= received.is_err();
+            let (taken, truncated) = received?;
             dropped = truncated;
-            // A batch that is not full has emptied the socket. Where little comes, saying so here saves
-            // the call that would find nothing: a datagram that comes meanwhile makes the socket ready
-            // anew. Where much comes, more has come by the next call, which is then cheaper than to wait.
-            if taken <= FEW { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            // A batch that is not full has emptied the socket. Saying so here saves the call that would
+            // find nothing; a datagram that comes meanwhile makes the socket ready anew. But while much
+            // comes, more has come by the next call, and asking is cheaper than waiting.
+            if taken > 1 || taken == 1 && !*lull {
+                *lull = false;
+                return Ok(());
+            }
+            Err(io::ErrorKind::WouldBlock.into())
         });
         self.counters.truncated += dropped;
         received
