@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the clients that the interop tests and comparison benchmarks run against, each from its
 # ordinary package manager: libtorrent 2.0 and 2.1 (PyPI) in virtual environments, aria2 and
-# transmission (Debian), the crate `mainline` (a nested workspace). Run it again at any time: what is
+# transmission (Debian), the crates `mainline` and `librqbit-dht` (a nested workspace). Run it again at any time: what is
 # there already is kept.
 #
 #   tests/interop/install.sh            everything, into target/interop
@@ -33,4 +33,4 @@ aria2c --version | head -n 1
 transmission-daemon --version 2>&1 | head -n 1
 
 cargo build --quiet --release --manifest-path tests/rivals/Cargo.toml --target-dir "$dir/rivals"
-echo "the crate mainline: built"
+echo "the crates mainline and librqbit-dht: built"

@@ -298,7 +298,8 @@ impl Load {
                 Query::AnnouncePeer {
                     infohash,
                     port: i64::from(PORT),
-                    implied_port: false,
+                    // It is that one anyway; rqbit reads no announce that does not say.
+                    implied_port: true,
                     token,
                     seed: false,
                 }
@@ -416,7 +417,8 @@ impl Load {
                     let values = response.values.ok_or("no values")?;
                     check_values(values, asked.peer / PEERS)?;
                 } else {
-                    self.todo.push_back((Kind::Announce, asked.peer));
+                    // At once: rqbit remembers a thousand tokens.
+                    self.todo.push_front((Kind::Announce, asked.peer));
                 }
             }
             Kind::Miss => {

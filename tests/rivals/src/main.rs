@@ -1,6 +1,7 @@
-//! A node of the crate `mainline`, for the interop tests and benchmarks.
+//! Nodes of the crates `mainline` and `librqbit-dht`, for the interop tests and benchmarks.
 //!
 //!     rivals serve IP PORT [BOOTSTRAP ...]              runs a server node until killed
+//!     rivals serve-rqbit IP:PORT BOOTSTRAP ...          runs a node of rqbit that stores what it is given
 //!     rivals get-peers IP INFOHASH BOOTSTRAP ...        prints the peers that it finds, one a line
 //!     rivals announce IP INFOHASH PORT BOOTSTRAP ...    announces and prints `stored`
 //!     rivals put IP TEXT BOOTSTRAP ...                  puts an immutable item, prints its target
@@ -29,6 +30,7 @@ fn main() {
                 std::thread::park();
             }
         }
+        ["serve-rqbit", listen, bootstrap @ ..] => serve_rqbit(listen, bootstrap),
         ["get-peers", ip, infohash, bootstrap @ ..] => {
             let dht = node(ip, 0, bootstrap, false);
             dht.bootstrapped();
@@ -69,7 +71,7 @@ fn main() {
             let item = item.expect("somebody has it");
             println!("{} {}", item.seq(), String::from_utf8_lossy(item.value()));
         }
-        _ => panic!("rivals serve|get-peers|announce|put|get|put-signed|get-signed ..."),
+        _ => panic!("rivals serve|serve-rqbit|get-peers|announce|put|get|put-signed|get-signed ..."),
     }
 }
 
@@ -85,6 +87,29 @@ fn node(ip: &str, port: u16, bootstrap: &[&str], server: bool) -> Dht {
         builder.server_mode();
     }
     builder.build().expect("the node binds")
+}
+
+/// As shipped it stores 1,000 peers of infohashes that are next to its own id: both caps are lifted. They
+/// have no setter but are part of what it saves.
+fn serve_rqbit(listen: &str, bootstrap: &[&str]) {
+    let own = librqbit_dht::Id20::new(*b"rqbit seen by others");
+    let store = serde_json::json!({
+        "self_id": own.as_string(), "max_distance": "f".repeat(40), "tokens": [], "peers": {},
+        "max_remembered_tokens": 1000, "max_remembered_peers": 2_000_000_000,
+    });
+    let config = librqbit_dht::DhtConfig {
+        peer_id: Some(own),
+        listen_addr: Some(listen.parse().expect("an address and a port")),
+        bootstrap_addrs: Some(bootstrap.iter().map(|&router| router.to_owned()).collect()),
+        peer_store: Some(serde_json::from_value(store).expect("what it would save")),
+        ..Default::default()
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
+    let _dht = runtime.block_on(librqbit_dht::DhtBuilder::with_config(config)).expect("the node binds");
+    println!("listening {listen}");
+    loop {
+        std::thread::park();
+    }
 }
 
 fn id(hex: &str) -> Id {

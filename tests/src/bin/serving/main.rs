@@ -1,28 +1,31 @@
 //! Serving under load: what a DHT node costs per query, beside the floor and other nodes.
 //!
 //!     cargo build --release -p btdht -p harness
-//!     tests/interop/install.sh                                  (libtorrent)
+//!     tests/interop/install.sh                                  (libtorrent, mainline, rqbit)
 //!     serving compare [--repetitions 5] [--seconds 5] [--only NAME,...]
 //!     serving kinds   [...]      the same per kind of query
+//!     serving soak    [--replies 10000000] [--only NAME,...]    counts what is lost or wrong
 //!     serving echo ADDR:PORT     the floor: recvmmsg/sendmmsg with replies of 288 bytes
 //!
 //! `compare` enters a network namespace in which 85/8 is local (root is needed). Every node runs alone,
-//! pinned to core 0, the generator to core 1; repetitions interleave; medians are compared. The limits
-//! of all nodes are lifted. Rows: replies a second with 128 queries outstanding, CPU of the node's
-//! process per query (user and system, as the kernel counts), its ratio to the floor (min/median/max),
-//! and at 5,000 queries a second CPU, median and 99th percentile of the round trip.
+//! pinned to core 0, the generator to core 1; repetitions interleave, and right before each of a node's
+//! the floor is measured, by which it is divided; medians are compared. The limits of all nodes are
+//! lifted. Rows: replies a second with 128 queries outstanding, CPU of the node's process per query
+//! (user and system, as the kernel counts), its ratio to the floor (min/median/max), memory, and at
+//! 5,000 queries a second CPU, median and 99th percentile of the round trip. Behind them stand the
+//! goals of our own node and whether it meets them.
 #![allow(clippy::unwrap_used)]
 
-use std::ffi::OsStr;
+mod programs;
+mod report;
+
 use std::net::SocketAddrV4;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use harness::load::{Kind, Load, Tally, Target, Tids};
 use harness::mmsg::{Socket, Speaks};
-use harness::process::{Running, workspace};
-use harness::rivals::{Libtorrent, Series};
+use harness::process::Running;
 
 const NODE: &str = "85.255.0.1:6882";
 const WINDOW: usize = 128;
@@ -34,8 +37,10 @@ fn main() {
         Some("echo") => echo(words[1].parse().expect("ADDR:PORT")),
         Some("compare") => compare(&Options::parse(&words[1..]), &[None]),
         Some("kinds") => compare(&Options::parse(&words[1..]), &Kind::ALL.map(Some)),
+        Some("soak") => soak(&Options::parse(&words[1..])),
         _ => panic!(
-            "serving compare|kinds [--repetitions N] [--seconds N] [--only NAME,...] | serving echo ADDR:PORT"
+            "serving compare|kinds [--repetitions N] [--seconds N] [--only NAME,...] | \
+             serving soak [--replies N] [--only NAME,...] | serving echo ADDR:PORT"
         ),
     }
 }
@@ -55,43 +60,68 @@ fn echo(addr: SocketAddrV4) {
 struct Options {
     repetitions: usize,
     seconds: u64,
+    replies: u64,
     only: Option<Vec<String>>,
 }
 
 impl Options {
     fn parse(words: &[String]) -> Self {
-        let mut options = Self { repetitions: 5, seconds: 5, only: None };
+        let mut options = Self { repetitions: 5, seconds: 5, replies: 10_000_000, only: None };
         for pair in words.chunks(2) {
             let [key, value] = pair else { panic!("{pair:?} wants a value") };
             match key.as_str() {
                 "--repetitions" => options.repetitions = value.parse().expect("a number"),
                 "--seconds" => options.seconds = value.parse().expect("a number"),
+                "--replies" => options.replies = value.parse().expect("a number"),
                 "--only" => options.only = Some(value.split(',').map(str::to_owned).collect()),
                 _ => panic!("unknown option {key}"),
             }
         }
         options
     }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.iter().any(|wanted| wanted == name))
+    }
 }
 
-/// A program that serves, and how to ask it.
+/// A program that serves, how to ask it, and how it did.
 struct Row {
     name: &'static str,
     target: Target,
     tids: Tids,
     command: Command,
+    /// Of each kind, of each repetition.
     closed: Vec<Vec<Measured>>,
     gentle: Vec<Measured>,
-    fresh_kib: u64,
-    loaded_kib: u64,
+    memory: Memory,
 }
 
 struct Measured {
     tally: Tally,
     cpu_micros: f64,
+    /// The floor right before it.
+    floor: Floor,
 }
 
-fn compare(options: &Options, kinds: &[Option<Kind>]) {
+/// What the floor cost.
+#[derive(Clone, Copy)]
+struct Floor {
+    cpu_micros: f64,
+    rate: f64,
+    p50_micros: f64,
+}
+
+/// Resident KiB of a node in its last repetition.
+#[derive(Clone, Copy, Default)]
+struct Memory {
+    fresh: u64,
+    loaded: u64,
+    /// Before and behind the announces, and how many were stored.
+    storing: (u64, u64, usize),
+}
+
+fn prepare(options: &Options) -> (Row, Vec<Row>) {
     harness::netns::enter().expect("root");
     let myself = std::process::id().to_string();
     let pinned = Command::new("taskset").args(["-a", "-c", "-p", "1", &myself]).output();
@@ -99,187 +129,121 @@ fn compare(options: &Options, kinds: &[Option<Kind>]) {
         pinned.is_ok_and(|output| output.status.success()),
         "taskset (util-linux) cannot pin the generator"
     );
-    let folder = tempfile::tempdir().unwrap();
-    let mut rows = rows(folder.path());
-    rows.retain(|row| {
-        options
-            .only
-            .as_ref()
-            .is_none_or(|only| row.target == Target::Echo || only.iter().any(|name| name == row.name))
-    });
+    let mut nodes = programs::nodes();
+    nodes.retain(|row| options.wants(row.name));
+    (programs::floor(), nodes)
+}
+
+fn compare(options: &Options, kinds: &[Option<Kind>]) {
+    let (mut floor, mut nodes) = prepare(options);
     for repetition in 0..options.repetitions {
-        for row in &mut rows {
-            run(row, kinds, options);
+        for row in &mut nodes {
+            let floors = run(&mut floor, kinds, options, &[]);
+            run(row, kinds, options, &floors);
             eprintln!("{} {}/{}", row.name, repetition + 1, options.repetitions);
         }
     }
     for (n, kind) in kinds.iter().enumerate() {
         println!("\n{}", kind.map_or("the mix".to_owned(), |kind| format!("{kind:?} only")));
-        print_closed(&rows, n);
+        report::print_closed(&floor, &nodes, n);
     }
     if kinds == [None] {
-        print_gentle(&rows);
+        report::print_gentle(&floor, &nodes);
     }
+    report::print_goals(&nodes, kinds);
 }
 
-fn rows(folder: &std::path::Path) -> Vec<Row> {
-    let row = |name, target, tids, command| Row {
-        name,
-        target,
-        tids,
-        command,
-        closed: Vec::new(),
-        gentle: Vec::new(),
-        fresh_kib: 0,
-        loaded_kib: 0,
-    };
-    let mut echo = pinned(std::env::current_exe().unwrap());
-    echo.args(["echo", NODE]);
-    let mut rows = vec![row("floor", Target::Echo, Tids::Four, echo)];
-
-    let btdht: PathBuf = std::env::current_exe().unwrap().with_file_name("btdht");
-    if btdht.exists() {
-        let config = folder.join("bootstrap.toml");
-        std::fs::write(&config, "[limits]\nreplies_per_second_per_ip = 0\nreply_bytes_per_second = 0\n")
-            .unwrap();
-        let mut command = pinned(btdht);
-        command.args([
-            "serve",
-            "--ipv4-only",
-            "--no-state",
-            "--port",
-            "6882",
-            "--bind",
-            "85.255.0.1",
-            "--config",
-        ]);
-        command.arg(config).args(["--bootstrap", &Load::router().to_string()]);
-        rows.push(row("btdht", Target::Node, Tids::Any, command));
+/// Measures a program once; what it cost for each kind and then gently, as the floor of the next one.
+fn run(row: &mut Row, kinds: &[Option<Kind>], options: &Options, floors: &[Floor]) -> Vec<Floor> {
+    let (node, mut load) = start(row);
+    row.closed.resize_with(kinds.len(), Vec::new);
+    let mut costs = Vec::new();
+    for (n, kind) in kinds.iter().enumerate() {
+        load.only(*kind);
+        let measured = measure(&node, |span| load.closed(WINDOW, span).unwrap(), options, floors.get(n));
+        costs.push(measured.as_floor());
+        row.closed[n].push(measured);
     }
-    for (name, series) in [("libtorrent-2.1", Series::V21), ("libtorrent-2.0", Series::V20)] {
-        let python = Libtorrent::python(series);
-        if !python.exists() {
-            eprintln!("SKIPPED {name}: {} is not installed (tests/interop/install.sh)", python.display());
-            continue;
-        }
-        let mut command = pinned(python);
-        command.arg(workspace().join("tests/bench/serving_libtorrent.py"));
-        command.args([NODE, &Load::router().to_string()]);
-        rows.push(row(name, Target::Node, Tids::Four, command));
+    if kinds == [None] {
+        let floor = floors.get(kinds.len());
+        let measured = measure(&node, |span| load.open(GENTLE, span).unwrap(), options, floor);
+        costs.push(measured.as_floor());
+        row.gentle.push(measured);
     }
-    rows
+    row.memory.loaded = resident_kib(node.pid());
+    costs
 }
 
-fn run(row: &mut Row, kinds: &[Option<Kind>], options: &Options) {
+/// Starts a program and gives it nodes and peers.
+fn start(row: &mut Row) -> (Running, Load) {
     let mut node = Running::start(row.name, &mut row.command);
     let listening =
         node.wait_within(Duration::from_secs(20), |line| line.contains("listening").then_some(()));
     listening.unwrap_or_else(|why| panic!("{}: {why}\n{}", row.name, node.stderr()));
-    row.fresh_kib = resident_kib(node.pid());
+    row.memory.fresh = resident_kib(node.pid());
     let mut load = Load::new(NODE.parse().unwrap(), row.target, row.tids).unwrap();
     if row.target == Target::Node {
         if !load.teach(Duration::from_secs(40)).unwrap() {
             eprintln!("{}: its routing table does not fill up", row.name);
         }
+        let before = resident_kib(node.pid());
         let stored = load.announce_all().unwrap();
         if stored != 10_000 {
             eprintln!("{}: stored {stored} of 10000 announces", row.name);
         }
+        row.memory.storing = (before, resident_kib(node.pid()), stored);
     }
     load.closed(WINDOW, Duration::from_secs(1)).unwrap();
-    row.closed.resize_with(kinds.len(), Vec::new);
-    for (kind, results) in kinds.iter().zip(&mut row.closed) {
-        load.only(*kind);
-        results.push(measure(&node, |span| load.closed(WINDOW, span).unwrap(), options));
-    }
-    if kinds == [None] {
-        row.gentle.push(measure(&node, |span| load.open(GENTLE, span).unwrap(), options));
-    }
-    row.loaded_kib = resident_kib(node.pid());
+    (node, load)
 }
 
-fn measure(node: &Running, load: impl FnOnce(Duration) -> Tally, options: &Options) -> Measured {
+fn measure(
+    node: &Running,
+    load: impl FnOnce(Duration) -> Tally,
+    options: &Options,
+    floor: Option<&Floor>,
+) -> Measured {
     let before = cpu_ticks(node.pid());
     let tally = load(Duration::from_secs(options.seconds));
     let micros = (cpu_ticks(node.pid()) - before) as f64 * 10_000.0;
     let cpu_micros = micros / tally.replies.max(1) as f64;
-    Measured { tally, cpu_micros }
+    let nothing = Floor { cpu_micros, rate: tally.rate(), p50_micros: report::quantile(&tally, 0.5) };
+    Measured { tally, cpu_micros, floor: floor.copied().unwrap_or(nothing) }
 }
 
-fn print_closed(rows: &[Row], kind: usize) {
-    println!(
-        "{:16} {:>10} {:>8} {:>16} {:>8} {:>8} {:>7} {:>7} {:>7} {:>11}",
-        "node", "replies/s", "CPU us", "x floor", "B/reply", "nodes", "lost", "wrong", "p99 us", "RSS MiB"
-    );
-    for row in rows {
-        let results = &row.closed[kind];
-        let ratios: Vec<f64> = results
-            .iter()
-            .zip(&rows[0].closed[kind])
-            .map(|(own, floor)| own.cpu_micros / floor.cpu_micros)
-            .collect();
-        let sum = |of: fn(&Tally) -> u64| results.iter().map(|result| of(&result.tally)).sum::<u64>();
-        println!(
-            "{:16} {:>10.0} {:>8.2} {:>16} {:>8.0} {:>8.2} {:>7} {:>7} {:>7.0} {:>11}",
-            row.name,
-            median(results.iter().map(|result| result.tally.rate())),
-            median(results.iter().map(|result| result.cpu_micros)),
-            spread(&ratios),
-            sum(|tally| tally.reply_bytes) as f64 / sum(|tally| tally.replies).max(1) as f64,
-            sum(|tally| tally.nodes.0) as f64 / sum(|tally| tally.nodes.1).max(1) as f64,
-            sum(|tally| tally.lost),
-            sum(|tally| tally.wrong),
-            median(results.iter().map(|result| f64::from(result.tally.clone().quantile(0.99)))),
-            format!("{:.1}/{:.1}", row.fresh_kib as f64 / 1024.0, row.loaded_kib as f64 / 1024.0),
-        );
-        if let Some(why) = results.iter().find_map(|result| result.tally.first_wrong.as_ref()) {
-            println!("{:16} first wrong reply: {why}", "");
+impl Measured {
+    fn as_floor(&self) -> Floor {
+        let p50_micros = report::quantile(&self.tally, 0.5);
+        Floor { cpu_micros: self.cpu_micros, rate: self.tally.rate(), p50_micros }
+    }
+}
+
+/// Asks until so many replies have come, with transaction ids of 1 to 32 bytes where the node takes
+/// them; the exit code says whether one was lost or wrong.
+fn soak(options: &Options) {
+    let (_, mut nodes) = prepare(options);
+    nodes.retain(|row| options.only.is_some() || row.name == programs::OURS);
+    let mut faults = 0;
+    for row in &mut nodes {
+        let (node, mut load) = start(row);
+        let (mut replies, mut lost, mut wrong, mut seconds) = (0, 0, 0, 0.0);
+        while replies < options.replies {
+            let tally = load.closed(WINDOW, Duration::from_secs(10)).unwrap();
+            assert!(tally.replies > 0, "{} has fallen silent after {replies} replies", row.name);
+            (replies, lost, wrong) = (replies + tally.replies, lost + tally.lost, wrong + tally.wrong);
+            seconds += tally.seconds;
+            if let Some(why) = tally.first_wrong {
+                println!("{}: wrong: {why}", row.name);
+            }
         }
-    }
-}
-
-fn print_gentle(rows: &[Row]) {
-    println!("\nat {GENTLE} queries a second");
-    println!(
-        "{:16} {:>8} {:>16} {:>8} {:>16} {:>8} {:>7} {:>7}",
-        "node", "CPU us", "x floor", "p50 us", "x floor", "p99 us", "lost", "wrong"
-    );
-    let quantile = |result: &Measured, q| f64::from(result.tally.clone().quantile(q));
-    for row in rows {
-        let pairs = || row.gentle.iter().zip(&rows[0].gentle);
-        let cpu: Vec<f64> = pairs().map(|(own, floor)| own.cpu_micros / floor.cpu_micros).collect();
-        let p50: Vec<f64> = pairs().map(|(own, floor)| quantile(own, 0.5) / quantile(floor, 0.5)).collect();
+        let resident = resident_kib(node.pid()) as f64 / 1024.0;
         println!(
-            "{:16} {:>8.2} {:>16} {:>8.0} {:>16} {:>8.0} {:>7} {:>7}",
-            row.name,
-            median(row.gentle.iter().map(|result| result.cpu_micros)),
-            spread(&cpu),
-            median(row.gentle.iter().map(|result| quantile(result, 0.5))),
-            spread(&p50),
-            median(row.gentle.iter().map(|result| quantile(result, 0.99))),
-            row.gentle.iter().map(|result| result.tally.lost).sum::<u64>(),
-            row.gentle.iter().map(|result| result.tally.wrong).sum::<u64>(),
+            "{}: {replies} replies in {seconds:.0} s, {lost} lost, {wrong} wrong, {resident:.1} MiB resident",
+            row.name
         );
+        faults += lost + wrong;
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn spread(values: &[f64]) -> String {
-    let min = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let max = values.iter().copied().fold(0.0, f64::max);
-    format!("{min:.2}/{:.2}/{max:.2}", median(values.iter().copied()))
-}
-
-/// `program` on core 0, with all threads that it will ever have.
-fn pinned(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", "0"]).arg(program);
-    command
+    std::process::exit(i32::from(faults > 0 || nodes.is_empty()));
 }
 
 /// User and system time of all threads in clock ticks, of which Linux reports 100 a second.
