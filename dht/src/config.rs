@@ -210,10 +210,10 @@ pub struct Config {
     pub crawl_burst: u32,
     /// Queries of a crawl in flight.
     pub crawl_max_in_flight: usize,
-    /// Nodes that a crawl has heard of and not asked yet, some 80 bytes each. When there are more, each part
+    /// Nodes that a crawl has heard of and not asked yet, some 130 bytes each. When there are more, each part
     /// of the key space keeps an even choice of its own.
     pub crawl_frontier: usize,
-    /// Nodes that a crawl remembers for having asked them, some 120 bytes each. When all of them are within
+    /// Nodes that a crawl remembers for having asked them, some 180 bytes each. When all of them are within
     /// their interval nobody else is asked until the first one's is over.
     pub crawl_asked: usize,
     /// Nodes taken from one reply to a crawl, per family.

@@ -131,8 +131,8 @@ pub struct Status {
     pub refused: usize,
     /// Queries that nobody has answered yet.
     pub in_flight: usize,
-    /// Swarms that wait for being asked for.
-    pub scrapes_waiting: usize,
+    /// Swarms that are asked for, or wait for it.
+    pub scrapes: usize,
     /// Times that everybody known had been asked.
     pub rounds: u64,
     /// When the next node's interval is over; [`Time::NEVER`] when none is within it.

@@ -16,6 +16,8 @@
 //! Everything in an answer is a stranger's word: addresses that cannot be, our own ids and more than
 //! [`Config::crawl_nodes_per_reply`] nodes are ignored; samples are bounded by the datagram.
 
+mod answers;
+mod choose;
 mod counters;
 mod event;
 mod frontier;
@@ -34,18 +36,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use krpc::compact::{self, Address, V4, V6};
-use krpc::{Body, Id, Message, Response, Want};
+use krpc::{Body, Id, Message};
 
-use self::frontier::{Chosen, Frontier, Known};
+use self::frontier::Frontier;
 use self::line::{Line, Verdict};
 use self::pace::{Pace, Turn};
-use self::scrape::{Named, SAME_NODE_AFTER, Scrapes};
+use self::scrape::{SAME_NODE_AFTER, Scrapes};
 use self::size::SizeEstimate;
-use self::survey::{Step, Survey};
+use self::survey::Survey;
 use crate::addr::{SourceKey, acceptable, canonical};
-use crate::lookup::told_samples;
-use crate::{Config, Question, Rng, Seeds, Time};
+use crate::{Config, Rng, Seeds, Time};
 
 pub use self::counters::Counters;
 pub use self::event::{Actions, Condition, Event, NodeRecord, Query, Standing, Status};
@@ -78,7 +78,9 @@ pub struct Crawler {
     scrape_credit: u32,
     condition: Condition,
     rounds: u64,
-    /// Since when there is nobody to ask, and whether we have heard of nodes since.
+    /// A node had its turn since the last round ended.
+    has_asked: bool,
+    /// There is nobody to ask.
     quiet: Option<Quiet>,
     nodes_wanted_at: Time,
     timeout: Time,
@@ -139,6 +141,7 @@ impl Crawler {
             scrape_credit: 0,
             condition: Condition::Starting,
             rounds: 0,
+            has_asked: false,
             quiet: None,
             nodes_wanted_at: now,
             timeout: now,
@@ -154,16 +157,23 @@ impl Crawler {
         }
     }
 
-    /// Hears of nodes, from the routing table of the node that we ask from, whose ids are `own`.
-    pub fn handle_nodes(&mut self, now: Time, own: &[Id], nodes: &[(Id, SocketAddr)], out: &mut Actions) {
-        self.own = own.to_vec();
+    /// Says which ids the node has that we ask from: it is never asked itself.
+    pub fn set_own(&mut self, own: Vec<Id>) {
+        self.own = own;
+    }
+
+    /// Hears of nodes, from the routing table of the node that we ask from.
+    pub fn handle_nodes(&mut self, now: Time, nodes: &[(Id, SocketAddr)], out: &mut Actions) {
         for &(id, addr) in nodes {
             self.offer(now, id, canonical(addr));
         }
         if self.quiet == Some(Quiet::Asking) && self.frontier.fresh() == 0 && self.frontier.len() > 0 {
             self.quiet = Some(Quiet::Over);
-            self.rounds += 1;
-            out.events.push(Event::RoundOver { rounds: self.rounds });
+            // Sizes alone make no round.
+            if std::mem::take(&mut self.has_asked) || self.rounds == 0 {
+                self.rounds += 1;
+                out.events.push(Event::RoundOver { rounds: self.rounds });
+            }
         }
         self.settle(now, out);
     }
@@ -223,7 +233,7 @@ impl Crawler {
             silent: self.frontier.silent(),
             refused: self.frontier.refused(),
             in_flight: self.in_flight.len(),
-            scrapes_waiting: self.scrapes.waiting(),
+            scrapes: self.scrapes.len(),
             rounds: self.rounds,
             next_due: self.frontier.next_due(),
             size_v4: self.size(false),
@@ -300,7 +310,7 @@ impl Crawler {
         let is_full = self.frontier.fresh() > 0 && !self.frontier.has_room();
         if self.counters.queries > asked_before || self.frontier.fresh() > 0 {
             self.quiet = None;
-        } else if found_nobody && self.in_flight.is_empty() {
+        } else if found_nobody && self.in_flight.is_empty() && self.scrapes.is_idle() {
             self.quiet.get_or_insert(Quiet::Asking);
         }
         if self.quiet.is_some() && self.nodes_wanted_at <= now {
@@ -340,276 +350,8 @@ impl Crawler {
             out.events.push(Event::Condition(condition));
         }
     }
-
-    /// The next query: a scrape or a step of a survey when they have saved up for it, a fresh node
-    /// otherwise, and whatever there is when there is none.
-    fn choose(&mut self, now: Time) -> Option<Query> {
-        if !self.line.works() {
-            if self.frontier.resting() > 0 {
-                return self.next_ping();
-            }
-            // Everybody who should answer has had his rest: whoever is silent now is asked in earnest.
-            self.line = Line::WORKS;
-            self.release_suspects(now, Standing::Fresh);
-        }
-        let whole = 100;
-        self.scrape_credit = (self.scrape_credit + self.config.crawl_scrape_share).min(whole);
-        self.survey_credit = (self.survey_credit + self.config.crawl_survey_share).min(whole);
-        if self.scrape_credit == whole
-            && let Some(query) = self.next_scrape(now)
-        {
-            self.scrape_credit = 0;
-            return Some(query);
-        }
-        if self.survey_credit == whole
-            && let Some(query) = self.next_survey(now)
-        {
-            self.survey_credit = 0;
-            return Some(query);
-        }
-        if let Some(chosen) = self.frontier.next() {
-            return Some(self.plain(chosen));
-        }
-        self.next_scrape(now).or_else(|| self.running_survey(now))
-    }
-
-    fn plain(&mut self, chosen: Chosen) -> Query {
-        let target = self.target(&chosen);
-        self.ask(chosen, Purpose::Turn, target)
-    }
-
-    /// A ping of somebody who should answer.
-    fn next_ping(&mut self) -> Option<Query> {
-        let to = self.frontier.anybody_alive().filter(|_| self.line.ping())?;
-        self.counters.pings += 1;
-        let source = self.frontier.source(to);
-        let asked = InFlight { purpose: Purpose::Ping, source, index: None, is_sample: false };
-        Some(self.send(to, asked, Question::Ping))
-    }
-
-    /// What to ask a node about. Half of the time the widest gap around it; a quarter its own place: where
-    /// nodes lie close together they name one another; a quarter any point at all.
-    fn target(&mut self, chosen: &Chosen) -> Id {
-        match self.rng.below(4) {
-            _ if !chosen.is_inside => self.region.random(&mut self.rng),
-            0 => self.region.random(&mut self.rng),
-            1 => self.region.near(&chosen.id, OWN_PLACE, &mut self.rng),
-            _ => self.frontier.gap(chosen.index),
-        }
-    }
-
-    fn next_scrape(&mut self, now: Time) -> Option<Query> {
-        if self.config.crawl_scrape_share == 0 {
-            return None;
-        }
-        let (serial, infohash, to) =
-            self.scrapes.next(now, &mut self.rng, |addr| self.frontier.source(addr))?;
-        self.counters.scrape_queries += 1;
-        let (purpose, source) = (Purpose::Scrape(serial), self.frontier.source(to));
-        let asked = InFlight { purpose, source, index: None, is_sample: false };
-        Some(self.send(to, asked, Question::Scrape(infohash, self.want())))
-    }
-
-    /// A step of a survey that runs, or of one that begins.
-    fn next_survey(&mut self, now: Time) -> Option<Query> {
-        if let Some(query) = self.running_survey(now) {
-            return Some(query);
-        }
-        if self.surveys.len() >= SURVEYS || self.frontier.fresh() == 0 {
-            return None;
-        }
-        let ipv6 = match self.families {
-            [true, true] => self.rng.chance(1, 2),
-            [_, ipv6] => ipv6,
-        };
-        let target = self.region.random(&mut self.rng);
-        let mut survey = Survey::new(self.next_survey, target, ipv6);
-        self.next_survey += 1;
-        for node in self.frontier.near(&target, ipv6, size::NEAREST) {
-            survey.offer(node, self.frontier.source(node.1), Known::Fresh);
-        }
-        self.surveys.push(survey);
-        self.running_survey(now)
-    }
-
-    fn running_survey(&mut self, now: Time) -> Option<Query> {
-        let mut nth = 0;
-        while let Some(survey) = self.surveys.get_mut(nth) {
-            match survey.step() {
-                Step::Wait => nth += 1,
-                Step::Done(result) => {
-                    let survey = self.surveys.swap_remove(nth);
-                    self.surveyed(survey.ipv6, result);
-                }
-                Step::Ask(id, addr) => {
-                    let (serial, target) = (survey.serial, survey.target);
-                    if let Some(chosen) = self.frontier.claim(now, id, addr) {
-                        self.counters.survey_queries += 1;
-                        return Some(self.ask(chosen, Purpose::Survey(serial), target));
-                    }
-                    let known = self.frontier.known(now, id, addr);
-                    survey.not_asked(self.frontier.source(addr), known);
-                }
-            }
-        }
-        None
-    }
-
-    fn surveyed(&mut self, ipv6: bool, result: Option<f64>) {
-        let Some(distance) = result else {
-            self.counters.surveys_failed += 1;
-            return;
-        };
-        self.counters.surveys += 1;
-        let distances = &mut self.distances[usize::from(ipv6)];
-        if distances.len() == DISTANCES {
-            distances.pop_front();
-        }
-        distances.push_back(distance);
-    }
-
-    fn want(&self) -> Want {
-        if self.families == [true, true] { Want::BOTH } else { Want::UNSPECIFIED }
-    }
-
-    /// Asks a node for samples, or for nodes alone if it lives outside of the region.
-    fn ask(&mut self, chosen: Chosen, purpose: Purpose, target: Id) -> Query {
-        let Chosen { index, addr, is_inside, .. } = chosen;
-        let question = if is_inside {
-            self.counters.sample_queries += 1;
-            Question::Sample(target, self.want())
-        } else {
-            self.counters.node_queries += 1;
-            Question::FindNode(target, self.want())
-        };
-        let source = self.frontier.source(addr);
-        self.send(addr, InFlight { purpose, source, index: Some(index), is_sample: is_inside }, question)
-    }
-
-    fn send(&mut self, to: SocketAddr, asked: InFlight, question: Question) -> Query {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.in_flight.insert(ticket, asked);
-        Query { ticket, to, question }
-    }
-
-    fn answered(&mut self, now: Time, asked: InFlight, response: &Response<'_>, out: &mut Actions) {
-        let nodes = self.named(response);
-        for &(id, addr, _) in &nodes {
-            self.offer(now, id, addr);
-        }
-        match asked.purpose {
-            Purpose::Scrape(serial) => return self.scraped(serial, Some((response, &nodes)), out),
-            Purpose::Survey(serial) => {
-                if let Some(survey) = self.surveys.iter_mut().find(|survey| survey.serial == serial) {
-                    for &(id, addr, source) in &nodes {
-                        survey.offer((id, addr), source, self.frontier.known(now, id, addr));
-                    }
-                }
-            }
-            Purpose::Ping => return,
-            Purpose::Turn => {}
-        }
-        let standing = match told_samples(response) {
-            _ if !asked.is_sample => Standing::Resting(now + self.config.crawl_rest_min),
-            None => {
-                self.counters.refused += 1;
-                Standing::Refused
-            }
-            Some(told) => {
-                let rest = Duration::from_secs(told.interval.into()).max(self.config.crawl_rest_min);
-                self.counters.samples += 1;
-                self.counters.infohashes += told.samples.len() as u64;
-                let all = told.samples.len();
-                let inside: Vec<_> =
-                    told.samples.into_iter().filter(|infohash| self.region.contains(infohash)).collect();
-                self.counters.infohashes_ignored += (all - inside.len()) as u64;
-                if let Some((_, node)) = asked.index.map(|index| self.frontier.node(index)) {
-                    let (num, interval, source) = (told.num, told.interval, asked.source);
-                    out.events.push(Event::Samples { node, source, infohashes: inside, num, interval });
-                }
-                Standing::Resting(now + rest)
-            }
-        };
-        self.place(now, asked, Some(response.id), standing);
-    }
-
-    /// The node answered with an error or with nonsense.
-    fn failed(&mut self, now: Time, asked: InFlight, error: Option<i64>, out: &mut Actions) {
-        match asked.purpose {
-            Purpose::Scrape(serial) => return self.scraped(serial, None, out),
-            Purpose::Ping => return,
-            Purpose::Turn | Purpose::Survey(_) => {}
-        }
-        self.counters.refused += 1;
-        // Error 201 and 202 are of the moment: the node has too much to do, for instance.
-        let standing = match error {
-            Some(201 | 202) => Standing::Silent(now + self.config.crawl_silent_rest),
-            _ => Standing::Refused,
-        };
-        // An error does not say who sent it, but somebody lives there.
-        let id = asked.index.filter(|_| error.is_some()).map(|index| self.frontier.node(index).0);
-        self.place(now, asked, id, standing);
-    }
-
-    fn silent(&mut self, now: Time, asked: InFlight, out: &mut Actions) {
-        self.counters.silent += 1;
-        match (asked.purpose, self.line) {
-            (Purpose::Scrape(serial), _) => self.scraped(serial, None, out),
-            (Purpose::Ping, _) => {}
-            (_, Line::Works { .. }) => {
-                let until = now + self.config.crawl_silent_rest;
-                self.place(now, asked, None, Standing::Silent(until));
-            }
-            // It stays among those that are being asked.
-            (_, Line::Suspect { .. }) => self.suspects.push(asked),
-            (_, Line::Dead) => {
-                self.counters.forgiven += 1;
-                self.place(now, asked, None, Standing::Fresh);
-            }
-        }
-    }
-
-    fn place(&mut self, now: Time, asked: InFlight, id: Option<Id>, standing: Standing) {
-        if let Some(index) = asked.index {
-            self.frontier.settle(now, index, id, standing);
-        }
-        for survey in &mut self.surveys {
-            survey.settled(asked.source, id);
-        }
-    }
-
-    fn scraped(&mut self, serial: u64, answer: Option<(&Response<'_>, &[Named])>, out: &mut Actions) {
-        if let Some((infohash, estimate)) = self.scrapes.ended(serial, answer) {
-            self.counters.scrapes += 1;
-            self.counters.scrapes_answered += u64::from(estimate.nodes > 0);
-            out.events.push(Event::Sized { infohash, estimate });
-        }
-    }
-
-    /// The nodes that an answer names, of both families.
-    fn named(&mut self, response: &Response<'_>) -> Vec<Named> {
-        fn addresses<A: Address>(raw: Option<&[u8]>, most: usize) -> impl Iterator<Item = (Id, SocketAddr)> {
-            let raw = raw.filter(|raw| compact::is_whole_nodes::<A>(raw)).unwrap_or_default();
-            compact::nodes::<A>(raw).take(most).map(|node| (node.id, canonical(node.addr.to_socket())))
-        }
-        let most = self.config.crawl_nodes_per_reply;
-        let nodes = addresses::<V4>(response.nodes, most).chain(addresses::<V6>(response.nodes6, most));
-        let nodes: Vec<_> = nodes.collect();
-        self.counters.nodes_named += nodes.len() as u64;
-        let usable = nodes.iter().filter(|(id, addr)| self.is_usable(*id, *addr));
-        let named: Vec<_> = usable.map(|&(id, addr)| (id, addr, self.frontier.source(addr))).collect();
-        self.counters.nodes_unusable += (nodes.len() - named.len()) as u64;
-        named
-    }
 }
 
-/// Bits that a target shares with the node that is asked about its own place: in no DHT are two nodes nearer.
-const OWN_PLACE: u32 = 60;
-/// Surveys that run at the same time.
-const SURVEYS: usize = 4;
-/// Distances that the estimate of a family is made of: its error is 2 %, and it follows the DHT's changes.
-const DISTANCES: usize = 256;
 /// While nobody is known, nodes are wanted so often,
 const FIRST_NODES_WANTED_EVERY: Duration = Duration::from_secs(1);
 /// and while there is nobody else to ask.

@@ -123,12 +123,12 @@ impl Scrapes {
 
     /// Whether nothing is wanted.
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        self.len() == 0
     }
 
-    /// Infohashes that wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// Swarms that are asked for or wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.running.len()
     }
 }
 
@@ -248,7 +248,7 @@ mod tests {
         let wanted: Vec<_> = (0..5).map(|n| scrapes.want(Id::new([n; 20]), addr(n))).collect();
         assert_eq!(wanted, [true, true, true, false, false]);
         assert!(scrapes.want(Id::new([1; 20]), addr(9)), "it waits already");
-        assert_eq!(scrapes.waiting(), 3);
+        assert_eq!(scrapes.len(), 3);
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use krpc::ErrorCode;
+use krpc::compact::{self, Address, V4, V6};
+use krpc::{ErrorCode, Response, Want};
 
+use super::choose::SURVEYS;
 use super::*;
+use crate::Question;
 
 /// What a node in these tests does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +115,7 @@ impl Street {
         if out.wants_nodes {
             let mut out = Actions::default();
             let table = self.table.clone();
-            self.crawler.handle_nodes(self.now, &[Id::ZERO], &table, &mut out);
+            self.crawler.handle_nodes(self.now, &table, &mut out);
             self.take(out);
         }
     }
@@ -136,20 +139,20 @@ impl Street {
             Body::Error(krpc::ErrorBody { code: ErrorCode::MethodUnknown as i64, text: b"" })
         } else {
             // A node knows everybody but itself.
-            let others = self.nodes.iter().filter(|other| other.addr != node.addr);
-            let mut nearest: Vec<_> = others.map(|other| (other.id.distance_head(&target), other)).collect();
-            if nearest.len() > 8 {
-                nearest.select_nth_unstable_by_key(7, |(distance, _)| *distance);
-            }
-            let mut nodes = Vec::new();
-            for (_, node) in nearest.iter().take(8) {
+            let (mut nodes, mut nodes6) = (Vec::new(), Vec::new());
+            for node in self.nearest(target, index, false) {
                 let addr = V4::from_socket(node.addr).unwrap();
                 compact::put_node(&mut nodes, &compact::Contact { id: node.id, addr });
+            }
+            for node in self.nearest(target, index, true) {
+                let addr = V6::from_socket(node.addr).unwrap();
+                compact::put_node(&mut nodes6, &compact::Contact { id: node.id, addr });
             }
             let samples: Vec<u8> = node.infohashes.iter().flat_map(|id| *id.as_bytes()).collect();
             let tells = is_sample && node.conduct == Conduct::Tells;
             let response = Response {
                 nodes: Some(&nodes),
+                nodes6: (!nodes6.is_empty()).then_some(&nodes6[..]),
                 samples: tells.then_some(&samples[..]),
                 interval: tells.then_some(node.interval),
                 num: tells.then_some(node.infohashes.len() as i64),
@@ -163,6 +166,20 @@ impl Street {
         let mut bytes = Vec::new();
         Message { tid: b"aa", version: None, ip: None, read_only: false, body }.encode(&mut bytes);
         Some(bytes)
+    }
+
+    /// The eight of a family that are nearest to `target`, but for one.
+    fn nearest(&self, target: Id, but: usize, ipv6: bool) -> Vec<&Neighbour> {
+        let others = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(index, node)| *index != but && node.addr.is_ipv6() == ipv6);
+        let mut nearest: Vec<_> = others.map(|(_, other)| (other.id.distance_head(&target), other)).collect();
+        if nearest.len() > 8 {
+            nearest.select_nth_unstable_by_key(7, |(distance, _)| *distance);
+        }
+        nearest.into_iter().take(8).map(|(_, node)| node).collect()
     }
 
     fn found(&self) -> BTreeSet<Id> {
@@ -306,7 +323,7 @@ fn a_flood_of_made_up_nodes_is_bounded_in_memory_and_slows_down_by_itself() {
     let mut crawler = Crawler::new(START, &config, Region::WHOLE, (true, true), Seeds::from_u64(7));
     let mut rng = Rng::from_seed(7);
     let mut out = Actions::default();
-    crawler.handle_nodes(START, &[], &[(rng.id(), addr(0))], &mut out);
+    crawler.handle_nodes(START, &[(rng.id(), addr(0))], &mut out);
     let (mut now, mut answered, mut told) = (START, 0, 0);
     for _ in 0..20_000 {
         let Some(query) = out.queries.pop() else {
@@ -499,7 +516,8 @@ fn our_own_node_and_impossible_addresses_are_never_asked() {
         (Id::new([5; 20]), "[::ffff:81.2.3.4]:6881".parse().unwrap()),
     ];
     let mut out = Actions::default();
-    crawler.handle_nodes(START, &[own], &nodes, &mut out);
+    crawler.set_own(vec![own]);
+    crawler.handle_nodes(START, &nodes, &mut out);
     let asked: Vec<_> = out.queries.iter().map(|query| query.to).collect();
     assert_eq!(asked, ["81.2.3.4:6881".parse().unwrap()]);
     assert_eq!(crawler.counters().nodes_unusable, 5);
@@ -510,7 +528,7 @@ fn nonsense_is_a_refusal_and_unknown_tickets_are_ignored() {
     let mut street = Street::new(14, 1, &fast());
     let mut out = Actions::default();
     let table = street.table.clone();
-    street.crawler.handle_nodes(START, &[], &table, &mut out);
+    street.crawler.handle_nodes(START, &table, &mut out);
     let [query] = &out.queries[..] else { panic!("{out:?}") };
     let ticket = query.ticket;
     let mut out = Actions::default();
@@ -520,4 +538,69 @@ fn nonsense_is_a_refusal_and_unknown_tickets_are_ignored() {
     street.crawler.handle_answer(START, ticket, Some(b"d1:rle"), &mut out);
     let counters = street.crawler.counters();
     assert_eq!((counters.answered, counters.refused, street.crawler.status().refused), (1, 1, 1));
+}
+
+#[test]
+fn both_families_are_walked_and_measured_apart() {
+    let mut street = Street::new(16, 900, &fast());
+    let six = |n: usize| SocketAddr::from(([0x2001, 0xdb8, n as u16, 1, 0, 0, 0, 1], 6881));
+    for (n, node) in street.nodes.iter_mut().enumerate().skip(600) {
+        node.addr = six(n);
+    }
+    street.by_addr = street.nodes.iter().enumerate().map(|(index, node)| (node.addr, index)).collect();
+    street.crawler = Crawler::new(START, &fast(), Region::WHOLE, (true, true), Seeds::from_u64(16));
+    street.run(MINUTE);
+    let asked = |nodes: &[Neighbour]| nodes.iter().filter(|node| !node.asked.is_empty()).count();
+    let (four, six) = (asked(&street.nodes[..600]), asked(&street.nodes[600..]));
+    assert!(four >= 590 && six >= 290, "{four} {six}");
+    let wants = street.sent.iter().map(|(_, query)| &query.question);
+    assert!(wants.clone().all(|question| matches!(question, Question::Sample(_, Want::BOTH))));
+    let status = street.crawler.status();
+    for (size, truth) in [(status.size_v4, 600.0), (status.size_v6, 300.0)] {
+        let size = size.unwrap();
+        assert!((size.nodes - truth).abs() < 4.0 * size.error, "{size:?} {truth}");
+    }
+}
+
+/// Answers that are cut off, changed or made up cost a crawl nothing but the query.
+#[test]
+fn broken_answers_break_nothing() {
+    let config = Config { crawl_rate: 0, crawl_asked: 500, crawl_frontier: 2048, ..Config::default() };
+    let mut street = Street::new(17, 200, &config);
+    let mut rng = Rng::from_seed(17);
+    let mut out = Actions::default();
+    let table = street.table.clone();
+    street.crawler.handle_nodes(START, &table, &mut out);
+    let mut now = START;
+    for round in 0..5000 {
+        let Some(query) = out.queries.pop() else {
+            now = street.crawler.timeout().min(now + MINUTE * 60);
+            street.crawler.handle_timeout(now, &mut out);
+            if out.wants_nodes {
+                let addr = addr(1000 + round);
+                street.crawler.handle_nodes(now, &[(rng.id(), addr)], &mut out);
+                out.wants_nodes = false;
+            }
+            continue;
+        };
+        let mut answer = street.answer(&query).unwrap_or_default();
+        if !answer.is_empty() && rng.chance(2, 3) {
+            for _ in 0..rng.below(8) {
+                let at = rng.below(answer.len());
+                answer[at] = rng.next_u32() as u8;
+            }
+            if rng.chance(1, 3) {
+                answer.truncate(rng.below(answer.len()));
+            }
+        }
+        street.crawler.handle_answer(now, query.ticket, Some(&answer), &mut out);
+        for n in 0..3 {
+            street.crawler.scrape(now, Id::new([n; 20]), query.to);
+        }
+        out.events.clear();
+        let status = street.crawler.status();
+        assert!(status.fresh <= 2048 && status.resting + status.silent + status.refused <= 500, "{status:?}");
+    }
+    let counters = street.crawler.counters();
+    assert!(counters.refused > 50 && counters.samples > 50 && counters.scrapes > 10, "{counters:?}");
 }

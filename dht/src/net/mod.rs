@@ -5,6 +5,7 @@
 pub mod udp;
 
 mod clock;
+mod crawl;
 mod error;
 mod handle;
 mod interfaces;
@@ -22,6 +23,7 @@ mod subscribers;
 use std::net::SocketAddr;
 
 pub use clock::Clock;
+pub use crawl::Crawl;
 pub use error::Error;
 pub(crate) use handle::Parts;
 pub use handle::{AnnounceReport, Answer, Dht, Lookup, Options, Peers, PutReport, State};

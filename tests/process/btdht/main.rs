@@ -3,6 +3,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
+mod crawl;
 mod doctor;
 mod harness;
 mod ipv6;

@@ -33,6 +33,11 @@ impl Failure {
         Self { code: 5, message: message.into(), hint: None }
     }
 
+    /// Another process uses it.
+    pub(crate) fn in_use(message: impl Into<String>) -> Self {
+        Self { code: 6, message: message.into(), hint: None }
+    }
+
     /// Nothing found, or nobody answered.
     pub(crate) fn nothing(message: impl Into<String>) -> Self {
         Self { code: 4, message: message.into(), hint: None }

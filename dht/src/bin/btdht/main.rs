@@ -6,6 +6,7 @@ mod announce;
 mod completions;
 mod config;
 mod context;
+mod crawl;
 mod doctor;
 mod failure;
 mod find_node;
@@ -34,7 +35,7 @@ mod testnet;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use btdht::settings::{Flags, nearest};
 use context::Context;
@@ -69,8 +70,7 @@ enum Verb {
     Put(put::Args),
     Scrape(scrape::Args),
     Sample(sample::Args),
-    /// Walk the key space; not yet
-    Crawl(NotYet),
+    Crawl(crawl::Args),
     Testnet(testnet::Args),
     Sim(sim::Args),
     Krpc(krpc::Args),
@@ -79,13 +79,6 @@ enum Verb {
     Config(config::Args),
     Completions(completions::Args),
     Man(man::Args),
-}
-
-/// A verb that a later version brings.
-#[derive(Args)]
-struct NotYet {
-    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -119,7 +112,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Put(args) => one_shot(flags, async |context| put::run(&args, context).await),
         Verb::Scrape(args) => one_shot(flags, async |context| scrape::run(&args, context).await),
         Verb::Sample(args) => one_shot(flags, async |context| sample::run(&args, context).await),
-        Verb::Crawl(rest) => not_yet("crawl", &rest),
+        Verb::Crawl(args) => online(flags, async |context, stop| crawl::run(&args, context, stop).await),
         Verb::Testnet(args) => online(flags, async |context, stop| testnet::run(&args, context, stop).await),
         Verb::Sim(args) => sim::run(&args, &flags),
     }
@@ -172,10 +165,4 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
     // A closed pipe is a quiet end here too.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
-}
-
-fn not_yet(verb: &str, given: &NotYet) -> Result<(), Failure> {
-    tracing::debug!(arguments = given.rest.len(), "not yet");
-    Err(Failure::other(format!("`btdht {verb}` is not yet in this version"))
-        .hint("`btdht --help` lists what is"))
 }

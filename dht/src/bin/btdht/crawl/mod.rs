@@ -1,0 +1,120 @@
+//! `btdht crawl`: which infohashes does the DHT hold, and how many nodes has it?
+
+mod batch;
+mod db;
+mod export;
+mod open;
+mod record;
+mod report;
+mod status;
+mod walk;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use btdht::crawl::Region;
+use tokio::task::JoinError;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::signals::Stop;
+
+/// Walk the key space and record infohashes in a database (BEP 51)
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "\
+Asks one node after the other which infohashes it stores, at a polite rate that a home router \
+survives, and leaves each alone for as long as it wants. What it finds, and whom it may ask when, \
+goes to a database, so that the next run goes on where this one ended; a kill at any moment costs \
+two seconds' work. Runs until a signal, or as long as --duration, --limit or --rounds say. \
+When most queries get no answer it slows down by itself, says why, and recovers by itself.
+
+Exit code 4 when nothing was found or, within --timeout, nobody answered; 5 when the database is \
+damaged or the disk refuses; 6 when another crawl uses it; 2 when it is no crawl's.
+
+Example: btdht crawl --duration 3600 --scrape
+Example: btdht crawl export --format csv -o infohashes.csv")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    walk: Walk,
+    /// The database [default: crawl.redb in the state folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    db: Option<PathBuf>,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    Export(export::Args),
+    Status(status::Args),
+}
+
+/// How to walk.
+#[derive(clap::Args)]
+struct Walk {
+    /// Queries a second at most, nearly each to another address [default: crawl_rate, 25]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: Option<u32>,
+    /// Unanswered queries at the same time at most [default: crawl_max_in_flight, 128]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    max_in_flight: Option<u32>,
+    /// Ask for the sizes of swarms too (BEP 33), with a quarter of the queries
+    #[arg(long)]
+    scrape: bool,
+    /// End after so long
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    duration: Option<Duration>,
+    /// End after so many infohashes that the database did not have
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// End when everybody known has been asked so many times
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: Option<u64>,
+    /// Walk the part of the key space that begins with these hexadecimal digits
+    #[arg(long, value_name = "PREFIX")]
+    target: Option<Region>,
+}
+
+pub(crate) async fn run(args: &Args, context: &Context, stop: &mut Stop) -> Result<(), Failure> {
+    let path = path(args, context)?;
+    match &args.verb {
+        None => walk::run(&args.walk, path, context, stop).await,
+        Some(Verb::Export(export)) => stoppable(export::run(export, path), stop).await,
+        Some(Verb::Status(_)) => stoppable(status::run(path, context), stop).await,
+    }
+}
+
+/// Ends what only reads when a signal comes.
+async fn stoppable(verb: impl Future<Output = Result<(), Failure>>, stop: &mut Stop) -> Result<(), Failure> {
+    tokio::select! {
+        result = verb => result,
+        signal = stop.requested() => Err(Failure::signal(signal)),
+    }
+}
+
+/// Does what the disk may take long for, where nobody else waits for it.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    joined(tokio::task::spawn_blocking(work).await)
+}
+
+/// What came of work on the database. It panics over some kinds of damage.
+fn joined<T>(ended: Result<Result<T, Failure>, JoinError>) -> Result<T, Failure> {
+    let broken = |_| Failure::disk("the database is damaged").hint("--db FILE begins another");
+    ended.map_err(broken).and_then(|result| result)
+}
+
+fn path(args: &Args, context: &Context) -> Result<PathBuf, Failure> {
+    let default = || context.settings.folders.state.as_ref().map(|folder| folder.join("crawl.redb"));
+    let none =
+        || Failure::usage("there is no state folder to keep the database in").hint("--db FILE names one");
+    args.db.clone().or_else(default).ok_or_else(none)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
+    let span = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    span.ok_or_else(|| "expected seconds, more than 0".to_owned())
+}

@@ -1,0 +1,206 @@
+//! How infohashes and nodes are written to the database: records of fixed length, numbers with the most
+//! significant byte first. Times are whole seconds since 1970.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use btdht::SwarmEstimate;
+use krpc::Id;
+
+/// Bytes of an [`Infohash`].
+pub(super) const INFOHASH_LEN: usize = 54;
+/// Bytes of a [`Node`].
+pub(super) const NODE_LEN: usize = 47;
+
+/// What is known of an infohash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Infohash {
+    pub(super) first_seen: u64,
+    pub(super) last_seen: u64,
+    /// How often it was told.
+    pub(super) times_seen: u32,
+    /// A bit for each node that told it, by a hash of the node's source: see [`Infohash::nodes`].
+    tellers: u128,
+    /// The size of its swarm, when somebody was asked and when somebody knew.
+    pub(super) swarm: SwarmEstimate,
+    /// When it was asked for; 0 for never.
+    pub(super) sized_at: u64,
+}
+
+/// A node that may be asked again at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    pub(super) id: Id,
+    pub(super) addr: SocketAddr,
+    pub(super) standing: Standing,
+    /// Until when; 0 where that has no meaning.
+    pub(super) until: u64,
+}
+
+/// See `btdht::crawl::Standing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Fresh,
+    Resting,
+    Silent,
+    Refused,
+}
+
+impl Infohash {
+    /// It was told by the node whose source has this hash.
+    pub(super) fn told(&mut self, now: u64, teller: u64) {
+        if self.times_seen == 0 {
+            self.first_seen = now;
+        }
+        // A clock that was set back must not make it older.
+        self.last_seen = self.last_seen.max(now);
+        self.times_seen = self.times_seen.saturating_add(1);
+        self.tellers |= 1 << (teller % u128::BITS as u64);
+    }
+
+    /// About how many nodes told it: seldom off by one for a handful, by some percent for more, and 621 at
+    /// most.
+    pub(super) fn nodes(&self) -> u32 {
+        let bits = f64::from(u128::BITS);
+        let zeroes = f64::from(self.tellers.count_zeros().max(1));
+        (bits * (bits / zeroes).ln()).round() as u32
+    }
+
+    /// Whether a size was asked for and told.
+    pub(super) fn has_size(&self) -> bool {
+        self.sized_at > 0 && self.swarm.nodes > 0
+    }
+
+    pub(super) fn encode(&self) -> [u8; INFOHASH_LEN] {
+        let SwarmEstimate { seeds, downloaders, nodes, .. } = self.swarm;
+        let nodes = u16::try_from(nodes).unwrap_or(u16::MAX);
+        let mut bytes = [0; INFOHASH_LEN];
+        let mut rest = &mut bytes[..];
+        for part in [
+            &self.first_seen.to_be_bytes()[..],
+            &self.last_seen.to_be_bytes(),
+            &self.times_seen.to_be_bytes(),
+            &self.tellers.to_be_bytes(),
+            &seeds.to_be_bytes(),
+            &downloaders.to_be_bytes(),
+            &nodes.to_be_bytes(),
+            &self.sized_at.to_be_bytes(),
+        ] {
+            let (place, after) = rest.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            rest = after;
+        }
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8; INFOHASH_LEN]) -> Self {
+        fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
+            let (part, after) = rest.split_first_chunk().expect("the parts are as long as the record");
+            *rest = after;
+            *part
+        }
+        let rest = &mut &bytes[..];
+        Self {
+            first_seen: u64::from_be_bytes(take(rest)),
+            last_seen: u64::from_be_bytes(take(rest)),
+            times_seen: u32::from_be_bytes(take(rest)),
+            tellers: u128::from_be_bytes(take(rest)),
+            swarm: SwarmEstimate {
+                seeds: u32::from_be_bytes(take(rest)),
+                downloaders: u32::from_be_bytes(take(rest)),
+                nodes: u16::from_be_bytes(take(rest)).into(),
+                ignored: 0,
+            },
+            sized_at: u64::from_be_bytes(take(rest)),
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn encode(&self) -> [u8; NODE_LEN] {
+        let ip = match self.addr.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        let mut bytes = [0; NODE_LEN];
+        bytes[..20].copy_from_slice(self.id.as_bytes());
+        bytes[20..36].copy_from_slice(&ip.octets());
+        bytes[36..38].copy_from_slice(&self.addr.port().to_be_bytes());
+        bytes[38] = self.standing as u8;
+        bytes[39..].copy_from_slice(&self.until.to_be_bytes());
+        bytes
+    }
+
+    /// `None` for what nobody wrote.
+    pub(super) fn decode(bytes: &[u8; NODE_LEN]) -> Option<Self> {
+        let ip: [u8; 16] = bytes[20..36].try_into().ok()?;
+        let port = u16::from_be_bytes([bytes[36], bytes[37]]);
+        let standing = match bytes[38] {
+            0 => Standing::Fresh,
+            1 => Standing::Resting,
+            2 => Standing::Silent,
+            3 => Standing::Refused,
+            _ => return None,
+        };
+        Some(Self {
+            id: Id::from_slice(&bytes[..20])?,
+            addr: SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), port),
+            standing,
+            until: u64::from_be_bytes(bytes[39..].try_into().ok()?),
+        })
+    }
+}
+
+/// Whole seconds since 1970.
+pub(super) fn seconds(moment: SystemTime) -> u64 {
+    moment.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// The moment of so many seconds since 1970.
+pub(super) fn moment(seconds: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_they_were_written() {
+        let mut infohash = Infohash::default();
+        infohash.told(1000, 77);
+        infohash.told(900, 78);
+        infohash.told(2000, 77);
+        assert_eq!((infohash.first_seen, infohash.last_seen, infohash.times_seen), (1000, 2000, 3));
+        infohash.swarm = SwarmEstimate { seeds: 1, downloaders: 70_000, nodes: 3, ignored: 0 };
+        infohash.sized_at = 3000;
+        assert_eq!(Infohash::decode(&infohash.encode()), infohash);
+        for addr in ["81.2.3.4:6881", "[2001:db8::1]:1"] {
+            for standing in [Standing::Fresh, Standing::Resting, Standing::Silent, Standing::Refused] {
+                let node =
+                    Node { id: Id::new([7; 20]), addr: addr.parse().unwrap(), standing, until: 1 << 40 };
+                assert_eq!(Node::decode(&node.encode()), Some(node));
+            }
+        }
+        let mut bytes = [0; NODE_LEN];
+        bytes[38] = 9;
+        assert_eq!(Node::decode(&bytes), None);
+    }
+
+    #[test]
+    fn tellers_are_counted_once_each_few_of_them_exactly() {
+        let mut infohash = Infohash::default();
+        assert_eq!(infohash.nodes(), 0);
+        for n in 0..8 {
+            infohash.told(1, n * 37);
+            infohash.told(1, n * 37);
+            assert_eq!(u64::from(infohash.nodes()), n + 1);
+        }
+        let mut rng = btdht::Rng::from_seed(1);
+        let mut many = Infohash::default();
+        (0..100).for_each(|_| many.told(1, rng.next_u64()));
+        assert!((80..=120).contains(&many.nodes()), "{}", many.nodes());
+        many.tellers = u128::MAX;
+        assert_eq!(many.nodes(), 621);
+    }
+}

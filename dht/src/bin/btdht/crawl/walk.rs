@@ -1,0 +1,339 @@
+//! The crawl itself: runs it on a node, writes what it tells to the database in batches, and says how it
+//! gets on.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use btdht::Config;
+use btdht::crawl::{Condition, Event, NodeRecord, Standing};
+use btdht::net::{Crawl, Error};
+use serde_json::json;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::Walk;
+use super::batch::Batch;
+use super::db::{Db, Written};
+use super::open::Missing;
+use super::record::{self, Node, moment, seconds};
+use super::report::Report;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::signals::{Signal, Stop};
+
+/// What has been told is written so often: a kill costs no more.
+const WRITE_EVERY: Duration = Duration::from_secs(2);
+/// Progress is said so often.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+/// The same trouble is told again after this.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+/// A time that is farther ahead was written while the clock was wrong: BEP 51 knows no longer interval.
+const LONGEST_REST: u64 = 6 * 3600;
+/// Stopping the node takes no longer.
+const GOODBYE: Duration = Duration::from_millis(2500);
+
+/// Why a crawl ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// What was asked for is done.
+    Enough,
+    /// Nobody answered within `--timeout`.
+    NoAnswer,
+    Signal(Signal),
+}
+
+pub(super) async fn run(
+    walk: &Walk,
+    path: PathBuf,
+    context: &Context,
+    stop: &mut Stop,
+) -> Result<(), Failure> {
+    let opening = super::blocking(move || {
+        let db = Db::open(&path, Missing::Create)?;
+        let (total, nodes) = (db.total()?, db.nodes()?);
+        Ok((db, total, nodes))
+    });
+    let (db, total, nodes) = tokio::select! {
+        opened = opening => opened?,
+        signal = stop.requested() => return Err(Failure::signal(signal)),
+    };
+    let config = config(walk, context);
+    let dht = context.open_to_stay()?;
+    let mut crawl = Crawl::start(&dht, &config, walk.target.unwrap_or_default())?;
+    let now = seconds(SystemTime::now());
+    for node in &nodes {
+        crawl.restore(&restored(&crawl, now, node));
+    }
+    let mut walker = Walker::new(walk, context, crawl, Arc::new(db), total);
+    let ended = walker.run(stop).await;
+    let result = walker.finish(ended).await;
+    if timeout(GOODBYE, dht.shutdown()).await.is_err() {
+        tracing::warn!("the node is slow to stop");
+    }
+    result
+}
+
+/// The user's limits with those of the command line.
+fn config(walk: &Walk, context: &Context) -> Config {
+    let mut config = context.settings.config.clone();
+    config.crawl_rate = walk.rate.unwrap_or(config.crawl_rate);
+    config.crawl_max_in_flight = walk.max_in_flight.map_or(config.crawl_max_in_flight, |most| most as usize);
+    if !walk.scrape {
+        config.crawl_scrape_share = 0;
+    }
+    config
+}
+
+/// A node as it was kept; no time is farther ahead than it can have been meant.
+fn restored(crawl: &Crawl, now: u64, node: &Node) -> NodeRecord {
+    let until = || crawl.time(moment(node.until.min(now + LONGEST_REST)));
+    let standing = match node.standing {
+        record::Standing::Fresh => Standing::Fresh,
+        record::Standing::Resting => Standing::Resting(until()),
+        record::Standing::Silent => Standing::Silent(until()),
+        record::Standing::Refused => Standing::Refused,
+    };
+    NodeRecord { id: node.id, addr: node.addr, standing }
+}
+
+/// A crawl and what is done with what it tells.
+struct Walker<'a> {
+    walk: &'a Walk,
+    context: &'a Context,
+    crawl: Crawl,
+    db: Arc<Db>,
+    batch: Batch,
+    writing: Option<JoinHandle<Result<Written, Failure>>>,
+    started: Instant,
+    /// Infohashes that the database did not have, and all.
+    new: u64,
+    total: u64,
+    rounds: u64,
+    /// When a report was made last, and the queries until then.
+    reported: (Instant, u64),
+    warned: Option<Instant>,
+    troubled: bool,
+}
+
+impl<'a> Walker<'a> {
+    fn new(walk: &'a Walk, context: &'a Context, crawl: Crawl, db: Arc<Db>, total: u64) -> Self {
+        let started = Instant::now();
+        Self {
+            walk,
+            context,
+            crawl,
+            db,
+            batch: Batch::default(),
+            writing: None,
+            started,
+            new: 0,
+            total,
+            rounds: 0,
+            reported: (started, 0),
+            warned: None,
+            troubled: false,
+        }
+    }
+
+    /// Runs until there is a reason to end.
+    async fn run(&mut self, stop: &mut Stop) -> Result<End, Failure> {
+        let mut writes = interval(WRITE_EVERY);
+        let mut reports = interval(REPORT_EVERY);
+        writes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        reports.tick().await;
+        let deadline = self.walk.duration.map(|span| self.started + span);
+        let patience = self.context.flags.timeout.map(|span| self.started + span);
+        loop {
+            if self.is_enough() {
+                return Ok(End::Enough);
+            }
+            let nobody_yet = self.crawl.counters().answered == 0;
+            tokio::select! {
+                signal = stop.requested() => return Ok(End::Signal(signal)),
+                () = at(deadline) => return Ok(End::Enough),
+                () = at(patience), if nobody_yet => return Ok(End::NoAnswer),
+                written = done(&mut self.writing) => self.written(written?)?,
+                _ = writes.tick(), if self.writing.is_none() => self.write(),
+                _ = reports.tick() => self.report()?,
+                event = self.crawl.next(), if !self.batch.is_full() => {
+                    self.take(event.ok_or(Error::Stopped)?)?;
+                    if self.batch.is_full() && self.writing.is_none() {
+                        self.write();
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_enough(&self) -> bool {
+        self.walk.limit.is_some_and(|limit| self.new >= limit)
+            || self.walk.rounds.is_some_and(|rounds| self.rounds >= rounds) && self.is_settled()
+    }
+
+    /// Whether all that was told is written, and all sizes that are wanted are known.
+    fn is_settled(&self) -> bool {
+        let idle = self.batch.is_empty() && self.writing.is_none();
+        !self.walk.scrape || idle && self.crawl.status().scrapes == 0
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Samples { node, source, infohashes, .. } => {
+                self.batch.told.extend(infohashes.into_iter().map(|infohash| (infohash, node, source)));
+            }
+            Event::Sized { infohash, estimate } => {
+                self.batch.sized.push((infohash, estimate));
+                if estimate.nodes > 0 {
+                    let (seeds, downloaders) = (estimate.seeds, estimate.downloaders);
+                    self.context.out.say_json(|| {
+                        json!({
+                            "event": "size", "infohash": infohash.to_string(), "seeds": seeds,
+                            "downloaders": downloaders, "nodes": estimate.nodes,
+                        })
+                    })?;
+                }
+            }
+            Event::Node { source, record } => {
+                let node = record.map(|record| self.kept(record));
+                self.batch.nodes.insert(source, node);
+            }
+            Event::Condition(condition) => self.warn(condition)?,
+            Event::RoundOver { rounds } => self.rounds = rounds,
+        }
+        Ok(())
+    }
+
+    /// A node as it is kept.
+    fn kept(&self, record: NodeRecord) -> Node {
+        let NodeRecord { id, addr, standing } = record;
+        let until = |time| seconds(self.crawl.moment(time)) + 1;
+        let (standing, until) = match standing {
+            Standing::Fresh => (record::Standing::Fresh, 0),
+            Standing::Resting(time) => (record::Standing::Resting, until(time)),
+            Standing::Silent(time) => (record::Standing::Silent, until(time)),
+            Standing::Refused => (record::Standing::Refused, 0),
+        };
+        Node { id, addr, standing, until }
+    }
+
+    /// Begins to write what has been told.
+    fn write(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let status = self.crawl.status();
+        let batch = Batch { sizes: [status.size_v4, status.size_v6], ..std::mem::take(&mut self.batch) };
+        let (db, now) = (Arc::clone(&self.db), seconds(SystemTime::now()));
+        self.writing = Some(spawn_blocking(move || db.write(now, &batch)));
+    }
+
+    /// A batch is on the disk: now it may be told.
+    fn written(&mut self, written: Written) -> Result<(), Failure> {
+        self.writing = None;
+        self.total = written.total;
+        for (infohash, node) in &written.new {
+            self.new += 1;
+            self.context.out.say_json(
+                || json!({"event": "infohash", "infohash": infohash.to_string(), "node": node.to_string()}),
+            )?;
+        }
+        if self.walk.scrape {
+            for (infohash, node) in written.unsized_ {
+                self.crawl.scrape(infohash, node);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells trouble, and that it is over, at most once a minute.
+    fn warn(&mut self, condition: Condition) -> Result<(), Failure> {
+        self.context.out.say_json(
+            || json!({"event": "condition", "condition": condition.word(), "reason": condition.reason()}),
+        )?;
+        match (condition, condition.reason()) {
+            (Condition::Slowed | Condition::Unanswered | Condition::Full, Some(reason)) => {
+                if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                    tracing::warn!(rate = self.crawl.status().rate, "{reason}");
+                    (self.warned, self.troubled) = (Some(Instant::now()), true);
+                }
+            }
+            (Condition::Walking, _) if std::mem::take(&mut self.troubled) => {
+                tracing::warn!(rate = self.crawl.status().rate, "the crawl has recovered");
+            }
+            (_, reason) => tracing::info!(reason, "condition: {}", condition.word()),
+        }
+        Ok(())
+    }
+
+    fn report(&mut self) -> Result<(), Failure> {
+        let report = self.report_now();
+        self.context.out.say_json(|| report.json("progress"))?;
+        if !self.context.flags.quiet {
+            // Nobody may be left to read it.
+            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", report.line()));
+        }
+        self.reported = (Instant::now(), self.crawl.counters().queries);
+        Ok(())
+    }
+
+    fn report_now(&self) -> Report<'_> {
+        let (since, before) = self.reported;
+        let queries = self.crawl.counters().queries - before;
+        Report {
+            status: self.crawl.status(),
+            counters: self.crawl.counters(),
+            new: self.new,
+            total: self.total,
+            elapsed: self.started.elapsed(),
+            rate: queries as f64 / since.elapsed().as_secs_f64().max(0.001),
+        }
+    }
+
+    /// Writes what is left, and says how it went.
+    async fn finish(mut self, ended: Result<End, Failure>) -> Result<(), Failure> {
+        // A failure of the database leaves nothing to write to; any other end is an end like all.
+        let end = ended?;
+        loop {
+            if self.writing.is_some() {
+                let written = done(&mut self.writing).await?;
+                self.written(written)?;
+            } else if self.batch.is_empty() {
+                break;
+            } else {
+                self.write();
+            }
+        }
+        self.reported = (self.started, 0);
+        let report = self.report_now();
+        self.context.out.say(|| report.json("done"), || report.line())?;
+        match end {
+            End::Signal(signal) => Err(Failure::signal(signal)),
+            End::NoAnswer => Err(Failure::nothing("crawling: nobody answered before the timeout")
+                .hint("is UDP blocked here? --bootstrap HOST:PORT asks another router")),
+            End::Enough if self.crawl.counters().answered == 0 && self.rounds == 0 => {
+                Err(Failure::nothing("crawling: nobody answered")
+                    .hint("is UDP blocked here? --bootstrap HOST:PORT asks another router"))
+            }
+            End::Enough if self.total == 0 => Err(Failure::nothing("crawling: nobody told an infohash")),
+            End::Enough => Ok(()),
+        }
+    }
+}
+
+/// Waits until then, or for ever.
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a batch that is being written, or for ever. Cancel safe.
+async fn done(writing: &mut Option<JoinHandle<Result<Written, Failure>>>) -> Result<Written, Failure> {
+    match writing {
+        Some(task) => super::joined(task.await),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,174 @@
+//! What a crawl asks next: whom, what, and about which point of the key space.
+
+use std::net::SocketAddr;
+
+use krpc::{Id, Want};
+
+use super::event::{Query, Standing};
+use super::frontier::{Chosen, Known};
+use super::line::Line;
+use super::survey::{Step, Survey};
+use super::{Crawler, InFlight, Purpose, size};
+use crate::{Question, Time};
+
+impl Crawler {
+    /// The next query: a scrape or a step of a survey when they have saved up for it, a fresh node
+    /// otherwise, and whatever there is when there is none.
+    pub(super) fn choose(&mut self, now: Time) -> Option<Query> {
+        if !self.line.works() {
+            if self.frontier.resting() > 0 {
+                return self.next_ping();
+            }
+            // Everybody who should answer has had his rest: whoever is silent now is asked in earnest.
+            self.line = Line::WORKS;
+            self.release_suspects(now, Standing::Fresh);
+        }
+        let whole = 100;
+        self.scrape_credit = (self.scrape_credit + self.config.crawl_scrape_share).min(whole);
+        self.survey_credit = (self.survey_credit + self.config.crawl_survey_share).min(whole);
+        if self.scrape_credit == whole
+            && let Some(query) = self.next_scrape(now)
+        {
+            self.scrape_credit = 0;
+            return Some(query);
+        }
+        if self.survey_credit == whole
+            && let Some(query) = self.next_survey(now)
+        {
+            self.survey_credit = 0;
+            return Some(query);
+        }
+        if let Some(chosen) = self.frontier.next() {
+            return Some(self.plain(chosen));
+        }
+        self.next_scrape(now).or_else(|| self.running_survey(now))
+    }
+
+    fn plain(&mut self, chosen: Chosen) -> Query {
+        let target = self.target(&chosen);
+        self.ask(chosen, Purpose::Turn, target)
+    }
+
+    /// A ping of somebody who should answer.
+    fn next_ping(&mut self) -> Option<Query> {
+        let to = self.frontier.anybody_alive().filter(|_| self.line.ping())?;
+        self.counters.pings += 1;
+        let source = self.frontier.source(to);
+        let asked = InFlight { purpose: Purpose::Ping, source, index: None, is_sample: false };
+        Some(self.send(to, asked, Question::Ping))
+    }
+
+    /// What to ask a node about. Half of the time the widest gap around it; a quarter its own place: where
+    /// nodes lie close together they name one another; a quarter any point at all.
+    fn target(&mut self, chosen: &Chosen) -> Id {
+        match self.rng.below(4) {
+            _ if !chosen.is_inside => self.region.random(&mut self.rng),
+            0 => self.region.random(&mut self.rng),
+            1 => self.region.near(&chosen.id, OWN_PLACE, &mut self.rng),
+            _ => self.frontier.gap(chosen.index),
+        }
+    }
+
+    fn next_scrape(&mut self, now: Time) -> Option<Query> {
+        if self.config.crawl_scrape_share == 0 {
+            return None;
+        }
+        let (serial, infohash, to) =
+            self.scrapes.next(now, &mut self.rng, |addr| self.frontier.source(addr))?;
+        self.counters.scrape_queries += 1;
+        let (purpose, source) = (Purpose::Scrape(serial), self.frontier.source(to));
+        let asked = InFlight { purpose, source, index: None, is_sample: false };
+        Some(self.send(to, asked, Question::Scrape(infohash, self.want())))
+    }
+
+    /// A step of a survey that runs, or of one that begins.
+    fn next_survey(&mut self, now: Time) -> Option<Query> {
+        if let Some(query) = self.running_survey(now) {
+            return Some(query);
+        }
+        if self.surveys.len() >= SURVEYS || self.frontier.fresh() == 0 {
+            return None;
+        }
+        let ipv6 = match self.families {
+            [true, true] => self.rng.chance(1, 2),
+            [_, ipv6] => ipv6,
+        };
+        let target = self.region.random(&mut self.rng);
+        let mut survey = Survey::new(self.next_survey, target, ipv6);
+        self.next_survey += 1;
+        for node in self.frontier.near(&target, ipv6, size::NEAREST) {
+            survey.offer(node, self.frontier.source(node.1), Known::Fresh);
+        }
+        self.surveys.push(survey);
+        self.running_survey(now)
+    }
+
+    fn running_survey(&mut self, now: Time) -> Option<Query> {
+        let mut nth = 0;
+        while let Some(survey) = self.surveys.get_mut(nth) {
+            match survey.step() {
+                Step::Wait => nth += 1,
+                Step::Done(result) => {
+                    let survey = self.surveys.swap_remove(nth);
+                    self.surveyed(survey.ipv6, result);
+                }
+                Step::Ask(id, addr) => {
+                    let (serial, target) = (survey.serial, survey.target);
+                    if let Some(chosen) = self.frontier.claim(now, id, addr) {
+                        self.counters.survey_queries += 1;
+                        return Some(self.ask(chosen, Purpose::Survey(serial), target));
+                    }
+                    let known = self.frontier.known(now, id, addr);
+                    survey.not_asked(self.frontier.source(addr), known);
+                }
+            }
+        }
+        None
+    }
+
+    fn surveyed(&mut self, ipv6: bool, result: Option<f64>) {
+        let Some(distance) = result else {
+            self.counters.surveys_failed += 1;
+            return;
+        };
+        self.counters.surveys += 1;
+        let distances = &mut self.distances[usize::from(ipv6)];
+        if distances.len() == DISTANCES {
+            distances.pop_front();
+        }
+        distances.push_back(distance);
+    }
+
+    fn want(&self) -> Want {
+        if self.families == [true, true] { Want::BOTH } else { Want::UNSPECIFIED }
+    }
+
+    /// Asks a node for samples, or for nodes alone if it lives outside of the region.
+    fn ask(&mut self, chosen: Chosen, purpose: Purpose, target: Id) -> Query {
+        let Chosen { index, addr, is_inside, .. } = chosen;
+        let question = if is_inside {
+            self.counters.sample_queries += 1;
+            Question::Sample(target, self.want())
+        } else {
+            self.counters.node_queries += 1;
+            Question::FindNode(target, self.want())
+        };
+        self.has_asked = true;
+        let source = self.frontier.source(addr);
+        self.send(addr, InFlight { purpose, source, index: Some(index), is_sample: is_inside }, question)
+    }
+
+    fn send(&mut self, to: SocketAddr, asked: InFlight, question: Question) -> Query {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.in_flight.insert(ticket, asked);
+        Query { ticket, to, question }
+    }
+}
+
+/// Bits that a target shares with the node that is asked about its own place: in no DHT are two nodes nearer.
+const OWN_PLACE: u32 = 60;
+/// Surveys that run at the same time.
+pub(super) const SURVEYS: usize = 4;
+/// Distances that the estimate of a family is made of: its error is 2 %, and it follows the DHT's changes.
+const DISTANCES: usize = 256;

@@ -1,0 +1,214 @@
+//! Who is known, who is asked next, and what is forgotten.
+
+use std::time::Duration;
+
+use super::*;
+
+const NOW: Time = Time::from_secs(1000);
+
+fn frontier(config: Config) -> Frontier {
+    Frontier::new(Region::WHOLE, &config, Rng::from_seed(1))
+}
+
+fn addr(n: usize) -> SocketAddr {
+    ([80 + (n >> 24) as u8, (n >> 16) as u8, (n >> 8) as u8, n as u8], 6881).into()
+}
+
+/// An id in the slice of that number.
+fn id_in(slice: usize, rng: &mut Rng) -> Id {
+    let mut bytes = *rng.id().as_bytes();
+    bytes[0] = (slice >> 2) as u8;
+    bytes[1] = bytes[1] & 0x3f | (slice << 6) as u8;
+    Id::new(bytes)
+}
+
+#[test]
+fn an_ip_has_one_node_whatever_it_calls_itself() {
+    let mut frontier = frontier(Config::default());
+    let mut rng = Rng::from_seed(2);
+    assert!(frontier.offer(NOW, rng.id(), addr(1)));
+    assert!(!frontier.offer(NOW, rng.id(), addr(1)));
+    assert!(!frontier.offer(NOW, rng.id(), SocketAddr::new(addr(1).ip(), 7)));
+    assert!(frontier.offer(NOW, rng.id(), addr(2)));
+    for (text, new) in [("[2001:db8::1]:1", true), ("[2001:db8::2]:1", false), ("[2001:db8:0:1::1]:1", true)]
+    {
+        assert_eq!(frontier.offer(NOW, rng.id(), text.parse().unwrap()), new, "{text}");
+    }
+    assert_eq!((frontier.len(), frontier.fresh()), (4, 4));
+    // On one machine every port is a node of its own, if local addresses are wanted at all.
+    let mut local = self::frontier(Config { allow_local: true, ..Config::default() });
+    let port = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    assert!(local.offer(NOW, rng.id(), port(1)) && local.offer(NOW, rng.id(), port(2)));
+}
+
+#[test]
+fn neighbours_in_time_are_far_apart_and_every_slice_has_its_turn() {
+    let mut frontier = frontier(Config::default());
+    let mut rng = Rng::from_seed(3);
+    for n in 0..4 * SLICES {
+        frontier.offer(NOW, id_in(n % SLICES, &mut rng), addr(n));
+    }
+    let mut turns = vec![0; SLICES];
+    let mut last = None;
+    for _ in 0..2 * SLICES {
+        let chosen = frontier.next().unwrap();
+        let slice = Region::WHOLE.slice(&chosen.id, SLICE_BITS);
+        if let Some(last) = last {
+            assert!(slice.abs_diff(last) > SLICES / 8, "{slice} after {last}");
+        }
+        last = Some(slice);
+        turns[slice] += 1;
+    }
+    assert!(turns.iter().all(|&turns| turns == 2), "{turns:?}");
+}
+
+#[test]
+fn a_flood_of_nodes_is_bounded_and_pushes_nobody_out_elsewhere() {
+    let config = Config { crawl_frontier: 4 * 2 * SLICES, ..Config::default() };
+    let mut frontier = frontier(config);
+    let mut rng = Rng::from_seed(4);
+    for n in 0..2 * SLICES {
+        assert!(frontier.offer(NOW, id_in(n % SLICES, &mut rng), addr(n)));
+    }
+    let flooded = 77;
+    for n in 0..20_000 {
+        frontier.offer(NOW, id_in(flooded, &mut rng), addr(100_000 + n));
+    }
+    assert_eq!(frontier.fresh(), 2 * SLICES + 2);
+    assert_eq!(frontier.len(), frontier.fresh());
+    assert!(frontier.entries.len() <= 2 * SLICES + 4, "places are used again: {}", frontier.entries.len());
+    for (number, slice) in frontier.slices.iter().enumerate().take(SLICES) {
+        assert_eq!(slice.nodes.len(), if number == flooded { 4 } else { 2 });
+    }
+    // Whoever keeps what happens to nodes has the same ones.
+    let mut kept = std::collections::BTreeMap::new();
+    for (source, record) in frontier.changes().collect::<Vec<_>>() {
+        match record {
+            Some(record) => drop(kept.insert(source, record)),
+            None => drop(kept.remove(&source)),
+        }
+    }
+    assert_eq!(kept.len(), frontier.len());
+}
+
+/// Each of those offered is as likely to stay as any other.
+#[test]
+fn what_stays_of_too_many_is_an_even_choice() {
+    let mut early = 0;
+    for seed in 0..200 {
+        let config = Config { crawl_frontier: 4 * 2 * SLICES, ..Config::default() };
+        let mut frontier = Frontier::new(Region::WHOLE, &config, Rng::from_seed(seed));
+        let mut rng = Rng::from_seed(1000 + seed);
+        for n in 0..100 {
+            frontier.offer(NOW, id_in(5, &mut rng), addr(n));
+        }
+        let kept = &frontier.slices[5].nodes;
+        assert_eq!(kept.len(), 4);
+        early += kept.iter().filter(|&&index| frontier.entries[index as usize].addr < addr(50)).count();
+    }
+    // Half of 800, give or take three standard deviations.
+    assert!((358..=442).contains(&early), "{early}");
+}
+
+#[test]
+fn nobody_is_asked_again_within_its_interval_and_silent_ones_are_forgotten() {
+    let mut frontier = frontier(Config::default());
+    let mut rng = Rng::from_seed(5);
+    let ids = [rng.id(), rng.id(), rng.id()];
+    for (n, id) in ids.iter().enumerate() {
+        frontier.offer(NOW, *id, addr(n));
+    }
+    let until = NOW + Duration::from_secs(600);
+    let standings = [Standing::Resting(until), Standing::Silent(until), Standing::Refused];
+    for standing in standings {
+        let chosen = frontier.next().unwrap();
+        frontier.settle(NOW, chosen.index, Some(chosen.id), standing);
+    }
+    assert_eq!((frontier.resting(), frontier.silent(), frontier.refused()), (1, 1, 1));
+    let before = until - Duration::from_micros(1);
+    frontier.wake(before);
+    for (n, id) in ids.iter().enumerate() {
+        assert!(!frontier.offer(before, *id, addr(n)), "{n}");
+    }
+    assert_eq!((frontier.next(), frontier.next_due()), (None, until));
+    frontier.wake(until);
+    assert_eq!((frontier.fresh(), frontier.resting(), frontier.silent(), frontier.refused()), (1, 0, 0, 1));
+    frontier.next().unwrap();
+    let again: Vec<_> = (0..3).filter(|&n| frontier.offer(until, ids[n], addr(n))).collect();
+    assert_eq!(again.len(), 1, "the silent one is as good as new");
+}
+
+#[test]
+fn room_is_made_by_forgetting_the_silent_and_never_those_who_rest() {
+    let config = Config { crawl_asked: 3, ..Config::default() };
+    let mut frontier = frontier(config);
+    let mut rng = Rng::from_seed(6);
+    for n in 0..10 {
+        frontier.offer(NOW, rng.id(), addr(n));
+    }
+    let late = NOW + Duration::from_secs(600);
+    for standing in [Standing::Silent(late), Standing::Refused, Standing::Resting(late)] {
+        let chosen = frontier.next().unwrap();
+        frontier.settle(NOW, chosen.index, None, standing);
+    }
+    for _ in 0..2 {
+        let chosen = frontier.next().unwrap();
+        frontier.settle(NOW, chosen.index, None, Standing::Resting(late));
+    }
+    assert_eq!((frontier.resting(), frontier.silent(), frontier.refused()), (3, 0, 0));
+    assert_eq!((frontier.next(), frontier.fresh()), (None, 5));
+    assert!(frontier.claim(NOW, rng.id(), addr(77)).is_none());
+    frontier.wake(late);
+    assert!(frontier.next().is_some());
+}
+
+#[test]
+fn outside_of_the_region_the_nearest_are_asked_when_there_is_nobody_inside() {
+    let region: Region = "ff".parse().unwrap();
+    let mut frontier = Frontier::new(region, &Config::default(), Rng::from_seed(7));
+    let id = |first: u8| Id::new([first; 20]);
+    for (n, first) in [0x00, 0xf0, 0xfe, 0x80, 0xff].into_iter().enumerate() {
+        frontier.offer(NOW, id(first), addr(n));
+    }
+    let order: Vec<_> = std::iter::from_fn(|| frontier.next()).collect();
+    let firsts: Vec<_> = order.iter().map(|chosen| chosen.id.as_bytes()[0]).collect();
+    assert_eq!(firsts, [0xff, 0xfe, 0xf0, 0x80, 0x00]);
+    assert_eq!(order.iter().filter(|chosen| chosen.is_inside).count(), 1);
+}
+
+#[test]
+fn what_was_kept_is_taken_back() {
+    let mut frontier = frontier(Config::default());
+    let mut rng = Rng::from_seed(8);
+    let late = NOW + Duration::from_secs(600);
+    let standings = [
+        Standing::Fresh,
+        Standing::Resting(late),
+        Standing::Silent(late),
+        Standing::Silent(NOW),
+        Standing::Refused,
+    ];
+    for (n, standing) in standings.into_iter().enumerate() {
+        let record = NodeRecord { id: rng.id(), addr: addr(n), standing };
+        frontier.restore(NOW, &record);
+        frontier.restore(NOW, &record);
+    }
+    assert_eq!((frontier.fresh(), frontier.resting(), frontier.silent(), frontier.refused()), (1, 1, 1, 1));
+    assert_eq!(frontier.next_due(), late);
+}
+
+#[test]
+fn the_nearest_fresh_nodes_of_a_family_are_found() {
+    let mut frontier = frontier(Config::default());
+    let mut rng = Rng::from_seed(9);
+    for n in 0..500 {
+        frontier.offer(NOW, rng.id(), addr(n));
+    }
+    frontier.offer(NOW, rng.id(), "[2001:db8::1]:1".parse().unwrap());
+    let target = rng.id();
+    let near = frontier.near(&target, false, 8);
+    assert!(near.len() == 8 && near.iter().all(|(_, addr)| addr.is_ipv4()));
+    let farthest = near.iter().map(|(id, _)| id.distance(&target)).max().unwrap();
+    assert!(farthest.leading_zeros() >= 4, "{farthest}");
+    assert_eq!(frontier.near(&target, true, 8).len(), 1);
+}
