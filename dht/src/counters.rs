@@ -155,6 +155,11 @@ counters! {
     /// Unanswered queries that were not held against the node asked, because of the network.
     timeouts_forgiven,
 
+    /// What serving shards handed over to the deciding one; see [`crate::shards`].
+    crossings,
+    /// What serving shards had for the deciding one and dropped, because too much waited for it.
+    crossings_dropped,
+
     /// Lookups started.
     lookups_started,
     /// Lookups that ended with answers of the closest nodes.

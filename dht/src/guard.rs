@@ -9,11 +9,15 @@
 //! loosens the limit per source and never silences an honest source; what it costs in all is bounded
 //! by the limit over all sources.
 
+mod shared;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::addr::{acceptable, source_key};
 use crate::{Config, KeyedHash, Rng, Time};
+
+pub(crate) use self::shared::{ShardGuard, SharedGuard};
 
 /// The verdict on a datagram that has not been decoded yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +70,7 @@ impl Guard {
         Self {
             hash: KeyedHash::new(rng),
             sets: Box::default(),
-            replies: Rate::new(config.replies_per_second_per_ip, 1, config.reply_burst_per_ip),
+            replies: Rate::of_replies(config),
             bytes: ByteRate::new(config.reply_bytes_per_second),
             scraped_until: 0,
             checked_until: 0,
@@ -76,16 +80,7 @@ impl Guard {
 
     /// Whether a datagram is worth decoding.
     pub fn admit(&self, from: SocketAddr, bytes: &[u8]) -> Admission {
-        if bytes.len() < MIN_LEN || bytes.len() > self.config.max_incoming {
-            return Admission::BadLength;
-        }
-        if bytes.first() != Some(&b'd') || bytes.last() != Some(&b'e') {
-            return Admission::NotDictionary;
-        }
-        if !acceptable(from, self.config.allow_local) {
-            return Admission::BadAddress;
-        }
-        Admission::Admitted
+        admit(&self.config, from, bytes)
     }
 
     /// Whether `from` has had all the replies that it gets for now, so that answering its query would
@@ -132,18 +127,11 @@ impl Guard {
     /// ([`Config::failed_tokens_per_minute`]) that it gets no more errors for them. Its right tokens
     /// stay good: an address can be forged, so nobody is ever blocked by address.
     pub fn token_failed(&mut self, now: Time, from: SocketAddr) -> bool {
-        let failed = self.config.failed_tokens_per_minute;
-        let rate = Rate::new(failed, 60, failed);
+        let rate = Rate::of_failed_tokens(&self.config);
         if rate.is_lifted() {
             return true;
         }
-        let source = self.source(now, from);
-        let until = Time::from_micros(u64::from(source.failures) << FAILURE_SHIFT);
-        if rate.is_exhausted(until.as_micros(), now) {
-            return false;
-        }
-        source.failures = (rate.take(until.as_micros(), now) >> FAILURE_SHIFT) as u32;
-        true
+        self.source(now, from).token_failed(rate, now)
     }
 
     /// Bytes allocated.
@@ -154,24 +142,15 @@ impl Guard {
     /// The entry of `from`, made by replacing the one whose limits run out first.
     fn source(&mut self, now: Time, from: SocketAddr) -> &mut Source {
         if self.sets.is_empty() {
-            let sets = (self.config.source_table_entries.max(WAYS) / WAYS).next_power_of_two();
-            self.sets = vec![[Source::default(); WAYS]; sets].into();
+            self.sets = vec![[Source::default(); WAYS]; set_count(&self.config)].into();
         }
         let (set, tag) = self.place(from);
-        let ways = &mut self.sets[set];
-        let way = ways.iter().position(|way| way.tag == tag).unwrap_or_else(|| {
-            let stalest = (0..WAYS).min_by_key(|&way| ways[way].until()).unwrap_or(0);
-            let failures = (now.as_micros() >> FAILURE_SHIFT) as u32;
-            ways[stalest] = Source { replies: now.as_micros(), failures, tag };
-            stalest
-        });
-        &mut ways[way]
+        source_in(&mut self.sets[set], now, tag)
     }
 
     /// The set of `from`, and the tag of its entry, which is never 0.
     fn place(&self, from: SocketAddr) -> (usize, u32) {
-        let hash = self.hash.hash(&source_key(from, self.config.allow_local).to_bytes());
-        (hash as usize & self.sets.len().wrapping_sub(1), (hash >> 32) as u32 | 1)
+        place(self.hash, self.sets.len(), self.config.allow_local, from)
     }
 }
 
@@ -220,7 +199,54 @@ struct Source {
 
 const _: () = assert!(size_of::<[Source; WAYS]>() == 64);
 
+/// See [`Guard::admit`].
+fn admit(config: &Config, from: SocketAddr, bytes: &[u8]) -> Admission {
+    if bytes.len() < MIN_LEN || bytes.len() > config.max_incoming {
+        return Admission::BadLength;
+    }
+    if bytes.first() != Some(&b'd') || bytes.last() != Some(&b'e') {
+        return Admission::NotDictionary;
+    }
+    if !acceptable(from, config.allow_local) {
+        return Admission::BadAddress;
+    }
+    Admission::Admitted
+}
+
+/// Sets that the limits per source need: none when they are lifted.
+fn set_count(config: &Config) -> usize {
+    let limited = config.replies_per_second_per_ip != 0 || config.failed_tokens_per_minute != 0;
+    if limited { (config.source_table_entries.max(WAYS) / WAYS).next_power_of_two() } else { 0 }
+}
+
+/// The set of `from` among so many, and the tag of its entry, which is never 0.
+fn place(hash: KeyedHash, sets: usize, allow_local: bool, from: SocketAddr) -> (usize, u32) {
+    let hash = hash.hash(&source_key(from, allow_local).to_bytes());
+    (hash as usize & sets.wrapping_sub(1), (hash >> 32) as u32 | 1)
+}
+
+/// The entry of that tag, made by replacing the one whose limits run out first.
+fn source_in(ways: &mut [Source; WAYS], now: Time, tag: u32) -> &mut Source {
+    let way = ways.iter().position(|way| way.tag == tag).unwrap_or_else(|| {
+        let stalest = (0..WAYS).min_by_key(|&way| ways[way].until()).unwrap_or(0);
+        let failures = (now.as_micros() >> FAILURE_SHIFT) as u32;
+        ways[stalest] = Source { replies: now.as_micros(), failures, tag };
+        stalest
+    });
+    &mut ways[way]
+}
+
 impl Source {
+    /// See [`Guard::token_failed`].
+    fn token_failed(&mut self, rate: Rate, now: Time) -> bool {
+        let until = u64::from(self.failures) << FAILURE_SHIFT;
+        if rate.is_exhausted(until, now) {
+            return false;
+        }
+        self.failures = (rate.take(until, now) >> FAILURE_SHIFT) as u32;
+        true
+    }
+
     fn until(&self) -> u64 {
         self.replies.max(u64::from(self.failures) << FAILURE_SHIFT)
     }
@@ -239,6 +265,22 @@ impl Rate {
     fn new(events: u32, per_seconds: u64, burst: u32) -> Self {
         let interval = if events == 0 { 0 } else { (per_seconds * 1_000_000 / u64::from(events)).max(1) };
         Self { interval, tolerance: interval * u64::from(burst.max(1) - 1) }
+    }
+
+    fn of_replies(config: &Config) -> Self {
+        Self::new(config.replies_per_second_per_ip, 1, config.reply_burst_per_ip)
+    }
+
+    fn of_failed_tokens(config: &Config) -> Self {
+        Self::new(config.failed_tokens_per_minute, 60, config.failed_tokens_per_minute)
+    }
+
+    fn of_scrapes(config: &Config) -> Self {
+        Self::new(config.scrapes_per_second, 1, config.scrapes_per_second)
+    }
+
+    fn of_signatures(config: &Config) -> Self {
+        Self::new(config.signature_checks_per_second, 1, config.signature_checks_per_second)
     }
 
     fn is_lifted(&self) -> bool {
@@ -272,6 +314,15 @@ impl ByteRate {
     fn new(bytes_per_second: u64) -> Self {
         let per_byte = (1_000_000u64 << 20).checked_div(bytes_per_second).unwrap_or(0);
         Self { per_byte, fraction: 0, until: 0 }
+    }
+
+    fn is_lifted(&self) -> bool {
+        self.per_byte == 0
+    }
+
+    /// µs that so many bytes cost, rounded up.
+    fn micros(&self, bytes: u64) -> u64 {
+        self.per_byte.saturating_mul(bytes).div_ceil(1 << 20)
     }
 
     fn is_exhausted(&self, now: Time) -> bool {

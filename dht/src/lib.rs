@@ -200,6 +200,7 @@ mod scratch;
 pub mod secure_id;
 #[cfg(feature = "cli")]
 pub mod settings;
+pub mod shards;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod standing;

@@ -40,15 +40,17 @@ impl TokenServer {
     /// After a gap of two rotations or more (a suspended machine) both go, so that no token outlives
     /// two rotations of the clock. A clock that went back counts as a rotation: the old deadline
     /// would be too far away.
-    pub fn handle_timeout(&mut self, now: Time, rng: &mut Rng) {
+    /// Whether any were.
+    pub fn handle_timeout(&mut self, now: Time, rng: &mut Rng) -> bool {
         if now >= self.rotated && now < self.timeout() {
-            return;
+            return false;
         }
         let missed = now.since(self.rotated) >= self.rotation.saturating_mul(2);
         let fresh = if missed { Secret::new(rng) } else { self.current.clone() };
         self.previous = fresh;
         self.current = Secret::new(rng);
         self.rotated = now;
+        true
     }
 
     /// When the secret is to be replaced.

@@ -41,8 +41,7 @@ impl Node {
                 self.counters.dropped_undecodable += 1;
                 let read_only = self.places[usize::from(socket)].reach.is_read_only();
                 if let (Some(tid), false) = (failure.answerable(), read_only) {
-                    let asker = Asker { socket, from, tid, len: bytes.len() };
-                    self.respond(out, |responder, out| responder.refuse_malformed(now, asker, out));
+                    self.refuse_malformed(now, Asker { socket, from, tid, len: bytes.len() }, out);
                 }
             }
         }
@@ -57,23 +56,39 @@ impl Node {
         out: &mut Outbox,
     ) {
         let home = usize::from(asker.socket);
-        if self.places[home].reach.heard(now, asker.from, &self.config) {
-            self.follow_reach(home);
-        }
+        self.reached(now, home, asker.from);
         if self.places[home].reach.is_read_only() {
             self.counters.dropped_read_only += 1;
         } else {
-            self.respond(out, |responder, out| responder.answer(now, asker, query, out));
+            self.answer(now, asker, query, out);
         }
+        self.note_asker(now, home, (id, asker.from, read_only), out);
+    }
+
+    /// Somebody asked at a home, which may show that strangers reach us there.
+    pub(super) fn reached(&mut self, now: Time, home: usize, from: SocketAddr) {
+        if self.places[home].reach.heard(now, from, &self.config) {
+            self.follow_reach(home);
+        }
+    }
+
+    /// Somebody asked, and may be a node for the table.
+    pub(super) fn note_asker(
+        &mut self,
+        now: Time,
+        home: usize,
+        (id, from, read_only): (Id, SocketAddr, bool),
+        out: &mut Outbox,
+    ) {
         // BEP 43: who does not answer has no business in a table.
         if read_only {
             return;
         }
         let table = &mut self.places[home].table;
-        if !table.heard(now, id, asker.from)
-            && self.maintain.may_ping_newcomer(now, (id, asker.from), table, &self.config)
+        if !table.heard(now, id, from)
+            && self.maintain.may_ping_newcomer(now, (id, from), table, &self.config)
         {
-            self.ping(now, home, (Some(id), asker.from), out);
+            self.ping(now, home, (Some(id), from), out);
         }
     }
 
@@ -90,6 +105,7 @@ impl Node {
             self.counters.replies_spoofed += u32::from(self.rpc.knows(message.tid));
             return;
         };
+        self.touch();
         self.line_answered(now, usize::from(socket), (from, taken.rtt), out);
         match &message.body {
             Body::Response(response) => {
@@ -216,6 +232,7 @@ impl Node {
     }
 
     pub(super) fn handle_expired(&mut self, now: Time, expired: Expired<Purpose>, out: &mut Outbox) {
+        self.touch();
         match expired {
             Expired::Slow(_, Purpose::Lookup(asked)) => {
                 let (lookups, mut env) = self.lookups_and_env(out);

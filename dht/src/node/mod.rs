@@ -6,6 +6,7 @@
 mod grown;
 mod incoming;
 mod lines;
+mod shards;
 mod tasks;
 
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use crate::maintain::Maintain;
 use crate::purpose::Purpose;
 use crate::responder::Responder;
 use crate::rpc::Rpc;
+use crate::shards::Deciding;
 use crate::store::{Archive, Counts, Damaged, Store};
 use crate::table::{BucketFill, KnownNode};
 use crate::token::TokenServer;
@@ -50,6 +52,8 @@ pub struct Node {
     /// What no longer fits them.
     counted: Option<Box<Counters>>,
     tells_announces: bool,
+    /// Of a node that was split.
+    deciding: Option<Box<Deciding>>,
     timeout: Time,
 }
 
@@ -87,6 +91,7 @@ impl Node {
             counters: Tally::default(),
             counted: None,
             tells_announces: false,
+            deciding: None,
             timeout: now,
             places,
             rng,
@@ -131,6 +136,7 @@ impl Node {
     pub fn handle_command(&mut self, now: Time, command: Command, out: &mut Outbox) -> Option<LookupId> {
         let sent = out.transmits.len();
         self.notice_sleep(now, out);
+        self.touch();
         let name = match command {
             Command::Ask { to, question } => Some(self.ask_directly(now, canonical(to), &question, out)),
             Command::AddNode(addr) => {
@@ -154,6 +160,7 @@ impl Node {
             }
             Command::TellAnnounces(tells) => {
                 self.tells_announces = tells;
+                self.hurry();
                 None
             }
             Command::Cancel(id) => {
@@ -172,7 +179,12 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Time, out: &mut Outbox) {
         let sent = out.transmits.len();
         self.notice_sleep(now, out);
-        self.tokens.handle_timeout(now, &mut self.rng);
+        if self.tokens.handle_timeout(now, &mut self.rng) {
+            self.hurry();
+        }
+        if let Some(deciding) = &mut self.deciding {
+            deciding.handle_timeout(now);
+        }
         if self.store.timeout() <= now {
             self.store.expire(now);
         }
@@ -194,6 +206,7 @@ impl Node {
         if home >= self.places.len() {
             return;
         }
+        self.touch();
         match change {
             NetworkChange::Lost => {
                 if self.places[home].line.lose() {
@@ -272,10 +285,16 @@ impl Node {
     /// # Errors
     /// [`Damaged`].
     pub fn restore(&mut self, now: Time, archive: &Archive, away: Duration) -> Result<Counts, Damaged> {
-        self.store.restore(now, archive, away, self.config.allow_local)
+        match &self.deciding {
+            None => self.store.restore(now, archive, away, self.config.allow_local),
+            Some(deciding) => {
+                let striped = &deciding.commons.store;
+                striped.restore(&mut self.store, now, (archive, away), self.config.allow_local)
+            }
+        }
     }
 
-    /// The peers that others announced to us.
+    /// The peers that others announced to us; those of a node that was split are in [`Node::kept`] only.
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -338,5 +357,6 @@ impl Node {
             .min(self.reach_timeout())
             // A deadline that has passed is due now; how long ago it was would look like a sleep.
             .max(now);
+        self.publish(now);
     }
 }

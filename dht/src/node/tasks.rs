@@ -134,6 +134,7 @@ impl Node {
         self.counters.own_ids_changed += 1;
         let id = secure_id(ip, &mut self.rng);
         self.places[home].table.rekey(now, id, &self.config);
+        self.hurry();
         self.lookups.drop_upkeep(Owner::Upkeep { home: home as u8, kind: Upkeep::Own });
         self.maintain.look_around(now, home, &self.config);
         self.upkeep(now, out);
@@ -156,6 +157,7 @@ impl Node {
     /// Lets our queries say what has become of a home.
     pub(super) fn follow_reach(&mut self, home: usize) {
         self.rpc.set_read_only(home as u8, self.places[home].reach.is_read_only());
+        self.hurry();
     }
 
     fn ask_for_gap(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Input, Origin, Record, Step, digest, sent};
+use crate::shards::{Crossing, Satellite};
 use crate::store::{Archive, Counts, Damaged};
 use crate::{Command, LookupId, NetworkChange, Node, Outbox, Time};
 
@@ -37,6 +38,16 @@ impl Recorded {
     /// [`Damaged`].
     pub fn restore(&mut self, now: Time, archive: &Archive, away: Duration) -> Result<Counts, Damaged> {
         if self.tap.is_some() { Ok(Counts::default()) } else { self.node.restore(now, archive, away) }
+    }
+
+    /// See [`Node::split`]. A node that is recorded stays whole: records tell of one shard.
+    pub fn split(&mut self, now: Time, count: usize) -> Vec<Satellite> {
+        if self.tap.is_some() { Vec::new() } else { self.node.split(now, count) }
+    }
+
+    /// See [`Node::handle_crossing`].
+    pub fn handle_crossing(&mut self, now: Time, crossing: Crossing, out: &mut Outbox) {
+        self.node.handle_crossing(now, crossing, out);
     }
 
     /// See [`Node::handle_datagram`].

@@ -62,6 +62,12 @@ pub struct Archiving {
     room: usize,
     /// Peers of a greater age in ticks are left out.
     max_age: u16,
+    /// The store that is being copied, of several: the first, then stripe by stripe.
+    part: usize,
+    /// Bytes that all stripes together would take.
+    striped_len: usize,
+    /// Bytes that the whole copy may take.
+    max_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,8 +88,31 @@ impl Store {
             archive: Archive::default(),
             stage: Stage::Items(0),
             room: max_bytes,
-            max_age: self.full.as_ref().map_or(0, |full| full.oldest_that_fits(now, max_bytes)),
+            max_age: self.oldest_that_fits(now, max_bytes),
+            part: 0,
+            striped_len: 0,
+            max_bytes,
         }
+    }
+
+    /// Goes on to this store, a stripe, with a copy of others.
+    pub(super) fn archive_next(&self, now: Time, archiving: &mut Archiving) {
+        archiving.part += 1;
+        let (all, max) = (archiving.striped_len, archiving.max_bytes);
+        let left = max.saturating_sub(archiving.archive.len());
+        let share = self.archive_len() as u128 * max as u128 / all.max(1) as u128;
+        archiving.room = if all <= left { left } else { left.min(share as usize) };
+        archiving.max_age = self.oldest_that_fits(now, archiving.room);
+        archiving.stage = Stage::Peers(Family::V4, None);
+    }
+
+    /// Bytes of a copy of all peers, with expired ones that no sweep has met yet.
+    pub(super) fn archive_len(&self) -> usize {
+        self.full.as_ref().map_or(0, |full| full.archive_len())
+    }
+
+    fn oldest_that_fits(&self, now: Time, max_bytes: usize) -> u16 {
+        self.full.as_ref().map_or(0, |full| full.oldest_that_fits(now, max_bytes))
     }
 
     /// Copies some thousand peers, which takes some 50 µs. Call it until it says `true`.
@@ -115,6 +144,20 @@ impl Store {
         away: Duration,
         allow_local: bool,
     ) -> Result<Counts, Damaged> {
+        self.restore_by(now, (archive, away), allow_local, |store, at, infohash, peer, seed| {
+            store.announce(at, infohash, peer, seed);
+        })?;
+        Ok(Counts { peers: self.len() as u64, items: self.items() as u64 })
+    }
+
+    /// The same, with peers stored by `announce`.
+    pub(super) fn restore_by(
+        &mut self,
+        now: Time,
+        (archive, away): (&Archive, Duration),
+        allow_local: bool,
+        mut announce: impl FnMut(&mut Self, Time, &Id, SocketAddr, bool),
+    ) -> Result<(), Damaged> {
         let mut peers = Vec::new();
         read_peers::<V4>(&archive.peers4, &mut peers)?;
         read_peers::<V6>(&archive.peers6, &mut peers)?;
@@ -127,7 +170,7 @@ impl Store {
         });
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.age));
         for peer in peers {
-            self.announce(now - age(peer.age), &peer.infohash, peer.addr, peer.seed);
+            announce(self, now - age(peer.age), &peer.infohash, peer.addr, peer.seed);
         }
         let too_many = items.len().saturating_sub(self.config.max_items);
         for item in items.into_iter().skip(too_many) {
@@ -136,11 +179,17 @@ impl Store {
                 self.put_item(now - age(item.age), item.target(), item.source, put);
             }
         }
-        Ok(Counts { peers: self.len() as u64, items: self.items() as u64 })
+        Ok(())
     }
 }
 
 impl Full {
+    fn archive_len(&self) -> usize {
+        let of = |runs: usize, peers: usize, len: usize| runs * HEAD_LEN + peers * (len + STAMP_LEN);
+        of(self.v4.runs().total(), self.v4.len(), V4::LEN)
+            + of(self.v6.runs().total(), self.v6.len(), V6::LEN)
+    }
+
     fn archive_items(&self, now: Time, done: usize, archiving: &mut Archiving) {
         let mut written = 0;
         for (item, age, source) in self.items.records(now).skip(done).take(ITEMS_AT_ONCE) {
@@ -206,9 +255,7 @@ impl Full {
     /// The age in ticks up to which peers fit `max_bytes`, by a sample of them.
     fn oldest_that_fits(&self, now: Time, max_bytes: usize) -> u16 {
         let ages = self.ages_at(now);
-        let of = |runs: usize, peers: usize, len: usize| runs * HEAD_LEN + peers * (len + STAMP_LEN);
-        let all = of(self.v4.runs().total(), self.v4.len(), V4::LEN)
-            + of(self.v6.runs().total(), self.v6.len(), V6::LEN);
+        let all = self.archive_len();
         if all <= max_bytes {
             return u16::MAX;
         }
@@ -227,6 +274,16 @@ impl Full {
 }
 
 impl Archiving {
+    /// With stripes behind the first store, which take so many bytes together.
+    pub(super) fn of_parts(self, striped_len: usize) -> Self {
+        Self { striped_len, ..self }
+    }
+
+    /// The store that is being copied: 0, or one more than the number of the stripe.
+    pub(super) fn part(&self) -> usize {
+        self.part
+    }
+
     /// The copy, once [`Store::archive_some`] said that it is whole.
     pub fn finish(self) -> Archive {
         self.archive

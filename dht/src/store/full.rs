@@ -24,6 +24,8 @@ pub(super) struct Full {
     pub(super) v6: Peers<V6>,
     /// Infohashes with peers of both families.
     in_both: usize,
+    /// Infohashes that are kept in other stores and told of here.
+    elsewhere: usize,
     /// Made when a source could first be at its cap.
     pub(super) sketch: Option<Sketch>,
     ages: Ages,
@@ -45,6 +47,7 @@ impl Full {
             v4: Peers::new(&mut rng),
             v6: Peers::new(&mut rng),
             in_both: 0,
+            elsewhere: 0,
             sketch: None,
             items: Items::new(config, &mut rng),
             samples: Samples::new(config.max_samples, config.sample_interval),
@@ -161,7 +164,7 @@ impl Full {
 
     /// Infohashes that have peers.
     pub(super) fn infohashes(&self) -> usize {
-        self.runs() - self.in_both
+        self.runs() - self.in_both + self.elsewhere
     }
 
     /// Bytes allocated, with what the allocator adds.
@@ -171,11 +174,19 @@ impl Full {
 
     /// See [`super::Store::samples`].
     pub(super) fn samples(&mut self, now: Time, rng: &mut Rng) -> (&[u8], u32) {
-        let mut samples = std::mem::replace(&mut self.samples, Samples::new(0, Duration::ZERO));
-        samples.at(now, self.infohashes(), |max| self.sample_infohashes(max, rng));
-        self.samples = samples;
+        if self.elsewhere == 0 {
+            let mut samples = std::mem::replace(&mut self.samples, Samples::new(0, Duration::ZERO));
+            samples.at(now, self.infohashes(), |max| self.sample_infohashes(max, rng));
+            self.samples = samples;
+        }
         let remaining = self.samples.remaining(now);
         (self.samples.bytes(), remaining)
+    }
+
+    /// See [`super::Store::stand_for`].
+    pub(super) fn stand_for(&mut self, now: Time, stored: usize, choose: impl FnOnce(usize) -> Vec<Id>) {
+        self.elsewhere = stored;
+        self.samples.at(now, stored, choose);
     }
 
     /// Up to `max` different infohashes drawn at random (BEP 51, "samples").
@@ -264,7 +275,7 @@ impl Full {
         self.rng = rng;
         let source = addr.source();
         if gone != Some(source) {
-            if let (Some(gone), Some(sketch)) = (gone, &mut self.sketch) {
+            if let (Some(gone), Some(sketch)) = (gone, &self.sketch) {
                 sketch.remove(gone);
             }
             self.count_source(source, known_source);
@@ -276,11 +287,11 @@ impl Full {
         if known || self.limits.infohashes_per_source == 0 {
             return;
         }
-        if let Some(sketch) = &mut self.sketch {
+        if let Some(sketch) = &self.sketch {
             sketch.add(source);
         } else if self.len() >= self.limits.infohashes_per_source {
             // Before, no source can have had so many infohashes.
-            let mut sketch = Sketch::new(self.limits.memory, &mut self.rng);
+            let sketch = Sketch::new(self.limits.memory, &mut self.rng);
             self.v4.sources().chain(self.v6.sources()).for_each(|source| sketch.add(source));
             self.sketch = Some(sketch);
         }
@@ -307,9 +318,9 @@ impl Full {
 
     fn evict_nth<A: Table>(&mut self, n: usize) {
         if let Some(place) = A::of(self).runs().nth(n) {
-            let mut sketch = self.sketch.take();
+            let sketch = self.sketch.take();
             let removed = A::of_mut(self).remove(place, |source| {
-                if let Some(sketch) = &mut sketch {
+                if let Some(sketch) = &sketch {
                     sketch.remove(source);
                 }
             });
@@ -323,9 +334,9 @@ impl Full {
         let ages = self.ages;
         let spare = self.limits.memory.saturating_sub(self.memory());
         let Some(place) = A::of_mut(self).next_to_sweep() else { return true };
-        let mut sketch = self.sketch.take();
+        let sketch = self.sketch.take();
         let removed = A::of_mut(self).expire(&ages, place, spare, |source| {
-            if let Some(sketch) = &mut sketch {
+            if let Some(sketch) = &sketch {
                 sketch.remove(source);
             }
         });
@@ -357,10 +368,15 @@ impl Full {
     }
 
     fn clear(&mut self) {
+        match &self.sketch {
+            Some(sketch) if sketch.is_shared() => {
+                self.v4.sources().chain(self.v6.sources()).for_each(|source| sketch.remove(source));
+            }
+            _ => self.sketch = None,
+        }
         self.v4 = Peers::new(&mut self.rng);
         self.v6 = Peers::new(&mut self.rng);
         self.in_both = 0;
-        self.sketch = None;
         self.next_sweep = Time::NEVER;
     }
 

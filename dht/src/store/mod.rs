@@ -13,11 +13,13 @@ mod archive;
 mod blocks;
 mod full;
 mod items;
+mod kept;
 mod peers;
 mod samples;
 mod select;
 mod sketch;
 mod slab;
+mod striped;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -27,12 +29,15 @@ use krpc::{Id, Signed};
 
 use self::full::Full;
 pub(crate) use self::items::Put;
+use self::sketch::Sketch;
 use crate::addr::SourceKey;
 use crate::item::Item;
 use crate::{Config, Rng, Seeds, Time};
 
 pub use self::archive::{Archive, Archiving, Counts, Damaged};
+pub use self::kept::Kept;
 pub use self::select::{Scrape, StoredPeer, Wanted};
+pub use self::striped::Striped;
 pub use crate::addr::Family;
 
 /// What became of an announce.
@@ -62,6 +67,13 @@ impl Store {
         let mut seed = [0; 32];
         rng.fill(&mut seed);
         Self { full: None, config: Arc::clone(config), rng: Rng::new(Seeds(seed)) }
+    }
+
+    /// An empty store that counts the infohashes of sources together with others.
+    fn stripe(config: &Arc<Config>, rng: &mut Rng, sketch: Option<Sketch>) -> Self {
+        let mut store = Self::new(config, rng);
+        store.filled().sketch = sketch;
+        store
     }
 
     /// Stores `peer` for `infohash` or makes it young again. Port 0 is refused.
@@ -98,7 +110,8 @@ impl Store {
     pub fn expire(&mut self, now: Time) {
         let Some(full) = &mut self.full else { return };
         full.expire(now);
-        if full.is_empty() && full.items() == 0 {
+        let is_stripe = full.sketch.as_ref().is_some_and(Sketch::is_shared);
+        if full.is_empty() && full.items() == 0 && !is_stripe {
             self.rng = full.rng.clone();
             self.full = None;
         }
@@ -180,6 +193,11 @@ impl Store {
             Some(full) => full.samples(now, rng),
             None => (&[], self.config.sample_interval.as_secs().try_into().unwrap_or(u32::MAX)),
         }
+    }
+
+    /// Tells of infohashes that lie in `striped`; a store that holds none itself.
+    pub(crate) fn stand_for(&mut self, now: Time, striped: &Striped, rng: &mut Rng) {
+        self.filled().stand_for(now, striped.infohashes(), |max| striped.sample_infohashes(max, rng));
     }
 
     /// Up to `max` different infohashes drawn at random (BEP 51, "samples").

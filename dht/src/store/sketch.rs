@@ -1,6 +1,11 @@
 //! [`Sketch`]: about how many infohashes each source announced, in memory of fixed size (a count-min
 //! sketch with a keyed hash). Counts are never too low; they go down when announces expire or are
 //! evicted, because every pair of source and infohash that was added is removed once.
+//!
+//! Several stores can count together (see `super::striped`): the counters are atomic.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::{KeyedHash, Rng};
 
@@ -8,7 +13,9 @@ use crate::{KeyedHash, Rng};
 pub(super) struct Sketch {
     hash: KeyedHash,
     /// [`ROWS`] rows of a power of two of counters.
-    counters: Box<[u16]>,
+    counters: Arc<[AtomicU16]>,
+    /// The counters are of one store alone, or of who made them for several.
+    is_own: bool,
 }
 
 impl Sketch {
@@ -16,31 +23,45 @@ impl Sketch {
     /// default of 64 MiB and a store full of small swarms, a source is counted some 60 too high.
     pub(super) fn new(budget: usize, rng: &mut Rng) -> Self {
         let width = (budget / 1024).next_power_of_two().clamp(1 << 10, 1 << 20);
-        Self { hash: KeyedHash::new(rng), counters: vec![0; ROWS * width].into() }
+        let counters = (0..ROWS * width).map(|_| AtomicU16::new(0)).collect();
+        Self { hash: KeyedHash::new(rng), counters, is_own: true }
     }
 
-    pub(super) fn add(&mut self, source: u64) {
-        for cell in self.cells(source) {
-            self.counters[cell] = self.counters[cell].saturating_add(1);
-        }
+    /// The same counters for another store.
+    pub(super) fn share(&self) -> Self {
+        Self { hash: self.hash, counters: Arc::clone(&self.counters), is_own: false }
     }
 
-    pub(super) fn remove(&mut self, source: u64) {
-        for cell in self.cells(source) {
-            // A saturated counter no longer knows its count; it stays on the high side.
-            if self.counters[cell] != u16::MAX {
-                self.counters[cell] = self.counters[cell].saturating_sub(1);
-            }
-        }
+    /// Whether other stores count here too, so that nothing but what was added may be removed.
+    pub(super) fn is_shared(&self) -> bool {
+        !self.is_own
+    }
+
+    pub(super) fn add(&self, source: u64) {
+        self.change(source, |count| count.checked_add(1));
+    }
+
+    pub(super) fn remove(&self, source: u64) {
+        // A saturated counter no longer knows its count; it stays on the high side.
+        self.change(source, |count| if count == u16::MAX { None } else { count.checked_sub(1) });
     }
 
     /// At least the number of infohashes of `source`.
     pub(super) fn count(&self, source: u64) -> usize {
-        self.cells(source).iter().map(|&cell| usize::from(self.counters[cell])).min().unwrap_or(0)
+        let counts = self.cells(source).map(|cell| self.counters[cell].load(Ordering::Relaxed));
+        counts.into_iter().min().unwrap_or(0).into()
     }
 
+    /// Bytes allocated, counted once however many stores share them.
     pub(super) fn memory(&self) -> usize {
-        size_of_val(&*self.counters)
+        if self.is_own { size_of_val(&*self.counters) } else { 0 }
+    }
+
+    fn change(&self, source: u64, change: impl Fn(u16) -> Option<u16>) {
+        for cell in self.cells(source) {
+            // `None` leaves it as it is.
+            let _ = self.counters[cell].fetch_update(Ordering::Relaxed, Ordering::Relaxed, &change);
+        }
     }
 
     fn cells(&self, source: u64) -> [usize; ROWS] {
@@ -59,7 +80,7 @@ mod tests {
 
     #[test]
     fn counts_are_never_too_low_seldom_high_and_fall_back_to_zero() {
-        let mut sketch = Sketch::new(64 << 20, &mut Rng::from_seed(1));
+        let sketch = Sketch::new(64 << 20, &mut Rng::from_seed(1));
         assert_eq!(sketch.memory(), 512 << 10);
         for source in 0..20_000u64 {
             (0..source % 20).for_each(|_| sketch.add(source));
@@ -70,6 +91,6 @@ mod tests {
         for source in 0..20_000u64 {
             (0..source % 20).for_each(|_| sketch.remove(source));
         }
-        assert!(sketch.counters.iter().all(|&count| count == 0));
+        assert!(sketch.counters.iter().all(|count| count.load(Ordering::Relaxed) == 0));
     }
 }

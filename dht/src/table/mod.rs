@@ -18,6 +18,7 @@ mod entry;
 mod family;
 mod fill;
 mod known;
+mod snapshot;
 mod spread;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,179 @@
+//! [`SharedGuard`]: the budgets of a node whose queries are answered by several shards. Every limit
+//! holds over all of them together: the kernel spreads the ports of one source over the shards.
+//!
+//! Each set of sources has a lock of its own, which lies beside it in memory, so that asking for both
+//! fetches one cache line. The bytes of all replies would be one number that every reply changes: a
+//! shard borrows some thousand of them at once instead.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Admission, Budgets, ByteRate, Rate, Source, WAYS, admit, place, set_count, source_in};
+use crate::{Config, KeyedHash, Rng, Time};
+
+/// What the shards of a node share of a [`super::Guard`].
+#[derive(Debug)]
+pub(crate) struct SharedGuard {
+    config: Arc<Config>,
+    hash: KeyedHash,
+    /// Empty when no limit per source is set.
+    sets: Box<[Mutex<[Source; WAYS]>]>,
+    replies: Rate,
+    failed_tokens: Rate,
+    bytes: Lender,
+    scrapes: Rate,
+    scraped_until: AtomicU64,
+    signatures: Rate,
+    checked_until: AtomicU64,
+}
+
+/// One shard's way to the budgets.
+#[derive(Debug)]
+pub(crate) struct ShardGuard {
+    shared: Arc<SharedGuard>,
+    /// Bytes that were borrowed and not sent yet.
+    lent: u64,
+}
+
+impl SharedGuard {
+    /// Budgets with the limits of `config` for so many shards; see [`super::Guard::new`] for what is allocated, to
+    /// which come 8 bytes for each 64.
+    pub(crate) fn new(config: &Arc<Config>, shards: usize, rng: &mut Rng) -> Self {
+        Self {
+            config: Arc::clone(config),
+            hash: KeyedHash::new(rng),
+            sets: (0..set_count(config)).map(|_| Mutex::default()).collect(),
+            replies: Rate::of_replies(config),
+            failed_tokens: Rate::of_failed_tokens(config),
+            bytes: Lender::new(config.reply_bytes_per_second, shards),
+            scrapes: Rate::of_scrapes(config),
+            scraped_until: AtomicU64::new(0),
+            signatures: Rate::of_signatures(config),
+            checked_until: AtomicU64::new(0),
+        }
+    }
+
+    fn set(&self, from: SocketAddr) -> (MutexGuard<'_, [Source; WAYS]>, u32) {
+        let (set, tag) = place(self.hash, self.sets.len(), self.config.allow_local, from);
+        // A panic elsewhere leaves numbers, and any number is a valid one.
+        (self.sets[set].lock().unwrap_or_else(PoisonError::into_inner), tag)
+    }
+}
+
+impl ShardGuard {
+    pub(crate) fn new(shared: Arc<SharedGuard>) -> Self {
+        Self { shared, lent: 0 }
+    }
+
+    /// See [`super::Guard::admit`].
+    pub(crate) fn admit(&self, from: SocketAddr, bytes: &[u8]) -> Admission {
+        admit(&self.shared.config, from, bytes)
+    }
+
+    /// Whether there are `bytes` to send, some borrowed now if need be.
+    fn has_bytes(&mut self, now: Time, bytes: u64) -> bool {
+        if bytes > self.lent {
+            self.lent += self.shared.bytes.lend(now, bytes - self.lent);
+        }
+        bytes <= self.lent
+    }
+}
+
+impl Budgets for ShardGuard {
+    fn is_exhausted(&self, now: Time, from: SocketAddr) -> bool {
+        let Self { shared, .. } = self;
+        if shared.replies.is_lifted() {
+            return false;
+        }
+        let (ways, tag) = shared.set(from);
+        ways.iter().any(|way| way.tag == tag && shared.replies.is_exhausted(way.replies, now))
+    }
+
+    fn allow_reply(&mut self, now: Time, from: SocketAddr, reply_len: usize) -> bool {
+        let bytes = reply_len as u64;
+        if !self.shared.bytes.is_lifted() && !self.has_bytes(now, bytes) {
+            return false;
+        }
+        let shared = &self.shared;
+        if !shared.replies.is_lifted() {
+            let (mut ways, tag) = shared.set(from);
+            let source = source_in(&mut ways, now, tag);
+            if shared.replies.is_exhausted(source.replies, now) {
+                return false;
+            }
+            source.replies = shared.replies.take(source.replies, now);
+        }
+        self.lent = self.lent.saturating_sub(bytes);
+        true
+    }
+
+    fn allow_scrape(&mut self, now: Time) -> bool {
+        take_of_all(self.shared.scrapes, &self.shared.scraped_until, now)
+    }
+
+    fn allow_signature(&mut self, now: Time) -> bool {
+        take_of_all(self.shared.signatures, &self.shared.checked_until, now)
+    }
+
+    fn token_failed(&mut self, now: Time, from: SocketAddr) -> bool {
+        let rate = self.shared.failed_tokens;
+        if rate.is_lifted() {
+            return true;
+        }
+        let (mut ways, tag) = self.shared.set(from);
+        source_in(&mut ways, now, tag).token_failed(rate, now)
+    }
+}
+
+/// The bytes of all replies, lent to shards some at a time. What the shards may hold unsent is left out
+/// of the burst, so that they never send more together than one shard would.
+#[derive(Debug)]
+struct Lender {
+    rate: ByteRate,
+    /// µs of debt at which no more is lent.
+    tolerance: u64,
+    /// Bytes that are lent at once.
+    loan: u64,
+    /// µs until which the budget is in debt.
+    until: AtomicU64,
+}
+
+impl Lender {
+    fn new(bytes_per_second: u64, shards: usize) -> Self {
+        let rate = ByteRate::new(bytes_per_second);
+        let holders = shards as u64 + 1;
+        let burst = bytes_per_second / 1_000_000 * ByteRate::BURST_MICROS
+            + bytes_per_second % 1_000_000 * ByteRate::BURST_MICROS / 1_000_000;
+        // All loans together are a quarter of the burst at most.
+        let loan = (burst / 4 / holders).min(MAX_LOAN);
+        let tolerance = ByteRate::BURST_MICROS.saturating_sub(holders * rate.micros(loan));
+        Self { rate, tolerance, loan, until: AtomicU64::new(0) }
+    }
+
+    fn is_lifted(&self) -> bool {
+        self.rate.is_lifted()
+    }
+
+    /// Bytes that a shard gets who needs at least `least`; 0 when the budget is spent.
+    fn lend(&self, now: Time, least: u64) -> u64 {
+        let bytes = least.max(self.loan);
+        let (now, cost) = (now.as_micros(), self.rate.micros(bytes));
+        let lend = |until: u64| {
+            (until <= now.saturating_add(self.tolerance)).then(|| until.max(now).saturating_add(cost))
+        };
+        match self.until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lend) {
+            Ok(_) => bytes,
+            Err(_) => 0,
+        }
+    }
+}
+
+/// Some fifty replies: few enough to matter little, enough that the shards seldom meet.
+const MAX_LOAN: u64 = 16 << 10;
+
+/// Takes one out of a budget that all sources share.
+fn take_of_all(rate: Rate, until: &AtomicU64, now: Time) -> bool {
+    let take = |until| (!rate.is_exhausted(until, now)).then(|| rate.take(until, now));
+    rate.is_lifted() || until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+}

@@ -1,0 +1,236 @@
+//! [`Striped`]: announced peers in several stores, each behind a lock of its own, for a node whose
+//! shards all take announces. Which one an infohash belongs to is told by a keyed hash, so that nobody
+//! can aim at one.
+//!
+//! All caps hold for the node: an infohash with its peers lies in one stripe, the memory is divided
+//! among them, and they count the infohashes of a source together. Two shards that count at the very
+//! same moment may pass that last cap by one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use krpc::Id;
+
+use super::Store;
+use super::sketch::Sketch;
+use crate::{Config, KeyedHash, Rng, Time};
+
+/// The peers of a node with shards.
+#[derive(Debug)]
+pub struct Striped {
+    stripes: Box<[Mutex<Store>]>,
+    hash: KeyedHash,
+    /// Kept here, so that its memory is counted once.
+    sketch: Option<Sketch>,
+}
+
+impl Striped {
+    /// Empty stripes with the caps of `config`: 64, or fewer where each would have less than 64 KiB of
+    /// [`Config::store_memory`].
+    pub fn new(config: &Config, rng: &mut Rng) -> Self {
+        let count = (config.store_memory / MIN_STRIPE).clamp(1, MAX_STRIPES).next_power_of_two();
+        let sketch = (config.infohashes_per_ip != 0).then(|| Sketch::new(config.store_memory, rng));
+        let taken = sketch.as_ref().map_or(0, Sketch::memory);
+        let store_memory = config.store_memory.saturating_sub(taken) / count;
+        let config = Arc::new(Config { store_memory, ..config.clone() });
+        let stripe = |_| Mutex::new(Store::stripe(&config, rng, sketch.as_ref().map(Sketch::share)));
+        Self { stripes: (0..count).map(stripe).collect(), hash: KeyedHash::new(rng), sketch }
+    }
+
+    /// The stripe of `infohash`.
+    pub fn stripe(&self, infohash: &Id) -> MutexGuard<'_, Store> {
+        let hash = self.hash.hash(infohash.as_bytes());
+        lock(&self.stripes[(hash >> 32) as usize & (self.stripes.len() - 1)])
+    }
+
+    /// The stripes one by one, each locked while it is looked at.
+    pub fn iter(&self) -> impl Iterator<Item = MutexGuard<'_, Store>> {
+        self.stripes.iter().map(lock)
+    }
+
+    /// The `n`th stripe.
+    pub(super) fn nth(&self, n: usize) -> Option<MutexGuard<'_, Store>> {
+        self.stripes.get(n).map(lock)
+    }
+
+    /// Peers stored, with expired ones that no sweep has met yet.
+    pub fn len(&self) -> usize {
+        self.iter().map(|stripe| stripe.len()).sum()
+    }
+
+    /// Whether no peer is stored.
+    pub fn is_empty(&self) -> bool {
+        self.iter().all(|stripe| stripe.is_empty())
+    }
+
+    /// Infohashes that have peers.
+    pub fn infohashes(&self) -> usize {
+        self.iter().map(|stripe| stripe.infohashes()).sum()
+    }
+
+    /// Bytes allocated, with what the allocator adds.
+    pub fn memory(&self) -> usize {
+        let stripes: usize = self.iter().map(|stripe| stripe.memory()).sum();
+        stripes + size_of_val(&*self.stripes) + self.sketch.as_ref().map_or(0, Sketch::memory)
+    }
+
+    /// Does what is due in every stripe, see [`Store::expire`]; when to call again, a second later at
+    /// most: others fill the stripes meanwhile.
+    pub fn expire(&self, now: Time) -> Time {
+        let mut next = now + LOOK_EVERY;
+        for mut stripe in self.iter() {
+            if stripe.timeout() <= now {
+                stripe.expire(now);
+            }
+            next = next.min(stripe.timeout());
+        }
+        next
+    }
+
+    /// Up to `max` different infohashes drawn at random (BEP 51, "samples").
+    pub(super) fn sample_infohashes(&self, max: usize, rng: &mut Rng) -> Vec<Id> {
+        let counts: Vec<usize> = self.iter().map(|stripe| stripe.infohashes()).collect();
+        let total: usize = counts.iter().sum();
+        let mut ids: Vec<Id> = Vec::new();
+        if total <= 2 * max {
+            // Few: all of them, from a random stripe on.
+            let start = rng.below(counts.len());
+            for n in 0..counts.len() {
+                let stripe = lock(&self.stripes[(start + n) % counts.len()]);
+                ids.extend(stripe.sample_infohashes(max - ids.len(), rng));
+            }
+            return ids;
+        }
+        for _ in 0..4 * max {
+            let mut nth = rng.below(total);
+            let drawn = counts.iter().position(|&count| {
+                let is_here = nth < count;
+                nth = nth.saturating_sub(count);
+                is_here
+            });
+            let Some(stripe) = drawn.and_then(|drawn| self.nth(drawn)) else { continue };
+            let id = stripe.sample_infohashes(1, rng).pop();
+            ids.extend(id.filter(|id| !ids.contains(id)));
+            if ids.len() == max {
+                break;
+            }
+        }
+        ids
+    }
+}
+
+/// A panic elsewhere may leave a stripe that has lost some of what it held, which is nobody's harm.
+fn lock(stripe: &Mutex<Store>) -> MutexGuard<'_, Store> {
+    stripe.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Half of the queries want a stripe, and hold it for a µs: so many make waiting for one rare. With 16, two
+/// shards gave a twelfth fewer replies; more than 64 would cost memory, since each has blocks of its
+/// own that are not full.
+const MAX_STRIPES: usize = 64;
+
+/// A stripe that was smaller would be full before it held its first infohash.
+const MIN_STRIPE: usize = 64 << 10;
+
+/// Longest pause between two looks at the stripes.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::store::Announced;
+
+    const NOW: Time = Time::from_secs(100_000);
+
+    fn striped(config: &Config) -> Striped {
+        Striped::new(config, &mut Rng::from_seed(1))
+    }
+
+    fn peer(n: u32) -> SocketAddr {
+        let [_, b, c, d] = n.to_be_bytes();
+        ([81, b, c, d], 6881).into()
+    }
+
+    fn announce(striped: &Striped, infohash: &Id, peer: SocketAddr) -> Announced {
+        striped.stripe(infohash).announce(NOW, infohash, peer, false)
+    }
+
+    #[test]
+    fn an_infohash_is_in_one_stripe_and_many_are_in_all() {
+        let (striped, mut rng) = (striped(&Config::default()), Rng::from_seed(2));
+        for n in 0..6400 {
+            let infohash = rng.id();
+            announce(&striped, &infohash, peer(n));
+            announce(&striped, &infohash, peer(n + 10_000));
+            assert_eq!(
+                striped.iter().filter(|s| s.iter(NOW).any(|p| p.infohash == infohash)).count().min(2),
+                1
+            );
+            if n == 20 {
+                break;
+            }
+        }
+        for n in 0..6400 {
+            announce(&striped, &rng.id(), peer(n));
+        }
+        let sizes: Vec<usize> = striped.iter().map(|stripe| stripe.infohashes()).collect();
+        assert_eq!((sizes.len(), sizes.iter().sum::<usize>()), (64, striped.infohashes()));
+        assert!(sizes.iter().all(|size| (50..200).contains(size)), "{sizes:?}");
+    }
+
+    #[test]
+    fn the_infohashes_of_a_source_are_counted_over_all_stripes() {
+        let striped = striped(&Config { infohashes_per_ip: 100, ..Config::default() });
+        let mut rng = Rng::from_seed(3);
+        let taken = (0..1000).filter(|_| announce(&striped, &rng.id(), peer(1)) == Announced::Stored).count();
+        assert_eq!(taken, 100);
+        let infohash = rng.id();
+        assert!(!striped.stripe(&infohash).accepts_more(&infohash, peer(1).ip()));
+        assert!(striped.stripe(&infohash).accepts_more(&infohash, peer(2).ip()));
+        // What expires is counted no more: some is swept, and stripes that nobody asked for a whole life
+        // forget everything at once.
+        let mut now = NOW + Config::default().peer_expiry / 2;
+        for n in 0..30 {
+            let infohash = rng.id();
+            striped.stripe(&infohash).announce(now, &infohash, peer(2 + n), false);
+        }
+        while striped.len() > 0 {
+            now = striped.expire(now);
+        }
+        let announce = |infohash: &Id| striped.stripe(infohash).announce(now, infohash, peer(1), false);
+        let taken = (0..1000).filter(|_| announce(&rng.id()) == Announced::Stored).count();
+        assert_eq!(taken, 100);
+    }
+
+    #[test]
+    fn stripes_share_one_budget_of_memory() {
+        for budget in [256 << 10, 1 << 20] {
+            let config = Config { store_memory: budget, infohashes_per_ip: 0, ..Config::default() };
+            let (striped, mut rng) = (striped(&config), Rng::from_seed(4));
+            for n in 0..budget as u32 / 8 {
+                announce(&striped, &rng.id(), peer(n));
+            }
+            let used: usize = striped.iter().map(|stripe| stripe.memory()).sum();
+            assert!(used <= budget && used > budget / 2, "{used} of {budget}");
+        }
+    }
+
+    #[test]
+    fn samples_are_drawn_from_all_stripes() {
+        let (striped, mut rng) = (striped(&Config::default()), Rng::from_seed(5));
+        assert!(striped.sample_infohashes(20, &mut rng).is_empty());
+        let ids: Vec<Id> = (0..300).map(|_| rng.id()).collect();
+        for (n, id) in (0..).zip(&ids) {
+            announce(&striped, id, peer(n));
+            let drawn = striped.sample_infohashes(20, &mut rng);
+            assert_eq!(drawn.len(), 20.min(n as usize + 1));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            seen.extend(striped.sample_infohashes(20, &mut rng));
+        }
+        assert_eq!(seen.len(), 300, "everybody is drawn sooner or later");
+    }
+}
