@@ -50,6 +50,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A thread of a serving shard could not be started.
+    #[error("starting a serving shard: {source}")]
+    Shard {
+        /// Why.
+        source: io::Error,
+    },
     /// The system gave no randomness.
     #[error("drawing random numbers: {0}")]
     Random(getrandom::Error),

@@ -25,7 +25,7 @@ use crate::{Announce, Command, Event, KnownNode, Question, Rng, Seeds};
 
 pub use self::items::PutReport;
 pub use self::lookup::{Lookup, Peers};
-pub use self::options::{Options, State};
+pub use self::options::{MAX_SHARDS, Options, State};
 pub use self::orders::AnnounceReport;
 pub(crate) use self::start::Parts;
 

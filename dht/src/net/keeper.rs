@@ -11,7 +11,7 @@ use super::Error;
 use super::moment::Moment;
 use super::persist::{Saved, StateFolder};
 use super::stored::{MAX_ARCHIVE, Stored};
-use crate::store::{Archiving, Counts, Store};
+use crate::store::{Archiving, Counts, Kept};
 use crate::{Node, Time};
 
 /// Pause between saves of state that changed.
@@ -83,7 +83,7 @@ impl StateKeeper {
         if self.due <= now {
             self.save(now, saved());
         }
-        self.work_on_store(now, node.store())
+        self.work_on_store(now, node.kept())
     }
 
     /// When [`StateKeeper::work`] wants to be called.
@@ -102,14 +102,20 @@ impl StateKeeper {
     ///
     /// # Errors
     /// [`Error::State`]; what could be saved was.
-    pub(super) async fn finish(mut self, now: Time, store: &Store, saved: Saved) -> Result<(), Error> {
+    pub(super) async fn finish(
+        mut self,
+        now: Time,
+        store: impl Into<Kept<'_>>,
+        saved: Saved,
+    ) -> Result<(), Error> {
+        let store = store.into();
         let running = [self.running.take(), self.store.as_mut().and_then(|store| store.running.take())];
         for running in running.into_iter().flatten() {
             // How it went is in `failed`; the store is written anew in any case.
             let _ = running.await;
         }
         let table = (saved != self.last || self.failed.load(Ordering::Relaxed)).then_some(saved);
-        let stored = self.store.filter(|kept| kept.is_on_disk || !is_empty(store)).map(|_| {
+        let stored = self.store.filter(|kept| kept.is_on_disk || !store.is_empty()).map(|_| {
             let (at, mut archiving) = (Moment::now(), store.begin_archive(now, MAX_ARCHIVE));
             while !store.archive_some(now, &mut archiving) {}
             Stored { archive: archiving.finish(), at }
@@ -144,14 +150,15 @@ impl StateKeeper {
         }));
     }
 
-    fn work_on_store(&mut self, now: Time, store: &Store) -> bool {
+    fn work_on_store<'a>(&mut self, now: Time, store: impl Into<Kept<'a>>) -> bool {
+        let store = store.into();
         let Some(keeper) = &mut self.store else { return false };
         let Some((at, mut archiving)) = keeper.copying.take() else {
             if now < keeper.due {
                 return false;
             }
             keeper.due = now + SAVE_EVERY;
-            if is_running(keeper.running.as_ref()) || is_empty(store) && !keeper.is_on_disk {
+            if is_running(keeper.running.as_ref()) || store.is_empty() && !keeper.is_on_disk {
                 return false;
             }
             keeper.copying = Some((Moment::now(), store.begin_archive(now, MAX_ARCHIVE)));
@@ -182,14 +189,11 @@ fn is_running(task: Option<&JoinHandle<Result<(), Error>>>) -> bool {
     task.is_some_and(|task| !task.is_finished())
 }
 
-fn is_empty(store: &Store) -> bool {
-    store.is_empty() && store.items() == 0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::net::SavedHome;
+    use crate::store::Store;
     use crate::{Config, Rng};
 
     fn some(seed: u64) -> Saved {

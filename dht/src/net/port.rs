@@ -31,6 +31,8 @@ const REBIND_PAUSE: Duration = Duration::from_secs(5);
 pub(crate) struct Port {
     index: u8,
     local: SocketAddr,
+    /// Other shards have sockets at the same address.
+    is_shared: bool,
     /// None while the address cannot be bound.
     socket: Option<UdpSocket>,
     health: Health,
@@ -59,6 +61,18 @@ pub struct PortCounters {
     pub rebinds: u64,
     /// Datagrams lost on purpose, by the emulated line of a testnet's node.
     pub lost_on_purpose: u64,
+}
+
+impl PortCounters {
+    /// Adds the counts of another socket at the same address.
+    pub fn merge(&mut self, other: &Self) {
+        self.udp = sum(&self.udp, &other.udp);
+        self.replies_dropped += other.replies_dropped;
+        self.queries_dropped += other.queries_dropped;
+        self.foreign += other.foreign;
+        self.rebinds += other.rebinds;
+        self.lost_on_purpose += other.lost_on_purpose;
+    }
 }
 
 /// Whether the calls of a socket work.
@@ -90,6 +104,7 @@ impl Port {
         Self {
             index,
             local: socket.local_addr(),
+            is_shared: socket.is_shared(),
             socket: Some(socket),
             health: Health::default(),
             rebind_at: Time::ZERO,
@@ -129,12 +144,13 @@ impl Port {
     /// # Errors
     /// What the system says; see [`UdpSocket::bind`].
     pub(super) fn rebind(&mut self, now: Time) -> io::Result<()> {
-        // The old one holds the port, which nobody may share.
+        // The old one holds the port, which nobody but other shards may share.
         if let Some(socket) = self.socket.take() {
             self.earlier = sum(&self.earlier, &socket.counters());
         }
         self.rebind_at = now + REBIND_PAUSE;
-        self.socket = Some(UdpSocket::bind(self.local, Batching::Native)?);
+        let bind = if self.is_shared { UdpSocket::bind_beside } else { UdpSocket::bind };
+        self.socket = Some(bind(self.local, Batching::Native)?);
         self.health = Health::default();
         self.counters.rebinds += 1;
         Ok(())

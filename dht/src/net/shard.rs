@@ -19,24 +19,27 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::interfaces::Difference;
 use super::keeper::StateKeeper;
 use super::persist::{Saved, SavedHome};
-use super::port::Port;
+use super::port::{Port, PortCounters};
+use super::satellites::Satellites;
 use super::subscribers::Subscribers;
 use super::{Clock, Error};
 use crate::replay::Recorded;
 use crate::{Command, Event, LookupId, NetworkChange, Node, Outbox, Time};
 
-use self::complaint::Complaint;
+pub(super) use self::complaint::Complaint;
 pub(super) use self::request::{Request, Sink};
 pub use self::request::{SocketStats, Stats};
 
 /// Requests taken in one turn.
 const REQUESTS_PER_TURN: usize = 32;
+/// What serving shards handed over that is taken in one turn.
+const CROSSINGS_PER_TURN: usize = 256;
 /// Turns with work in a row before other tasks of the thread get theirs: about 2 ms.
-const TURNS_IN_A_ROW: u32 = 16;
+pub(super) const TURNS_IN_A_ROW: u32 = 16;
 /// Longest wait: timers of the runtime stand still while the machine sleeps, ours do not.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Pause after a receive call that keeps failing.
-const BROKEN_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const BROKEN_PAUSE: Duration = Duration::from_millis(100);
 /// A node that has met nobody after this says so.
 const LONELY_AFTER: Duration = Duration::from_secs(10);
 
@@ -45,6 +48,8 @@ pub(super) struct Shard {
     pub(super) node: Recorded,
     pub(super) clock: Clock,
     pub(super) ports: Vec<Port>,
+    /// The shards that serve beside this one.
+    pub(super) satellites: Satellites,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) bootstrapped: watch::Sender<Option<usize>>,
     /// Whether there is somebody to ask: an address of a router, a saved node.
@@ -150,6 +155,7 @@ impl Shard {
         }
         // One alone was all there was, and the next one is waited for.
         let mut worked = received > 1;
+        worked |= self.take_crossings(now, running);
         if self.node.timeout() <= now {
             worked = true;
             self.node.handle_timeout(now, &mut running.out);
@@ -199,6 +205,15 @@ impl Shard {
         received
     }
 
+    /// Takes what serving shards handed over.
+    fn take_crossings(&mut self, now: Time, running: &mut Running) -> bool {
+        for taken in 0..CROSSINGS_PER_TURN {
+            let Some(crossing) = self.satellites.try_next() else { return taken > 0 };
+            self.node.handle_crossing(now, crossing, &mut running.out);
+        }
+        true
+    }
+
     fn request(&mut self, now: Time, request: Request, running: &mut Running) {
         match request {
             Request::Start { command, sink } => {
@@ -239,6 +254,7 @@ impl Shard {
     /// Sockets whose address was away are bound anew, and the node hears of what concerns it.
     fn interfaces_changed(&mut self, now: Time, difference: &Difference, running: &mut Running) {
         tracing::debug!(?difference, "the interfaces have changed");
+        self.satellites.interfaces_changed(difference);
         for (index, port) in (0..).zip(&mut self.ports) {
             if difference.came_back(port.local())
                 && let Err(error) = port.rebind(now)
@@ -379,6 +395,10 @@ impl Shard {
         tokio::select! {
             () = ready => {}
             () = running.alarm.as_mut() => {}
+            crossing = self.satellites.next() => {
+                let now = self.clock.now();
+                self.node.handle_crossing(now, crossing, &mut running.out);
+            }
             request = self.requests.recv() => {
                 let now = self.clock.now();
                 match request {
@@ -389,13 +409,14 @@ impl Shard {
         }
     }
 
-    /// Saves for the last time.
+    /// Ends the other shards and saves for the last time.
     async fn finish(&mut self) -> Result<(), Error> {
+        self.satellites.stop().await;
         match self.state.take() {
             Some(state) => {
                 let now = self.clock.now();
                 let saved = saved(&self.node, &self.ports, now);
-                state.finish(now, self.node.store(), saved).await
+                state.finish(now, self.node.kept(), saved).await
             }
             None => Ok(()),
         }
@@ -403,11 +424,14 @@ impl Shard {
 
     fn stats(&self, now: Time, running: &Running) -> Stats {
         let homes = self.node.stats(now).into_iter();
-        let sockets =
-            homes.zip(&self.ports).map(|(home, port)| SocketStats { home, counters: port.counters() });
+        let mut counters = self.node.counters();
+        let mut ports: Vec<PortCounters> = self.ports.iter().map(Port::counters).collect();
+        self.satellites.add_counters(&mut counters, &mut ports);
+        let sockets = homes.zip(ports).map(|(home, counters)| SocketStats { home, counters });
         Stats {
-            counters: self.node.counters(),
+            counters,
             sockets: sockets.collect(),
+            shards: std::iter::once(self.node.counters()).chain(self.satellites.counters()).collect(),
             buckets: self.node.buckets(now),
             running: running.sinks.len(),
             events_missed: running.events_missed,
@@ -432,7 +456,7 @@ fn saved(node: &Node, ports: &[Port], now: Time) -> Saved {
 /// Whether a datagram is for the node. A KRPC message is a dictionary; the port is shared with other
 /// protocols whose first byte is never `d`: uTP's is version and type (BEP 29: 0x01 to 0x41), the
 /// UDP tracker's is the first of an action below 4 (BEP 15).
-fn is_krpc(bytes: &[u8]) -> bool {
+pub(super) fn is_krpc(bytes: &[u8]) -> bool {
     bytes.first() == Some(&b'd')
 }
 

@@ -80,6 +80,7 @@ pub struct UdpCounters {
 pub struct UdpSocket {
     io: tokio::net::UdpSocket,
     local: SocketAddr,
+    is_shared: bool,
     slots: Box<[u8]>,
     filled: ArrayVec<Filled, BATCH>,
     /// Nothing was there when the socket was asked once more, and nothing but single datagrams since.
@@ -104,6 +105,36 @@ impl UdpSocket {
     /// # Errors
     /// What the system says; [`io::ErrorKind::AddrInUse`] for a busy port.
     pub fn bind(addr: SocketAddr, batching: Batching) -> io::Result<Self> {
+        Self::open(addr, batching, false)
+    }
+
+    /// Binds `addr` beside the sockets there that are [shared](Self::share). The system spreads senders
+    /// over them by address and port; each sender's datagrams come to one socket while none comes or goes.
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::AddrInUse`] if a socket there is not shared, and
+    /// [`io::ErrorKind::Unsupported`] where there is no such thing ([`CAN_SHARE`]).
+    pub fn bind_beside(addr: SocketAddr, batching: Batching) -> io::Result<Self> {
+        Self::open(addr, batching, true)
+    }
+
+    /// Lets others of this user be bound [beside](Self::bind_beside) this socket. Until then it had its
+    /// address alone, so that a port that somebody else has is still an error.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn share(&mut self) -> io::Result<()> {
+        share(&socket2::SockRef::from(&self.io))?;
+        self.is_shared = true;
+        Ok(())
+    }
+
+    /// Whether others may be bound beside it.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    fn open(addr: SocketAddr, batching: Batching, is_shared: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         if addr.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -113,6 +144,9 @@ impl UdpSocket {
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
         send_whole(&socket, addr);
+        if is_shared {
+            share(&socket2::SockRef::from(&socket))?;
+        }
         socket.bind(&addr.into())?;
         let io = tokio::net::UdpSocket::from_std(socket.into())?;
         let local = io.local_addr()?;
@@ -121,6 +155,7 @@ impl UdpSocket {
         Ok(Self {
             io,
             local,
+            is_shared,
             slots: vec![0; BATCH * SLOT].into(),
             filled: ArrayVec::new(),
             #[cfg(target_os = "linux")]
@@ -336,6 +371,20 @@ fn send_whole(socket: &Socket, addr: SocketAddr) {
 
 #[cfg(not(target_os = "linux"))]
 fn send_whole(_: &Socket, _: SocketAddr) {}
+
+/// Whether several sockets can have one address and share what comes there. Other systems know the
+/// option too, but give everything to the socket that was bound last.
+pub const CAN_SHARE: bool = cfg!(target_os = "linux");
+
+#[cfg(target_os = "linux")]
+fn share(socket: &socket2::SockRef<'_>) -> io::Result<()> {
+    socket.set_reuse_port(true)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn share(_: &socket2::SockRef<'_>) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
 
 /// Whether `error` of a bind says that the machine lacks the address or its whole family.
 pub fn is_family_missing(error: &io::Error) -> bool {

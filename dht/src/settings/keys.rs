@@ -51,6 +51,7 @@ keys! {
         bind in listen;
         ipv4 in listen;
         ipv6 in listen;
+        shards in listen;
         state in folders;
         allow_local in config;
         read_only in config;

@@ -7,6 +7,7 @@ mod apart;
 mod error;
 mod flags;
 mod keys;
+mod shards;
 mod suggest;
 mod value;
 
@@ -26,6 +27,7 @@ use keys::KEYS;
 pub use apart::{config_from, config_keys};
 pub use error::{Origin, SettingsError};
 pub use flags::Flags;
+pub use shards::{BadShards, Shards};
 pub use suggest::nearest;
 pub use value::{BadBindAddr, BindAddr};
 
@@ -64,6 +66,8 @@ pub struct Listen {
     pub ipv4: bool,
     /// Whether IPv6 is used.
     pub ipv6: bool,
+    /// Threads of a node that serves.
+    pub shards: Shards,
 }
 
 /// Where state lives.

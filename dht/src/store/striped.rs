@@ -196,7 +196,7 @@ mod tests {
             let infohash = rng.id();
             striped.stripe(&infohash).announce(now, &infohash, peer(2 + n), false);
         }
-        while striped.len() > 0 {
+        while !striped.is_empty() {
             now = striped.expire(now);
         }
         let announce = |infohash: &Id| striped.stripe(infohash).announce(now, infohash, peer(1), false);

@@ -186,6 +186,7 @@ impl Testnet {
     pub fn guest(&self) -> net::Options {
         net::Options {
             binds: vec![Bind { addr: (self.ip, 0).into(), required: true }],
+            shards: 1,
             config: Config { allow_local: true, ..Config::default() },
             bootstrap: self.bootstrap().map(|addr| addr.to_string()).collect(),
             state: State::Nothing,

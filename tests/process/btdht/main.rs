@@ -12,6 +12,7 @@ mod lookups;
 mod orders;
 mod questions;
 mod serving;
+mod shards;
 mod sim;
 mod state;
 mod swarms;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use harness::corpus::{Outcome, cases};
 use harness::process::{Running, binary};
-use krpc::{Body, ErrorCode, Id, Message, Query};
+use krpc::{Body, ErrorCode, Id, Message, Query, Want};
 
 /// A node on a loopback port, and its address.
 fn serve() -> (Running, SocketAddr) {
@@ -36,18 +36,20 @@ impl Stranger {
         Self(socket)
     }
 
-    /// Sends `datagram` and then a ping; loopback keeps the order, so what comes before the answer to
-    /// the ping is the answer to the datagram. Pings by the node, who is curious, are passed over.
+    /// Sends `datagram` and then a query that goes the longest way inside of the node, from a serving
+    /// shard to the deciding one; loopback keeps the order, so what comes before the answer to
+    /// that one is the answer to the datagram. Pings by the node, who is curious, are passed over.
     fn answer_to(&self, datagram: &[u8]) -> Option<Vec<u8>> {
-        let ping = Message {
+        let query = Query::SampleInfohashes { target: Id::new([7; 20]), want: Want::UNSPECIFIED };
+        let last = Message {
             tid: b"alive?",
             version: None,
             ip: None,
             read_only: true,
-            body: Body::Query { id: Id::new([7; 20]), query: Query::Ping },
+            body: Body::Query { id: Id::new([7; 20]), query },
         };
         let mut encoded = Vec::new();
-        ping.encode(&mut encoded);
+        last.encode(&mut encoded);
         self.0.send(datagram).unwrap();
         self.0.send(&encoded).unwrap();
         let mut answer = None;

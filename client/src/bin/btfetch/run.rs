@@ -146,6 +146,7 @@ fn bind_both(settings: &Settings, dht: bool, port: u16) -> Result<(Listeners, Op
 fn node(settings: &Settings, port: u16) -> Result<Dht, DhtError> {
     let options = |state| btdht::net::Options {
         binds: settings.binds(port),
+        shards: 1,
         config: settings.config.clone(),
         bootstrap: settings.routers.clone(),
         state,

@@ -72,6 +72,7 @@ impl Context {
     pub(crate) fn options(&self, port: u16, state: State) -> Options {
         Options {
             binds: self.settings.binds(port),
+            shards: 1,
             config: self.settings.config.clone(),
             bootstrap: self.settings.routers.clone(),
             state,

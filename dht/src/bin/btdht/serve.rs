@@ -4,7 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use btdht::Event;
-use btdht::net::{Dht, Error, State, Topic};
+use btdht::net::{Dht, Error, Options, State, Topic};
+use btdht::settings::Shards;
 use serde_json::json;
 
 use crate::context::Context;
@@ -25,10 +26,16 @@ Prints `listening ADDR:PORT id <hex>` for each socket, and `bootstrapped N nodes
 its id and its nodes in the state folder.
 
 Example: btdht serve --port 6881")]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Threads that answer, each with sockets of its own; 1 is one for everything. [default: the key
+    /// `shards` of the settings, or as many as there are cores]
+    #[arg(long, value_name = "N")]
+    shards: Option<Shards>,
+}
 
-pub(crate) async fn run(_: &Args, context: &Context, stop: &mut Stop) -> Result<(), Failure> {
-    let dht = listen(context)?;
+pub(crate) async fn run(args: &Args, context: &Context, stop: &mut Stop) -> Result<(), Failure> {
+    let shards = args.shards.unwrap_or(context.settings.listen.shards);
+    let dht = listen(context, shards.count(std::thread::available_parallelism().map_or(1, usize::from)))?;
     let mut events = dht.subscribe(Topic::Node).await?;
     for (addr, id) in dht.local_addrs().zip(dht.ids()) {
         context.out.say(
@@ -86,15 +93,16 @@ fn show(context: &Context, event: &Event) -> Result<(), Failure> {
 }
 
 /// Binds the port that was asked for, or the first free one of the usual ones.
-fn listen(context: &Context) -> Result<Dht, Failure> {
+fn listen(context: &Context, shards: usize) -> Result<Dht, Failure> {
     let state = || context.settings.folders.state.clone().map_or(State::Nothing, State::Keep);
+    let options = |port| Options { shards, ..context.options(port, state()) };
     if let Some(port) = context.settings.listen.port {
-        return Ok(Dht::bind(context.options(port, state()))?);
+        return Ok(Dht::bind(options(port))?);
     }
     let mut ports = PORTS;
     loop {
         let port = ports.next().unwrap_or(*PORTS.end());
-        match Dht::bind(context.options(port, state())) {
+        match Dht::bind(options(port)) {
             Err(Error::Bind { source, addr })
                 if source.kind() == io::ErrorKind::AddrInUse && addr.port() == port && !ports.is_empty() => {}
             other => return Ok(other?),

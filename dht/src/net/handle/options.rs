@@ -11,6 +11,10 @@ use crate::net::Bind;
 pub struct Options {
     /// Addresses to listen on; each has a node id of its own.
     pub binds: Vec<Bind>,
+    /// Threads that answer strangers, each with a socket of its own at every address: 0 and 1 mean the
+    /// node's own task alone, more than [`MAX_SHARDS`] that many. Where the system cannot spread
+    /// senders over sockets ([`CAN_SHARE`](crate::net::udp::CAN_SHARE)) there is one.
+    pub shards: usize,
     /// The numbers of the core.
     pub config: Config,
     /// Routers, `host:port`, in order of preference.
@@ -25,12 +29,16 @@ impl Options {
     pub fn loopback(bootstrap: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self {
             binds: vec![Bind { addr: ([127, 0, 0, 1], 0).into(), required: true }],
+            shards: 1,
             config: Config { allow_local: true, ..Config::default() },
             bootstrap: bootstrap.into_iter().map(|addr| addr.to_string()).collect(),
             state: State::Nothing,
         }
     }
 }
+
+/// The most shards that a node has.
+pub const MAX_SHARDS: usize = 64;
 
 /// What a node keeps between runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,12 +7,13 @@ use krpc::Id;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::{Dht, Options, Paces, Shared, State, recording};
+use super::{Dht, MAX_SHARDS, Options, Paces, Shared, State, recording};
 use crate::net::keeper::StateKeeper;
 use crate::net::moment::Moment;
 use crate::net::persist::{Saved, StateFolder};
 use crate::net::port::Port;
 use crate::net::resolve::{Families, Routers};
+use crate::net::satellites::Satellites;
 use crate::net::shard::{Request, Shard};
 use crate::net::udp::{self, Batching, UdpSocket};
 use crate::net::{Bind, Clock, Error, interfaces};
@@ -86,7 +87,10 @@ impl Dht {
                 (Some(folder), saved)
             }
         };
-        let sockets = bind_all(&options.binds)?;
+        // A record holds what one shard was given.
+        let can_split = udp::CAN_SHARE && records.is_none();
+        let shards = if can_split { options.shards.clamp(1, MAX_SHARDS) } else { 1 };
+        let sockets = bind_all(&options.binds, shards > 1)?;
         let homes = homes(&sockets, &saved, folder.is_some(), &mut rng);
         let families = Families {
             ipv4: homes.iter().any(|home| home.local.is_ipv4()),
@@ -98,16 +102,20 @@ impl Dht {
         let origin = Origin { seeds: seeds.derive("node"), config: options.config.clone(), homes, at: now };
         let is_recorded = records.is_some();
         let mut node = Recorded::new(origin, records.map(recording::tap));
+        let cores = node.split(now, shards - 1);
         let state = folder.map(|folder| {
             let loaded = restored(&mut node, &folder, now);
             let keeper = StateKeeper::new(folder, saved, now);
             // Who starts without what is stored must not write over it.
             if is_recorded { keeper } else { keeper.with_store(loaded, now) }
         });
+        let locals: Vec<_> = sockets.iter().map(UdpSocket::local_addr).collect();
+        // They serve from now on, so that everything has to be in its place.
+        let satellites = Satellites::start(cores, &locals, clock)?;
         let ports = (0..).zip(sockets).map(|(index, socket)| Port::new(index, socket)).collect();
         let parts = Parts { node, ids, config: options.config, seeds, clock, ports };
         let bootstrap = Bootstrap { routers, knows_somebody, done: None };
-        Ok(Self::start_with(parts, bootstrap, state).0)
+        Ok(Self::start_with(parts, satellites, bootstrap, state).0)
     }
 
     /// Starts a node that needs no bootstrap any more, without state: its handle and its task.
@@ -117,10 +125,15 @@ impl Dht {
     pub(crate) fn start_grown(parts: Parts) -> (Self, JoinHandle<()>) {
         let nodes = parts.node.stats(parts.clock.now()).iter().map(|home| home.nodes).sum();
         let bootstrap = Bootstrap { routers: Routers::default(), knows_somebody: true, done: Some(nodes) };
-        Self::start_with(parts, bootstrap, None)
+        Self::start_with(parts, Satellites::default(), bootstrap, None)
     }
 
-    fn start_with(parts: Parts, bootstrap: Bootstrap, state: Option<StateKeeper>) -> (Self, JoinHandle<()>) {
+    fn start_with(
+        parts: Parts,
+        satellites: Satellites,
+        bootstrap: Bootstrap,
+        state: Option<StateKeeper>,
+    ) -> (Self, JoinHandle<()>) {
         let Parts { node, ids, config, seeds, clock, ports } = parts;
         let Bootstrap { routers, knows_somebody, done } = bootstrap;
         let (requests, inbox) = mpsc::channel(REQUESTS);
@@ -143,6 +156,7 @@ impl Dht {
             node,
             clock,
             ports,
+            satellites,
             requests: inbox,
             bootstrapped: announcer,
             ready: readiness,
@@ -167,15 +181,18 @@ impl Dht {
     }
 }
 
-/// Binds every address that the machine has.
-fn bind_all(binds: &[Bind]) -> Result<Vec<UdpSocket>, Error> {
+/// Binds every address that the machine has, and shares it with other shards if there will be any.
+fn bind_all(binds: &[Bind], is_shared: bool) -> Result<Vec<UdpSocket>, Error> {
     if binds.len() > usize::from(u8::MAX) {
         return Err(Error::TooManyAddresses);
     }
     let mut sockets = Vec::new();
     for &Bind { addr, required } in binds {
         match UdpSocket::bind(addr, Batching::Native) {
-            Ok(socket) => {
+            Ok(mut socket) => {
+                if is_shared {
+                    socket.share().map_err(|source| Error::Bind { addr, source })?;
+                }
                 let buffer = socket.receive_buffer().unwrap_or(0);
                 tracing::debug!(local = %socket.local_addr(), buffer, "socket bound");
                 sockets.push(socket);

@@ -13,6 +13,7 @@ const GUARD: Duration = Duration::from_secs(30);
 fn options(bootstrap: &[SocketAddr]) -> Options {
     Options {
         binds: vec![Bind { addr: "127.0.0.1:0".parse().unwrap(), required: true }],
+        shards: 1,
         config: Config { allow_local: true, ..Config::default() },
         bootstrap: bootstrap.iter().map(ToString::to_string).collect(),
         state: State::Nothing,
@@ -174,4 +175,95 @@ async fn a_stopped_node_says_so() {
     assert!(matches!(within(clone.ping(addr)).await, Err(Error::Stopped)));
     assert!(matches!(within(clone.bootstrapped()).await, Err(Error::Stopped)));
     assert!(matches!(within(clone.shutdown()).await, Err(Error::Stopped)));
+}
+
+/// A node with so many shards.
+fn split(shards: usize) -> (Dht, SocketAddr) {
+    let dht = Dht::bind(Options { shards, ..options(&[]) }).unwrap();
+    let local = dht.local_addrs().next().unwrap();
+    (dht, local)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn shards_answer_as_one_node_and_end_with_it() {
+    let (dht, addr) = split(3);
+    // The system spreads so many sources over all three.
+    let strangers: Vec<_> = (0..64).map(|_| StdSocket::bind("127.0.0.1:0").unwrap()).collect();
+    for stranger in &strangers {
+        stranger.set_read_timeout(Some(GUARD)).unwrap();
+        stranger.send_to(b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe", addr).unwrap();
+    }
+    let id = dht.ids().next().unwrap();
+    let answered = tokio::task::spawn_blocking(move || {
+        let mut buffer = [0; 2048];
+        strangers.iter().all(|stranger| {
+            // The ping of a newcomer may come first.
+            std::iter::repeat_with(|| stranger.recv(&mut buffer).map(|len| buffer[..len].to_vec())).any(|bytes| {
+                let bytes = bytes.expect("a reply");
+                matches!(Message::decode(&bytes).unwrap().body, Body::Response(response) if response.id == id)
+            })
+        })
+    });
+    assert!(within(answered).await.unwrap());
+    let stats = within(async {
+        loop {
+            let stats = dht.stats().await.unwrap();
+            if stats.counters.replies_out == 64 {
+                return stats;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let each: Vec<u64> = stats.shards.iter().map(|shard| shard.queries_ping).collect();
+    assert_eq!((each.len(), each.iter().sum::<u64>()), (3, 64));
+    assert!(each.iter().all(|&count| count > 0), "{each:?}");
+    assert!(stats.sockets[0].counters.udp.received >= 64);
+
+    within(dht.shutdown()).await.unwrap();
+    freed(addr).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn nodes_with_shards_find_what_was_announced_and_keep_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let keep = |binds| Options { shards: 2, state: State::Keep(folder.path().into()), binds, ..options(&[]) };
+    let first = Dht::bind(keep(options(&[]).binds)).unwrap();
+    let addr = first.local_addrs().next().unwrap();
+    let taken = Dht::bind(Options { binds: vec![Bind { addr, required: true }], ..options(&[]) });
+    assert!(matches!(taken, Err(Error::Bind { .. })), "shards share their port with nobody else");
+    let (second, _) = {
+        let dht = Dht::bind(Options { shards: 2, ..options(&[addr]) }).unwrap();
+        (dht.clone(), dht)
+    };
+    let infohash = Id::new([7; 20]);
+    let announce = Announce { port: 7777, implied: false, seed: false };
+    let found = within(second.get_peers(infohash, Some(announce), false)).await.unwrap();
+    within(found.finish()).await;
+    // Lookups of many nodes, each from another port, so that they ask both shards.
+    for _ in 0..8 {
+        let (asker, _) = start(&[addr]);
+        let mut lookup = within(asker.get_peers(infohash, None, false)).await.unwrap();
+        let mut peers = Vec::new();
+        while let Some(event) = within(lookup.next()).await {
+            if let Event::Peer { addr, .. } = event {
+                peers.push(addr);
+            }
+        }
+        assert_eq!(peers, ["127.0.0.1:7777".parse().unwrap()]);
+    }
+    within(first.shutdown()).await.unwrap();
+    freed(addr).await;
+    let again = Dht::bind(keep(vec![Bind { addr, required: true }])).unwrap();
+    assert_eq!(within(again.stats()).await.unwrap().state.loaded.peers, 1);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn dropping_the_last_handle_ends_every_shard() {
+    let (dht, addr) = split(4);
+    drop(dht);
+    freed(addr).await;
 }

@@ -56,9 +56,11 @@ pub(in crate::net) struct Sink {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Of the core.
+    /// Of the core, all shards together.
     pub counters: Counters,
-    /// Of each socket.
+    /// Of each shard, the deciding one first.
+    pub shards: Vec<Counters>,
+    /// Of each address, all shards together.
     pub sockets: Vec<SocketStats>,
     /// The buckets of each socket's routing table, in their order.
     pub buckets: Vec<Vec<BucketFill>>,

@@ -1,0 +1,115 @@
+//! [`Satellites`]: the serving shards of a node as its own task sees them. Each has a thread and its own
+//! sockets at the same addresses (see `station`); what they hand over comes through one bounded channel.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc;
+
+use super::interfaces::Difference;
+use super::port::PortCounters;
+use super::station::{self, Order, Report};
+use super::{Clock, Error};
+use crate::Counters;
+use crate::shards::{Crossing, Satellite};
+
+/// Crossings that wait for the node's task; what comes beyond them is dropped and counted.
+const CROSSINGS: usize = 2048;
+
+/// The serving shards beside the deciding one; none in a node that was not split.
+#[derive(Debug, Default)]
+pub(super) struct Satellites {
+    crossings: Option<mpsc::Receiver<Crossing>>,
+    stations: Vec<Station>,
+}
+
+/// A thread, from outside. It ends when this is dropped.
+#[derive(Debug)]
+struct Station {
+    orders: mpsc::Sender<Order>,
+    report: Arc<Mutex<Report>>,
+    thread: JoinHandle<()>,
+}
+
+impl Satellites {
+    /// Starts a thread for each of `cores`, with a socket at each of `locals`, which are bound already and
+    /// shared.
+    ///
+    /// # Errors
+    /// [`Error::Bind`], [`Error::Shard`]; the threads that were started end.
+    pub(super) fn start(cores: Vec<Satellite>, locals: &[SocketAddr], clock: Clock) -> Result<Self, Error> {
+        let (sender, crossings) = mpsc::channel(CROSSINGS);
+        let mut stations = Vec::new();
+        for (n, core) in (1..).zip(cores) {
+            let (orders, inbox) = mpsc::channel(1);
+            let report = Arc::default();
+            let plan = station::Plan {
+                core,
+                locals: locals.to_vec(),
+                clock,
+                crossings: sender.clone(),
+                orders: inbox,
+                report: Arc::clone(&report),
+            };
+            let thread = station::start(n, plan)?;
+            stations.push(Station { orders, report, thread });
+        }
+        Ok(Self { crossings: (!stations.is_empty()).then_some(crossings), stations })
+    }
+
+    /// What was handed over first, without waiting.
+    pub(super) fn try_next(&mut self) -> Option<Crossing> {
+        self.crossings.as_mut()?.try_recv().ok()
+    }
+
+    /// Waits for what is handed over; for ever if there is nobody to do so. Cancel safe.
+    pub(super) async fn next(&mut self) -> Crossing {
+        if let Some(crossings) = &mut self.crossings
+            && let Some(crossing) = crossings.recv().await
+        {
+            return crossing;
+        }
+        std::future::pending().await
+    }
+
+    /// Lets all bind the sockets anew whose address came back.
+    pub(super) fn interfaces_changed(&self, difference: &Difference) {
+        for station in &self.stations {
+            // Whoever is busy with the last change hears of this one by its broken sockets.
+            let _ = station.orders.try_send(Order::Interfaces(difference.clone()));
+        }
+    }
+
+    /// Adds what they counted; socket by socket to `ports`.
+    pub(super) fn add_counters(&self, counters: &mut Counters, ports: &mut [PortCounters]) {
+        for station in &self.stations {
+            let report = station.report.lock().unwrap_or_else(PoisonError::into_inner);
+            counters.merge(&report.counters);
+            for (port, counted) in ports.iter_mut().zip(&report.ports) {
+                port.merge(counted);
+            }
+        }
+    }
+
+    /// What each of them counted.
+    pub(super) fn counters(&self) -> Vec<Counters> {
+        let reports = self.stations.iter().map(|station| &station.report);
+        reports.map(|report| report.lock().unwrap_or_else(PoisonError::into_inner).counters).collect()
+    }
+
+    /// Ends all threads and waits for them.
+    pub(super) async fn stop(&mut self) {
+        self.crossings = None;
+        let threads: Vec<_> = self.stations.drain(..).map(|station| station.thread).collect();
+        if threads.is_empty() {
+            return;
+        }
+        let join = move || threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+        match tokio::task::spawn_blocking(join).await {
+            Ok(0) => {}
+            Ok(panicked) => tracing::error!(panicked, "serving shards had ended before"),
+            Err(error) => tracing::warn!(%error, "serving shards were not waited for"),
+        }
+    }
+}

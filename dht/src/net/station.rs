@@ -1,0 +1,316 @@
+//! A serving shard at work: one thread with a runtime and sockets of its own, which receives, lets its
+//! [`Satellite`] answer, sends, and hands over what is not for it. No protocol lives here.
+//!
+//! It ends when its orders do, or when a socket cannot be bound at the start.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::mpsc;
+
+use super::interfaces::Difference;
+use super::port::{Port, PortCounters};
+use super::shard::{BROKEN_PAUSE, Complaint, LONGEST_WAIT, TURNS_IN_A_ROW, is_krpc};
+use super::udp::{Batching, UdpSocket};
+use super::{Clock, Error};
+use crate::shards::{Crossing, Satellite};
+use crate::{Counters, Outbox, Time};
+
+/// What a station needs.
+pub(super) struct Plan {
+    pub(super) core: Satellite,
+    pub(super) locals: Vec<SocketAddr>,
+    pub(super) clock: Clock,
+    pub(super) crossings: mpsc::Sender<Crossing>,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) report: Arc<Mutex<Report>>,
+}
+
+/// What the node's task tells a station.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// The interfaces of the machine have changed.
+    Interfaces(Difference),
+}
+
+/// What a station has counted, as of its last turn.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) counters: Counters,
+    pub(super) ports: Vec<PortCounters>,
+}
+
+/// A station at work.
+struct Station {
+    plan: Plan,
+    ports: Vec<Port>,
+    out: Outbox,
+    crossed: Vec<Crossing>,
+    /// A receive call failed in this turn.
+    broken: bool,
+    receive_complaint: Complaint,
+    send_complaint: Complaint,
+    rebind_complaint: Complaint,
+}
+
+/// Starts the `n`th station and waits until its sockets are bound.
+///
+/// # Errors
+/// [`Error::Bind`], [`Error::Shard`].
+pub(super) fn start(n: usize, plan: Plan) -> Result<JoinHandle<()>, Error> {
+    let (ready, bound) = std::sync::mpsc::sync_channel(1);
+    let work = move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(source) => return drop(ready.send(Err(Error::Shard { source }))),
+        };
+        runtime.block_on(async {
+            match Station::new(plan) {
+                Ok(station) => {
+                    // Whoever started it waits for this.
+                    let _ = ready.send(Ok(()));
+                    station.run().await;
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        });
+    };
+    let thread = thread::Builder::new().name(format!("btdht-shard-{n}")).spawn(work);
+    let thread = thread.map_err(|source| Error::Shard { source })?;
+    bound.recv().unwrap_or(Err(Error::Stopped))?;
+    Ok(thread)
+}
+
+impl Station {
+    fn new(plan: Plan) -> Result<Self, Error> {
+        let bind = |(index, &addr): (u8, &SocketAddr)| {
+            let socket = UdpSocket::bind_beside(addr, Batching::Native);
+            socket.map(|socket| Port::new(index, socket)).map_err(|source| Error::Bind { addr, source })
+        };
+        let now = plan.clock.now();
+        Ok(Self {
+            ports: (0..).zip(&plan.locals).map(bind).collect::<Result<_, _>>()?,
+            out: Outbox::new(),
+            crossed: Vec::new(),
+            broken: false,
+            receive_complaint: Complaint::new(now),
+            send_complaint: Complaint::new(now),
+            rebind_complaint: Complaint::new(now),
+            plan,
+        })
+    }
+
+    /// Runs until there can be no more orders.
+    async fn run(mut self) {
+        for port in &self.ports {
+            if let Err(error) = port.warm_up().await {
+                tracing::warn!(%error, "the runtime cannot watch a socket");
+            }
+        }
+        let mut turns = 0;
+        loop {
+            let worked = self.turn();
+            match self.plan.orders.try_recv() {
+                Ok(order) => self.obey(order),
+                Err(mpsc::error::TryRecvError::Empty) => {}
+                Err(mpsc::error::TryRecvError::Disconnected) => return,
+            }
+            if !worked {
+                turns = 0;
+                if !self.wait().await {
+                    return;
+                }
+            } else if turns == TURNS_IN_A_ROW {
+                turns = 0;
+                tokio::task::yield_now().await;
+            } else {
+                turns += 1;
+            }
+        }
+    }
+
+    /// Does what there is to do, bounded; whether it was anything.
+    fn turn(&mut self) -> bool {
+        let now = self.plan.clock.now();
+        let worked = self.receive(now);
+        for port in &mut self.ports {
+            if let Some(error) = port.send(now, &self.out) {
+                self.send_complaint.about(now, |count| {
+                    tracing::debug!(%error, count, "datagrams were refused by the system");
+                });
+            }
+            match port.repair(now) {
+                None => {}
+                Some(Ok(())) => tracing::info!(local = %port.local(), "a broken socket was bound anew"),
+                Some(Err(error)) => self.rebind_complaint.about(now, |count| {
+                    tracing::warn!(local = %port.local(), %error, count, "a socket could not be bound anew; trying on");
+                }),
+            }
+        }
+        self.out.clear();
+        self.hand_over();
+        if worked {
+            self.report();
+        }
+        worked
+    }
+
+    fn receive(&mut self, now: Time) -> bool {
+        let mut worked = false;
+        let (core, out, crossed) = (&mut self.plan.core, &mut self.out, &mut self.crossed);
+        for (index, port) in (0..).zip(&mut self.ports) {
+            let mut foreign = 0;
+            match port.receive(now) {
+                Ok(None) => {}
+                Ok(Some(batch)) => {
+                    for (from, bytes) in batch {
+                        worked = true;
+                        if is_krpc(bytes) {
+                            core.handle_datagram(now, (index, from), bytes, (out, crossed));
+                        } else {
+                            foreign += 1;
+                        }
+                    }
+                }
+                Err(error) => {
+                    self.broken = true;
+                    self.receive_complaint.about(now, |count| {
+                        tracing::warn!(%error, count, "receiving failed; going on");
+                    });
+                }
+            }
+            port.foreign(foreign);
+        }
+        worked
+    }
+
+    /// Gives the node's task what is for it. What finds no room is dropped and counted.
+    fn hand_over(&mut self) {
+        let crossings = &self.plan.crossings;
+        for crossing in self.crossed.drain(..) {
+            // Half of the places are for answers to the node's own queries: askers may be forged in any
+            // number, and must not crowd them out.
+            if crossing.is_minor() && crossings.capacity() <= crossings.max_capacity() / 2 {
+                self.plan.core.lost(&crossing);
+            } else if let Err(refused) = crossings.try_send(crossing) {
+                self.plan.core.lost(&refused.into_inner());
+            }
+        }
+    }
+
+    fn report(&self) {
+        let mut report = self.plan.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.counters = self.plan.core.counters();
+        report.ports.clear();
+        report.ports.extend(self.ports.iter().map(Port::counters));
+    }
+
+    fn obey(&mut self, order: Order) {
+        let Order::Interfaces(difference) = order;
+        let now = self.plan.clock.now();
+        for port in &mut self.ports {
+            if difference.came_back(port.local())
+                && let Err(error) = port.rebind(now)
+            {
+                tracing::warn!(local = %port.local(), %error, "a socket could not be bound anew; trying on");
+            }
+        }
+    }
+
+    /// Waits until there is something to do; whether there can be.
+    async fn wait(&mut self) -> bool {
+        if std::mem::take(&mut self.broken) {
+            // The socket stays ready with its error; without a pause this loop would spin.
+            tokio::time::sleep(BROKEN_PAUSE).await;
+            return true;
+        }
+        let ports = &self.ports;
+        let ready = poll_fn(|cx| {
+            // Every port is asked, so that each will wake this task.
+            let ready = ports.iter().filter(|port| port.poll_ready(cx).is_ready()).count();
+            if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::select! {
+            () = ready => true,
+            () = tokio::time::sleep(LONGEST_WAIT) => true,
+            order = self.plan.orders.recv() => match order {
+                Some(order) => {
+                    self.obey(order);
+                    true
+                }
+                None => false,
+            },
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::sync::Arc as Shared;
+
+    use super::*;
+    use crate::{Config, Home, Node, Rng, Seeds};
+
+    /// A station at a port that is shared, with room for so many crossings.
+    fn station(room: usize) -> (Station, mpsc::Receiver<Crossing>, UdpSocket) {
+        let mut first = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), Batching::Native).unwrap();
+        first.share().unwrap();
+        let clock = Clock::start();
+        let local = first.local_addr();
+        let home = Home { id: Rng::from_seed(1).id(), local, external: None, saved: Vec::new() };
+        let config = Config { allow_local: true, ..Config::default() };
+        let mut node = Node::new(Shared::new(config), vec![home], Seeds::from_u64(1), clock.now());
+        let core = node.split(clock.now(), 1).pop().unwrap();
+        let (crossings, crossed) = mpsc::channel(room);
+        let orders = mpsc::channel(1).1;
+        let plan = Plan { core, locals: vec![local], clock, crossings, orders, report: Arc::default() };
+        (Station::new(plan).unwrap(), crossed, first)
+    }
+
+    fn asked(n: u8) -> Crossing {
+        let from = ([81, 2, 3, n], 6881).into();
+        Crossing::Asked { socket: 0, from, id: Rng::from_seed(n.into()).id(), read_only: false }
+    }
+
+    fn answer(n: u8) -> Crossing {
+        let from = ([81, 2, 3, n], 6881).into();
+        Crossing::Datagram { socket: 0, from, bytes: [n; 20].into(), is_answer: true }
+    }
+
+    #[tokio::test]
+    async fn what_finds_no_room_is_dropped_and_counted_and_answers_have_room_of_their_own() {
+        let (mut station, mut crossed, _first) = station(8);
+        station.crossed = (0..10).map(asked).chain((0..10).map(answer)).collect();
+        station.hand_over();
+        station.report();
+        let counters = station.plan.report.lock().unwrap().counters;
+        assert_eq!((counters.crossings_dropped, counters.datagrams_in), (12, 6));
+        let got: Vec<_> = std::iter::from_fn(|| crossed.try_recv().ok()).collect();
+        let expected: Vec<_> = (0..4).map(asked).chain((0..4).map(answer)).collect();
+        assert_eq!(got, expected);
+        // There is room again.
+        station.crossed.push(asked(1));
+        station.hand_over();
+        assert_eq!(crossed.try_recv(), Ok(asked(1)));
+    }
+
+    #[tokio::test]
+    async fn a_station_whose_node_is_gone_ends() {
+        let (station, crossed, _first) = station(8);
+        drop(crossed);
+        tokio::time::timeout(std::time::Duration::from_secs(20), station.run())
+            .await
+            .expect("no orders, no work");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_not_shared_is_an_error_of_the_start() {
+        let alone = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), Batching::Native).unwrap();
+        let (station, _crossed, _first) = station(8);
+        let plan = Plan { locals: vec![alone.local_addr()], ..station.plan };
+        assert!(matches!(start(1, plan), Err(Error::Bind { addr, .. }) if addr == alone.local_addr()));
+    }
+}
