@@ -13,5 +13,6 @@ pub mod netns;
 pub mod process;
 pub mod rivals;
 pub mod scenarios;
+pub mod strangers;
 pub mod tracker;
 pub mod wire;

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd as _;
 use std::ptr::null_mut;
 
@@ -94,6 +94,14 @@ impl Socket {
             headers: Headers::new(),
             speaks,
         })
+    }
+
+    /// Where it is bound.
+    pub fn local_addr(&self) -> io::Result<SocketAddrV4> {
+        match self.inner.local_addr()? {
+            SocketAddr::V4(addr) => Ok(addr),
+            SocketAddr::V6(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Receives up to [`BATCH`] datagrams into [`Socket::received`]; with `wait`, at least one.
