@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod around;
+mod fleet;
 mod node;
 mod store;
 
