@@ -466,7 +466,7 @@ impl Search {
 }
 
 /// A silent node is asked again when fewer than k and so many others are nearer.
-const SPARE: usize = 2;
+const SPARE: usize = 3;
 
 /// The distance of nodes whose id is unknown.
 const ROUTERS_FIRST: Distance = Distance::ZERO;
