@@ -305,7 +305,7 @@ impl Default for Config {
             soft_timeout_start: Duration::from_millis(250),
             lookup_start_width: 8,
             lookup_queries_per_answer: 3,
-            lookup_min_queries: 48,
+            lookup_min_queries: 44,
             lookup_max_in_flight: 32,
             lookup_max_queries: 300,
             lookup_max_time: Duration::from_secs(30),

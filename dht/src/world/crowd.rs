@@ -165,7 +165,16 @@ fn the_only_saved_node_that_lives_is_found_among_many_dead_ones() {
 
 #[test]
 fn lookups_converge_with_dead_nodes_and_loss() {
-    let mut world = World::grown(10, 200, MINUTE);
+    // One world has 160 nodes to reach, too few to tell 97 % from 96 %.
+    let counts: Vec<_> = (10..14).map(closest_reached_with_dead_nodes_and_loss).collect();
+    let (right, total) = counts.iter().fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
+    assert!(right * 100 >= total * 97, "{counts:?}");
+}
+
+/// Twenty lookups among 200 nodes of which a third is dead: how many of the true eight closest were reached,
+/// and how many there were.
+fn closest_reached_with_dead_nodes_and_loss(seed: u64) -> (usize, usize) {
+    let mut world = World::grown(seed, 200, MINUTE);
     for index in (2..200).step_by(3) {
         world.kill(index);
     }
@@ -183,7 +192,7 @@ fn lookups_converge_with_dead_nodes_and_loss() {
         total += truth.len();
         assert!(found.stats.elapsed < Duration::from_secs(4), "{:?}", found.stats);
     }
-    assert!(right * 100 >= total * 97, "{right} of {total}");
+    (right, total)
 }
 
 #[test]
