@@ -85,22 +85,21 @@ impl Asker {
         self.send(node, &query, &tid)
     }
 
-    /// Sends `datagram` and behind it a `get`. `None` if only the `get` is answered: every node takes its
-    /// datagrams one by one, and one that serves with several shards takes a `get` the longest way, on
-    /// which nothing overtakes it. Panics if neither is.
+    /// Sends `datagram` and behind it a ping. `None` if only the ping is answered: every node takes its
+    /// datagrams one by one. Panics if neither is.
     pub fn send(&mut self, node: &str, datagram: &[u8], tid: &[u8]) -> Option<Reply> {
         let node: SocketAddr = node.parse().expect("an address");
-        let last_tid = self.tid(b'g');
-        let arguments = dict(&[("id", string(self.id)), ("target", string([7; 20]))]);
-        let last = dict(&[
+        let ping_tid = self.tid(b'p');
+        let arguments = dict(&[("id", string(self.id))]);
+        let ping = dict(&[
             ("a", arguments),
-            ("q", string("get")),
+            ("q", string("ping")),
             ("ro", int(1)),
-            ("t", string(last_tid)),
+            ("t", string(ping_tid)),
             ("y", string("q")),
         ]);
         self.socket.send_to(datagram, node).expect("the network is up");
-        self.socket.send_to(&last, node).expect("the network is up");
+        self.socket.send_to(&ping, node).expect("the network is up");
         let end = Instant::now() + Duration::from_secs(20);
         while Instant::now() < end {
             let mut buffer = [0; 2048];
@@ -111,11 +110,11 @@ impl Asker {
             let reply = Reply(buffer[..len].to_vec());
             match reply.field("t") {
                 Some(echoed) if echoed == string(tid) => return Some(reply),
-                Some(echoed) if echoed == string(last_tid) => return None,
+                Some(echoed) if echoed == string(ping_tid) => return None,
                 _ => {}
             }
         }
-        panic!("{node} answered neither {} nor a get", datagram.escape_ascii());
+        panic!("{node} answered neither {} nor a ping", datagram.escape_ascii());
     }
 
     /// Four bytes: the crate `mainline` hears queries with two or four and no others.

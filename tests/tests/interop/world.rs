@@ -13,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 /// A `btdht serve` node at `ip:6881`.
 pub(crate) fn serve(ip: &str, bootstrap: &[&str]) -> Running {
     let mut command = Command::new(binary("btdht"));
-    command.args(["serve", "--no-state", "--bind", &format!("{ip}:6881")]);
+    // One shard: askers end each exchange with a ping, whose answer may overtake those of another shard.
+    command.args(["serve", "--no-state", "--shards", "1", "--bind", &format!("{ip}:6881")]);
     for router in bootstrap {
         command.args(["--bootstrap", router]);
     }
