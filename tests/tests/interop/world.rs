@@ -12,9 +12,13 @@ use sha2::{Digest as _, Sha256};
 
 /// A `btdht serve` node at `ip:6881`.
 pub(crate) fn serve(ip: &str, bootstrap: &[&str]) -> Running {
+    serve_with(ip, bootstrap, &[])
+}
+
+/// The same with further arguments.
+pub(crate) fn serve_with(ip: &str, bootstrap: &[&str], arguments: &[&str]) -> Running {
     let mut command = Command::new(binary("btdht"));
-    // One shard: askers end each exchange with a ping, whose answer may overtake those of another shard.
-    command.args(["serve", "--no-state", "--shards", "1", "--bind", &format!("{ip}:6881")]);
+    command.args(["serve", "--no-state", "--bind", &format!("{ip}:6881")]).args(arguments);
     for router in bootstrap {
         command.args(["--bootstrap", router]);
     }
