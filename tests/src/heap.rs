@@ -1,8 +1,12 @@
 //! [`Counting`]: the system's allocator with a count of what the calling thread holds, for tests and
 //! benchmarks that say what something costs in memory. A test that declares it has a binary of its own:
 //!
-//!     #[global_allocator]
-//!     static HEAP: Counting = Counting;
+//! ```
+//! use harness::heap::Counting;
+//!
+//! #[global_allocator]
+//! static HEAP: Counting = Counting;
+//! ```
 //!
 //! A block counts as what glibc's allocator spends on it: eight bytes more than asked for, rounded up to
 //! 16, at least 32.
