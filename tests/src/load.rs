@@ -232,6 +232,7 @@ impl Load {
     /// Asks `rate` queries a second for `span`, whatever comes back.
     pub fn open(&mut self, rate: u32, span: Duration) -> io::Result<Tally> {
         let start = Instant::now();
+        self.tally = Tally::default();
         let pause = Duration::from_secs(1) / rate;
         let mut due = start;
         while due - start < span {
@@ -250,7 +251,7 @@ impl Load {
         self.finish(start)
     }
 
-    /// What came so far, since the last [`Load::closed`] began.
+    /// What came so far, since the last [`Load::closed`] or [`Load::open`] began.
     pub fn tally(&self) -> &Tally {
         &self.tally
     }

@@ -134,9 +134,11 @@ fn online(
     verb: impl AsyncFnOnce(&Context, &mut Stop) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let context = Context::new(flags)?;
-    // Further threads keep the node and signals alive while the verb writes to a slow pipe.
+    // One more thread keeps the node and signals alive while the verb writes to a slow pipe. A second one
+    // would wait for the sockets while the first one works, and wake up for each datagram that it gets
+    // anyway: that took as much time as answering it.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| Failure::other(format!("starting the runtime: {error}")))?;
