@@ -2,18 +2,29 @@
 //! Linux, one call a datagram elsewhere, behind the same two methods.
 //!
 //! Knows nothing of what the datagrams mean, and nothing of the rest of this crate. All unsafe code
-//! of the package is here.
+//! of the package is here and in the modules below.
 //!
 //! One system call for up to [`BATCH`] datagrams is worth the trouble because the kernel's share is
 //! most of what a small datagram costs. quinn-udp has no `sendmmsg`, rustix no `recvmmsg`.
 #![allow(unsafe_code)]
 
+#[cfg(target_os = "linux")]
+mod mmsg;
+#[cfg(target_os = "linux")]
+mod watched;
+#[cfg(not(target_os = "linux"))]
+#[path = "udp/watched_by_tokio.rs"]
+mod watched;
+
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use arrayvec::ArrayVec;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use self::watched::Watched;
 
 /// Most datagrams moved by one call of [`UdpSocket::recv_batch`] or [`UdpSocket::send_batch`].
 pub const BATCH: usize = 64;
@@ -78,7 +89,7 @@ pub struct UdpCounters {
 /// A bound, non-blocking UDP socket with its buffers. Needs a tokio runtime with I/O.
 #[derive(Debug)]
 pub struct UdpSocket {
-    io: tokio::net::UdpSocket,
+    io: Watched,
     local: SocketAddr,
     is_shared: bool,
     slots: Box<[u8]>,
@@ -124,7 +135,7 @@ impl UdpSocket {
     /// # Errors
     /// What the system says.
     pub fn share(&mut self) -> io::Result<()> {
-        share(&socket2::SockRef::from(&self.io))?;
+        share(&socket2::SockRef::from(self.io.socket()))?;
         self.is_shared = true;
         Ok(())
     }
@@ -148,8 +159,9 @@ impl UdpSocket {
             share(&socket2::SockRef::from(&socket))?;
         }
         socket.bind(&addr.into())?;
-        let io = tokio::net::UdpSocket::from_std(socket.into())?;
-        let local = io.local_addr()?;
+        let socket = std::net::UdpSocket::from(socket);
+        let local = socket.local_addr()?;
+        let io = Watched::new(socket)?;
         #[cfg(not(target_os = "linux"))]
         let _ = batching;
         Ok(Self {
@@ -181,7 +193,7 @@ impl UdpSocket {
                 Err(_) => self.counters.receive_errors += 1,
             }
         }
-        let error = self.io.take_error()?.unwrap_or_else(|| io::ErrorKind::Other.into());
+        let error = self.io.socket().take_error()?.unwrap_or_else(|| io::ErrorKind::Other.into());
         if self.filled.is_empty() { Err(error) } else { Ok(self.batch()) }
     }
 
@@ -213,17 +225,17 @@ impl UdpSocket {
     /// # Errors
     /// When the runtime is shutting down.
     pub async fn readable(&self) -> io::Result<()> {
-        self.io.readable().await
+        poll_fn(|cx| self.io.poll_readable(cx)).await
     }
 
     /// Whether a datagram is there; wakes the task when one comes. Remembers one task only.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_recv_ready(cx)
+        self.io.poll_readable(cx)
     }
 
     /// Whether the send buffer has room; wakes the task when it has. Remembers one task only.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_send_ready(cx)
+        self.io.poll_writable(cx)
     }
 
     /// Waits until the send buffer has room. Cancel safe.
@@ -231,7 +243,13 @@ impl UdpSocket {
     /// # Errors
     /// When the runtime is shutting down.
     pub async fn writable(&self) -> io::Result<()> {
-        self.io.writable().await
+        poll_fn(|cx| self.io.poll_writable(cx)).await
+    }
+
+    /// As after a datagram that found the send buffer full, until the runtime has looked.
+    #[cfg(test)]
+    pub(super) fn set_full(&mut self) {
+        self.io.set_full();
     }
 
     /// The address bound.
@@ -244,7 +262,7 @@ impl UdpSocket {
     /// # Errors
     /// What the system says.
     pub fn receive_buffer(&self) -> io::Result<usize> {
-        socket2::SockRef::from(&self.io).recv_buffer_size()
+        socket2::SockRef::from(self.io.socket()).recv_buffer_size()
     }
 
     /// What happened so far.
@@ -264,8 +282,8 @@ impl UdpSocket {
         let Some(headers) = &mut self.headers else { return self.recv_singly() };
         let (io, slots, filled, lull) = (&self.io, &mut self.slots, &mut self.filled, &mut self.lull);
         let mut dropped = 0;
-        let received = io.try_io(tokio::io::Interest::READABLE, || {
-            let received = headers.receive(io.as_raw_fd(), slots, filled);
+        let received = io.try_read(|socket| {
+            let received = headers.receive(socket.as_raw_fd(), slots, filled);
             *lull |= received.is_err();
             let (taken, truncated) = received?;
             dropped = truncated;
@@ -294,7 +312,7 @@ impl UdpSocket {
                 break;
             }
             let buffer = &mut self.slots[slot * SLOT..][..SLOT];
-            let (len, from) = self.io.try_recv_from(buffer)?;
+            let (len, from) = self.io.try_read(|socket| socket.recv_from(buffer))?;
             if len > MAX_DATAGRAM {
                 self.counters.truncated += 1;
             } else {
@@ -309,8 +327,7 @@ impl UdpSocket {
         use std::os::fd::AsRawFd as _;
 
         let Some(headers) = &mut self.headers else { return self.send_singly(datagrams) };
-        let io = &self.io;
-        io.try_io(tokio::io::Interest::WRITABLE, || headers.send(io.as_raw_fd(), datagrams))
+        self.io.try_write(|socket| headers.send(socket.as_raw_fd(), datagrams))
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -319,9 +336,9 @@ impl UdpSocket {
     }
 
     /// Sends the first datagram of a list that is not empty.
-    fn send_singly(&self, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
+    fn send_singly(&mut self, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
         let Some(first) = datagrams.first() else { return Ok(0) };
-        self.io.try_send_to(first.bytes, first.to).map(|_| 1)
+        self.io.try_write(|socket| socket.send_to(first.bytes, first.to)).map(|_| 1)
     }
 }
 
@@ -393,168 +410,6 @@ pub fn is_family_missing(error: &io::Error) -> bool {
         return true;
     }
     error.kind() == io::ErrorKind::AddrNotAvailable
-}
-
-#[cfg(target_os = "linux")]
-mod mmsg {
-    //! The two Linux calls.
-
-    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-    use std::os::fd::RawFd;
-    use std::{fmt, io, mem, ptr};
-
-    use arrayvec::ArrayVec;
-
-    use super::{BATCH, Datagram, Filled, SLOT};
-
-    /// Arrays that the kernel reads and writes, kept so that no call has to clear 13 KiB first.
-    pub(super) struct Headers {
-        messages: [libc::mmsghdr; BATCH],
-        vectors: [libc::iovec; BATCH],
-        /// Where datagrams came from, or go to.
-        names: [libc::sockaddr_storage; BATCH],
-    }
-
-    // SAFETY: the raw pointers inside are written before each system call and never read after it,
-    // so it does not matter on which thread the value is.
-    unsafe impl Send for Headers {}
-    // SAFETY: all methods take `&mut self`; a shared reference gives access to nothing.
-    unsafe impl Sync for Headers {}
-
-    impl Headers {
-        pub(super) fn new() -> Box<Self> {
-            // SAFETY: mmsghdr, iovec and sockaddr_storage are plain C structs of integers and raw
-            // pointers, for which all bits zero is a valid value.
-            Box::new(unsafe { mem::zeroed() })
-        }
-
-        /// One `recvmmsg` into `slots`. Pushes what arrived whole and returns how many arrived in
-        /// all, and how many of these were too long.
-        pub(super) fn receive(
-            &mut self,
-            fd: RawFd,
-            slots: &mut [u8],
-            filled: &mut ArrayVec<Filled, BATCH>,
-        ) -> io::Result<(usize, u64)> {
-            filled.clear();
-            let wanted = slots.chunks_exact_mut(SLOT).take(BATCH).enumerate().fold(0, |count, (i, slot)| {
-                self.vectors[i] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
-                let message = &mut self.messages[i];
-                message.msg_len = 0;
-                message.msg_hdr.msg_name = (&raw mut self.names[i]).cast();
-                message.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-                message.msg_hdr.msg_iov = &raw mut self.vectors[i];
-                message.msg_hdr.msg_iovlen = 1;
-                message.msg_hdr.msg_control = ptr::null_mut();
-                message.msg_hdr.msg_controllen = 0;
-                message.msg_hdr.msg_flags = 0;
-                count + 1
-            });
-            // SAFETY: the first `wanted` messages were set up above. Each points at its own iovec,
-            // which points at its own `SLOT` bytes of `slots`, and at its own sockaddr_storage; all
-            // of these outlive the call, and nothing else refers to them during it. A null timeout
-            // is allowed.
-            let count = unsafe {
-                libc::recvmmsg(fd, self.messages.as_mut_ptr(), wanted, libc::MSG_DONTWAIT, ptr::null_mut())
-            };
-            let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-            let mut truncated = 0;
-            for (slot, message) in self.messages.iter().take(count).enumerate() {
-                let len = message.msg_len as usize;
-                if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 || len > super::MAX_DATAGRAM {
-                    truncated += 1;
-                } else if let Some(from) = source(&self.names[slot]) {
-                    filled.push(Filled { slot, len, from });
-                }
-            }
-            Ok((count, truncated))
-        }
-
-        /// One `sendmmsg` of up to [`BATCH`] datagrams from the front; returns how many went. An
-        /// error is about the first one: the kernel stops before a datagram that it refuses.
-        pub(super) fn send(&mut self, fd: RawFd, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
-            let count = datagrams.len().min(BATCH);
-            for (i, datagram) in datagrams.iter().take(BATCH).enumerate() {
-                self.vectors[i] = libc::iovec {
-                    // The kernel only reads it; the C struct has no const form.
-                    iov_base: datagram.bytes.as_ptr().cast_mut().cast(),
-                    iov_len: datagram.bytes.len(),
-                };
-                let message = &mut self.messages[i];
-                message.msg_len = 0;
-                message.msg_hdr.msg_namelen = put_target(&mut self.names[i], datagram.to);
-                message.msg_hdr.msg_name = (&raw mut self.names[i]).cast();
-                message.msg_hdr.msg_iov = &raw mut self.vectors[i];
-                message.msg_hdr.msg_iovlen = 1;
-                message.msg_hdr.msg_control = ptr::null_mut();
-                message.msg_hdr.msg_controllen = 0;
-                message.msg_hdr.msg_flags = 0;
-            }
-            // SAFETY: the first `count` messages were set up above: each points at its own iovec over
-            // the bytes of a datagram, and at its own address. All outlive the call, which writes to
-            // nothing but `msg_len`.
-            let count = unsafe {
-                libc::sendmmsg(
-                    fd,
-                    self.messages.as_mut_ptr(),
-                    count as libc::c_uint,
-                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-                )
-            };
-            usize::try_from(count).map_err(|_| io::Error::last_os_error())
-        }
-    }
-
-    impl fmt::Debug for Headers {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.debug_struct("Headers").finish_non_exhaustive()
-        }
-    }
-
-    /// Writes an address for the kernel; returns its length.
-    fn put_target(storage: &mut libc::sockaddr_storage, to: SocketAddr) -> libc::socklen_t {
-        match to {
-            SocketAddr::V4(to) => {
-                // SAFETY: sockaddr_storage is large enough and aligned for every kind of address, and any
-                // bytes are a valid value of both structs.
-                let v4 = unsafe { &mut *ptr::from_mut(storage).cast::<libc::sockaddr_in>() };
-                v4.sin_family = libc::AF_INET as libc::sa_family_t;
-                v4.sin_port = to.port().to_be();
-                v4.sin_addr.s_addr = u32::from(*to.ip()).to_be();
-                mem::size_of::<libc::sockaddr_in>() as libc::socklen_t
-            }
-            SocketAddr::V6(to) => {
-                // SAFETY: as above, for sockaddr_in6.
-                let v6 = unsafe { &mut *ptr::from_mut(storage).cast::<libc::sockaddr_in6>() };
-                v6.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-                v6.sin6_port = to.port().to_be();
-                v6.sin6_flowinfo = to.flowinfo();
-                v6.sin6_addr.s6_addr = to.ip().octets();
-                v6.sin6_scope_id = to.scope_id();
-                mem::size_of::<libc::sockaddr_in6>() as libc::socklen_t
-            }
-        }
-    }
-
-    /// The address that the kernel wrote; `None` for a family that is not IP.
-    fn source(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
-        match i32::from(storage.ss_family) {
-            libc::AF_INET => {
-                // SAFETY: for this family the kernel wrote a sockaddr_in; sockaddr_storage is large
-                // enough and aligned for every kind of address.
-                let v4 = unsafe { &*ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
-                let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
-                Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
-            }
-            libc::AF_INET6 => {
-                // SAFETY: as above, for sockaddr_in6.
-                let v6 = unsafe { &*ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
-                let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
-                Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
-            }
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,169 @@
+//! The two Linux calls that move several datagrams: `recvmmsg` and `sendmmsg`.
+#![allow(unsafe_code)]
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::RawFd;
+use std::{fmt, io, mem, ptr};
+
+use arrayvec::ArrayVec;
+
+use super::{BATCH, Datagram, Filled, SLOT};
+
+/// Arrays that the kernel reads and writes, kept so that no call has to clear 13 KiB first.
+pub(super) struct Headers {
+    messages: [libc::mmsghdr; BATCH],
+    vectors: [libc::iovec; BATCH],
+    /// Where datagrams came from, or go to.
+    names: [libc::sockaddr_storage; BATCH],
+    /// Datagrams that the next call has room for: twice what the last one got, because to prepare them all
+    /// costs a single datagram more than its way through the kernel.
+    expected: usize,
+}
+
+/// Least room for datagrams.
+const FEWEST: usize = 8;
+
+// SAFETY: the raw pointers inside are written before each system call and never read after it,
+// so it does not matter on which thread the value is.
+unsafe impl Send for Headers {}
+// SAFETY: all methods take `&mut self`; a shared reference gives access to nothing.
+unsafe impl Sync for Headers {}
+
+impl Headers {
+    pub(super) fn new() -> Box<Self> {
+        // SAFETY: mmsghdr, iovec and sockaddr_storage are plain C structs of integers and raw
+        // pointers, for which all bits zero is a valid value.
+        let mut headers: Box<Self> = Box::new(unsafe { mem::zeroed() });
+        headers.expected = BATCH;
+        headers
+    }
+
+    /// One `recvmmsg` into `slots`. Pushes what arrived whole and returns how many arrived in
+    /// all, and how many of these were too long.
+    pub(super) fn receive(
+        &mut self,
+        fd: RawFd,
+        slots: &mut [u8],
+        filled: &mut ArrayVec<Filled, BATCH>,
+    ) -> io::Result<(usize, u64)> {
+        filled.clear();
+        let wanted = self.expected;
+        let wanted = slots.chunks_exact_mut(SLOT).take(wanted).enumerate().fold(0, |count, (i, slot)| {
+            self.vectors[i] = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
+            let message = &mut self.messages[i];
+            message.msg_len = 0;
+            message.msg_hdr.msg_name = (&raw mut self.names[i]).cast();
+            message.msg_hdr.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            message.msg_hdr.msg_iov = &raw mut self.vectors[i];
+            message.msg_hdr.msg_iovlen = 1;
+            message.msg_hdr.msg_control = ptr::null_mut();
+            message.msg_hdr.msg_controllen = 0;
+            message.msg_hdr.msg_flags = 0;
+            count + 1
+        });
+        // SAFETY: the first `wanted` messages were set up above. Each points at its own iovec,
+        // which points at its own `SLOT` bytes of `slots`, and at its own sockaddr_storage; all
+        // of these outlive the call, and nothing else refers to them during it. A null timeout
+        // is allowed.
+        let count = unsafe {
+            libc::recvmmsg(fd, self.messages.as_mut_ptr(), wanted, libc::MSG_DONTWAIT, ptr::null_mut())
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        self.expected = (2 * count).clamp(FEWEST, BATCH);
+        let mut truncated = 0;
+        for (slot, message) in self.messages.iter().take(count).enumerate() {
+            let len = message.msg_len as usize;
+            if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 || len > super::MAX_DATAGRAM {
+                truncated += 1;
+            } else if let Some(from) = source(&self.names[slot]) {
+                filled.push(Filled { slot, len, from });
+            }
+        }
+        Ok((count, truncated))
+    }
+
+    /// One `sendmmsg` of up to [`BATCH`] datagrams from the front; returns how many went. An
+    /// error is about the first one: the kernel stops before a datagram that it refuses.
+    pub(super) fn send(&mut self, fd: RawFd, datagrams: &[Datagram<'_>]) -> io::Result<usize> {
+        let count = datagrams.len().min(BATCH);
+        for (i, datagram) in datagrams.iter().take(BATCH).enumerate() {
+            self.vectors[i] = libc::iovec {
+                // The kernel only reads it; the C struct has no const form.
+                iov_base: datagram.bytes.as_ptr().cast_mut().cast(),
+                iov_len: datagram.bytes.len(),
+            };
+            let message = &mut self.messages[i];
+            message.msg_len = 0;
+            message.msg_hdr.msg_namelen = put_target(&mut self.names[i], datagram.to);
+            message.msg_hdr.msg_name = (&raw mut self.names[i]).cast();
+            message.msg_hdr.msg_iov = &raw mut self.vectors[i];
+            message.msg_hdr.msg_iovlen = 1;
+            message.msg_hdr.msg_control = ptr::null_mut();
+            message.msg_hdr.msg_controllen = 0;
+            message.msg_hdr.msg_flags = 0;
+        }
+        // SAFETY: the first `count` messages were set up above: each points at its own iovec over
+        // the bytes of a datagram, and at its own address. All outlive the call, which writes to
+        // nothing but `msg_len`.
+        let count = unsafe {
+            libc::sendmmsg(
+                fd,
+                self.messages.as_mut_ptr(),
+                count as libc::c_uint,
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Headers").finish_non_exhaustive()
+    }
+}
+
+/// Writes an address for the kernel; returns its length.
+fn put_target(storage: &mut libc::sockaddr_storage, to: SocketAddr) -> libc::socklen_t {
+    match to {
+        SocketAddr::V4(to) => {
+            // SAFETY: sockaddr_storage is large enough and aligned for every kind of address, and any
+            // bytes are a valid value of both structs.
+            let v4 = unsafe { &mut *ptr::from_mut(storage).cast::<libc::sockaddr_in>() };
+            v4.sin_family = libc::AF_INET as libc::sa_family_t;
+            v4.sin_port = to.port().to_be();
+            v4.sin_addr.s_addr = u32::from(*to.ip()).to_be();
+            mem::size_of::<libc::sockaddr_in>() as libc::socklen_t
+        }
+        SocketAddr::V6(to) => {
+            // SAFETY: as above, for sockaddr_in6.
+            let v6 = unsafe { &mut *ptr::from_mut(storage).cast::<libc::sockaddr_in6>() };
+            v6.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            v6.sin6_port = to.port().to_be();
+            v6.sin6_flowinfo = to.flowinfo();
+            v6.sin6_addr.s6_addr = to.ip().octets();
+            v6.sin6_scope_id = to.scope_id();
+            mem::size_of::<libc::sockaddr_in6>() as libc::socklen_t
+        }
+    }
+}
+
+/// The address that the kernel wrote; `None` for a family that is not IP.
+fn source(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: for this family the kernel wrote a sockaddr_in; sockaddr_storage is large
+            // enough and aligned for every kind of address.
+            let v4 = unsafe { &*ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Some(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above, for sockaddr_in6.
+            let v6 = unsafe { &*ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
