@@ -2,14 +2,13 @@
 //! Linux, one call a datagram elsewhere, behind the same two methods.
 //!
 //! Knows nothing of what the datagrams mean, and nothing of the rest of this crate. All unsafe code
-//! of the package is here and in the modules below.
+//! of the package is in `udp/sys.rs`.
 //!
 //! One system call for up to [`BATCH`] datagrams is worth the trouble because the kernel's share is
 //! most of what a small datagram costs. quinn-udp has no `sendmmsg`, rustix no `recvmmsg`.
-#![allow(unsafe_code)]
 
 #[cfg(target_os = "linux")]
-mod mmsg;
+mod sys;
 #[cfg(target_os = "linux")]
 mod watched;
 #[cfg(not(target_os = "linux"))]
@@ -98,7 +97,7 @@ pub struct UdpSocket {
     #[cfg(target_os = "linux")]
     lull: bool,
     #[cfg(target_os = "linux")]
-    headers: Option<Box<mmsg::Headers>>,
+    headers: Option<Box<sys::Headers>>,
     counters: UdpCounters,
 }
 
@@ -154,7 +153,10 @@ impl UdpSocket {
         // A smaller buffer than asked for loses datagrams in bursts; it is no reason not to start.
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
-        send_whole(&socket, addr);
+        #[cfg(target_os = "linux")]
+        if addr.is_ipv4() {
+            sys::send_whole(&socket);
+        }
         if is_shared {
             share(&socket2::SockRef::from(&socket))?;
         }
@@ -173,7 +175,7 @@ impl UdpSocket {
             #[cfg(target_os = "linux")]
             lull: true,
             #[cfg(target_os = "linux")]
-            headers: (batching == Batching::Native).then(mmsg::Headers::new),
+            headers: (batching == Batching::Native).then(sys::Headers::new),
             counters: UdpCounters::default(),
         })
     }
@@ -363,31 +365,6 @@ impl<'a> Iterator for Batch<'a> {
 }
 
 impl ExactSizeIterator for Batch<'_> {}
-
-/// Has IPv4 datagrams sent in one piece or not at all, as QUIC does: ours are at most 1024 bytes long, which
-/// every path of today takes, and what cannot be cut needs no number to be put together by, whose making is
-/// 3 % of what sending a small datagram costs. IPv6 has none anyway. Without it all works as well.
-#[cfg(target_os = "linux")]
-fn send_whole(socket: &Socket, addr: SocketAddr) {
-    use std::os::fd::AsRawFd as _;
-
-    let value = libc::IP_PMTUDISC_PROBE;
-    if addr.is_ipv4() {
-        // SAFETY: the value outlives the call, which reads as many bytes of it as are named.
-        let _ = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::IPPROTO_IP,
-                libc::IP_MTU_DISCOVER,
-                (&raw const value).cast(),
-                size_of_val(&value) as libc::socklen_t,
-            )
-        };
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn send_whole(_: &Socket, _: SocketAddr) {}
 
 /// Whether several sockets can have one address and share what comes there. Other systems know the
 /// option too, but give everything to the socket that was bound last.

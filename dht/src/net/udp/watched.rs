@@ -3,14 +3,14 @@
 //!
 //! A socket that is watched for room wakes the thread after each datagram that has left it, which cost as
 //! much as receiving one. So room is watched from a full send buffer to the next datagram that went.
-#![allow(unsafe_code)]
-
 use std::io;
 use std::net::UdpSocket;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+use super::sys::watch;
 
 /// A non-blocking socket, watched.
 #[derive(Debug)]
@@ -88,10 +88,4 @@ impl Watched {
             None => Poll::Ready(Ok(())),
         }
     }
-}
-
-fn watch(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
-    // SAFETY: a UdpSocket has one open descriptor and the same as long as it lives, and `AsyncFd` keeps it
-    // until it is dropped itself: `Watched` never takes it out and hands out shared references only.
-    Ok(unsafe { AsyncFd::register_with_interest(socket, interest) }?)
 }

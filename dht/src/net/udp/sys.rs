@@ -1,11 +1,14 @@
-//! The two Linux calls that move several datagrams: `recvmmsg` and `sendmmsg`.
+//! What Linux has and no safe library offers: calls that move several datagrams, [`Headers`]; a socket that is
+//! watched for one direction, [`watch`]; and [`send_whole`].
 #![allow(unsafe_code)]
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::RawFd;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsRawFd, RawFd};
 use std::{fmt, io, mem, ptr};
 
 use arrayvec::ArrayVec;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::{BATCH, Datagram, Filled, SLOT};
 
@@ -166,4 +169,31 @@ fn source(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
         }
         _ => None,
     }
+}
+
+/// Watches a socket for `interest` only.
+///
+/// # Errors
+/// When the system cannot watch one more.
+pub(super) fn watch(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
+    // SAFETY: a UdpSocket has one open descriptor and the same as long as it lives, and `AsyncFd` keeps it
+    // until it is dropped itself: `Watched` never takes it out and hands out shared references only.
+    Ok(unsafe { AsyncFd::register_with_interest(socket, interest) }?)
+}
+
+/// Has IPv4 datagrams sent in one piece or not at all, as QUIC does: ours are at most 1024 bytes long, which
+/// every path of today takes, and what cannot be cut needs no number to be put together by, whose making is
+/// 3 % of what sending a small datagram costs. IPv6 has none anyway. Without it all works as well.
+pub(super) fn send_whole(socket: &impl AsRawFd) {
+    let value = libc::IP_PMTUDISC_PROBE;
+    // SAFETY: the value outlives the call, which reads as many bytes of it as are named.
+    let _ = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
 }
