@@ -2,7 +2,7 @@
 //! peer, queries, share of the closest nodes reached, time until over, cold and warm.
 //!
 //!     cargo bench -p harness --bench lookups
-//!     cargo bench -p harness --bench lookups -- --lookups 1000 --seed 2
+//!     cargo bench -p harness --bench lookups -- --lookups 200 --seed 2
 //!     cargo bench -p harness --bench lookups -- --check
 //!
 //! All times are virtual, so a figure depends on the seed and the code and on nothing else; `--check`
@@ -51,7 +51,7 @@ fn main() {
         let at = words.iter().position(|word| word == flag);
         at.map_or(default, |at| words[at + 1].parse().unwrap())
     };
-    let (nodes, lookups) = (number("--nodes", 10_000_000) as usize, number("--lookups", 500));
+    let (nodes, lookups) = (number("--nodes", 10_000_000) as usize, number("--lookups", 1000));
     let seed = number("--seed", 1);
     let made = Instant::now();
     let network = Network::new(nodes, seed);
@@ -100,7 +100,8 @@ fn figures(samples: &[Sample]) -> Vec<Figure> {
 }
 
 /// Figures of fresh nodes that know a router. The last number of each is the worst that `--check` accepts at
-/// the standard size and seed: what was reached, and 3 % for changes that move the random numbers.
+/// the standard size and seed: what was reached and 3 % for changes that move the random numbers, but never
+/// beyond the goal.
 fn cold(samples: &[Sample]) -> Vec<Figure> {
     let first = spread(samples, |s| millis(s.cold.first_peer));
     let first_bound = spread(samples, |s| millis(Some(s.cold_bound.first_peer)));
@@ -116,20 +117,20 @@ fn cold(samples: &[Sample]) -> Vec<Figure> {
     vec![
         Figure::new("cold, first peer, median / oracle", first[0] / first_bound[0], 1.30, 1.30)
             .note(format!("{} ms, oracle {}", told(&first), told(&first_bound))),
-        Figure::new("cold, first peer, p90 / oracle", first[1] / first_bound[1], 1.45, 1.44),
-        Figure::new("cold, get_peers", mean(samples, |s| f64::from(s.cold.get_peers)), 80.0, 81.5)
+        Figure::new("cold, first peer, p90 / oracle", first[1] / first_bound[1], 1.45, 1.42),
+        Figure::new("cold, get_peers", mean(samples, |s| f64::from(s.cold.get_peers)), 80.0, 80.0)
             .note(format!("{}; all queries {}; {hops:.1} hops", told(&get_peers), told(&queries))),
         Figure::new("cold, closest answered, median / oracle", closest[0] / closest_bound[0], 1.5, 1.37)
             .note(format!("{} ms, oracle {}", told(&closest), told(&closest_bound))),
-        Figure::new("cold, closest answered, p90 / oracle", closest[1] / closest_bound[1], 1.8, 1.37),
+        Figure::new("cold, closest answered, p90 / oracle", closest[1] / closest_bound[1], 1.8, 1.41),
         Figure::new("cold, share of the true 8 closest reached", share(samples, |s| &s.cold), 0.95, 0.95)
             .rising()
             .note(format!("all 8 in {:.2} of the lookups, 7 in {:.2}", reached(8), reached(7))),
-        Figure::new("cold, done, median, s", done[0] / 1000.0, 1.0, 0.99).note(format!("{} ms", told(&done))),
-        Figure::new("cold, done, p90, s", done[1] / 1000.0, 1.4, 1.35),
-        Figure::new("cold, announce stored, median, s", stored[0] / 1000.0, 1.5, 1.33)
+        Figure::new("cold, done, median, s", done[0] / 1000.0, 1.0, 0.98).note(format!("{} ms", told(&done))),
+        Figure::new("cold, done, p90, s", done[1] / 1000.0, 1.4, 1.37),
+        Figure::new("cold, announce stored, median, s", stored[0] / 1000.0, 1.5, 1.30)
             .note(format!("{} ms", told(&stored))),
-        Figure::new("cold, first peer over 1 s, share", late, 0.0, 0.002),
+        Figure::new("cold, first peer over 1 s, share", late, 0.0, 0.001),
     ]
 }
 
@@ -142,10 +143,10 @@ fn warm(samples: &[Sample]) -> Vec<Figure> {
     let again = spread(samples, |s| millis(s.repeat.first_peer));
     let again_get_peers = spread(samples, |s| f64::from(s.repeat.get_peers));
     vec![
-        Figure::new("warm, first peer, median / oracle", first[0] / first_bound[0], 1.45, 1.45)
+        Figure::new("warm, first peer, median / oracle", first[0] / first_bound[0], 1.45, 1.44)
             .note(format!("{} ms, oracle {}", told(&first), told(&first_bound))),
-        Figure::new("warm, first peer, p90 / oracle", first[1] / first_bound[1], 1.65, 1.70),
-        Figure::new("warm, get_peers", mean(samples, |s| f64::from(s.warm.get_peers)), 65.0, 66.5).note(
+        Figure::new("warm, first peer, p90 / oracle", first[1] / first_bound[1], 1.65, 1.65),
+        Figure::new("warm, get_peers", mean(samples, |s| f64::from(s.warm.get_peers)), 65.0, 65.0).note(
             format!(
                 "{}; share {:.3}, done {} ms",
                 told(&get_peers),

@@ -14,7 +14,7 @@ const PENDING: u32 = 6;
 
 /// Most that may be ahead of a candidate that is asked.
 const WINDOW_ON_THE_WAY: u32 = 90;
-const WINDOW_AT_THE_GOAL: u32 = 140;
+const WINDOW_AT_THE_GOAL: u32 = 137;
 
 /// What is ahead of a candidate, in tenths of nodes that can be expected to answer. Nodes are noted nearest
 /// first.

@@ -2,7 +2,7 @@
 //! which of them to ask next, and when the closest have answered.
 //!
 //! Width (PERFORMANCE.md "Lookups"): a search opens with [`Config::lookup_start_width`] queries, each
-//! answer allows [`Config::lookup_queries_per_answer`] further ones, and a node past its soft
+//! answer allows about [`Config::lookup_queries_per_answer`] further ones, and a node past its soft
 //! deadline hands its query back. Who is far behind what is on its way waits (see [`super::lead`]). Among the k
 //! closest a silent node is asked a second time at once; silent again, the search goes on without it,
 //! though its late answer still counts.
@@ -388,7 +388,6 @@ impl Search {
         config: &Config,
     ) -> Option<Facts> {
         let mut index = self.position(serial)?;
-        // An answer from behind the nearest one allows a query less: it is seldom of use.
         let leads = !self.candidates[..index].iter().any(|c| c.state == State::Answered);
         let candidate = &mut self.candidates[index];
         candidate.open = candidate.open.saturating_sub(1);
@@ -402,8 +401,8 @@ impl Search {
         candidate.held = held;
         candidate.token = token.filter(|token| token.len() <= MAX_TOKEN).map(Into::into);
         self.answered += 1;
-        let more = config.lookup_queries_per_answer.saturating_sub(usize::from(!leads)).max(1);
-        self.credit = (self.credit + more).min(config.lookup_max_in_flight);
+        let is_start = candidate.depth == 0 && candidate.id.is_some();
+        self.credit = (self.credit + allowed(leads, is_start, config)).min(config.lookup_max_in_flight);
         if candidate.id.is_none() {
             let mut candidate = self.candidates.remove(index);
             candidate.id = Some(id);
@@ -463,6 +462,20 @@ impl Search {
     fn position(&self, serial: u32) -> Option<usize> {
         self.candidates.iter().position(|candidate| candidate.serial == serial)
     }
+}
+
+/// Queries that an answer allows: fewer if it comes from behind the nearest one, because it is seldom of
+/// use. That holds most of all for those a search starts with, who answer all at once: the nearest of
+/// them shows the way.
+fn allowed(leads: bool, is_start: bool, config: &Config) -> usize {
+    let some = config.lookup_queries_per_answer;
+    let queries = match (is_start, leads) {
+        (true, true) => some + 1,
+        (false, true) => some,
+        (false, false) => some.saturating_sub(1),
+        (true, false) => some.saturating_sub(2),
+    };
+    queries.max(1)
 }
 
 /// A silent node is asked again when fewer than k and so many others are nearer.

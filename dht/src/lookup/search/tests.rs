@@ -36,15 +36,40 @@ fn answer(search: &mut Search, serial: u32, config: &Config) {
 }
 
 #[test]
-fn nearest_are_asked_first_and_each_answer_allows_three_more() {
+fn nearest_are_asked_first() {
     let config = Config { lookup_start_width: 2, ..Config::default() };
     let mut search = search(&[9, 3, 7, 1, 5, 11], &config);
     let first = [ask(&mut search, &config), ask(&mut search, &config)].map(Option::unwrap);
     let ids: Vec<_> = first.iter().map(|&serial| search.by_serial(serial).unwrap().id).collect();
     assert_eq!(ids, [at(1), at(3)]);
     assert_eq!(search.step(&config), Step::Wait);
-    answer(&mut search, first[0], &config);
-    assert_eq!((0..9).filter(|_| ask(&mut search, &config).is_some()).count(), 3);
+}
+
+/// How many queries the answers of those asked first allow, one after the other, in a search of nodes that
+/// were named at `depth`.
+fn allowed_by_answers(depth: u16, order: [usize; 2]) -> [usize; 2] {
+    let config = Config { lookup_start_width: 2, ..Config::default() };
+    let mut search = Search::new(Id::ZERO, &config);
+    for distance in 1..=12 {
+        assert!(search.offer(at(distance), addr(distance), depth, &config));
+    }
+    let first = [ask(&mut search, &config), ask(&mut search, &config)].map(Option::unwrap);
+    order.map(|of| {
+        answer(&mut search, first[of], &config);
+        (0..9).filter(|_| ask(&mut search, &config).is_some()).count()
+    })
+}
+
+#[test]
+fn an_answer_allows_three_more_and_one_from_behind_the_nearest_two() {
+    assert_eq!(allowed_by_answers(1, [0, 1]), [3, 2]);
+    assert_eq!(allowed_by_answers(1, [1, 0]), [3, 3]);
+}
+
+#[test]
+fn of_those_that_a_search_starts_with_the_nearest_allows_most() {
+    assert_eq!(allowed_by_answers(0, [0, 1]), [4, 1]);
+    assert_eq!(allowed_by_answers(0, [1, 0]), [4, 4]);
 }
 
 #[test]
