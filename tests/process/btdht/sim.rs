@@ -28,6 +28,7 @@ fn list_names_experiments_that_exist_and_another_name_is_wrong_usage() {
         "sybil",
         "eclipse",
         "poison",
+        "scale",
         "announce",
         "readonly",
         "address",
@@ -63,7 +64,14 @@ fn equal_runs_print_the_same_whatever_the_threads_and_say_what_they_cost_apart()
         let cost = done.as_object_mut().unwrap().remove("cost").unwrap();
         assert!(cost["seconds"].as_f64().unwrap() > 0.0 && cost["events_per_second"].as_f64().unwrap() > 0.0);
         #[cfg(target_os = "linux")]
-        assert!(cost["peak_rss_bytes"].as_u64().unwrap() > 1 << 20);
+        {
+            let [peak, rss, grown] = ["peak_rss_bytes", "rss_bytes", "grown_rss_bytes"]
+                .map(|name| cost[name].as_u64().unwrap_or_else(|| panic!("{cost}")));
+            assert!(grown > 1 << 20 && rss > 1 << 20 && peak >= rss.max(grown), "{cost}");
+        }
+        let [running, growing, seconds] =
+            ["running_seconds", "growing_seconds", "seconds"].map(|name| cost[name].as_f64().unwrap());
+        assert!(running > 0.0 && growing > 0.0 && running + growing <= seconds, "{cost}");
     }
     assert_eq!(one, two);
     assert_eq!(one.last().unwrap()["digest"].as_str().unwrap().len(), 16);

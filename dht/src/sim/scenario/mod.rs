@@ -13,6 +13,7 @@ mod partition;
 mod poison;
 mod readonly;
 mod report;
+mod scale;
 mod stats;
 mod sybil;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub const ALL: &[&Scenario] = &[
     &sybil::SCENARIO,
     &eclipse::SCENARIO,
     &poison::SCENARIO,
+    &scale::SCENARIO,
 ];
 
 /// A named experiment.

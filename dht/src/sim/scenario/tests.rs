@@ -199,6 +199,21 @@ fn read_only_nodes_are_in_no_table_and_find_what_others_find() {
 }
 
 #[test]
+fn so_many_lookups_are_always_under_way_whatever_the_threads() {
+    let report = run("scale", 200, 2, 20);
+    for minute in ["1", "2"] {
+        let of = |column| number(&report, &[minute], column);
+        // By Little's law: what is under way is what ends in a second, times how long it takes.
+        let at_a_time = of("lookups") / 60.0 * of("done_p50_ms") / 1000.0;
+        assert!((10.0..=30.0).contains(&at_a_time), "{report:?}");
+        assert!(of("queries") >= 8.0 && of("events") > 2.0 * of("queries") * of("lookups"), "{report:?}");
+    }
+    assert!(report.finding("entries_in_a_table").unwrap() >= 30.0, "{report:?}");
+    let params = Params { nodes: 200, seed: 1, threads: 2, minutes: 2, lookups: Some(20) };
+    assert_eq!(scale::SCENARIO.run(&params, &mut Unwatched).unwrap(), report);
+}
+
+#[test]
 fn nodes_that_move_keep_their_tables_and_are_known_again() {
     let report = run("address", 200, 3, 1);
     let finding = |name| report.finding(name).unwrap();

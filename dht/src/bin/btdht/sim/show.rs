@@ -6,22 +6,32 @@ use std::time::Instant;
 use btdht::sim::scenario::{Cell, Chart, Curve, Params, Report, Scenario, Totals};
 use serde_json::{Map, Value, json};
 
+use super::watch::{Spent, status};
 use crate::output::Output;
 
 /// What a run cost on this machine; no part of what it found.
 pub(crate) struct Cost {
     seconds: f64,
     threads: usize,
+    spent: Spent,
+    /// While worlds ran, without the time that it took to make them.
     events_per_second: f64,
+    pace: f64,
     /// Bytes; `None` where the system does not tell.
     peak_rss: Option<u64>,
 }
 
 impl Cost {
-    pub(crate) fn measure(began: Instant, threads: usize, totals: &Totals) -> Self {
-        let seconds = began.elapsed().as_secs_f64();
-        let events_per_second = totals.events as f64 / seconds.max(1e-9);
-        Self { seconds, threads, events_per_second, peak_rss: peak_rss() }
+    pub(crate) fn measure(began: Instant, threads: usize, spent: Spent, totals: &Totals) -> Self {
+        let per_second = |what: f64| what / spent.running.as_secs_f64().max(1e-9);
+        Self {
+            seconds: began.elapsed().as_secs_f64(),
+            threads,
+            spent,
+            events_per_second: per_second(totals.events as f64),
+            pace: per_second(totals.span.as_secs_f64()),
+            peak_rss: status("VmHWM:"),
+        }
     }
 }
 
@@ -87,7 +97,8 @@ pub(crate) fn done(
     out: &Output,
 ) -> io::Result<()> {
     let virtual_seconds = totals.span.as_secs_f64();
-    let Cost { seconds, threads, events_per_second, peak_rss } = cost;
+    let Cost { seconds, threads, spent, events_per_second, pace, peak_rss } = cost;
+    let (growing, running) = (spent.growing.as_secs_f64(), spent.running.as_secs_f64());
     out.note(
         || {
             json!({
@@ -96,17 +107,27 @@ pub(crate) fn done(
                 "datagrams": totals.datagrams, "virtual_seconds": virtual_seconds,
                 "digest": format!("{:016x}", totals.digest),
                 "cost": {
-                    "seconds": seconds, "threads": threads, "peak_rss_bytes": peak_rss,
-                    "events_per_second": events_per_second.round(),
+                    "seconds": seconds, "growing_seconds": growing, "running_seconds": running,
+                    "threads": threads, "events_per_second": events_per_second.round(),
+                    "virtual_seconds_per_second": rounded(*pace), "peak_rss_bytes": peak_rss,
+                    "grown_rss_bytes": spent.grown_rss, "rss_bytes": spent.rss,
                 },
             })
         },
         || {
-            let rss = peak_rss.map(|bytes| format!(", {} MiB at most", bytes >> 20)).unwrap_or_default();
+            let figure = |bytes: Option<u64>, of: u64| {
+                bytes.map_or_else(|| "?".to_owned(), |bytes| (bytes / of).to_string())
+            };
+            let a_host = |bytes| figure(bytes, totals.hosts.max(1));
             format!(
-                "{virtual_seconds:.0} virtual seconds in {seconds:.1} s on {threads} threads: {} events, \
-                 {events_per_second:.0} a second{rss}; digest {:016x}",
-                totals.events, totals.digest,
+                "{virtual_seconds:.0} virtual seconds in {running:.1} s on {threads} threads, {pace:.2} a second, \
+                 after {growing:.1} s of growing: {} events, {events_per_second:.0} a second; \
+                 {} resident bytes a host when grown, {} at the end, {} MiB at most in all; digest {:016x}",
+                totals.events,
+                a_host(spent.grown_rss),
+                a_host(spent.rss),
+                figure(*peak_rss, 1 << 20),
+                totals.digest,
             )
         },
     )
@@ -138,11 +159,4 @@ fn value_json(cell: &Cell) -> Value {
 /// To a millionth, which is more than any of them is good for.
 fn rounded(real: f64) -> f64 {
     (real * 1e6).round() / 1e6
-}
-
-/// The most memory that this process ever had, in bytes.
-fn peak_rss() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
 }
