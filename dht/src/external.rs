@@ -29,12 +29,16 @@ pub(crate) struct External {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed(2))]
 struct Vote {
     /// See [`crate::addr::SubnetKey`]: its short form.
     network: u64,
     /// Index of [`External::claims`].
-    claim: u32,
+    claim: u16,
 }
+
+/// Each node has some sixteen.
+const _: () = assert!(size_of::<Vote>() == 10);
 
 impl External {
     /// No votes yet; `known` is what others agreed on in an earlier run.
@@ -59,7 +63,11 @@ impl External {
         if !acceptable(voter, config.allow_local) || !acceptable(claim, config.allow_local) {
             return None;
         }
-        self.count(subnet_key(voter, config.allow_local).short(), claim, config.address_votes.max(1));
+        self.count(
+            subnet_key(voter, config.allow_local).short(),
+            claim,
+            config.address_votes.clamp(1, usize::from(u16::MAX)),
+        );
         let ip = claim.ip();
         if self.claimed().filter(|claim| claim.ip() == ip).count() < config.address_agreement {
             return None;
@@ -109,20 +117,27 @@ impl External {
         let index = known.unwrap_or_else(|| self.free_claim());
         match self.claims.get_mut(index) {
             Some(slot) => *slot = claim,
-            None => self.claims.push(claim),
+            None => {
+                // Nearly always they all say the same.
+                self.claims.reserve_exact(1);
+                self.claims.push(claim);
+            }
         }
-        self.votes.push(Vote { network, claim: index as u32 });
+        if self.votes.len() == self.votes.capacity() {
+            self.votes.reserve_exact(ROOM.min(most - self.votes.len()));
+        }
+        self.votes.push(Vote { network, claim: index as u16 });
     }
 
     /// The index of a claim that nobody makes any more, or of the next one.
     fn free_claim(&self) -> usize {
-        let made = |index: usize| self.votes.iter().any(|vote| vote.claim as usize == index);
+        let made = |index: usize| self.votes.iter().any(|vote| usize::from(vote.claim) == index);
         (0..self.claims.len()).find(|&index| !made(index)).unwrap_or(self.claims.len())
     }
 
     /// What each vote says.
     fn claimed(&self) -> impl Iterator<Item = SocketAddr> {
-        self.votes.iter().filter_map(|vote| self.claims.get(vote.claim as usize).copied())
+        self.votes.iter().filter_map(|vote| self.claims.get(usize::from(vote.claim)).copied())
     }
 
     /// The port that most of those see who name `ip`; of several the smallest.
@@ -132,6 +147,9 @@ impl External {
         ports().max_by_key(|&port| (votes(port), std::cmp::Reverse(port))).unwrap_or(0)
     }
 }
+
+/// Votes that there is room for at a time.
+const ROOM: usize = 8;
 
 #[cfg(test)]
 mod tests {

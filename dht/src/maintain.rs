@@ -13,15 +13,17 @@
 //! Strangers that query us get a ping, so that they can prove that they answer; a few per second, and
 //! at most one a minute per source, so that forged queries cannot use us as a reflector (DECISIONS.md 5).
 
+mod newcomers;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use krpc::Id;
 
-use crate::addr::source_key;
+use self::newcomers::Newcomers;
 use crate::home::{Place, family_of};
 use crate::table::FamilyTable;
-use crate::{Config, KeyedHash, Rng, Time};
+use crate::{Config, Rng, Time};
 
 /// The upkeep of all homes.
 #[derive(Debug)]
@@ -425,88 +427,6 @@ impl Upkeep {
     }
 }
 
-/// The budget of pings of strangers: so many a second, and one a minute per source.
-#[derive(Debug)]
-struct Newcomers {
-    hash: KeyedHash,
-    /// The time until which the budget is in debt; that it has passed means a full budget.
-    until: Time,
-    /// No stranger is looked at before this.
-    look_at: Time,
-    /// Tags of the sources pinged lately, by hash; there as long as there are any.
-    recent: Box<[u32]>,
-    forget_at: Time,
-}
-
-impl Newcomers {
-    fn new(rng: &mut Rng) -> Self {
-        Self {
-            hash: KeyedHash::new(rng),
-            until: Time::ZERO,
-            look_at: Time::ZERO,
-            recent: Box::default(),
-            forget_at: Time::ZERO,
-        }
-    }
-
-    /// Whether to look for a place for this stranger. In a grown table there is none for nearly all of
-    /// them, and finding that out costs as much as answering, so it is done for some of them only.
-    fn may_look(&mut self, now: Time, young: bool, config: &Config) -> bool {
-        let may = young || now >= self.look_at;
-        if may {
-            self.look_at = now + pace(young, config).0 / LOOKS_PER_PING;
-        }
-        may
-    }
-
-    fn has_budget(&self, now: Time, young: bool, config: &Config) -> bool {
-        let (interval, burst) = pace(young, config);
-        self.until <= now + interval * (burst - 1)
-    }
-
-    fn take(&mut self, now: Time, from: SocketAddr, young: bool, config: &Config) -> bool {
-        let is_new = self.is_new(now, from, config);
-        if is_new {
-            self.until = self.until.max(now) + pace(young, config).0;
-        }
-        is_new
-    }
-
-    /// Forgets the sources once they are not recent any more.
-    fn forget(&mut self, now: Time) {
-        if now >= self.forget_at && !self.recent.is_empty() {
-            self.recent = Box::default();
-        }
-    }
-
-    /// Whether this source was not pinged lately; now it was.
-    fn is_new(&mut self, now: Time, from: SocketAddr, config: &Config) -> bool {
-        self.forget(now);
-        if self.recent.is_empty() {
-            self.recent = vec![0; RECENT_SOURCES].into();
-            self.forget_at = now + RECENT_SPAN;
-        }
-        let hash = self.hash.hash(&source_key(from, config.allow_local).to_bytes());
-        let tag = (hash >> 32) as u32 | 1;
-        let slot = &mut self.recent[hash as usize % RECENT_SOURCES];
-        if *slot == tag {
-            return false;
-        }
-        *slot = tag;
-        true
-    }
-}
-
-/// Time per ping, and how many may go at once.
-fn pace(young: bool, config: &Config) -> (Duration, u32) {
-    let (rate, burst) = if young {
-        (config.young_newcomer_pings_per_second, config.young_newcomer_pings_per_second)
-    } else {
-        (config.newcomer_pings_per_second, config.newcomer_ping_burst)
-    };
-    (Duration::from_secs(1) / rate.max(1), burst.max(1))
-}
-
 /// `pause` or up to a third less, so that nodes that lost the network together do not come back in
 /// step; never outside of the bounds that the config sets.
 fn retry(pause: Duration, config: &Config, rng: &mut Rng) -> Duration {
@@ -534,10 +454,3 @@ const FIRST_NODE_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often an upkeep without deadline looks again.
 const IDLE_CHECK: Duration = Duration::from_secs(60);
-
-/// Strangers for whom a place is looked for, for each that may be pinged.
-const LOOKS_PER_PING: u32 = 64;
-
-/// Slots for sources of newcomers pinged within [`RECENT_SPAN`].
-const RECENT_SOURCES: usize = 256;
-const RECENT_SPAN: Duration = Duration::from_secs(60);

@@ -25,7 +25,7 @@ pub(crate) const VERSION: &[u8; 4] = b"bd\x00\x01";
 pub(crate) struct Rpc<P> {
     rng: Rng,
     hash: KeyedHash,
-    /// There as long as something is in flight, and until somebody looks when nothing is any more.
+    /// There as long as something is in flight.
     waits: Option<Box<Waits<P>>>,
     round_trip: RoundTrip,
     /// Of those in flight, how many went to addresses that no stranger may have.
@@ -209,7 +209,6 @@ impl<P: Copy> Rpc<P> {
             }
         }
         self.trim();
-        self.waits.take_if(|waits| waits.in_flight.is_empty());
         None
     }
 
@@ -275,7 +274,13 @@ impl<P: Copy> Rpc<P> {
     }
 
     fn remove(&mut self, tid: u32) -> Option<InFlight<P>> {
-        let query = self.waits.as_mut()?.in_flight.remove(&tid)?;
+        let waits = self.waits.as_mut()?;
+        let query = waits.in_flight.remove(&tid)?;
+        if waits.in_flight.is_empty() {
+            self.waits = None;
+        } else {
+            waits.give_back();
+        }
         self.unusual -= u32::from(!acceptable(query.destination.to, self.config.allow_local));
         Some(query)
     }
@@ -296,7 +301,20 @@ impl<P> Waits<P> {
     fn new(hash: KeyedHash) -> Self {
         Self { in_flight: HashMap::with_hasher(hash), deadlines: BinaryHeap::new() }
     }
+
+    /// Gives back what many queries took once few are left: the last of a lookup's may be waited for long.
+    fn give_back(&mut self) {
+        let Self { in_flight, deadlines } = self;
+        if in_flight.capacity() > SMALL && in_flight.capacity() > 8 * in_flight.len() {
+            in_flight.shrink_to(2 * in_flight.len());
+            deadlines.retain(|Reverse((_, tid, _))| in_flight.contains_key(tid));
+            deadlines.shrink_to_fit();
+        }
+    }
 }
+
+/// Queries in flight whose room is not worth giving back.
+const SMALL: usize = 7;
 
 /// Smoothed round-trip time and mean deviation in microseconds, as TCP keeps them (RFC 6298).
 #[derive(Debug)]
@@ -387,6 +405,22 @@ mod tests {
         assert_eq!((taken.purpose, taken.rtt), (7, Duration::from_millis(90)));
         assert!(rpc.take(now, 0, from, &tid).is_none());
         assert_eq!((rpc.in_flight(), rpc.timeout()), (0, Time::NEVER));
+    }
+
+    #[test]
+    fn last_of_many_queries_takes_little_room_and_still_expires() {
+        let mut rpc = rpc(&Config { max_in_flight: 0, ..Config::default() });
+        let tids: Vec<_> = (0..200).map(|n| ask(&mut rpc, Time::ZERO, n as u8, n).unwrap()).collect();
+        let last = tids.len() - 1;
+        for (n, tid) in tids[..last].iter().enumerate() {
+            assert!(rpc.take(Time::from_millis(50), 0, to(n as u8).to, tid).is_some());
+        }
+        let waits = rpc.waits.as_ref().unwrap();
+        assert!(waits.in_flight.capacity() <= 14 && waits.deadlines.capacity() <= 32, "{waits:?}");
+        let end = Time::from_secs(60);
+        assert_eq!(rpc.expire(end), Some(Expired::Slow(to(last as u8), last as u32)));
+        assert_eq!(rpc.expire(end), Some(Expired::Silent(to(last as u8), last as u32)));
+        assert_eq!((rpc.expire(end), rpc.timeout(), rpc.waits.is_none()), (None, Time::NEVER, true));
     }
 
     #[test]

@@ -160,8 +160,8 @@ pub fn simulated() -> Config {
     Config {
         wide_buckets: Vec::new(),
         read_only: ReadOnly::No,
-        reach_contacts: 16,
-        source_table_entries: 16,
+        reach_contacts: 4,
+        source_table_entries: 4,
         lookups_remembered: 8,
         ..Config::default()
     }

@@ -392,7 +392,7 @@ impl<A: Address> Table<A> {
     /// Makes `entry` a candidate of its bucket. When there are too many one goes: the stalest of those
     /// whose id does not belong to their address, or of all.
     fn wait(&mut self, depth: usize, entry: Entry<A>, config: &Config) {
-        make_room(&mut self.candidates);
+        make_room(&mut self.candidates, CANDIDATES);
         self.candidates.push(entry);
         let own = self.own;
         let of_bucket = |e: &Entry<A>| own.prefix_len(&e.id) as usize == depth;
@@ -452,20 +452,20 @@ impl<A: Address> Table<A> {
 
     fn add(&mut self, depth: usize, entry: Entry<A>) {
         let end = self.bounds.range(depth, self.len()).end;
-        make_room(&mut self.entries);
+        make_room(&mut self.entries, ROOM);
         self.entries.insert(end, entry);
         self.bounds.grew(depth);
     }
 
     fn remove(&mut self, index: usize) {
         let entry = self.entries.remove(index);
-        give_back(&mut self.entries);
+        give_back(&mut self.entries, ROOM);
         self.bounds.shrank(self.depth_of(&entry.id));
     }
 
     fn drop_candidates(&mut self, gone: impl Fn(&Entry<A>) -> bool) {
         self.candidates.retain(|candidate| !gone(candidate));
-        give_back(&mut self.candidates);
+        give_back(&mut self.candidates, CANDIDATES);
     }
 
     fn depth_of(&self, id: &Id) -> usize {
@@ -473,23 +473,25 @@ impl<A: Address> Table<A> {
     }
 }
 
-/// Makes room for one more, by a bucket's worth and not by doubling: the table is most of what a node at
-/// rest costs in memory.
-fn make_room<A>(entries: &mut Vec<Entry<A>>) {
+/// Makes room for one more, by a few and not by doubling: the table is most of what a node at rest costs
+/// in memory.
+fn make_room<A>(entries: &mut Vec<Entry<A>>, room: usize) {
     if entries.len() == entries.capacity() {
-        entries.reserve_exact(ROOM);
+        entries.reserve_exact(room);
     }
 }
 
 /// Gives back the room of many that have gone.
-fn give_back<A>(entries: &mut Vec<Entry<A>>) {
-    if entries.capacity() > entries.len() + 2 * ROOM || entries.is_empty() {
+fn give_back<A>(entries: &mut Vec<Entry<A>>, room: usize) {
+    if entries.capacity() > entries.len() + 2 * room || entries.is_empty() {
         entries.shrink_to(entries.len());
     }
 }
 
 /// Entries that a table grows by.
 const ROOM: usize = 8;
+/// Candidates that there is room for at a time: most nodes have one or two.
+const CANDIDATES: usize = 2;
 
 /// How good a candidate is: first comes whether its id belongs to its address, then who was heard of last.
 fn rank<A: Address>(candidate: &Entry<A>) -> (bool, Ticks) {
