@@ -94,6 +94,13 @@ impl External {
         self.agreed.map(|addr| addr.ip())
     }
 
+    /// See [`crate::Node::warm`].
+    #[cfg(feature = "sim")]
+    pub(crate) fn warm(&self) -> u64 {
+        let claim = self.claims.first().map_or(0, |claim| claim.port().into());
+        self.votes.iter().step_by(6).fold(claim, |sum, vote| sum ^ vote.network)
+    }
+
     /// The votes that count now: addresses and how many networks name each, most first.
     pub(crate) fn votes(&self) -> Vec<(IpAddr, usize)> {
         let mut votes: Vec<(IpAddr, usize)> = Vec::new();

@@ -134,6 +134,12 @@ impl Guard {
         self.source(now, from).token_failed(rate, now)
     }
 
+    /// See [`crate::Node::warm`].
+    #[cfg(feature = "sim")]
+    pub(crate) fn warm(&self) -> u64 {
+        self.sets.first().map_or(0, |ways| ways[0].replies)
+    }
+
     /// Bytes allocated.
     pub fn memory(&self) -> usize {
         size_of_val(&*self.sets)

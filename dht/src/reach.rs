@@ -122,6 +122,12 @@ impl Reach {
         self.state == Reachability::ReadOnly
     }
 
+    /// See [`crate::Node::warm`].
+    #[cfg(feature = "sim")]
+    pub(crate) fn warm(&self) -> u64 {
+        self.contacts.sets.first().map_or(0, |ways| ways[0].at.into())
+    }
+
     pub(crate) fn state(&self) -> Reachability {
         self.state
     }

@@ -8,6 +8,8 @@ mod incoming;
 mod lines;
 mod shards;
 mod tasks;
+#[cfg(feature = "sim")]
+mod warm;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

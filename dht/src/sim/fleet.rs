@@ -119,6 +119,13 @@ impl Host for Participant {
         }
     }
 
+    fn warm(&self, depth: usize) -> u64 {
+        match self {
+            Self::Node(node) => node.warm(depth),
+            Self::Actor(_) => 0,
+        }
+    }
+
     fn forged(&self, socket: u8) -> Option<SocketAddr> {
         match self {
             Self::Node(_) => None,

@@ -120,6 +120,16 @@ pub trait Host: Send {
     /// passed is due now, but only once a millisecond.
     fn next(&self) -> Time;
 
+    /// Reads a word of each piece of memory that the next input is likely to need, and makes any number of
+    /// them: of the host itself with a `depth` of 0, of what it points to with 1, and of what that points
+    /// to with 2. It changes nothing and decides nothing, so that a host need not have it.
+    ///
+    /// Hosts come in no order, and those of a large world are in no cache: each would wait for memory
+    /// again and again. Asked one after the other, all whose turn is near wait at the same time.
+    fn warm(&self, _depth: usize) -> u64 {
+        0
+    }
+
     /// The sender that datagrams of `socket` claim to have, of 2 to 255, for hosts that lie about it; with
     /// `None` they come from the host's own address. Answers go to whoever lives there. The family has
     /// to be that of the destination; a NAT of the host does not see such a datagram.
@@ -149,6 +159,10 @@ impl Host for Node {
 
     fn next(&self) -> Time {
         Self::timeout(self)
+    }
+
+    fn warm(&self, depth: usize) -> u64 {
+        Self::warm(self, depth)
     }
 
     fn forged(&self, _: u8) -> Option<SocketAddr> {

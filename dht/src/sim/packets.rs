@@ -113,6 +113,19 @@ impl Packets {
         self.arena.bytes(packet.place, usize::from(packet.len))
     }
 
+    /// Appends whom packets go to whose turn is near and which were not told before; `host` tells by the
+    /// number of an address. Reads of these packets what [`super::Host::warm`] would; a number made of it.
+    pub(super) fn arrived(&mut self, host: impl Fn(u32) -> Option<u32>, to: &mut Vec<u32>) -> u64 {
+        let Self { slab, calendar, arena, .. } = self;
+        let packets = calendar.arrived().map(|slot| slab[slot as usize]);
+        let touched = packets.map(|packet| {
+            to.extend(host(packet.to));
+            let bytes = arena.bytes(packet.place, usize::from(packet.len));
+            bytes.iter().step_by(64).fold(0, |sum, &byte| sum ^ u64::from(byte))
+        });
+        touched.fold(0, |sum, word| sum ^ word)
+    }
+
     /// Packets under way.
     pub(super) fn len(&self) -> usize {
         self.slab.len() - self.free.len()

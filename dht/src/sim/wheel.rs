@@ -20,6 +20,9 @@ const LEVELS: usize = ((u64::BITS - TICK_BITS) / SLOT_BITS) as usize;
 /// beginning leave no more behind.
 const NEAR_ROOM: usize = 1 << 14;
 
+/// Items of a tick that are told ahead: of more, the first would be forgotten before their turn.
+const ARRIVALS: usize = 1 << 12;
+
 /// The end of a list, and the place of the first of one.
 const END: u32 = u32::MAX;
 /// In place of the item before: due in `near`.
@@ -41,6 +44,9 @@ pub(super) struct Wheel {
     /// What is due next, by time and then by what the owner says. Items that were set anew meanwhile are
     /// left in it and known by their times.
     near: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    /// Items that came into `near` when their tick began, at most [`ARRIVALS`] of a tick, until somebody
+    /// asks.
+    arrived: Vec<u32>,
 }
 
 /// Where an item stands: a member of a doubly linked list of a slot.
@@ -61,6 +67,7 @@ impl Wheel {
             occupied: [0; LEVELS],
             links: Vec::new(),
             near: BinaryHeap::new(),
+            arrived: Vec::new(),
         }
     }
 
@@ -113,9 +120,16 @@ impl Wheel {
         }
     }
 
+    /// Items whose turn is near that were not told before.
+    pub(super) fn arrived(&mut self) -> impl Iterator<Item = u32> {
+        self.arrived.drain(..)
+    }
+
     /// Bytes on the heap.
     pub(super) fn memory(&self) -> usize {
-        self.links.capacity() * size_of::<Link>() + self.near.capacity() * size_of::<(u64, u64, u32)>()
+        self.links.capacity() * size_of::<Link>()
+            + self.near.capacity() * size_of::<(u64, u64, u32)>()
+            + self.arrived.capacity() * size_of::<u32>()
     }
 
     /// Moves on to the next slot that is occupied; `false` if none is.
@@ -132,6 +146,9 @@ impl Wheel {
         while item != END {
             let Link { at, next, .. } = self.links[item as usize];
             self.insert(item, at, || tie(item));
+            if self.arrived.len() < ARRIVALS && self.links[item as usize].previous == NEAR {
+                self.arrived.push(item);
+            }
             item = next;
         }
         true

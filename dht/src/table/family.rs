@@ -159,6 +159,15 @@ impl FamilyTable {
         either!(self, table => table.reserve_exact(nodes));
     }
 
+    /// See [`crate::Node::warm`]: the far buckets, in which most ids belong.
+    #[cfg(feature = "sim")]
+    pub(crate) fn warm(&self) -> u64 {
+        either!(self, table => {
+            let far = table.iter().take(TOUCHED).step_by(2);
+            far.fold(table.buckets() as u64, |sum, entry| sum ^ u64::from(entry.fails()))
+        })
+    }
+
     pub(crate) fn len(&self) -> usize {
         either!(self, table => table.len())
     }
@@ -292,6 +301,10 @@ impl FamilyTable {
         either!(self, table => saved(table, now, config))
     }
 }
+
+/// Entries of the three farthest buckets, of which two share a cache line.
+#[cfg(feature = "sim")]
+const TOUCHED: usize = 24;
 
 /// Round-trip time that a bit of nearness is worth: a referral takes some 70 ms and brings three or four.
 const BIT: Duration = Duration::from_millis(12);

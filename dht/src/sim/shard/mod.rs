@@ -21,6 +21,9 @@ use crate::{KeyedHash, Outbox, Time};
 /// A host that wants to be woken up again at once is woken up so much later.
 const HASTE: Duration = Duration::from_millis(1);
 
+/// Pointers that [`Host::warm`] follows, and one.
+const DEPTHS: usize = 3;
+
 /// What all shards read and none changes while they run.
 pub(super) struct Space {
     pub(super) seed: u64,
@@ -67,6 +70,8 @@ pub(super) struct Shard<H> {
     packets: Packets,
     pub(super) orders: BTreeMap<(Time, u64), (usize, Order<H>)>,
     out: Outbox,
+    /// Hosts whose turn is near, for [`Shard::warm`].
+    soon: Vec<u32>,
     pub(super) outgoing: Vec<Batch>,
     pub(super) told: Vec<Told>,
     /// Of watched hosts.
@@ -117,6 +122,7 @@ impl<H: Host> Shard<H> {
             packets: Packets::new(),
             orders: BTreeMap::new(),
             out: Outbox::new(),
+            soon: Vec::new(),
             outgoing: (0..shards).map(|_| Batch::default()).collect(),
             told: Vec::new(),
             captured: Vec::new(),
@@ -211,6 +217,7 @@ impl<H: Host> Shard<H> {
             && at < end
         {
             self.now = self.now.max(at);
+            self.warm(space);
             match next {
                 Next::Order => self.obey(space),
                 Next::Packet => self.receive(space),
@@ -226,6 +233,21 @@ impl<H: Host> Shard<H> {
             self.packets.push(packet, bytes);
         }
         batch.bytes.clear();
+    }
+
+    /// Has what comes in the next millisecond read from memory, everything at the same time.
+    fn warm(&mut self, space: &Space) {
+        let mut soon = std::mem::take(&mut self.soon);
+        let local = |number| space.addresses.host(number).map(|host| host / space.shards as u32);
+        let mut sum = self.packets.arrived(local, &mut soon);
+        soon.extend(self.timers.arrived());
+        for depth in 0..DEPTHS {
+            sum = soon.iter().fold(sum, |sum, &local| sum ^ self.hosts[local as usize].warm(depth));
+        }
+        sum = soon.iter().fold(sum, |sum, &local| sum ^ u64::from(self.slots[local as usize].sent));
+        std::hint::black_box(sum);
+        soon.clear();
+        self.soon = soon;
     }
 
     /// What comes first; of what comes at the same time, orders and then packets.
