@@ -7,12 +7,12 @@
 //! Measured with release builds on a busy machine of two cores; bytes are those of all there is, engine,
 //! census and datagrams under way included:
 //!
-//! - A node of 10,000, with 89 others in its table, takes 4.3 KB when it is made and 5.8 KB after two minutes
-//!   of upkeep, when there are candidates and queries under way (`tests/tests/memory/fleet.rs`). An entry
-//!   takes 32 bytes, and a table has 8 for each doubling of the network. A million nodes took 6.4 GB when
-//!   they were made.
+//! - A node of 10,000, with 89 others in its table, takes 4.4 KB when it is made and 5.1 KB after two minutes
+//!   of upkeep, when there are candidates and queries under way (`tests/tests/memory/fleet.rs`); one of
+//!   100,000 with 117 others 5.2 KB and after a minute 6.1 KB, or 6.3 KB of resident memory. An entry
+//!   takes 32 bytes, and a table has 8 for each doubling of the network: 145 among a million.
 //! - Making a node takes some 70 µs of a core.
-//! - A core handles 170,000 events a second among 100,000 nodes (500,000 among 1,000, which fit its cache); an
+//! - A core handles 210,000 events a second among 100,000 nodes (500,000 among 1,000, which fit its cache); an
 //!   event is a datagram that arrives or a timer that comes.
 //!   In the first minute of a fleet a node has 1.6 of them a second, in the first quarter of an hour 0.6 in
 //!   the mean, after an hour, when nodes have come to hear of each other in turn, some 0.3.
@@ -21,12 +21,12 @@
 //!
 //! | nodes | bytes a node | memory | making it | events a virtual second | cores for real time |
 //! |---|---|---|---|---|---|
-//! | 100,000 | 6.8 KB | 0.7 GB | 7 s | 60,000 (160,000) | 0.4 (1) |
-//! | 1,000,000 | 7.7 KB | 7.7 GB | 70 s | 600,000 (1.6 million) | 4 (10) |
-//! | 10,000,000 | 8.5 KB | 85 GB | 12 min | 6 million (16 million) | 35 (95) |
-//! | 28,000,000 | 8.9 KB | 250 GB | 33 min | 17 million (45 million) | 100 (265) |
+//! | 100,000 | 6.3 KB | 0.6 GB | 7 s | 60,000 (160,000) | 0.3 (0.8) |
+//! | 1,000,000 | 7.2 KB | 7.2 GB | 70 s | 600,000 (1.6 million) | 3 (8) |
+//! | 10,000,000 | 8.0 KB | 80 GB | 12 min | 6 million (16 million) | 29 (76) |
+//! | 28,000,000 | 8.4 KB | 235 GB | 33 min | 17 million (45 million) | 80 (215) |
 //!
-//! Time grows with the nodes alone: two cores take 18 seconds for a virtual one of ten million nodes and 50
+//! Time grows with the nodes alone: two cores take 15 seconds for a virtual one of ten million nodes and 40
 //! for one of 28 million, so that minutes can be watched in an hour, and days cannot. What does not fit
 //! is the memory. Entries of 8 bytes, an index into the census and what is known of the node, would
 //! take 10 million nodes to some 45 GB; a fleet whose idle nodes are functions of the seed, as those of the
