@@ -44,8 +44,7 @@ pub(super) struct Wheel {
     /// What is due next, by time and then by what the owner says. Items that were set anew meanwhile are
     /// left in it and known by their times.
     near: BinaryHeap<Reverse<(u64, u64, u32)>>,
-    /// Items that came into `near` when their tick began, at most [`ARRIVALS`] of a tick, until somebody
-    /// asks.
+    /// Items that came into `near` when its tick began, at most [`ARRIVALS`], until somebody asks.
     arrived: Vec<u32>,
 }
 
@@ -134,6 +133,8 @@ impl Wheel {
 
     /// Moves on to the next slot that is occupied; `false` if none is.
     fn advance(&mut self, tie: &impl Fn(u32) -> u64) -> bool {
+        // Nothing is left in `near`, so that their turn has been.
+        self.arrived.clear();
         let Some(level) = self.occupied.iter().position(|&occupied| occupied != 0) else {
             return false;
         };
