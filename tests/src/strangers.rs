@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use btdht::secure_id::secure_id;
 use btdht::shards::Satellite;
+use btdht::store::Archive;
 use btdht::{Class, Config, Home, Node, Outbox, Rng, Seeds, Time};
+use krpc::compact::{Address as _, V4};
 use krpc::{Body, Id, Message, Query, Response, Want};
 
 /// Whoever asks, each at an address of its own.
 pub const SOURCES: u32 = 4_000;
-/// Infohashes that have peers.
+/// Infohashes that have peers, unless the world has more ([`World::storing`]).
 pub const INFOHASHES: usize = 1_000;
 /// Peers of each.
 pub const PEERS: usize = 10;
@@ -43,6 +45,22 @@ pub fn unlimited() -> Config {
 impl World {
     /// A node of `config`, split off so many satellites.
     pub fn new(config: Config, satellites: usize) -> Self {
+        let mut world = Self::empty(config, satellites, INFOHASHES);
+        world.announce_all();
+        world
+    }
+
+    /// A node of `config` that has taken back so many infohashes of an earlier run.
+    pub fn storing(config: Config, infohashes: usize) -> Self {
+        let mut world = Self::empty(config, 0, infohashes);
+        let archive = world.archive();
+        let taken = world.node.restore(world.now, &archive, Duration::ZERO).expect("an archive");
+        assert_eq!(taken.peers, (infohashes * PEERS) as u64, "every peer is stored");
+        world
+    }
+
+    /// A node with a full table that stores nothing yet.
+    fn empty(config: Config, satellites: usize, infohashes: usize) -> Self {
         let mut rng = Rng::from_seed(7);
         let local: SocketAddr = ([85, 255, 0, 1], 6882).into();
         let home = Home { id: secure_id(local.ip(), &mut rng), local, ..home_without_past() };
@@ -54,11 +72,10 @@ impl World {
             out: Outbox::new(),
             now,
             ids: (0..SOURCES).map(|n| secure_id(source(n).ip(), &mut rng)).collect(),
-            infohashes: (0..INFOHASHES).map(|_| rng.id()).collect(),
+            infohashes: (0..infohashes).map(|_| rng.id()).collect(),
             rng,
         };
         world.teach();
-        world.announce_all();
         world
     }
 
@@ -98,6 +115,21 @@ impl World {
         assert_eq!(self.node.kept().counts().peers, (INFOHASHES * PEERS) as u64, "every announce is stored");
     }
 
+    /// Every infohash with its peers, as the node would have kept them.
+    fn archive(&self) -> Archive {
+        let mut peers4 = Vec::with_capacity(self.infohashes.len() * (22 + 10 * PEERS));
+        for (n, infohash) in self.infohashes.iter().enumerate() {
+            peers4.extend_from_slice(infohash.as_bytes());
+            peers4.extend_from_slice(&(PEERS as u16).to_be_bytes());
+            for peer in 0..PEERS {
+                let addr = V4::from_socket(source((n * PEERS + peer) as u32 % SOURCES)).expect("IPv4");
+                peers4.extend_from_slice(addr.as_wire());
+                peers4.extend_from_slice(&0u32.to_be_bytes());
+            }
+        }
+        Archive { peers4, ..Archive::default() }
+    }
+
     /// The announce of one peer, with a token fetched for it.
     fn announce(&mut self, index: usize) -> (SocketAddr, Vec<u8>) {
         let (n, infohash) = (index as u32 % SOURCES, self.infohashes[index / PEERS]);
@@ -118,20 +150,34 @@ impl World {
     /// # Panics
     /// For another kind than [`KINDS`].
     pub fn queries(&mut self, kind: &str) -> Vec<(SocketAddr, Vec<u8>)> {
-        (0..INFOHASHES)
-            .map(|n| {
-                let from = self.rng.below(SOURCES as usize);
-                let query = match kind {
-                    "ping" => Query::Ping,
-                    "find_node" => Query::FindNode { target: self.rng.id(), want: Want::UNSPECIFIED },
-                    "hit" => get_peers(self.infohashes[n]),
-                    "miss" => get_peers(self.rng.id()),
-                    "announce" => return self.announce(n * PEERS),
-                    _ => panic!("kinds: {KINDS:?}"),
-                };
-                (source(from as u32), encode(self.ids[from], query))
+        (0..INFOHASHES).map(|n| self.query(kind, n)).collect()
+    }
+
+    /// So many queries of one kind about infohashes drawn from all that are stored.
+    ///
+    /// # Panics
+    /// For another kind than [`KINDS`].
+    pub fn queries_about_any(&mut self, kind: &str, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+        (0..count)
+            .map(|_| {
+                let infohash = self.rng.below(self.infohashes.len());
+                self.query(kind, infohash)
             })
             .collect()
+    }
+
+    /// A query of one kind, about the infohash of that number if it is about a stored one.
+    fn query(&mut self, kind: &str, infohash: usize) -> (SocketAddr, Vec<u8>) {
+        let from = self.rng.below(SOURCES as usize);
+        let query = match kind {
+            "ping" => Query::Ping,
+            "find_node" => Query::FindNode { target: self.rng.id(), want: Want::UNSPECIFIED },
+            "hit" => get_peers(self.infohashes[infohash]),
+            "miss" => get_peers(self.rng.id()),
+            "announce" => return self.announce(infohash * PEERS),
+            _ => panic!("kinds: {KINDS:?}"),
+        };
+        (source(from as u32), encode(self.ids[from], query))
     }
 
     /// Queries of all kinds in the shares of the serving benchmark, in random order, each with the number of its

@@ -12,6 +12,7 @@
 mod archive;
 mod blocks;
 mod full;
+mod index;
 mod items;
 mod kept;
 mod peers;
@@ -20,6 +21,7 @@ mod select;
 mod sketch;
 mod slab;
 mod striped;
+mod table;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -1,12 +1,12 @@
 //! [`Peers`]: the peers of one address family by infohash: an index over runs (see `slab`). Budget,
 //! eviction order and the two families together are the facade's business (`super::Store`).
 
-use hashbrown::HashTable;
 use krpc::Id;
 use krpc::compact::{Address, V4, V6};
 
+use super::index::Index;
 use super::slab::{Ages, Moved, Peer, Place, Runs, Stamp, class_for};
-use crate::{KeyedHash, Rng};
+use crate::Rng;
 
 /// An address family that peers are stored of.
 pub(super) trait Stored: Address {
@@ -58,7 +58,7 @@ impl<A: Stored> Peers<A> {
     /// Stamps the peer if it is there, or puts it in the place of the source's stalest port if the
     /// source has `max_ports` already.
     pub(super) fn meet(&mut self, ages: &Ages, place: Place, addr: A, stamp: Stamp, max_ports: usize) -> Met {
-        self.runs.head_mut(place).newest = ages.now();
+        self.runs.touch(place, ages.now());
         let source = addr.source();
         let mut ports = 0;
         let mut stalest: Option<&mut Peer<A>> = None;
@@ -180,9 +180,9 @@ impl<A: Stored> Peers<A> {
     }
 
     /// Every run with its peers.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Id, &[Peer<A>])> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Id, &[Peer<A>])> {
         std::iter::successors(self.runs.before(None), |&place| self.runs.before(Some(place)))
-            .map(|place| (&self.runs.head(place).infohash, self.runs.peers(place)))
+            .map(|place| (self.runs.head(place).infohash, self.runs.peers(place)))
     }
 
     /// Every source of every run, once per run.
@@ -206,7 +206,7 @@ impl<A: Stored> Peers<A> {
 
     /// Bytes allocated.
     pub(super) fn memory(&self) -> usize {
-        self.runs.memory() + self.index.bytes
+        self.runs.memory() + self.index.memory()
     }
 
     fn retain(
@@ -233,9 +233,8 @@ impl<A: Stored> Peers<A> {
             }
         }
         self.len -= before - kept;
-        let head = self.runs.head_mut(place);
-        head.count = kept as u16;
-        let infohash = head.infohash;
+        self.runs.truncate(place, kept);
+        let infohash = self.runs.head(place).infohash;
         if kept == 0 {
             self.index.remove(&infohash, place, &self.runs);
             let moved = self.runs.remove(place);
@@ -260,104 +259,3 @@ impl<A: Stored> Peers<A> {
 
 /// Peers drawn to find a stale one.
 const DRAWN: usize = 16;
-
-/// Infohash to place. One table at first; [`SHARDS`] tables once it has [`SPLIT_AT`] entries, so that
-/// the rehash of a growing table takes microseconds and not the tenth of a second that a million
-/// entries in one table take.
-#[derive(Debug)]
-struct Index {
-    hash: KeyedHash,
-    shards: Vec<HashTable<Place>>,
-    bytes: usize,
-}
-
-const SHARDS: usize = 64;
-const SPLIT_AT: usize = 4096;
-
-impl Index {
-    fn new(rng: &mut Rng) -> Self {
-        Self { hash: KeyedHash::new(rng), shards: Vec::new(), bytes: 0 }
-    }
-
-    fn insert<A: Stored>(&mut self, place: Place, runs: &Runs<A>) {
-        if self.shards.is_empty() {
-            self.shards = vec![HashTable::new()];
-        } else if self.shards.len() == 1 && self.shards[0].len() >= SPLIT_AT {
-            self.split(runs);
-        }
-        let hash = self.hash.hash(runs.head(place).infohash.as_bytes());
-        let key = self.hash;
-        let shard = self.shard_mut(hash);
-        let before = shard.allocation_size();
-        shard.insert_unique(hash, place, |&place| key.hash(runs.head(place).infohash.as_bytes()));
-        let after = shard.allocation_size();
-        self.bytes = self.bytes + after - before;
-    }
-
-    fn remove<A: Stored>(&mut self, infohash: &Id, place: Place, runs: &Runs<A>) {
-        let hash = self.hash.hash(infohash.as_bytes());
-        let key = self.hash;
-        let shard = self.shard_mut(hash);
-        let before = shard.allocation_size();
-        if let Ok(entry) = shard.find_entry(hash, |&other| other == place) {
-            entry.remove();
-        }
-        if shard.capacity() > 64 && shard.len() * 8 < shard.capacity() {
-            shard.shrink_to(shard.len() * 2, |&place| key.hash(runs.head(place).infohash.as_bytes()));
-        }
-        let after = shard.allocation_size();
-        self.bytes = self.bytes + after - before;
-    }
-
-    /// Notes that the run of `infohash` is elsewhere now.
-    fn replace(&mut self, infohash: &Id, from: Place, to: Place) {
-        let hash = self.hash.hash(infohash.as_bytes());
-        if let Some(place) = self.shard_mut(hash).find_mut(hash, |&other| other == from) {
-            *place = to;
-        }
-    }
-
-    fn find<A: Stored>(&self, infohash: &Id, runs: &Runs<A>) -> Option<Place> {
-        let hash = self.hash.hash(infohash.as_bytes());
-        let shard = self.shards.get(self.number(hash))?;
-        shard.find(hash, |&place| runs.head(place).infohash == *infohash).copied()
-    }
-
-    /// Most bytes that one more entry would allocate.
-    fn cost(&self, infohash: &Id) -> usize {
-        let hash = self.hash.hash(infohash.as_bytes());
-        match self.shards.get(self.number(hash)) {
-            Some(_) if self.shards.len() == 1 && self.shards[0].len() >= SPLIT_AT => self.bytes + SHARDS * 64,
-            Some(shard) if shard.len() == shard.capacity() => shard.allocation_size().max(64),
-            Some(_) => 0,
-            None => 128,
-        }
-    }
-
-    fn split<A: Stored>(&mut self, runs: &Runs<A>) {
-        let key = self.hash;
-        let id_hash = |place: &Place| key.hash(runs.head(*place).infohash.as_bytes());
-        let mut shards: Vec<HashTable<Place>> = (0..SHARDS).map(|_| HashTable::new()).collect();
-        for place in self.shards.drain(..).flatten() {
-            let hash = id_hash(&place);
-            shards[number(hash, SHARDS)].insert_unique(hash, place, id_hash);
-        }
-        self.bytes = shards.iter().map(HashTable::allocation_size).sum::<usize>()
-            + SHARDS * (size_of::<HashTable<Place>>() + super::slab::MALLOC_OVERHEAD);
-        self.shards = shards;
-    }
-
-    fn shard_mut(&mut self, hash: u64) -> &mut HashTable<Place> {
-        let number = self.number(hash);
-        &mut self.shards[number]
-    }
-
-    fn number(&self, hash: u64) -> usize {
-        number(hash, self.shards.len())
-    }
-}
-
-/// The table of a hash: by bits that `hashbrown` uses neither for the bucket nor for the tag.
-fn number(hash: u64, shards: usize) -> usize {
-    (hash >> 40) as usize & shards.wrapping_sub(1)
-}

@@ -102,7 +102,7 @@ pub(super) fn fill<A: Stored>(peers: &mut Peers<A>, ages: &Ages, infohash: &Id, 
 pub(super) fn live<A: Stored>(peers: &Peers<A>, ages: Ages) -> impl Iterator<Item = StoredPeer> {
     peers.iter().flat_map(move |(infohash, peers)| {
         peers.iter().filter(move |peer| !ages.is_expired(peer.stamp)).map(move |peer| StoredPeer {
-            infohash: *infohash,
+            infohash,
             addr: peer.addr.to_socket(),
             seed: peer.stamp.is_seed(),
             age: ages.span(ages.age(peer.stamp.tick())),

@@ -93,19 +93,78 @@ pub(super) struct Head {
     pub(super) newest: u16,
 }
 
-const _: () = assert!(size_of::<Head>() == 24);
+/// Bytes of a head.
+const HEAD_LEN: usize = Id::LEN + 4;
+
+impl Head {
+    /// Writes the head into the cells before the peers, so that whoever finds a run has its peers in the
+    /// same page, most often in the same cache line: in a store of a million infohashes each page and each line is
+    /// a wait of its own.
+    fn write<A: Address>(self, cells: &mut [Peer<A>]) {
+        let mut bytes = [0; MAX_HEAD_BYTES];
+        bytes[..Id::LEN].copy_from_slice(self.infohash.as_bytes());
+        bytes[Id::LEN..][..2].copy_from_slice(&self.count.to_ne_bytes());
+        bytes[Id::LEN + 2..][..2].copy_from_slice(&self.newest.to_ne_bytes());
+        for (cell, bytes) in cells.iter_mut().zip(bytes.chunks_exact(A::LEN + 2)).take(head_cells::<A>()) {
+            *cell = Peer::from_bytes(bytes);
+        }
+    }
+
+    fn read<A: Address>(cells: &[Peer<A>]) -> Self {
+        let mut bytes = [0; MAX_HEAD_BYTES];
+        for (cell, bytes) in cells.iter().zip(bytes.chunks_exact_mut(A::LEN + 2)).take(head_cells::<A>()) {
+            cell.to_bytes(bytes);
+        }
+        let (infohash, rest) = bytes.split_first_chunk().expect("longer");
+        let [c0, c1, n0, n1, ..] = *rest else { unreachable!("longer") };
+        Self {
+            infohash: Id::new(*infohash),
+            count: u16::from_ne_bytes([c0, c1]),
+            newest: u16::from_ne_bytes([n0, n1]),
+        }
+    }
+}
+
+/// Cells that a head takes: three of 8 bytes, which it fills, or two of 20.
+const fn head_cells<A: Address>() -> usize {
+    HEAD_LEN.div_ceil(A::LEN + 2)
+}
+
+/// Of the cells of a head, in the family of the larger ones.
+const MAX_HEAD_BYTES: usize = 40;
+
+impl<A: Address> Peer<A> {
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let (addr, stamp) = bytes.split_at(A::LEN);
+        let addr = A::from_wire(addr).expect("an address has this length");
+        Self { addr, stamp: Stamp(u16::from_ne_bytes(stamp.try_into().expect("two bytes"))) }
+    }
+
+    fn to_bytes(self, bytes: &mut [u8]) {
+        bytes[..A::LEN].copy_from_slice(self.addr.as_wire());
+        bytes[A::LEN..].copy_from_slice(&self.stamp.0.to_ne_bytes());
+    }
+}
 
 /// Where a run is: its class in the upper 6 bits, its rank there in the lower 26.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(u32);
 
 impl Place {
+    /// Where no run is.
+    pub(super) const NOWHERE: Self = Self(u32::MAX);
+
     pub(super) fn new(class: usize, rank: usize) -> Self {
         Self((class as u32) << RANK_BITS | rank as u32)
     }
 
     pub(super) fn class(self) -> usize {
         (self.0 >> RANK_BITS) as usize
+    }
+
+    #[cfg(test)]
+    pub(super) fn number(self) -> u32 {
+        self.0
     }
 
     fn rank(self) -> usize {
@@ -165,8 +224,8 @@ impl<A: Address> Runs<A> {
         let slot = &mut self.classes[class];
         let rank = slot.len;
         debug_assert!(rank <= RANK_MASK as usize, "the budget ends long before");
-        self.block_bytes += slot.heads.reach(rank, NO_HEAD) + slot.peers.reach(rank, no_peer());
-        slot.heads.piece_mut(rank)[0] = Head { infohash, count: 0, newest };
+        self.block_bytes += slot.runs.reach(rank, no_peer());
+        Head { infohash, count: 0, newest }.write(slot.runs.piece_mut(rank));
         slot.len += 1;
         self.total += 1;
         Place::new(class, rank)
@@ -179,47 +238,57 @@ impl<A: Address> Runs<A> {
         let moved = (place.rank() != last).then(|| slot.copy_run(last, place.rank()));
         slot.len = last;
         self.total -= 1;
-        self.block_bytes -= slot.heads.retreat(last) + slot.peers.retreat(last);
+        self.block_bytes -= slot.runs.retreat(last);
         moved.map(|infohash| Moved { infohash, from: Place::new(place.class(), last), to: place })
     }
 
     /// Copies a run to the end of another class that can hold its peers, and removes the old one.
     pub(super) fn relocate(&mut self, place: Place, class: usize) -> (Place, Option<Moved>) {
-        let head = *self.head(place);
+        let head = self.head(place);
         let to = self.insert(class, head.infohash, head.newest);
-        self.head_mut(to).count = head.count;
-        let count = usize::from(head.count);
+        let cells = head_cells::<A>() + usize::from(head.count);
         let [from_class, to_class] =
             self.classes.get_disjoint_mut([place.class(), class]).expect("two classes that exist");
-        to_class.peers.piece_mut(to.rank())[..count]
-            .copy_from_slice(&from_class.peers.piece(place.rank())[..count]);
+        to_class.runs.piece_mut(to.rank())[..cells]
+            .copy_from_slice(&from_class.runs.piece(place.rank())[..cells]);
         (to, self.remove(place))
     }
 
-    pub(super) fn head_mut(&mut self, place: Place) -> &mut Head {
-        &mut self.classes[place.class()].heads.piece_mut(place.rank())[0]
+    /// Sets the tick of the newest announce.
+    pub(super) fn touch(&mut self, place: Place, newest: u16) {
+        let cells = self.classes[place.class()].runs.piece_mut(place.rank());
+        Head { newest, ..Head::read(cells) }.write(cells);
+    }
+
+    /// Leaves only the first `count` peers.
+    pub(super) fn truncate(&mut self, place: Place, count: usize) {
+        let cells = self.classes[place.class()].runs.piece_mut(place.rank());
+        let head = Head::read(cells);
+        debug_assert!(count <= usize::from(head.count));
+        Head { count: count as u16, ..head }.write(cells);
     }
 
     pub(super) fn peers_mut(&mut self, place: Place) -> &mut [Peer<A>] {
-        let count = usize::from(self.head(place).count);
-        &mut self.classes[place.class()].peers.piece_mut(place.rank())[..count]
+        let cells = self.classes[place.class()].runs.piece_mut(place.rank());
+        let count = usize::from(Head::read(cells).count);
+        &mut cells[head_cells::<A>()..][..count]
     }
 
     /// Adds a peer to a run that is not full.
     pub(super) fn push(&mut self, place: Place, peer: Peer<A>) {
-        let head = self.head_mut(place);
-        let count = usize::from(head.count);
-        head.count += 1;
-        self.classes[place.class()].peers.piece_mut(place.rank())[count] = peer;
+        let cells = self.classes[place.class()].runs.piece_mut(place.rank());
+        let head = Head::read(cells);
+        Head { count: head.count + 1, ..head }.write(cells);
+        cells[head_cells::<A>() + usize::from(head.count)] = peer;
     }
 
-    pub(super) fn head(&self, place: Place) -> &Head {
-        &self.classes[place.class()].heads.piece(place.rank())[0]
+    pub(super) fn head(&self, place: Place) -> Head {
+        Head::read(self.classes[place.class()].runs.piece(place.rank()))
     }
 
     pub(super) fn peers(&self, place: Place) -> &[Peer<A>] {
-        let count = usize::from(self.head(place).count);
-        &self.classes[place.class()].peers.piece(place.rank())[..count]
+        let cells = self.classes[place.class()].runs.piece(place.rank());
+        &cells[head_cells::<A>()..][..usize::from(Head::read(cells).count)]
     }
 
     /// Whether a run has no room for a further peer.
@@ -263,41 +332,35 @@ impl<A: Address> Runs<A> {
     /// Bytes that one more run of `class` would allocate.
     pub(super) fn cost(&self, class: usize) -> usize {
         match self.classes.get(class) {
-            Some(slot) => slot.heads.cost(slot.len) + slot.peers.cost(slot.len),
-            None => {
-                let slot = Class::<A>::new(class);
-                slot.heads.cost(0) + slot.peers.cost(0) + MAX_CLASSES * size_of::<Class<A>>()
-            }
+            Some(slot) => slot.runs.cost(slot.len),
+            None => Class::<A>::new(class).runs.cost(0) + MAX_CLASSES * size_of::<Class<A>>(),
         }
     }
 
     /// Bytes allocated, with what the allocator adds to each block.
     pub(super) fn memory(&self) -> usize {
-        let list = |class: &Class<A>| class.heads.list_bytes() + class.peers.list_bytes();
-        let lists: usize = self.classes.iter().map(list).sum();
+        let lists: usize = self.classes.iter().map(|class| class.runs.list_bytes()).sum();
         self.block_bytes + lists + self.classes.capacity() * size_of::<Class<A>>()
     }
 }
 
-/// Runs of equal capacity: their heads, and their peers in the same order.
+/// Runs of equal capacity, each a head and then its peers.
 #[derive(Debug)]
 struct Class<A> {
-    heads: Blocks<Head>,
-    peers: Blocks<Peer<A>>,
+    runs: Blocks<Peer<A>>,
     /// Runs in use: ranks 0 to `len - 1`.
     len: usize,
 }
 
 impl<A: Address> Class<A> {
     fn new(class: usize) -> Self {
-        Self { heads: Blocks::new(1), peers: Blocks::new(capacity(class)), len: 0 }
+        Self { runs: Blocks::new(head_cells::<A>() + capacity(class)), len: 0 }
     }
 
     /// Copies a run over another one; says whose it is.
     fn copy_run(&mut self, from: usize, to: usize) -> Id {
-        self.heads.copy(from, to);
-        self.peers.copy(from, to);
-        self.heads.piece(to)[0].infohash
+        self.runs.copy(from, to);
+        Head::read(self.runs.piece(to)).infohash
     }
 }
 
@@ -305,8 +368,6 @@ impl<A: Address> Class<A> {
 pub(super) const MALLOC_OVERHEAD: usize = 16;
 
 /// What lies where no run is.
-const NO_HEAD: Head = Head { infohash: Id::ZERO, count: 0, newest: 0 };
-
 fn no_peer<A: Address>() -> Peer<A> {
     let addr = A::from_wire(&[0; 18][..A::LEN]).expect("an address has this length");
     Peer { addr, stamp: Stamp(0) }

@@ -422,7 +422,7 @@ proptest! {
         // Not through the store itself, which would drop what is empty before it can be looked at.
         let store = store.filled();
         let infohashes: BTreeSet<Id> =
-            store.v4.iter().map(|(id, _)| *id).chain(store.v6.iter().map(|(id, _)| *id)).collect();
+            store.v4.iter().map(|(id, _)| id).chain(store.v6.iter().map(|(id, _)| id)).collect();
         prop_assert_eq!(store.infohashes(), infohashes.len());
         prop_assert_eq!(store.len(), store.v4.iter().map(|(_, p)| p.len()).sum::<usize>()
             + store.v6.iter().map(|(_, p)| p.len()).sum::<usize>());
