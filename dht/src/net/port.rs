@@ -34,7 +34,7 @@ pub(crate) struct Port {
     /// Other shards have sockets at the same address.
     is_shared: bool,
     /// None while the address cannot be bound.
-    socket: Option<UdpSocket>,
+    socket: Option<Box<UdpSocket>>,
     health: Health,
     /// No attempt to bind anew before this.
     rebind_at: Time,
@@ -105,7 +105,7 @@ impl Port {
             index,
             local: socket.local_addr(),
             is_shared: socket.is_shared(),
-            socket: Some(socket),
+            socket: Some(socket.into()),
             health: Health::default(),
             rebind_at: Time::ZERO,
             earlier: UdpCounters::default(),
@@ -150,7 +150,7 @@ impl Port {
         }
         self.rebind_at = now + REBIND_PAUSE;
         let bind = if self.is_shared { UdpSocket::bind_beside } else { UdpSocket::bind };
-        self.socket = Some(bind(self.local, Batching::Native)?);
+        self.socket = Some(bind(self.local, Batching::Native)?.into());
         self.health = Health::default();
         self.counters.rebinds += 1;
         Ok(())
@@ -172,6 +172,9 @@ impl Port {
     }
 
     fn send_now(&mut self, now: Time, out: &Outbox) -> Option<io::Error> {
+        if out.transmits.is_empty() && self.waiting.is_empty() {
+            return None;
+        }
         let Some(mut socket) = self.socket.take() else {
             // As if there were no room.
             let index = self.index;
@@ -250,7 +253,7 @@ impl Port {
     }
 
     pub(super) fn counters(&self) -> PortCounters {
-        let now = self.socket.as_ref().map(UdpSocket::counters).unwrap_or_default();
+        let now = self.socket.as_ref().map(|socket| socket.counters()).unwrap_or_default();
         let lost_on_purpose = self.link.as_ref().map_or(0, |link| link.lost());
         PortCounters { udp: sum(&self.earlier, &now), lost_on_purpose, ..self.counters }
     }

@@ -377,12 +377,13 @@ impl Shard {
             tokio::time::sleep(BROKEN_PAUSE).await;
             return;
         }
-        let now = self.clock.now();
         let save_due = self.state.as_ref().map_or(Time::NEVER, StateKeeper::due);
         let line_due = self.ports.iter().map(Port::due).min().unwrap_or(Time::NEVER);
-        let pause = self.node.timeout().min(save_due).min(line_due).since(now).min(LONGEST_WAIT);
+        let due = self.node.timeout().min(save_due).min(line_due);
         // One timer for many waits: it is set anew for an earlier deadline only, or once it has rung.
-        if now + pause < running.alarm_at || running.alarm.is_elapsed() {
+        if due < running.alarm_at || running.alarm.is_elapsed() {
+            let now = self.clock.now();
+            let pause = due.since(now).min(LONGEST_WAIT);
             running.alarm.as_mut().reset(tokio::time::Instant::now() + pause);
             running.alarm_at = now + pause;
         }
@@ -392,7 +393,9 @@ impl Shard {
             let ready = ports.iter().filter(|port| port.poll_ready(cx).is_ready()).count();
             if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
         });
+        // In this order, because to draw one takes longer than to ask; a turn looks at all of them anyway.
         tokio::select! {
+            biased;
             () = ready => {}
             () = running.alarm.as_mut() => {}
             crossing = self.satellites.next() => {
