@@ -2,12 +2,13 @@
 //! holds over all of them together: the kernel spreads the ports of one source over the shards.
 //!
 //! Each set of sources has a lock of its own, which lies beside it in memory, so that asking for both
-//! fetches one cache line. The bytes of all replies would be one number that every reply changes: a
+//! fetches one cache line. Sets are made some at a time, when a source is first met that belongs there: to
+//! make a lock writes to memory, and a fresh node would hold 300 KB of sets that nobody has met. The bytes of all replies would be one number that every reply changes: a
 //! shard borrows some thousand of them at once instead.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{Admission, Budgets, ByteRate, Rate, Source, WAYS, admit, place, set_count, source_in};
 use crate::{Config, KeyedHash, Rng, Time};
@@ -18,7 +19,8 @@ pub(crate) struct SharedGuard {
     config: Arc<Config>,
     hash: KeyedHash,
     /// Empty when no limit per source is set.
-    sets: Box<[Mutex<[Source; WAYS]>]>,
+    sets: Box<[OnceLock<Sets>]>,
+    set_count: usize,
     replies: Rate,
     failed_tokens: Rate,
     bytes: Lender,
@@ -27,6 +29,12 @@ pub(crate) struct SharedGuard {
     signatures: Rate,
     checked_until: AtomicU64,
 }
+
+/// Sets that are made together.
+type Sets = Box<[Mutex<[Source; WAYS]>]>;
+
+/// How many they are: a page.
+const SETS_AT_ONCE: usize = 64;
 
 /// One shard's way to the budgets.
 #[derive(Debug)]
@@ -37,13 +45,15 @@ pub(crate) struct ShardGuard {
 }
 
 impl SharedGuard {
-    /// Budgets with the limits of `config` for so many shards; see [`super::Guard::new`] for what is allocated, to
-    /// which come 8 bytes for each 64.
+    /// Budgets with the limits of `config` for so many shards. What [`super::Guard::new`] says is allocated by and
+    /// by, and 8 bytes more for each 64.
     pub(crate) fn new(config: &Arc<Config>, shards: usize, rng: &mut Rng) -> Self {
+        let set_count = set_count(config);
         Self {
             config: Arc::clone(config),
             hash: KeyedHash::new(rng),
-            sets: (0..set_count(config)).map(|_| Mutex::default()).collect(),
+            sets: (0..set_count.div_ceil(SETS_AT_ONCE)).map(|_| OnceLock::new()).collect(),
+            set_count,
             replies: Rate::of_replies(config),
             failed_tokens: Rate::of_failed_tokens(config),
             bytes: Lender::new(config.reply_bytes_per_second, shards),
@@ -55,9 +65,11 @@ impl SharedGuard {
     }
 
     fn set(&self, from: SocketAddr) -> (MutexGuard<'_, [Source; WAYS]>, u32) {
-        let (set, tag) = place(self.hash, self.sets.len(), self.config.allow_local, from);
+        let (set, tag) = place(self.hash, self.set_count, self.config.allow_local, from);
         // A panic elsewhere leaves numbers, and any number is a valid one.
-        (self.sets[set].lock().unwrap_or_else(PoisonError::into_inner), tag)
+        let sets = self.sets[set / SETS_AT_ONCE]
+            .get_or_init(|| (0..SETS_AT_ONCE.min(self.set_count)).map(|_| Mutex::default()).collect());
+        (sets[set % SETS_AT_ONCE].lock().unwrap_or_else(PoisonError::into_inner), tag)
     }
 }
 
@@ -176,4 +188,30 @@ const MAX_LOAN: u64 = 16 << 10;
 fn take_of_all(rate: Rate, until: &AtomicU64, now: Time) -> bool {
     let take = |until| (!rate.is_exhausted(until, now)).then(|| rate.take(until, now));
     rate.is_lifted() || until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_made_when_a_source_is_met_and_are_the_same_for_all_shards() {
+        let now = Time::from_secs(1);
+        let config = Config { replies_per_second_per_ip: 1, ..Config::default() };
+        let (entries, config) = (config.source_table_entries, Arc::new(config));
+        let shared = Arc::new(SharedGuard::new(&config, 1, &mut Rng::from_seed(1)));
+        let made = |shared: &SharedGuard| shared.sets.iter().filter(|sets| sets.get().is_some()).count();
+        let mut shards = [ShardGuard::new(Arc::clone(&shared)), ShardGuard::new(Arc::clone(&shared))];
+        assert_eq!(made(&shared), 0);
+        let source = |n: u16| SocketAddr::from(([81, 2, (n >> 8) as u8, n as u8], 6881));
+        let asked = (0..100).filter(|n| shards[n % 2].allow_reply(now, source(1), 100)).count();
+        assert!(asked < 100 && shards.iter().all(|shard| shard.is_exhausted(now, source(1))));
+        assert_eq!(made(&shared), 1);
+        (2..4000).for_each(|n| assert!(shards[0].allow_reply(now, source(n), 1)));
+        assert_eq!(made(&shared), entries / WAYS / SETS_AT_ONCE);
+        let few = Config { source_table_entries: 16, ..Config::default() };
+        let shared = SharedGuard::new(&Arc::new(few), 1, &mut Rng::from_seed(2));
+        (2..4000).for_each(|n| drop(shared.set(source(n))));
+        assert_eq!(shared.sets[0].get().map(|sets| sets.len()), Some(4), "no more than there may be");
+    }
 }

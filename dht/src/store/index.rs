@@ -87,8 +87,8 @@ impl Index {
             let hash = id_hash(place);
             shards[number(hash, SHARDS)].insert(hash, place, id_hash);
         }
-        self.bytes = shards.iter().map(Table::memory).sum::<usize>()
-            + SHARDS * (size_of::<Table>() + MALLOC_OVERHEAD);
+        self.bytes =
+            shards.iter().map(Table::memory).sum::<usize>() + SHARDS * (size_of::<Table>() + MALLOC_OVERHEAD);
         self.shards = shards;
     }
 
