@@ -7,6 +7,10 @@
 //! stripes, and the budgets of replies. All of these are cores without thread or socket: a shell gives
 //! each shard a thread of its own and carries the crossings, and drops them where it is too slow. A node
 //! that was never split has none of this.
+//!
+//! Replies to one asker may leave in another order than its queries came: what a satellite answers itself
+//! overtakes what it handed over just before (a `get`, say, and then a `ping`). UDP promises no order, and
+//! transaction ids tell which reply is which.
 
 mod commons;
 mod deciding;

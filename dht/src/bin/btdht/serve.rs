@@ -27,8 +27,8 @@ its id and its nodes in the state folder.
 
 Example: btdht serve --port 6881")]
 pub(crate) struct Args {
-    /// Threads that answer, each with sockets of its own; 1 is one for everything. [default: the key
-    /// `shards` of the settings, or as many as there are cores]
+    /// Threads that answer, each with sockets of its own; 1 is one for everything, and replies in the
+    /// order of the queries. [default: the key `shards` of the settings, or as many as there are cores]
     #[arg(long, value_name = "N")]
     shards: Option<Shards>,
 }

@@ -13,7 +13,8 @@ pub struct Options {
     pub binds: Vec<Bind>,
     /// Threads that answer strangers, each with a socket of its own at every address: 0 and 1 mean the
     /// node's own task alone, more than [`MAX_SHARDS`] that many. Where the system cannot spread
-    /// senders over sockets ([`CAN_SHARE`](crate::net::udp::CAN_SHARE)) there is one.
+    /// senders over sockets ([`CAN_SHARE`](crate::net::udp::CAN_SHARE)) there is one. With several, replies
+    /// to one sender may leave in another order than its queries came (see [`crate::shards`]).
     pub shards: usize,
     /// The numbers of the core.
     pub config: Config,
