@@ -2,7 +2,9 @@
 //! them over their seeds and a fixed sequence of mutations (`fuzz_smoke`). A target panics when the
 //! parser breaks a promise; refusing input is no such thing.
 
+mod hosts;
 mod node;
+mod split;
 mod trace;
 mod wire;
 
@@ -19,7 +21,7 @@ use krpc::{Id, Message};
 
 use crate::corpus;
 
-pub use node::node;
+pub use node::{node, shards};
 pub use trace::trace;
 pub use wire::{extension_handshake, http_tracker, metadata_message, peer_conn, udp_tracker};
 
@@ -46,6 +48,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "metadata_message", run: metadata_message, seeds: wire::metadata_messages },
     Target { name: "http_tracker", run: http_tracker, seeds: wire::http_replies },
     Target { name: "node", run: node, seeds: node::sequences },
+    Target { name: "shards", run: shards, seeds: node::sequences },
     Target { name: "udp_tracker", run: udp_tracker, seeds: wire::udp_replies },
     Target { name: "trace", run: trace, seeds: trace::traces },
 ];

@@ -26,7 +26,7 @@ fn mutations_pass() {
     }
 }
 
-/// Per target; all of them take about a minute in a debug build, most of it the whole node.
+/// Per target; all of them take some two minutes in a debug build, most of it the whole node and its shards.
 const ROUNDS: u32 = 50_000;
 
 fn inputs(target: &Target) -> Vec<Vec<u8>> {
