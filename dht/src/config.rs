@@ -52,6 +52,12 @@ pub struct Config {
     pub lost_ping_interval: Duration,
     /// After a change of the network every node of the table is pinged once, so many per second.
     pub recovery_pings_per_second: u32,
+    /// Nodes that fell silent and lost their place in the table whom a home remembers, some 60 bytes each, to
+    /// ask them again: after the network has fallen in parts they are the way back to the others (16 are more
+    /// than a bucket, so that two thirds may be gone for good). 0 remembers nobody.
+    pub missing_nodes: usize,
+    /// One of them is asked after this, to a minute; all of them within half an hour.
+    pub missing_retry: Duration,
     /// A node that wakes up so much later than it wanted has slept, and its network may be another one.
     pub asleep_after: Duration,
 
@@ -297,6 +303,8 @@ impl Default for Config {
             lost_after_silences: 8,
             lost_ping_interval: Duration::from_secs(5),
             recovery_pings_per_second: 20,
+            missing_nodes: 16,
+            missing_retry: Duration::from_secs(2 * 60),
             asleep_after: Duration::from_secs(10),
 
             query_timeout: Duration::from_secs(4),

@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use krpc::{Id, Want};
 
 use crate::external::External;
+use crate::missing::Missing;
 use crate::network::Line;
 use crate::reach::{Reach, Reachability};
 use crate::secure_id::is_secure;
@@ -84,6 +85,8 @@ pub(crate) struct Place {
     /// Whether strangers reach us.
     pub(crate) reach: Reach,
     pub(crate) line: Line,
+    /// Nodes that lost their place in the table for being silent.
+    pub(crate) missing: Missing,
     /// Nodes of an earlier run, until we have bootstrapped.
     pub(crate) saved: Vec<(Id, SocketAddr)>,
 }
@@ -96,7 +99,8 @@ impl Place {
         // An id that does not belong there is of another life: let others say where we are.
         let external = External::new(home.external.filter(|&ip| is_secure(&home.id, ip)));
         let reach = Reach::new(now, config, rng);
-        Self { local: home.local, family, table, external, reach, line: Line::default(), saved }
+        let (line, missing) = (Line::default(), Missing::default());
+        Self { local: home.local, family, table, external, reach, line, missing, saved }
     }
 
     /// Our id here.

@@ -184,6 +184,7 @@ mod home;
 pub mod item;
 mod lookup;
 mod maintain;
+mod missing;
 pub mod mutable_torrent;
 #[cfg(feature = "net")]
 pub mod net;

@@ -47,6 +47,8 @@ pub(crate) enum Chore {
     Spread { home: usize, node: (Id, SocketAddr), target: Id },
     /// Ask a questionable node whether it is there.
     Ping { home: usize, node: (Id, SocketAddr) },
+    /// Ask a node that lost its place for being silent whether it is back.
+    Seek { home: usize, node: (Id, SocketAddr) },
 }
 
 /// What a lookup of our own id brought.
@@ -171,6 +173,13 @@ impl Maintain {
                 && let Some(node) = upkeep.ping(now, &mut place.table, config, &mut self.rng)
             {
                 return Some(Chore::Ping { home, node });
+            }
+            // In a grown table the check whether to bootstrap comes every minute, which is often enough.
+            if upkeep.line == LineState::Usual
+                && upkeep.settled
+                && let Some(node) = place.missing.next(now, config)
+            {
+                return Some(Chore::Seek { home, node });
             }
         }
         None

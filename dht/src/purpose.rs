@@ -11,6 +11,8 @@ pub(crate) enum Purpose {
     Announce(Asked),
     /// A ping of a newcomer or of a questionable node: only the table learns from it.
     Ping,
+    /// A ping of a node that lost its place in the table of a home for being silent.
+    Missing,
     /// A question for nodes where the table has nobody.
     Spread,
     /// A question of our owner's.

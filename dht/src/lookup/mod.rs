@@ -75,6 +75,8 @@ pub(crate) enum Upkeep {
     Own,
     /// Refreshing a bucket.
     Refresh,
+    /// Finding our own neighbourhood in a part of the network that we lost, from one node of it alone.
+    Reunion,
 }
 
 /// One lookup.
@@ -96,7 +98,8 @@ pub(crate) struct Lookup {
 
 impl Lookup {
     /// A lookup with the nodes that we know near the target as first candidates, and with those that an
-    /// earlier lookup of it came to; nodes of an earlier run fill up what is missing.
+    /// earlier lookup of it came to; nodes of an earlier run fill up what is missing. A reunion begins with
+    /// nobody.
     pub(crate) fn new(now: Time, key: u64, (owner, kind, target): (Owner, Kind, Id), env: &Env<'_>) -> Self {
         let (config, places) = (env.config, env.places);
         let mut searches = Vec::with_capacity(places.len());
@@ -104,6 +107,10 @@ impl Lookup {
             let mut search = Search::new(target, config);
             if matches!(owner, Owner::Upkeep { home, .. } if usize::from(home) != index) {
                 search.phase = Phase::Done;
+            }
+            if matches!(owner, Owner::Upkeep { kind: Upkeep::Reunion, .. }) {
+                searches.push(search);
+                continue;
             }
             for (id, addr) in place.starts(&target, config) {
                 search.offer(Some(id), addr, 0, config);

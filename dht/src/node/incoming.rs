@@ -7,7 +7,7 @@ use krpc::{Body, Id, Message, Query, Response, Tolerated, compact};
 
 use super::Node;
 use crate::addr::{acceptable, canonical};
-use crate::home::family_of;
+use crate::home::{Place, family_of};
 use crate::lookup::AnnounceEnd;
 use crate::purpose::Purpose;
 use crate::responder::Asker;
@@ -193,6 +193,10 @@ impl Node {
             }
             Purpose::Spread => self.fill_gaps(now, usize::from(taken.destination.socket), response, out),
             Purpose::Ping => {}
+            Purpose::Missing => {
+                let Destination { socket, to, .. } = taken.destination;
+                self.reunite(now, usize::from(socket), (response.id, to), out);
+            }
             Purpose::Ask(lookup) => {
                 let (from, answer) = (taken.destination.to, Some((bytes.to_vec(), taken.rtt)));
                 out.events.push(Event::Answered { lookup, from, answer });
@@ -223,7 +227,7 @@ impl Node {
             }
             // Who lives but answers no ping is no better than who is gone.
             Purpose::Ping => self.blame(now, taken.destination, out),
-            Purpose::Spread => {}
+            Purpose::Spread | Purpose::Missing => {}
             Purpose::Ask(lookup) => {
                 let (from, answer) = (taken.destination.to, Some((bytes.to_vec(), taken.rtt)));
                 out.events.push(Event::Answered { lookup, from, answer });
@@ -261,7 +265,7 @@ impl Node {
                         self.advance(now, asked.lookup, out);
                     }
                     Purpose::Announce(asked) => self.announce_over(now, asked, AnnounceEnd::Silent, out),
-                    Purpose::Ping | Purpose::Spread => {}
+                    Purpose::Ping | Purpose::Spread | Purpose::Missing => {}
                     Purpose::Ask(lookup) => {
                         out.events.push(Event::Answered { lookup, from: destination.to, answer: None });
                     }
@@ -277,7 +281,8 @@ impl Node {
         if self.maintain.is_router(to) || !acceptable(to, self.config.allow_local) {
             return;
         }
-        let table = &mut self.places[home].table;
+        let Place { table, missing, .. } = &mut self.places[home];
+        missing.found(to);
         let before = table.len();
         match table.insert(now, id, to, taken.rtt, &self.config) {
             Insertion::Added => {

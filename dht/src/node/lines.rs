@@ -34,9 +34,15 @@ impl Node {
     /// A node is of no use. If somebody waits for its place, it is asked once more (BEP 5).
     pub(super) fn blame(&mut self, now: Time, node: Destination, out: &mut Outbox) {
         let home = usize::from(node.socket);
-        match self.places[home].table.failed(node.to, &self.config) {
+        let place = &mut self.places[home];
+        match place.table.failed(node.to, &self.config) {
             Failure::PingAgain => self.ping(now, home, (node.id, node.to), out),
-            Failure::Removed => self.counters.nodes_removed += 1,
+            Failure::Removed => {
+                self.counters.nodes_removed += 1;
+                if let Some(id) = node.id {
+                    place.missing.note(now, (id, node.to), &self.config);
+                }
+            }
             Failure::Kept | Failure::Unknown => {}
         }
     }

@@ -108,7 +108,7 @@ impl Node {
                     out.events.push(Event::Bootstrapped { nodes });
                 }
             }
-            Owner::Upkeep { kind: Upkeep::Refresh, .. } => {}
+            Owner::Upkeep { kind: Upkeep::Refresh | Upkeep::Reunion, .. } => {}
         }
     }
 
@@ -124,8 +124,31 @@ impl Node {
                 }
                 Chore::Spread { home, node, target } => self.ask_for_gap(now, home, node, target, out),
                 Chore::Ping { home, node: (id, addr) } => self.ping(now, home, (Some(id), addr), out),
+                Chore::Seek { home, node: (id, addr) } => self.seek(now, home, (id, addr), out),
             }
         }
+    }
+
+    /// Asks a missing node whether it is back.
+    fn seek(&mut self, now: Time, home: usize, (id, to): (Id, SocketAddr), out: &mut Outbox) {
+        let destination = Destination { socket: home as u8, to, id: Some(id) };
+        self.rpc.ask(now, destination, (self.places[home].id(), Query::Ping), Purpose::Missing, out);
+    }
+
+    /// A missing node is back: perhaps a whole part of the network is, which it knows and we do not.
+    pub(super) fn reunite(&mut self, now: Time, home: usize, node: (Id, SocketAddr), out: &mut Outbox) {
+        self.places[home].missing.rest(now, &self.config);
+        let owner = Owner::Upkeep { home: home as u8, kind: Upkeep::Reunion };
+        let own = self.places[home].id();
+        let (lookups, env) = self.lookups_and_env(out);
+        if lookups.has(owner) {
+            return;
+        }
+        let key = lookups.start_upkeep(now, owner, own, &env);
+        if let Some(lookup) = lookups.get_mut(key) {
+            lookup.offer(home, Some(node.0), node.1, &env);
+        }
+        self.advance(now, key, out);
     }
 
     /// Takes an id that belongs to `ip` at a home. Its table is kept, under other buckets; a lookup of the old neighbourhood has
@@ -135,7 +158,9 @@ impl Node {
         let id = secure_id(ip, &mut self.rng);
         self.places[home].table.rekey(now, id, &self.config);
         self.hurry();
-        self.lookups.drop_upkeep(Owner::Upkeep { home: home as u8, kind: Upkeep::Own });
+        for kind in [Upkeep::Own, Upkeep::Reunion] {
+            self.lookups.drop_upkeep(Owner::Upkeep { home: home as u8, kind });
+        }
         self.maintain.look_around(now, home, &self.config);
         self.upkeep(now, out);
     }

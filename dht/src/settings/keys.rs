@@ -74,6 +74,8 @@ keys! {
         lost_after_silences in config;
         lost_ping_interval in config;
         recovery_pings_per_second in config;
+        missing_nodes in config;
+        missing_retry in config;
         asleep_after in config;
         query_timeout in config;
         soft_timeout_min in config;
