@@ -33,6 +33,8 @@ pub(super) struct Looked {
     pub(super) outcome: Outcome,
     /// Peers that were announced; made-up ones do not count.
     pub(super) peers: usize,
+    /// Those of them that live in IPv6.
+    pub(super) peers_v6: usize,
     pub(super) first_peer: Option<Duration>,
     pub(super) elapsed: Duration,
     pub(super) queries: u32,
@@ -94,6 +96,7 @@ impl<'a> Batch<'a> {
             infohash,
             outcome: Outcome::Cancelled,
             peers: 0,
+            peers_v6: 0,
             first_peer: None,
             elapsed: Duration::ZERO,
             queries: 0,
@@ -112,7 +115,10 @@ impl<'a> Batch<'a> {
             let name = (told.host, lookup);
             let Some(looked) = self.running.get_mut(&name) else { continue };
             match told.event {
-                Event::Peer { addr, .. } => looked.peers += usize::from(is_planted(addr)),
+                Event::Peer { addr, .. } => {
+                    looked.peers += usize::from(is_planted(addr));
+                    looked.peers_v6 += usize::from(is_planted(addr) && addr.is_ipv6());
+                }
                 Event::Stored { .. } => looked.stored += 1,
                 Event::Done { outcome, stats, closest, .. } => {
                     (looked.outcome, looked.elapsed) = (outcome, stats.elapsed);

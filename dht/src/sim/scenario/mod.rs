@@ -6,9 +6,11 @@ mod announce;
 mod churn;
 mod dead;
 mod eclipse;
+mod ipv6;
 mod join;
 mod look;
 mod lookup;
+mod nat;
 mod partition;
 mod poison;
 mod readonly;
@@ -34,6 +36,8 @@ pub const ALL: &[&Scenario] = &[
     &announce::SCENARIO,
     &address::SCENARIO,
     &readonly::SCENARIO,
+    &nat::SCENARIO,
+    &ipv6::SCENARIO,
     &sybil::SCENARIO,
     &eclipse::SCENARIO,
     &poison::SCENARIO,

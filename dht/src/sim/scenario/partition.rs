@@ -35,6 +35,7 @@ struct Halves {
     report: Report,
     found: Vec<(f64, f64)>,
     strangers: Vec<(f64, f64)>,
+    crossing: Vec<(f64, f64)>,
 }
 
 fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
@@ -43,7 +44,8 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
     let links = Links { partitions: vec![partition], ..Links::default() };
     let plan = Plan { links, ..Plan::new(params.nodes, params.seed, params.threads) };
     let fleet = Fleet::grow(plan, Vec::new(), watcher)?;
-    let columns: Vec<&str> = ["when", "minutes", "other_half_in_tables"].into_iter().chain(COLUMNS).collect();
+    let columns: Vec<&str> =
+        ["when", "minutes", "other_half_in_tables", "other_half_finds"].into_iter().chain(COLUMNS).collect();
     let mut halves = Halves {
         fleet,
         lookups: params.lookups(),
@@ -52,6 +54,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
         report: Report::new(&columns),
         found: Vec::new(),
         strangers: Vec::new(),
+        crossing: Vec::new(),
     };
     let truth = halves.fleet.living();
     halves.old = (0..halves.lookups).map(|_| halves.fleet.rng().id()).collect();
@@ -72,9 +75,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
         let truth = halves.fleet.living();
         halves.look("healed", &truth, watcher)?;
     }
-    let crossing = halves.cross(watcher)?;
     let mut report = halves.report;
-    report.found("announced_apart_found_by_the_other_half", crossing);
     report.charts = vec![Chart {
         title: "two halves that part and meet again",
         x: "minutes since they parted",
@@ -83,6 +84,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
         curves: vec![
             Curve { name: "lookups that found a peer".into(), points: halves.found },
             Curve { name: "nodes of the other half in tables".into(), points: halves.strangers },
+            Curve { name: "what the other half announced is found".into(), points: halves.crossing },
         ],
     }];
     report.totals = halves.fleet.totals();
@@ -104,7 +106,8 @@ impl Halves {
         Census::new(all.members().iter().filter(|member| member.number < half).copied().collect())
     }
 
-    /// Nodes of the first half look for what was announced before.
+    /// Nodes of the first half look for what was announced before, and those of the second for what the first
+    /// announced while it was alone.
     fn look(&mut self, when: &str, truth: &Census, watcher: &mut dyn Watcher) -> Result<(), Stopped> {
         let now = self.fleet.world.now();
         let half = self.half();
@@ -117,7 +120,11 @@ impl Halves {
         self.found.push((minutes, figures.found.unwrap_or(0.0)));
         self.strangers.push((minutes, strangers));
         let [a, b, c, d, e, f, g, h, i] = figures.cells();
-        self.report.row([when.into(), minutes.into(), strangers.into(), a, b, c, d, e, f, g, h, i]);
+        let crossing = self.cross(watcher)?;
+        let own = [when.into(), minutes.into(), strangers.into(), crossing.into()];
+        let [w, m, s, x] = own;
+        self.report.row([w, m, s, x, a, b, c, d, e, f, g, h, i]);
+        self.crossing.extend(crossing.map(|found| (minutes, found)));
         Ok(())
     }
 
@@ -143,7 +150,7 @@ impl Halves {
         Batch::new(&mut self.fleet, &truth).run(&wanted, true, ("announcing", watcher)).map(|_| ())
     }
 
-    /// Nodes of the second half look for what the first announced; the share that is found.
+    /// Nodes of the second half look for what the first announced; the share that is found, if anything was.
     fn cross(&mut self, watcher: &mut dyn Watcher) -> Result<Option<f64>, Stopped> {
         let (half, truth) = (self.half(), self.fleet.living());
         let wanted: Vec<_> =

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::fleet::{Fleet, Plan, simulated};
 use super::look::{self, Batch, COLUMNS, Figures};
+use super::stats::share;
 use super::{Chart, Curve, Params, Report, Scenario, Stopped, Watcher};
 use crate::{Config, ReadOnly};
 
@@ -36,8 +37,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
         let before = asked(&fleet);
         fleet.run(params.span() / 2, "running", watcher)?;
         let queries = (asked(&fleet) - before) as f64 / (params.span() / 2).as_secs_f64() / servers as f64;
-        let foreign =
-            fleet.share_in_tables(|known| fleet.world.at(known.addr).is_none_or(|host| host >= servers));
+        let foreign = read_only_in_tables(&fleet, servers);
 
         let truth = fleet.living();
         // Everybody looks, clients as often as they are many.
@@ -70,6 +70,15 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
         Chart { title: "time to the first peer", x: "ms", log_x: false, y: "share of the lookups", curves },
     ];
     Ok(report)
+}
+
+/// The share of entries that are read-only nodes, in the tables of all: BEP 43 wants none, neither with those
+/// who answer nor with those who do not.
+fn read_only_in_tables(fleet: &Fleet, servers: usize) -> Option<f64> {
+    let now = fleet.world.now();
+    let nodes = (0..fleet.world.len()).filter_map(|index| fleet.node(index));
+    let entries: Vec<_> = nodes.flat_map(|node| node.table(now)).collect();
+    share(&entries, |known| fleet.world.at(known.addr).is_none_or(|host| host >= servers))
 }
 
 /// Queries that nodes which answer got so far.

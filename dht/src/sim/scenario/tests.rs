@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::*;
 
+/// Nodes of each network.
+const NODES: usize = 1000;
+
 fn run(name: &str, nodes: usize, minutes: u64, lookups: usize) -> Report {
     let scenario = Scenario::named(name).unwrap();
     let params = Params { nodes, minutes, lookups: Some(lookups), ..scenario.params() };
@@ -13,9 +16,18 @@ fn run(name: &str, nodes: usize, minutes: u64, lookups: usize) -> Report {
     for row in &report.rows {
         assert_eq!(row.len(), report.columns.len());
     }
+    print(name, &report);
     assert!(report.totals.events > 0 && report.totals.datagrams > 0);
     assert!(report.charts.iter().any(|chart| chart.curves.iter().any(|curve| curve.points.len() > 1)));
     report
+}
+
+/// The figures, for who runs a test with `--nocapture`.
+fn print(name: &str, report: &Report) {
+    println!("{name}: {}", report.columns.join(" "));
+    let text = |row: &Vec<Cell>| row.iter().map(Cell::to_string).collect::<Vec<_>>().join(" ");
+    report.rows.iter().for_each(|row| println!("{name}: {}", text(row)));
+    report.findings.iter().for_each(|(finding, cell)| println!("{name}: {finding} {cell}"));
 }
 
 /// The number in a column of the row that begins with these cells.
@@ -74,7 +86,7 @@ fn watcher_sees_progress_and_can_stop_at_any_stage() {
 
 #[test]
 fn lookups_find_peers_and_the_closest_in_a_network_of_which_two_fifths_are_dead() {
-    let report = run("lookup", 600, 1, 40);
+    let report = run("lookup", NODES, 1, 100);
     for (kind, first_peer, queries) in [("just started", 350.0, 75.0), ("long there", 300.0, 75.0)] {
         let of = |column| number(&report, &[kind], column);
         assert!(of("found") >= 0.98, "{report:?}");
@@ -87,15 +99,16 @@ fn lookups_find_peers_and_the_closest_in_a_network_of_which_two_fifths_are_dead(
 
 #[test]
 fn lookups_survive_the_death_of_half_of_the_nodes_and_tables_forget_them() {
-    let report = run("dead", 120, 20, 20);
+    let report = run("dead", NODES, 18, 100);
     for dead in ["0", "10", "30", "50"] {
-        for minutes in ["0", "20"] {
+        for minutes in ["0", "18"] {
             let of = |column| number(&report, &[dead, minutes], column);
-            assert!(of("found") >= 0.95 && of("closest_reached") >= 0.85, "{report:?}");
+            // PERFORMANCE.md "Lookups": 95 % of the true closest, of 800 that are looked for 2 % less.
+            assert!(of("found") >= 0.98 && of("closest_reached") >= 0.93, "{report:?}");
         }
         let share = dead.parse::<f64>().unwrap() / 100.0;
         let at_once = number(&report, &[dead, "0"], "dead_in_tables");
-        let later = number(&report, &[dead, "20"], "dead_in_tables");
+        let later = number(&report, &[dead, "18"], "dead_in_tables");
         assert!((at_once - share).abs() < 0.05, "as many in tables as there are: {report:?}");
         assert!(later <= 0.02 + share / 10.0, "{report:?}");
     }
@@ -103,19 +116,26 @@ fn lookups_survive_the_death_of_half_of_the_nodes_and_tables_forget_them() {
 
 #[test]
 fn fresh_nodes_bootstrap_within_seconds_and_fill_their_tables() {
-    let report = run("join", 300, 1, 1);
+    let report = run("join", NODES, 1, 1);
     let finding = |name| report.finding(name).unwrap();
     assert_eq!(finding("bootstrapped"), finding("joined"));
-    assert!(finding("bootstrapped_p90_ms") <= 3000.0, "{report:?}");
-    assert!(finding("table_fill") >= 0.7, "{report:?}");
+    // PERFORMANCE.md "Lookups": a cold lookup, which a bootstrap is, is done within 1.4 s at p90; 3 % loss may
+    // cost the router's first answer, which is repeated after a second.
+    assert!(finding("bootstrapped_p90_ms") <= 2400.0, "{report:?}");
+    // A full bucket takes nobody, and all live who are named: what is missing are losses (3 %).
+    assert!(finding("table_fill") >= 0.97, "{report:?}");
+    // After a second the neighbourhood is known (k) and some of whom the way there led over (k).
     assert!(number(&report, &["1"], "nodes_p50") >= 16.0, "{report:?}");
-    assert!(number(&report, &["60"], "queries_p50") <= 2500.0, "{report:?}");
+    // Each node of the full table was met by one query or ping, and a wide bucket is filled by lookups of
+    // which most answers name nodes that are known: six for each place.
+    let queries = number(&report, &["60"], "queries_p50");
+    assert!(queries <= 6.0 * finding("nodes_of_a_full_table"), "{report:?}");
     assert!(report.totals.span >= Duration::from_secs(60));
 }
 
 #[test]
 fn key_is_found_among_few_sybils_and_bound_ids_need_many_more_than_free_ones() {
-    let report = run("sybil", 250, 1, 30);
+    let report = run("sybil", NODES, 1, 60);
     let found = |ids, count| number(&report, &[ids, count], "found");
     assert!(found("free", "0") >= 0.99 && found("free", "16") >= 0.9, "{report:?}");
     assert!(found("BEP 42", "16") >= 0.95 && found("BEP 42", "64") >= 0.7, "{report:?}");
@@ -126,19 +146,32 @@ fn key_is_found_among_few_sybils_and_bound_ids_need_many_more_than_free_ones() {
 
 #[test]
 fn renewed_announces_survive_coming_and_going_and_others_expire_after_45_minutes() {
-    let report = run("announce", 120, 75, 1);
+    announces_survive(60);
+}
+
+#[test]
+#[ignore = "24 virtual hours among 1,000 nodes take minutes; the 60 minutes of the same test run always"]
+fn renewed_announces_survive_coming_and_going_for_a_day() {
+    announces_survive(24 * 60);
+}
+
+fn announces_survive(minutes: u64) {
+    let report = run("announce", NODES, minutes, 1);
     assert!(number(&report, &["0"], "once_found") >= 0.9, "{report:?}");
-    assert!(number(&report, &["75"], "renewed_found") >= 0.9, "{report:?}");
+    assert!(number(&report, &[&minutes.to_string()], "renewed_found") >= 0.95, "{report:?}");
     assert_eq!(number(&report, &["60"], "once_found"), 0.0, "{report:?}");
-    assert!(report.finding("renewed_found_at_least").unwrap() >= 0.8, "{report:?}");
+    // A third of the nodes is away and sessions last two hours: of eight that store, the chance that all are
+    // gone after a quarter of an hour is (1 - 2^-1/8)^8, one in 10^8. What is lost is lost to lookups: RELIABILITY.md
+    // S28 wants 95 % of them to succeed under ten times this loss.
+    assert!(report.finding("renewed_found_at_least").unwrap() >= 0.95, "{report:?}");
 }
 
 #[test]
 fn lookups_succeed_while_nodes_come_and_go() {
-    let report = run("churn", 100, 20, 20);
+    let report = run("churn", NODES, 12, 100);
     for session in ["0", "120", "30"] {
         let of = |column| number(&report, &[session], column);
-        assert!(of("found") >= 0.9 && of("closest_reached") >= 0.75, "{report:?}");
+        assert!(of("found") >= 0.98 && of("closest_reached") >= 0.93, "{report:?}");
         assert!((0.1..=20.0).contains(&of("datagrams_a_node_second")), "{report:?}");
         assert!(of("bytes_a_node_second") <= 3000.0, "{report:?}");
     }
@@ -148,7 +181,7 @@ fn lookups_succeed_while_nodes_come_and_go() {
 
 #[test]
 fn halves_of_a_parted_network_work_alone_and_find_each_other_again() {
-    let report = run("partition", 150, 12, 20);
+    let report = run("partition", NODES, 20, 100);
     assert!(number(&report, &["before"], "found") >= 0.95, "{report:?}");
     let rows = |when: &str| report.rows.iter().filter(|row| row[0] == when.into()).collect::<Vec<_>>();
     let column = |name: &str| report.columns.iter().position(|column| *column == name).unwrap();
@@ -157,16 +190,23 @@ fn halves_of_a_parted_network_work_alone_and_find_each_other_again() {
     // Half of the nodes that store what was announced before are on the other side.
     assert!(last("apart", "found") >= 0.9, "{report:?}");
     assert!(last("healed", "found") >= 0.95, "{report:?}");
-    // Tables forget who does not answer, and learn again whom they hear of.
-    let strangers = |when| last(when, "other_half_in_tables");
-    assert!(strangers("before") >= 0.4 && strangers("apart") <= 0.35, "{report:?}");
-    assert!(last("healed", "closest_reached") >= 0.6, "{report:?}");
-    assert!(report.finding("announced_apart_found_by_the_other_half").unwrap() >= 0.2, "{report:?}");
+    // Tables forget who does not answer: five minutes after all of them have become questionable hardly one
+    // of the others is left.
+    let at = |n: usize, name: &str| rows("healed")[n][column(name)].number().unwrap();
+    assert!(last("before", "other_half_in_tables") >= 0.45, "{report:?}");
+    assert!(at(0, "other_half_in_tables") <= 0.05, "{report:?}");
+    // Within five minutes after the heal (a missing node is asked every two) everybody knows his neighbourhood
+    // again: lookups reach who is closest as they did before, and either half finds what the other announced.
+    assert!(at(1, "closest_reached") >= last("before", "closest_reached") - 0.03, "{report:?}");
+    assert!(at(1, "other_half_finds") >= 0.97 && at(2, "other_half_finds") >= 0.97, "{report:?}");
+    // Full buckets of nodes that answer stay as they are (BEP 5). Room is where half a network had none: for
+    // four in the bucket that was its last and for four that are nearer, of the 64 of a table.
+    assert!(at(1, "other_half_in_tables") >= 0.75 * 8.0 / 64.0, "{report:?}");
 }
 
 #[test]
 fn node_is_not_eclipsed_by_ids_that_keep_knocking() {
-    let report = run("eclipse", 120, 10, 20);
+    let report = run("eclipse", NODES, 2, 20);
     for victim in ["just installed", "long there"] {
         for attackers in ["16", "64"] {
             let of = |column| number(&report, &[victim, attackers], column);
@@ -178,7 +218,7 @@ fn node_is_not_eclipsed_by_ids_that_keep_knocking() {
 
 #[test]
 fn made_up_nodes_get_no_place_in_any_table() {
-    let report = run("poison", 100, 4, 20);
+    let report = run("poison", NODES, 2, 100);
     for liars in ["0", "1.000", "5.000", "20.0"] {
         let of = |column| number(&report, &[liars], column);
         assert_eq!(of("made_up_in_tables"), 0.0, "{report:?}");
@@ -189,10 +229,10 @@ fn made_up_nodes_get_no_place_in_any_table() {
 
 #[test]
 fn read_only_nodes_are_in_no_table_and_find_what_others_find() {
-    let report = run("readonly", 100, 2, 20);
+    let report = run("readonly", NODES, 2, 100);
     for percent in ["0", "25", "50", "75"] {
         let of = |column| number(&report, &[percent], column);
-        assert_eq!((of("read_only_in_tables"), of("nodes")), (0.0, 100.0), "{report:?}");
+        assert_eq!((of("read_only_in_tables"), of("nodes")), (0.0, NODES as f64), "{report:?}");
         assert!(of("found") >= 0.95 && of("closest_reached") >= 0.9, "{report:?}");
         assert!((0.01..=3.0).contains(&of("queries_a_server_second")), "{report:?}");
     }
@@ -215,11 +255,45 @@ fn so_many_lookups_are_always_under_way_whatever_the_threads() {
 
 #[test]
 fn nodes_that_move_keep_their_tables_and_are_known_again() {
-    let report = run("address", 200, 3, 1);
+    let report = run("address", NODES, 3, 1);
     let finding = |name| report.finding(name).unwrap();
     assert_eq!(finding("fifty_heard_again"), finding("moved"), "{report:?}");
     assert!(finding("fifty_heard_again_p90_ms") <= 120_000.0, "RELIABILITY.md S18: {report:?}");
     assert!(number(&report, &["180"], "kept") >= 0.9, "{report:?}");
     assert!(number(&report, &["180"], "new_id") >= 0.9, "{report:?}");
     assert!(number(&report, &["180"], "known_by_p50") >= 8.0, "{report:?}");
+}
+
+#[test]
+fn unreachable_nodes_behind_nats_leave_all_tables_and_find_and_announce_all_the_same() {
+    let report = run("nat", NODES, 30, 100);
+    for line in ["open", "full cone", "address restricted", "port restricted", "symmetric"] {
+        let of = |column| number(&report, &[line], column);
+        // As in the network without NATs: who asks is answered.
+        assert!(of("found") >= 0.98 && of("announce_found") >= 0.98, "{report:?}");
+        // 95 % of the true closest (PERFORMANCE.md "Lookups"), less three deviations of 160 that are looked for.
+        assert!(of("closest_reached") >= 0.9 && of("stored") >= 7.0, "{report:?}");
+        // Whom nobody reaches says so; a full cone that talks is as good as an open line, though one in twenty
+        // may have had no stranger ask for ten minutes.
+        let is_open = line == "open" || line == "full cone";
+        assert!(if is_open { of("read_only") <= 0.05 } else { of("read_only") >= 0.95 }, "{report:?}");
+    }
+    // A seventh of those who answer, though they came last, when most buckets were full.
+    assert!(number(&report, &["full cone"], "of_tables") >= 0.02, "{report:?}");
+    assert_eq!(report.finding("unreachable_in_tables"), Some(0.0), "{report:?}");
+}
+
+#[test]
+fn nodes_of_both_families_fill_both_tables_and_find_peers_of_both() {
+    let report = run("ipv6", NODES, 2, 100);
+    let finding = |name| report.finding(name).unwrap();
+    assert_eq!(finding("of_wrong_family_in_tables"), 0.0, "{report:?}");
+    // All came at once and knew one node. The least after two minutes is a table of BEP 5: k nodes in each of
+    // five buckets (of 250 nodes) and k nearer ones; the wide buckets fill as lookups pass.
+    assert!(finding("v6_table_p10") >= 6.0 * 8.0, "{report:?}");
+    for lookers in ["IPv4", "IPv4 and IPv6"] {
+        assert!(number(&report, &[lookers], "found") >= 0.98, "{report:?}");
+    }
+    assert!(number(&report, &["IPv4 and IPv6"], "found_v6") >= 0.98, "{report:?}");
+    assert_eq!(number(&report, &["IPv4"], "found_v6"), 0.0, "{report:?}");
 }
