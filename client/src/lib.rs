@@ -29,6 +29,7 @@
 pub mod bitfield;
 #[cfg(feature = "net")]
 pub mod engine;
+pub mod hash;
 pub mod metainfo;
 pub mod peer;
 pub mod piece;

@@ -47,6 +47,8 @@ impl Storage for MemStorage {
         Ok(())
     }
 
+    fn ahead(&self, _: usize, _: u64, _: u32) {}
+
     fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError> {
         let mut files = self.lock();
         let file = files.get_mut(file).ok_or_else(|| missing("writing"))?;
@@ -159,6 +161,10 @@ impl<S: Storage> Storage for FaultyStorage<S> {
     fn read(&self, file: usize, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
         self.fails(Fault::ReadError, "reading")?;
         self.inner.read(file, offset, buf)
+    }
+
+    fn ahead(&self, file: usize, offset: u64, len: u32) {
+        self.inner.ahead(file, offset, len);
     }
 
     fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError> {

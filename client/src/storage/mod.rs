@@ -42,6 +42,9 @@ pub trait Storage: Send + Sync {
     /// [`DiskErrorKind::Missing`].
     fn read(&self, file: usize, offset: u64, buf: &mut [u8]) -> Result<(), DiskError>;
 
+    /// Says that these bytes will be read soon. What is not there is no error.
+    fn ahead(&self, file: usize, offset: u64, len: u32);
+
     /// Writes the buffers one behind the other from `offset` on, making the file and its folders if
     /// need be. The slices are used up.
     fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError>;

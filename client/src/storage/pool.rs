@@ -22,6 +22,7 @@ use std::{fmt, io};
 use super::worker::{Check, Task, Worker};
 use super::{DiskError, Done, Job, Lock, Resume, ResumeFile, Stamp, Storage, Totals};
 use crate::bitfield::Bitfield;
+use crate::hash::Lanes;
 use crate::metainfo::Info;
 use crate::piece::{BlockPool, PieceIndex};
 
@@ -41,6 +42,8 @@ pub struct PoolConfig {
     /// Whether, when all pieces are verified, empty files are made and longer ones are cut. Never
     /// done for [`super::Access::Seed`]. Default yes.
     pub finish: bool,
+    /// How many pieces each thread hashes side by side. Default [`Lanes::best`].
+    pub lanes: Lanes,
     /// Where the blocks for peers come from.
     pub blocks: Arc<BlockPool>,
 }
@@ -53,6 +56,7 @@ impl Default for PoolConfig {
             read_cache: 4 << 20,
             queue: 8192,
             finish: true,
+            lanes: Lanes::best(),
             blocks: BlockPool::new(64),
         }
     }
@@ -132,7 +136,8 @@ impl Pool {
             // Any thread will do; in front of the next save, as every thread passes that on.
             Job::MakeEmpty(_) => self.shared.queue(0).push(Task::Job(job)),
             Job::Check(pieces) => {
-                let check = Arc::new(Check::new(pieces.iter().collect(), self.shared.queues.len()));
+                let (workers, lanes) = (self.shared.workers(), self.shared.config.lanes);
+                let check = Arc::new(Check::new(pieces.iter().collect(), workers, lanes));
                 self.shared.queues.iter().for_each(|queue| queue.push(Task::Check(Arc::clone(&check))));
             }
             Job::Save(totals) => {
@@ -695,27 +700,30 @@ mod tests {
 
     #[test]
     fn a_check_finds_what_is_there() {
-        let fixture = Fixture::with(threads(2), true);
-        fixture.storage.write(3, 149_999, &mut [std::io::IoSlice::new(&[0x55])]).unwrap();
-        fixture.pool.submit(Job::Check(Bitfield::full(fixture.info.pieces()))).unwrap();
-        let mut good = Bitfield::new(fixture.info.pieces());
-        let mut checked = 0;
-        fixture.until(|done| {
-            if let Done::Checked(piece, is_good) = done {
-                checked += 1;
-                assert!(!is_good || good.insert(piece.0));
-            }
-            matches!(done, Done::CheckEnded)
-        });
-        assert_eq!((checked, good.count()), (fixture.info.pieces(), fixture.info.pieces() - 1));
-        assert_eq!(fixture.pool.written(), good);
-        // An empty check ends too, and absent files are no error.
-        fixture.pool.submit(Job::Check(Bitfield::new(fixture.info.pieces()))).unwrap();
-        fixture.until(|done| matches!(done, Done::CheckEnded));
-        let empty = Fixture::new(threads(2));
-        empty.pool.submit(Job::Check(Bitfield::full(empty.info.pieces()))).unwrap();
-        let answers = empty.until(|done| matches!(done, Done::CheckEnded));
-        assert!(answers.iter().all(|done| matches!(done, Done::Checked(_, false) | Done::CheckEnded)));
+        let ways = Lanes::available().into_iter().flat_map(|lanes| [(lanes, 1), (lanes, 2)]);
+        for (lanes, count) in ways {
+            let fixture = Fixture::with(PoolConfig { lanes, ..threads(count) }, true);
+            fixture.storage.write(3, 149_999, &mut [std::io::IoSlice::new(&[0x55])]).unwrap();
+            fixture.pool.submit(Job::Check(Bitfield::full(fixture.info.pieces()))).unwrap();
+            let mut good = Bitfield::new(fixture.info.pieces());
+            let mut checked = 0;
+            fixture.until(|done| {
+                if let Done::Checked(piece, is_good) = done {
+                    checked += 1;
+                    assert!(!is_good || good.insert(piece.0));
+                }
+                matches!(done, Done::CheckEnded)
+            });
+            assert_eq!((checked, good.count()), (fixture.info.pieces(), fixture.info.pieces() - 1));
+            assert_eq!(fixture.pool.written(), good);
+            // An empty check ends too, and absent files are no error.
+            fixture.pool.submit(Job::Check(Bitfield::new(fixture.info.pieces()))).unwrap();
+            fixture.until(|done| matches!(done, Done::CheckEnded));
+            let empty = Fixture::new(PoolConfig { lanes, ..threads(count) });
+            empty.pool.submit(Job::Check(Bitfield::full(empty.info.pieces()))).unwrap();
+            let answers = empty.until(|done| matches!(done, Done::CheckEnded));
+            assert!(answers.iter().all(|done| matches!(done, Done::Checked(_, false) | Done::CheckEnded)));
+        }
     }
 
     #[test]

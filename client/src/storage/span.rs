@@ -6,6 +6,13 @@ use super::{DiskError, Storage};
 use crate::metainfo::Layout;
 use crate::piece::PieceIndex;
 
+/// Says that these bytes of `piece` will be read soon.
+pub(super) fn ahead(storage: &dyn Storage, layout: &Layout, piece: PieceIndex, begin: u32, len: u32) {
+    for span in layout.spans(piece, begin, len).filter(|span| !span.pad) {
+        storage.ahead(span.file, span.offset, span.len);
+    }
+}
+
 /// Fills `buf` with the bytes of `piece` from `begin` on. Pad files read as zeros (BEP 47).
 pub(super) fn read(
     storage: &dyn Storage,

@@ -7,17 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lru::LruCache;
-use sha1::{Digest, Sha1};
 
 use super::cache::Unfinished;
 use super::pool::{Barrier, Shared};
 use super::{DiskError, DiskErrorKind, Done, Job, Verdict, span};
+use crate::hash::{Lanes, Pieces, Source};
 use crate::piece::{Block, BlockRef, PieceIndex, Slot};
 
 /// Bytes read at a time for peers, which ask for the blocks of a piece one after the other.
 const CHUNK_LEN: u32 = 128 << 10;
-/// Bytes hashed at a time in a check.
-const CHECK_LEN: u32 = 256 << 10;
 /// Answers that are given together.
 const MAX_ANSWERS: usize = 64;
 
@@ -31,21 +29,44 @@ pub(super) enum Task {
     Save(Arc<Barrier>),
 }
 
-/// A [`Job::Check`]: every worker takes the next piece that nobody has taken.
+/// A [`Job::Check`]: every worker takes the next pieces that nobody has taken.
 pub(super) struct Check {
     pieces: Vec<u32>,
     next: AtomicUsize,
+    /// Pieces that are taken together.
+    share: usize,
     /// Workers that still have a piece of it in hand.
     workers: AtomicUsize,
 }
 
 impl Check {
-    pub(super) fn new(pieces: Vec<u32>, workers: usize) -> Self {
-        Self { pieces, next: AtomicUsize::new(0), workers: AtomicUsize::new(workers) }
+    pub(super) fn new(pieces: Vec<u32>, workers: usize, lanes: Lanes) -> Self {
+        let share = lanes.share(pieces.len(), workers);
+        Self { pieces, next: AtomicUsize::new(0), share, workers: AtomicUsize::new(workers) }
     }
 
-    fn take(&self) -> Option<PieceIndex> {
-        self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)).copied().map(PieceIndex)
+    fn take(&self) -> &[u32] {
+        let begin = self.next.fetch_add(self.share, Ordering::Relaxed).min(self.pieces.len());
+        let end = (begin + self.share).min(self.pieces.len());
+        &self.pieces[begin..end]
+    }
+}
+
+/// Pieces of the torrent on disk.
+struct Stored<'a>(&'a Shared);
+
+impl Source<PieceIndex> for Stored<'_> {
+    type Error = DiskError;
+
+    fn ahead(&self, piece: PieceIndex, begin: u32, len: u32) {
+        span::ahead(&*self.0.storage, self.0.info.layout(), piece, begin, len);
+    }
+
+    fn read(&self, piece: PieceIndex, begin: u32, to: &mut [u8]) -> Result<bool, DiskError> {
+        match span::read(&*self.0.storage, self.0.info.layout(), piece, begin, to) {
+            Err(error) if error.kind == DiskErrorKind::Missing => Ok(false),
+            read => read.map(|()| true),
+        }
     }
 }
 
@@ -57,8 +78,6 @@ enum Stuck {
     Flush,
     /// Make empty files.
     MakeEmpty(Vec<usize>),
-    /// A piece of the check at the front.
-    Check(PieceIndex),
 }
 
 pub(super) struct Worker {
@@ -67,6 +86,8 @@ pub(super) struct Worker {
     tasks: VecDeque<Task>,
     stuck: Option<Stuck>,
     checks: VecDeque<Arc<Check>>,
+    /// Pieces of the check at the front.
+    checking: Option<Pieces<PieceIndex>>,
     unfinished: BTreeMap<PieceIndex, Unfinished>,
     /// Bytes of all unfinished pieces in memory.
     held: usize,
@@ -85,6 +106,7 @@ impl Worker {
             tasks: VecDeque::new(),
             stuck: None,
             checks: VecDeque::new(),
+            checking: None,
             unfinished: BTreeMap::new(),
             held: 0,
             chunks: LruCache::new(NonZeroUsize::new(chunks).unwrap_or(NonZeroUsize::MIN)),
@@ -94,7 +116,7 @@ impl Worker {
         }
     }
 
-    /// Waits for something to do and does it: all tasks that are there, or one piece of a check.
+    /// Waits for something to do and does it: all tasks that are there, or one step of a check.
     pub(super) fn turn(&mut self) {
         let shared = Arc::clone(&self.shared);
         if shared.is_held() {
@@ -158,7 +180,6 @@ impl Worker {
             Stuck::Advance(piece) => self.advance(piece),
             Stuck::Flush => self.flush(),
             Stuck::MakeEmpty(files) => self.make_empty(files),
-            Stuck::Check(piece) => self.check_piece(piece),
         }
     }
 
@@ -297,54 +318,48 @@ impl Worker {
         Ok(bytes)
     }
 
-    /// Checks one piece of the first check.
+    /// Does one step of the first check: after an error, the same one again.
     fn check(&mut self) -> Result<(), DiskError> {
-        let Some(check) = self.checks.front().cloned() else { return Ok(()) };
-        if let Some(piece) = check.take() {
-            return self.check_piece(piece);
+        if let Some(group) = &mut self.checking {
+            if !group.step(&Stored(&self.shared), &mut self.check_buffer)? {
+                self.checked();
+            }
+            return Ok(());
         }
-        self.checks.pop_front();
+        let Some(check) = self.checks.front() else { return Ok(()) };
+        let (pieces, layout) = (check.take(), self.shared.info.layout());
+        if pieces.is_empty() {
+            self.check_ended();
+            return Ok(());
+        }
+        let pieces = pieces.iter().map(|&piece| (PieceIndex(piece), layout.piece_len(PieceIndex(piece))));
+        self.checking = Some(Pieces::new(self.shared.config.lanes, pieces));
+        Ok(())
+    }
+
+    /// Compares the pieces whose last step is done.
+    fn checked(&mut self) {
+        let Some(group) = self.checking.take() else { return };
+        for (piece, digest) in group.digests() {
+            let good = digest.is_some() && self.shared.info.piece_hash(piece) == digest.as_ref();
+            match good {
+                // What was read may still be on its way to the disk: synced before it is claimed.
+                true => self.shared.mark_written(piece),
+                false => drop(self.shared.lock_progress().written.remove(piece.0)),
+            }
+            self.answers.push(Done::Checked(piece, good));
+        }
+    }
+
+    /// Leaves the first check, of which nobody has anything more to take.
+    fn check_ended(&mut self) {
+        let Some(check) = self.checks.pop_front() else { return };
         self.check_buffer = Vec::new();
         // Before the end is told, what this thread has found must be.
         self.answer();
         if check.workers.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.answers.push(Done::CheckEnded);
         }
-        Ok(())
-    }
-
-    fn check_piece(&mut self, piece: PieceIndex) -> Result<(), DiskError> {
-        let good = match self.hash_stored(piece) {
-            Ok(digest) => self.shared.info.piece_hash(piece) == Some(&digest),
-            Err(error) if error.kind == DiskErrorKind::Missing => false,
-            Err(error) => {
-                self.stuck = Some(Stuck::Check(piece));
-                return Err(error);
-            }
-        };
-        match good {
-            // What was read may still be on its way to the disk: synced before it is claimed.
-            true => self.shared.mark_written(piece),
-            false => drop(self.shared.lock_progress().written.remove(piece.0)),
-        }
-        self.answers.push(Done::Checked(piece, good));
-        Ok(())
-    }
-
-    fn hash_stored(&mut self, piece: PieceIndex) -> Result<[u8; 20], DiskError> {
-        let layout = self.shared.info.layout();
-        let len = layout.piece_len(piece);
-        let mut digest = Sha1::new();
-        let mut begin = 0;
-        self.check_buffer.resize(CHECK_LEN.min(layout.nominal_piece_len()) as usize, 0);
-        while begin < len {
-            let part = (len - begin).min(self.check_buffer.len() as u32);
-            let buffer = &mut self.check_buffer[..part as usize];
-            span::read(&*self.shared.storage, layout, piece, begin, buffer)?;
-            digest.update(&*buffer);
-            begin += part;
-        }
-        Ok(digest.finalize().into())
     }
 
     fn answer(&mut self) {

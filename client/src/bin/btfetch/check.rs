@@ -5,13 +5,13 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 
+use btfetch::hash::{Lanes, Pieces as Group, Source};
 use btfetch::metainfo::Info;
 use btfetch::piece::PieceIndex;
+use rustix::fs::Advice;
 use serde_json::json;
-use sha1::{Digest as _, Sha1};
 
 use crate::failure::{Exit, Failure};
 use crate::not_yet;
@@ -19,8 +19,6 @@ use crate::output::Output;
 use crate::sources::read_torrent;
 use crate::text::escape_path;
 
-/// Bytes read at a time.
-const CHUNK: usize = 256 << 10;
 /// Hashing threads, at most.
 const MAX_THREADS: usize = 8;
 /// Ranges in one list.
@@ -124,57 +122,75 @@ impl Files {
         }
         Ok(Self(files))
     }
+}
 
-    /// Whether the piece on disk has the right hash.
-    fn is_right(&self, info: &Info, piece: PieceIndex, chunk: &mut [u8]) -> io::Result<bool> {
-        let mut hash = Sha1::new();
-        let mut at = 0;
-        let len = info.layout().piece_len(piece);
-        while at < len {
-            let step = (len - at).min(chunk.len() as u32);
-            for span in info.layout().spans(piece, at, step) {
-                let part = &mut chunk[..span.len as usize];
-                match self.0.get(span.file).and_then(Option::as_ref) {
-                    _ if span.pad => part.fill(0),
-                    None => return Ok(false),
-                    Some(file) => match file.read_exact_at(part, span.offset) {
-                        Ok(()) => {}
-                        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-                        Err(error) => return Err(error),
-                    },
-                }
-                hash.update(part);
+/// Pieces where the files are.
+struct Stored<'a> {
+    info: &'a Info,
+    files: &'a Files,
+}
+
+impl Source<PieceIndex> for Stored<'_> {
+    type Error = (PieceIndex, io::Error);
+
+    fn ahead(&self, piece: PieceIndex, begin: u32, len: u32) {
+        for span in self.info.layout().spans(piece, begin, len).filter(|span| !span.pad) {
+            if let Some(Some(file)) = self.files.0.get(span.file) {
+                let len = std::num::NonZeroU64::new(u64::from(span.len));
+                // Advice alone: without it reading takes longer.
+                let _ = rustix::fs::fadvise(file, span.offset, len, Advice::WillNeed);
             }
-            at += step;
         }
-        let digest: [u8; 20] = hash.finalize().into();
-        Ok(info.piece_hash(piece) == Some(&digest))
+    }
+
+    fn read(&self, piece: PieceIndex, begin: u32, to: &mut [u8]) -> Result<bool, Self::Error> {
+        let mut rest = to;
+        for span in self.info.layout().spans(piece, begin, rest.len() as u32) {
+            let (part, behind) = rest.split_at_mut(span.len as usize);
+            match self.files.0.get(span.file).and_then(Option::as_ref) {
+                _ if span.pad => part.fill(0),
+                None => return Ok(false),
+                Some(file) => match file.read_exact_at(part, span.offset) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+                    Err(error) => return Err((piece, error)),
+                },
+            }
+            rest = behind;
+        }
+        Ok(true)
     }
 }
 
-/// Hashes over all cores; tells of each piece as it is done and returns the bad ones.
+/// Hashes over all cores, in all lanes of each; tells of each piece as it is done and returns the bad
+/// ones.
 fn verify(info: &Info, files: &Files, wanted: &[u32], output: Output) -> Result<Vec<u32>, Failure> {
-    let next = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    let lanes = Lanes::best();
+    let shares = Mutex::new(wanted.chunks(lanes.share(wanted.len(), threads)));
+    let next = || shares.lock().unwrap_or_else(PoisonError::into_inner).next();
     let (results, checked) = mpsc::sync_channel(1024);
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            let (results, next) = (results.clone(), &next);
+            let results = results.clone();
             scope.spawn(move || {
-                let mut chunk = vec![0; CHUNK];
-                while let Some(&piece) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let right = files.is_right(info, PieceIndex(piece), &mut chunk);
-                    if results.send((piece, right)).is_err() {
-                        return;
+                let (stored, mut buffer) = (Stored { info, files }, Vec::new());
+                while let Some(share) = next() {
+                    match hash(&stored, lanes, share, &mut buffer) {
+                        Ok(right) if right.iter().all(|result| results.send(Ok(*result)).is_ok()) => {}
+                        Ok(_) => return,
+                        Err(error) => return results.send(Err(error)).unwrap_or(()),
                     }
                 }
             });
         }
         drop(results);
         let mut bad = Vec::new();
-        for (piece, right) in checked {
-            let right =
-                right.map_err(|error| Failure::new(Exit::Disk, format!("reading piece {piece}: {error}")))?;
+        for result in checked {
+            let failed = |(piece, error): (PieceIndex, io::Error)| {
+                Failure::new(Exit::Disk, format!("reading piece {}: {error}", piece.0))
+            };
+            let (piece, right) = result.map_err(failed)?;
             if !right {
                 bad.push(piece);
             }
@@ -182,6 +198,22 @@ fn verify(info: &Info, files: &Files, wanted: &[u32], output: Output) -> Result<
         }
         Ok(bad)
     })
+}
+
+/// Which of the pieces are there with the right hash.
+fn hash(
+    stored: &Stored<'_>,
+    lanes: Lanes,
+    pieces: &[u32],
+    buffer: &mut Vec<u8>,
+) -> Result<Vec<(u32, bool)>, (PieceIndex, io::Error)> {
+    let info = stored.info;
+    let pieces = pieces.iter().copied().map(PieceIndex);
+    let mut group = Group::new(lanes, pieces.map(|piece| (piece, info.layout().piece_len(piece))));
+    while group.step(stored, buffer)? {}
+    let right =
+        |digest: Option<[u8; 20]>, piece| digest.is_some() && info.piece_hash(piece) == digest.as_ref();
+    Ok(group.digests().map(|(piece, digest)| (piece.0, right(digest, piece))).collect())
 }
 
 #[cfg(test)]
