@@ -32,6 +32,8 @@ fn list_names_experiments_that_exist_and_another_name_is_wrong_usage() {
         "announce",
         "readonly",
         "address",
+        "nat",
+        "ipv6",
     ];
     assert_eq!(names.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from(wanted));
     let json = home.run(&["sim", "--list", "--json"]).expect_code(0).objects();
