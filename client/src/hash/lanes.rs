@@ -50,7 +50,7 @@ pub(super) fn sha1<const LANES: usize, V: Vector<LANES>>(
     let [a, b, c, d, e, ..] = state;
     let mut sum = [v.load(a), v.load(b), v.load(c), v.load(d), v.load(e)];
     for at in 0..shortest(blocks) {
-        let mut w = v.words(blocks.map(|lane| &lane[at]));
+        let mut w = v.words(blocks_at(blocks, at));
         let mut s = sum;
         rounds!(sha1_round, v, &mut s, &mut w,
              0  1  2  3  4  5  6  7  8  9 10 11 12 13 14 15 16 17 18 19
@@ -89,7 +89,7 @@ fn sha1_round<const T: usize, const LANES: usize, V: Vector<LANES>>(
     *state = [next, a, v.rotate::<30, 2>(b), c, d];
 }
 
-/// Like [`sha1`].
+/// Like [`sha1()`].
 #[inline(always)]
 pub(super) fn sha256<const LANES: usize, V: Vector<LANES>>(
     v: V,
@@ -99,7 +99,7 @@ pub(super) fn sha256<const LANES: usize, V: Vector<LANES>>(
     let [a, b, c, d, e, f, g, h] = state;
     let mut sum = [v.load(a), v.load(b), v.load(c), v.load(d), v.load(e), v.load(f), v.load(g), v.load(h)];
     for at in 0..shortest(blocks) {
-        let mut w = v.words(blocks.map(|lane| &lane[at]));
+        let mut w = v.words(blocks_at(blocks, at));
         let mut s = sum;
         rounds!(sha256_round, v, &mut s, &mut w,
              0  1  2  3  4  5  6  7  8  9 10 11 12 13 14 15
@@ -134,6 +134,16 @@ fn sha256_round<const T: usize, const LANES: usize, V: Vector<LANES>>(
     let first = v.add(v.add(early, v.choose(e, f, g)), large1);
     let second = v.add(large0, v.majority(a, b, c));
     *state = [v.add(first, second), a, b, c, v.add(d, first), e, f, g];
+}
+
+/// The blocks of all lanes at one place. No `map`: it would not be inlined.
+#[inline(always)]
+fn blocks_at<'a, const LANES: usize>(blocks: &[&'a [Block]; LANES], at: usize) -> [&'a Block; LANES] {
+    let mut these = [&[0; 64]; LANES];
+    for (this, blocks) in these.iter_mut().zip(blocks) {
+        *this = &blocks[at];
+    }
+    these
 }
 
 #[inline(always)]
