@@ -155,6 +155,8 @@ fn a_torrent_is_published_under_a_key() {
     assert!(magnet.contains(&format!("xs=urn:btpk:{}", vectors::PUBLIC)), "{magnet}");
     let got = item(&run(&["get", "--key", vectors::PUBLIC, "--json"], &router).expect_code(0));
     assert!(got["bencode"].as_str().unwrap().contains(INFOHASH), "{got}");
+    let by_magnet = item(&run(&["get", magnet.trim_end(), "--json"], &router).expect_code(0));
+    assert_eq!(by_magnet, got);
 }
 
 #[test]

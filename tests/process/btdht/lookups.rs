@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use krpc::Id;
+
 use crate::harness::{Home, INFOHASH, Loopback, NOBODY, run, silent_node};
 
 #[test]
@@ -107,4 +109,34 @@ fn a_timeout_ends_a_lookup_with_what_it_has() {
     let finished = run(&["get-peers", INFOHASH, "--timeout", "0.3", "--json"], &router).expect_code(4);
     let last: serde_json::Value = serde_json::from_str(finished.stdout.lines().last().unwrap()).unwrap();
     assert_eq!((&last["event"], &last["outcome"]), (&"done".into(), &"timeout".into()));
+}
+
+#[test]
+fn an_implied_port_is_the_one_that_the_announce_came_from() {
+    let world = Loopback::new(10);
+    let router = world.router();
+    let port = silent_node().local_addr().unwrap().port();
+    let bind = format!("127.0.0.1:{port}");
+    let args =
+        ["announce", INFOHASH, "--implied-port", "--bind", &bind, "--allow-local", "--bootstrap", &router];
+    Home::new().run(&args).expect_code(0);
+    assert_eq!(run(&["get-peers", INFOHASH], &router).expect_code(0).stdout, format!("{bind}\n"));
+}
+
+#[test]
+fn the_nodes_found_are_told_as_objects_too_nearest_first() {
+    let world = Loopback::new(10);
+    let found = run(&["find-node", INFOHASH, "--json"], &world.router()).expect_code(0);
+    let nodes: Vec<_> = found.objects().into_iter().filter(|object| object["event"] == "node").collect();
+    assert_eq!(nodes.len(), 8, "{found:#?}");
+    let target: Id = INFOHASH.parse().unwrap();
+    let mut distances = Vec::new();
+    for node in &nodes {
+        let id: Id = node["id"].as_str().unwrap().parse().unwrap();
+        let addr = node["addr"].as_str().unwrap().parse().unwrap();
+        assert!(world.nodes().any(|known| known == (id, addr)), "{node}");
+        assert_eq!(node["distance"], id.distance(&target).to_string());
+        distances.push(id.distance(&target));
+    }
+    assert!(distances.is_sorted());
 }
