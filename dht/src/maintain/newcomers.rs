@@ -165,4 +165,19 @@ mod tests {
             assert_eq!(recent.marks.len(), wanted, "{sources} sources");
         }
     }
+
+    #[test]
+    fn a_source_is_pinged_once_a_minute_whatever_its_port() {
+        let config = Config::default();
+        let mut newcomers = Newcomers::new(&mut Rng::from_seed(2));
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let mut is_new = |secs, from| newcomers.is_new(Time::from_secs(secs), at(from), &config);
+        assert!(is_new(100, "81.2.3.4:1000"));
+        assert!(!is_new(101, "81.2.3.4:1000") && !is_new(102, "81.2.3.4:1001"));
+        assert!(is_new(103, "81.2.3.5:1000"));
+        assert!(is_new(104, "[2001:41d0:1:7::1]:1000"));
+        assert!(!is_new(105, "[2001:41d0:1:7::2]:1000"), "a /64 is one source");
+        assert!(!is_new(159, "81.2.3.4:1000"));
+        assert!(is_new(160, "81.2.3.4:1000"));
+    }
 }

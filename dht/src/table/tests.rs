@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::Rng;
+use crate::addr::Family;
 use krpc::compact::V4;
 
 const RTT: Duration = Duration::from_millis(90);
@@ -426,4 +427,22 @@ fn check(table: &Table<V4>, config: &Config) -> Result<(), TestCaseError> {
         prop_assert!(table.candidates.iter().all(|candidate| candidate.id != entry.id));
     }
     Ok(())
+}
+
+#[test]
+fn of_nodes_about_as_near_the_quicker_start_a_lookup() {
+    let config = Config::default();
+    let mut table = FamilyTable::new(Family::V4, Id::new([0xff; 20]));
+    // Eleven and ten bits of the target, by time of their answers.
+    let nodes = [(149, 1, 300), (149, 2, 60), (150, 3, 20), (150, 4, 200)];
+    for (number, n, millis) in nodes {
+        let Contact { id, addr } = contact(number, n);
+        let rtt = Duration::from_millis(millis);
+        assert_eq!(table.insert(Time::from_secs(1), id, addr.to_socket(), rtt, &config), Insertion::Added);
+    }
+    let ids = |count| table.quickest(&Id::ZERO, count, &config).into_iter().map(|(id, _)| id);
+    assert!(ids(1).eq([id(150, 3)]), "a bit is worth 12 ms, not 40");
+    assert!(ids(2).eq([id(149, 2), id(150, 3)]), "the nearer one first");
+    assert!(ids(3).eq([id(149, 2), id(150, 3), id(150, 4)]));
+    assert!(ids(4).eq([id(149, 1), id(149, 2), id(150, 3), id(150, 4)]));
 }

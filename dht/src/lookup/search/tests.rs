@@ -154,6 +154,25 @@ fn closest_set_holds_one_node_of_a_network() {
 }
 
 #[test]
+fn of_an_ipv6_network_of_64_bits_one_node_is_in_the_closest_set() {
+    let config = Config { k: 2, ..Config::default() };
+    let mut search = Search::new(Id::ZERO, &config);
+    let node = |network: u16, host: u16| ([0x2001, 0x41d0, 1, network, 0, 0, 0, host], 6881).into();
+    for n in 1..=16 {
+        search.offer(at(n), node(7, u16::from(n)), 0, &config);
+    }
+    search.offer(at(200), node(8, 1), 0, &config);
+    let first = ask(&mut search, &config).unwrap();
+    let second = ask(&mut search, &config).unwrap();
+    assert_eq!(ask(&mut search, &config), None);
+    answer(&mut search, first, &config);
+    answer(&mut search, second, &config);
+    assert_eq!(search.step(&config), Step::Converged);
+    let closest: Vec<_> = search.closest(2, &config).map(|c| c.id).collect();
+    assert_eq!(closest, [at(1), at(200)]);
+}
+
+#[test]
 fn silent_ip_gets_three_queries_whatever_its_ports_and_ids() {
     let config = Config::default();
     let mut search = Search::new(Id::ZERO, &config);
