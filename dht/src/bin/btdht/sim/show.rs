@@ -30,7 +30,8 @@ impl Cost {
             spent,
             events_per_second: per_second(totals.events as f64),
             pace: per_second(totals.span.as_secs_f64()),
-            peak_rss: status("VmHWM:"),
+            // The system's own mark may be a little behind its count.
+            peak_rss: status("VmHWM:").max(spent.rss).max(spent.grown_rss),
         }
     }
 }
