@@ -2,9 +2,10 @@
 //! hashed. Blocks that come in order are hashed while hot; others wait until the gap before them is
 //! filled. Pure bookkeeping: what has to be read or written is done by the caller's closures.
 
+use sha1::{Digest, Sha1};
+
 use super::DiskError;
-use crate::hash::{Lanes, Sha1, Stream};
-use crate::piece::{BLOCK_LEN, Block, BlockRef, PieceIndex};
+use crate::piece::{BLOCK_LEN, Block, BlockRef};
 
 /// A piece whose blocks are coming in.
 pub(super) struct Unfinished {
@@ -12,7 +13,7 @@ pub(super) struct Unfinished {
     slots: Vec<Slot>,
     /// Blocks hashed so far: a prefix.
     hashed: usize,
-    digest: Stream<Sha1>,
+    digest: Sha1,
     /// Bytes of blocks in memory.
     held: usize,
 }
@@ -36,7 +37,7 @@ impl Unfinished {
     /// A piece of `len` bytes of which nothing is there.
     pub(super) fn new(len: u32) -> Self {
         let slots = (0..len.div_ceil(BLOCK_LEN)).map(|_| Slot::Empty).collect();
-        Self { len, slots, hashed: 0, digest: Stream::new(), held: 0 }
+        Self { len, slots, hashed: 0, digest: Sha1::new(), held: 0 }
     }
 
     /// Keeps a block. One that is there already (it was asked of two peers) or that is none of
@@ -54,30 +55,29 @@ impl Unfinished {
         }
     }
 
-    /// Hashes the next block, and those behind it, if they were stored early; `read` fetches them.
-    fn hash_stored(
+    /// Hashes on as far as blocks are there; `read` fetches one that was stored early.
+    pub(super) fn hash(
         &mut self,
         mut read: impl FnMut(u32, &mut [u8]) -> Result<(), DiskError>,
     ) -> Result<(), DiskError> {
-        while let Some(Slot::Stored) = self.slots.get(self.hashed) {
-            let mut block = vec![0; self.block_len(self.hashed)];
-            read(self.hashed as u32 * BLOCK_LEN, &mut block)?;
-            self.digest.update(&block);
+        while let Some(slot) = self.slots.get(self.hashed) {
+            match slot {
+                Slot::Empty => break,
+                Slot::Held(block) => self.digest.update(&**block),
+                Slot::Stored => {
+                    let mut block = vec![0; self.block_len(self.hashed)];
+                    read(self.hashed as u32 * BLOCK_LEN, &mut block)?;
+                    self.digest.update(&block);
+                }
+            }
             self.hashed += 1;
         }
         Ok(())
     }
 
-    /// The next block to be hashed, if it is in memory.
-    fn next(&mut self) -> Option<(&mut Stream<Sha1>, &[u8])> {
-        let Some(Slot::Held(block)) = self.slots.get(self.hashed) else { return None };
-        self.hashed += 1;
-        Some((&mut self.digest, block))
-    }
-
     /// The hash once every block is there and hashed.
     pub(super) fn finished(&self) -> Option<[u8; 20]> {
-        (self.hashed == self.slots.len()).then(|| self.digest.digest())
+        (self.hashed == self.slots.len()).then(|| self.digest.clone().finalize().into())
     }
 
     /// The SHA-1 of each block of a piece that is all there.
@@ -85,17 +85,13 @@ impl Unfinished {
         &self,
         mut read: impl FnMut(u32, &mut [u8]) -> Result<(), DiskError>,
     ) -> Result<Vec<[u8; 20]>, DiskError> {
-        let hash = |(index, slot): (usize, &Slot)| {
-            let mut digest = Stream::<Sha1>::new();
-            match slot {
-                Slot::Held(block) => digest.update(block),
-                _ => {
-                    let mut block = vec![0; self.block_len(index)];
-                    read(index as u32 * BLOCK_LEN, &mut block)?;
-                    digest.update(&block);
-                }
+        let hash = |(index, slot): (usize, &Slot)| match slot {
+            Slot::Held(block) => Ok(Sha1::digest(&**block).into()),
+            _ => {
+                let mut block = vec![0; self.block_len(index)];
+                read(index as u32 * BLOCK_LEN, &mut block)?;
+                Ok(Sha1::digest(&block).into())
             }
-            Ok(digest.digest())
         };
         self.slots.iter().enumerate().map(hash).collect()
     }
@@ -148,30 +144,10 @@ impl Unfinished {
     }
 }
 
-/// Hashes pieces on as far as blocks are there, a block of each side by side; `read` fetches one that
-/// was stored early. After an error it can be tried again.
-pub(super) fn hash(
-    lanes: Lanes,
-    pieces: &mut [(PieceIndex, &mut Unfinished)],
-    mut read: impl FnMut(PieceIndex, u32, &mut [u8]) -> Result<(), DiskError>,
-) -> Result<(), DiskError> {
-    loop {
-        for (piece, unfinished) in pieces.iter_mut() {
-            unfinished.hash_stored(|begin, block| read(*piece, begin, block))?;
-        }
-        let mut parts: Vec<_> = pieces.iter_mut().filter_map(|(_, unfinished)| unfinished.next()).collect();
-        if parts.is_empty() {
-            return Ok(());
-        }
-        lanes.update(&mut parts);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use sha1::{Digest as _, Sha1};
-
     use super::*;
+    use crate::piece::PieceIndex;
 
     const LEN: u32 = 2 * BLOCK_LEN + 100;
 
@@ -184,13 +160,6 @@ mod tests {
         let len = (LEN - begin).min(BLOCK_LEN);
         let block = bytes()[begin as usize..][..len as usize].to_vec();
         piece.insert(BlockRef { piece: PieceIndex(0), begin, len }, Block::from(block)).is_ok()
-    }
-
-    fn hash_one(
-        piece: &mut Unfinished,
-        mut read: impl FnMut(u32, &mut [u8]) -> Result<(), DiskError>,
-    ) -> Result<(), DiskError> {
-        hash(Lanes::ONE, &mut [(PieceIndex(0), piece)], |_, begin, block| read(begin, block))
     }
 
     fn no_read(_: u32, _: &mut [u8]) -> Result<(), DiskError> {
@@ -210,7 +179,7 @@ mod tests {
                 assert_eq!(piece.finished(), None);
                 assert!(insert(&mut piece, index));
                 assert!(!insert(&mut piece, index), "a second copy is given back");
-                hash_one(&mut piece, no_read).unwrap();
+                piece.hash(no_read).unwrap();
             }
             assert_eq!(piece.finished(), Some(Sha1::digest(bytes()).into()));
             assert_eq!(piece.held(), LEN as usize);
@@ -223,7 +192,7 @@ mod tests {
     fn what_went_to_disk_early_is_read_back_only_if_it_was_not_hashed() {
         let mut piece = Unfinished::new(LEN);
         assert!(insert(&mut piece, 0));
-        hash_one(&mut piece, no_read).unwrap();
+        piece.hash(no_read).unwrap();
         assert_eq!(piece.held_hashed(), BLOCK_LEN as usize);
         assert!(insert(&mut piece, 2));
         assert_eq!(piece.stored(true), BLOCK_LEN as usize);
@@ -231,11 +200,12 @@ mod tests {
         assert_eq!(piece.stored(false), 100);
         assert!(insert(&mut piece, 1));
         let mut reads = Vec::new();
-        hash_one(&mut piece, |begin, block| {
-            reads.push(begin);
-            read(begin, block)
-        })
-        .unwrap();
+        piece
+            .hash(|begin, block| {
+                reads.push(begin);
+                read(begin, block)
+            })
+            .unwrap();
         assert_eq!(reads, [2 * BLOCK_LEN]);
         assert_eq!(piece.finished(), Some(Sha1::digest(bytes()).into()));
         let runs = piece.runs(false);
@@ -244,30 +214,6 @@ mod tests {
         let expected: Vec<[u8; 20]> =
             bytes().chunks(BLOCK_LEN as usize).map(|block| Sha1::digest(block).into()).collect();
         assert_eq!(hashes, expected);
-    }
-
-    #[test]
-    fn a_failed_read_loses_no_block_of_the_pieces_beside_it() {
-        for lanes in Lanes::available() {
-            let mut pieces: Vec<_> = (0..5).map(|_| Unfinished::new(LEN)).collect();
-            pieces.iter_mut().for_each(|piece| assert!(insert(piece, 1)));
-            // The last of them has stored a block early that it needs behind its first.
-            assert_eq!(pieces[4].stored(false), BLOCK_LEN as usize);
-            pieces.iter_mut().for_each(|piece| assert!(insert(piece, 0) && insert(piece, 2)));
-            let mut fails = true;
-            let mut all: Vec<_> = (0..).map(PieceIndex).zip(&mut pieces).collect();
-            let mut fails_once = |piece, begin, block: &mut [u8]| match std::mem::take(&mut fails) {
-                true => Err(DiskError::new("reading", "".as_ref(), &std::io::ErrorKind::Other.into())),
-                false => {
-                    assert_eq!((piece, begin), (PieceIndex(4), BLOCK_LEN));
-                    read(begin, block)
-                }
-            };
-            assert!(hash(lanes, &mut all, &mut fails_once).is_err());
-            hash(lanes, &mut all, &mut fails_once).unwrap();
-            let expected = Some(Sha1::digest(bytes()).into());
-            assert!(pieces.iter().all(|piece| piece.finished() == expected));
-        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lru::LruCache;
 
-use super::cache::{self, Unfinished};
+use super::cache::Unfinished;
 use super::pool::{Barrier, Shared};
 use super::{DiskError, DiskErrorKind, Done, Job, Verdict, span};
 use crate::hash::{Lanes, Pieces, Source};
@@ -21,9 +21,6 @@ const MAX_ANSWERS: usize = 64;
 
 /// Freed bytes that are told together.
 const MAX_FREED: u32 = 256 << 10;
-
-/// Bytes of waiting blocks that are gathered before they are hashed: 8 of the usual pieces.
-const MAX_FRESH: usize = 8 << 20;
 
 /// What a worker is given.
 pub(super) enum Task {
@@ -75,8 +72,8 @@ impl Source<PieceIndex> for Stored<'_> {
 
 /// What failed and will be tried again first.
 enum Stuck {
-    /// Hash on, and compare and write the pieces that are all there.
-    Settle,
+    /// Hash on, and compare and write the piece if it is all there.
+    Advance(PieceIndex),
     /// Make room in the cache.
     Flush,
     /// Make empty files.
@@ -94,9 +91,6 @@ pub(super) struct Worker {
     unfinished: BTreeMap<PieceIndex, Unfinished>,
     /// Bytes of all unfinished pieces in memory.
     held: usize,
-    /// Pieces that have had blocks since they were last hashed on, and how many bytes.
-    fresh: Vec<PieceIndex>,
-    fresh_bytes: usize,
     chunks: LruCache<(PieceIndex, u32), Vec<u8>>,
     check_buffer: Vec<u8>,
     answers: Vec<Done>,
@@ -115,8 +109,6 @@ impl Worker {
             checking: None,
             unfinished: BTreeMap::new(),
             held: 0,
-            fresh: Vec::new(),
-            fresh_bytes: 0,
             chunks: LruCache::new(NonZeroUsize::new(chunks).unwrap_or(NonZeroUsize::MIN)),
             check_buffer: Vec::new(),
             answers: Vec::new(),
@@ -130,8 +122,7 @@ impl Worker {
         if shared.is_held() {
             self.pass_saves();
         }
-        let idle =
-            self.tasks.is_empty() && self.fresh.is_empty() && self.stuck.is_none() && self.checks.is_empty();
+        let idle = self.tasks.is_empty() && self.stuck.is_none() && self.checks.is_empty();
         let wait = || !shared.is_stopping() && (idle || shared.is_held());
         shared.queue(self.index).take(&mut self.tasks, wait);
         if shared.is_held() {
@@ -160,11 +151,6 @@ impl Worker {
             self.retry(stuck)?;
         }
         while !self.shared.is_held() && !self.shared.is_stopping() {
-            // Blocks that wait are gathered, so that their pieces share the lanes; all else finds the
-            // pieces before it settled.
-            if !matches!(self.tasks.front(), Some(Task::Job(Job::Write(..) | Job::Read(..)))) {
-                self.settle()?;
-            }
             let Some(task) = self.tasks.pop_front() else {
                 return self.check();
             };
@@ -191,7 +177,7 @@ impl Worker {
 
     fn retry(&mut self, stuck: Stuck) -> Result<(), DiskError> {
         match stuck {
-            Stuck::Settle => self.settle(),
+            Stuck::Advance(piece) => self.advance(piece),
             Stuck::Flush => self.flush(),
             Stuck::MakeEmpty(files) => self.make_empty(files),
         }
@@ -216,42 +202,22 @@ impl Worker {
             return Ok(());
         }
         self.held += len;
-        self.fresh_bytes += len;
-        if !self.fresh.contains(&at.piece) {
-            self.fresh.push(at.piece);
-        }
-        if self.fresh_bytes >= MAX_FRESH || self.held > self.budget() {
-            self.settle()?;
-            self.flush()?;
-        }
-        Ok(())
+        self.advance(at.piece)?;
+        self.flush()
     }
 
-    /// Hashes the fresh pieces on, side by side; those that are all there are compared and written.
-    /// After an error it will be done again.
-    fn settle(&mut self) -> Result<(), DiskError> {
-        self.try_settle().inspect_err(|_| self.stuck = Some(Stuck::Settle))
+    /// Hashes `piece` on; when it is all there, compares it and writes it. After an error it will be
+    /// done again.
+    fn advance(&mut self, piece: PieceIndex) -> Result<(), DiskError> {
+        self.try_advance(piece).inspect_err(|_| self.stuck = Some(Stuck::Advance(piece)))
     }
 
-    fn try_settle(&mut self) -> Result<(), DiskError> {
+    fn try_advance(&mut self, piece: PieceIndex) -> Result<(), DiskError> {
+        let Some(unfinished) = self.unfinished.get_mut(&piece) else { return Ok(()) };
         let (storage, layout) = (&*self.shared.storage, self.shared.info.layout());
-        let fresh = self.unfinished.iter_mut().filter(|(piece, _)| self.fresh.contains(piece));
-        let mut fresh: Vec<_> = fresh.map(|(piece, unfinished)| (*piece, unfinished)).collect();
-        let read = |piece, begin, block: &mut [u8]| span::read(storage, layout, piece, begin, block);
-        cache::hash(self.shared.config.lanes, &mut fresh, read)?;
-        self.fresh_bytes = 0;
-        while let Some(&piece) = self.fresh.first() {
-            self.finish(piece)?;
-            self.fresh.remove(0);
-        }
-        Ok(())
-    }
-
-    /// Compares and writes a piece if it is all there.
-    fn finish(&mut self, piece: PieceIndex) -> Result<(), DiskError> {
-        let Some(unfinished) = self.unfinished.get(&piece) else { return Ok(()) };
+        let read = |begin, block: &mut [u8]| span::read(storage, layout, piece, begin, block);
+        unfinished.hash(read)?;
         let Some(digest) = unfinished.finished() else { return Ok(()) };
-        let (storage, layout) = (&*self.shared.storage, self.shared.info.layout());
         let verdict = if self.shared.info.piece_hash(piece) == Some(&digest) {
             for run in unfinished.runs(false) {
                 span::write(storage, layout, piece, run.begin, &run.blocks)?;
@@ -263,7 +229,6 @@ impl Worker {
             }
             Verdict::Good
         } else {
-            let read = |begin, block: &mut [u8]| span::read(storage, layout, piece, begin, block);
             Verdict::Bad { blocks: unfinished.block_hashes(read)? }
         };
         self.discard(piece);
@@ -294,7 +259,8 @@ impl Worker {
     }
 
     fn try_flush(&mut self) -> Result<(), DiskError> {
-        while self.held > self.budget() {
+        let budget = self.shared.config.write_cache / self.shared.workers();
+        while self.held > budget {
             let by_hashed = self.unfinished.iter().max_by_key(|(_, piece)| piece.held_hashed());
             let hashed_only = by_hashed.is_some_and(|(_, piece)| piece.held_hashed() > 0);
             let victim = match hashed_only {
@@ -315,11 +281,6 @@ impl Worker {
             self.freed += freed as u32;
         }
         Ok(())
-    }
-
-    /// Bytes of unfinished pieces that this worker may keep in memory.
-    fn budget(&self) -> usize {
-        self.shared.config.write_cache / self.shared.workers()
     }
 
     /// Copies a block out of the read-ahead, reading the parts that are not there.
