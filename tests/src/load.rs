@@ -251,11 +251,6 @@ impl Load {
         self.finish(start)
     }
 
-    /// What came so far, since the last [`Load::closed`] or [`Load::open`] began.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
-    }
-
     /// Asks only one kind from now on; the mix for `None`.
     pub fn only(&mut self, kind: Option<Kind>) {
         self.only = kind;

@@ -196,9 +196,8 @@ fn soak(test: &str, warm_up: Duration, span: Duration) {
     load.open(500, warm_up).unwrap();
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count();
     let (memory, open) = (memory_kib(node.pid()), descriptors());
-    let before = load.tally().clone();
     let tally = load.open(500, span).unwrap();
-    let (replies, lost) = (tally.replies - before.replies, tally.lost - before.lost);
+    let (replies, lost) = (tally.replies, tally.lost);
     let grown = memory_kib(node.pid()).saturating_sub(memory);
     let hours = (span.as_secs_f64() / 3600.0).max(1.0);
     println!("{replies} replies, {lost} lost, {memory} KiB and {grown} more");
