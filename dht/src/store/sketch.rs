@@ -4,16 +4,19 @@
 //!
 //! Several stores can count together (see `super::striped`): the counters are atomic.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::{KeyedHash, Rng};
 
 #[derive(Debug)]
 pub(super) struct Sketch {
     hash: KeyedHash,
-    /// [`ROWS`] rows of a power of two of counters.
-    counters: Arc<[AtomicU16]>,
+    /// [`ROWS`] rows of [`Sketch::width`] counters, from the first announce on: a node to whom nobody
+    /// announces has none.
+    counters: Arc<OnceLock<Box<[AtomicU16]>>>,
+    /// Counters in a row, a power of two.
+    width: usize,
     /// The counters are of one store alone, or of who made them for several.
     is_own: bool,
 }
@@ -23,13 +26,12 @@ impl Sketch {
     /// default of 64 MiB and a store full of small swarms, a source is counted some 60 too high.
     pub(super) fn new(budget: usize, rng: &mut Rng) -> Self {
         let width = (budget / 1024).next_power_of_two().clamp(1 << 10, 1 << 20);
-        let counters = (0..ROWS * width).map(|_| AtomicU16::new(0)).collect();
-        Self { hash: KeyedHash::new(rng), counters, is_own: true }
+        Self { hash: KeyedHash::new(rng), counters: Arc::default(), width, is_own: true }
     }
 
     /// The same counters for another store.
     pub(super) fn share(&self) -> Self {
-        Self { hash: self.hash, counters: Arc::clone(&self.counters), is_own: false }
+        Self { hash: self.hash, counters: Arc::clone(&self.counters), width: self.width, is_own: false }
     }
 
     /// Whether other stores count here too, so that nothing but what was added may be removed.
@@ -48,26 +50,30 @@ impl Sketch {
 
     /// At least the number of infohashes of `source`.
     pub(super) fn count(&self, source: u64) -> usize {
-        let counts = self.cells(source).map(|cell| self.counters[cell].load(Ordering::Relaxed));
+        let Some(counters) = self.counters.get() else { return 0 };
+        let counts = self.cells(source).map(|cell| counters[cell].load(Ordering::Relaxed));
         counts.into_iter().min().unwrap_or(0).into()
     }
 
-    /// Bytes allocated, counted once however many stores share them.
+    /// Bytes that the counters take once there are some, so that what is left of the budget does not change with
+    /// the first announce; of one store, however many share them.
     pub(super) fn memory(&self) -> usize {
-        if self.is_own { size_of_val(&*self.counters) } else { 0 }
+        if self.is_own { ROWS * self.width * size_of::<AtomicU16>() } else { 0 }
     }
 
     fn change(&self, source: u64, change: impl Fn(u16) -> Option<u16>) {
+        let zeros = || (0..ROWS * self.width).map(|_| AtomicU16::new(0)).collect();
+        let counters = self.counters.get_or_init(zeros);
         for cell in self.cells(source) {
             // `None` leaves it as it is.
-            let _ = self.counters[cell].fetch_update(Ordering::Relaxed, Ordering::Relaxed, &change);
+            let _ = counters[cell].fetch_update(Ordering::Relaxed, Ordering::Relaxed, &change);
         }
     }
 
     fn cells(&self, source: u64) -> [usize; ROWS] {
         let hash = self.hash.hash(&source.to_be_bytes());
         let (first, step) = (hash as usize, (hash >> 32) as usize | 1);
-        let width = self.counters.len() / ROWS;
+        let Self { width, .. } = self;
         std::array::from_fn(|row| row * width + (first.wrapping_add(step.wrapping_mul(row)) & (width - 1)))
     }
 }
@@ -91,6 +97,6 @@ mod tests {
         for source in 0..20_000u64 {
             (0..source % 20).for_each(|_| sketch.remove(source));
         }
-        assert!(sketch.counters.iter().all(|count| count.load(Ordering::Relaxed) == 0));
+        assert!(sketch.counters.get().unwrap().iter().all(|count| count.load(Ordering::Relaxed) == 0));
     }
 }
