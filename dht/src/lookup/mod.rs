@@ -8,6 +8,7 @@
 //! Everything in a reply is a stranger's word: addresses that cannot be, our own, port 0, more than
 //! [`Config::lookup_nodes_per_reply`] nodes and half records are ignored (RELIABILITY.md D7, D9).
 
+mod candidates;
 mod findings;
 mod kind;
 mod lead;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use krpc::compact::{self, Address, V4, V6};
 use krpc::{ErrorCode, Id, Response};
 
+use self::candidates::{AnnounceState, Candidate, Facts};
 use self::findings::Findings;
 pub(crate) use self::findings::{estimate as merge_filters, told_samples};
 use self::kind::Interest;
@@ -30,7 +32,7 @@ pub(crate) use self::kind::Kind;
 pub(crate) use self::remembered::Remembered;
 pub(crate) use self::running::{Finished, Lookups};
 pub(crate) use self::sampled::Sampled;
-use self::search::{AnnounceState, Candidate, Facts, Phase, Search, Step};
+use self::search::{Phase, Search, Step};
 use crate::addr::acceptable;
 use crate::home::{Place, family_of, want};
 use crate::purpose::{Asked, Purpose};
@@ -373,7 +375,7 @@ impl Lookup {
     /// Announces to the closest nodes that gave a token; the search is over when all are through.
     fn announce(&mut self, now: Time, home: usize, env: &mut Env<'_>) {
         if self.kind.announces() {
-            let closest = self.searches[home].closest(env.config.announce_nodes, env.config);
+            let closest = self.searches[home].closest(env.config.announce_nodes);
             let fresh = closest.filter(|c| c.announce == AnnounceState::No && c.token.is_some());
             let serials: Vec<u32> = fresh.map(|candidate| candidate.serial).collect();
             for serial in serials {
@@ -381,7 +383,7 @@ impl Lookup {
             }
         }
         let search = &mut self.searches[home];
-        if !search.candidates_mut().any(|c| matches!(c.announce, AnnounceState::Sent(_))) {
+        if !search.candidates().any(|c| matches!(c.announce, AnnounceState::Sent(_))) {
             search.phase = Phase::Done;
         }
     }
@@ -474,7 +476,7 @@ impl Lookup {
     }
 
     fn closest(&self, config: &Config) -> Vec<(Id, SocketAddr)> {
-        let found = self.searches.iter().flat_map(|search| search.closest(config.k, config));
+        let found = self.searches.iter().flat_map(|search| search.closest(config.k));
         let mut closest: Vec<_> = found.filter_map(|c| c.id.map(|id| (id, c.addr))).collect();
         closest.sort_by_key(|(id, _)| id.distance(&self.target));
         closest

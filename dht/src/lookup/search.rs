@@ -12,19 +12,17 @@ use std::net::SocketAddr;
 use arrayvec::ArrayVec;
 use krpc::{Distance, Id};
 
+use super::candidates::{Candidate, Candidates, Facts, Place, State};
 use super::lead::Lead;
 use crate::Config;
-use crate::addr::{SubnetKey, source_key, subnet_key};
+use crate::addr::source_key;
 use crate::rpc::Patience;
-use crate::secure_id::is_secure;
 
 /// One family's part of a lookup.
 #[derive(Debug)]
 pub(crate) struct Search {
     target: Id,
-    /// By distance, nearest first; those whose id is unknown (routers) before all.
-    candidates: Vec<Candidate>,
-    next_serial: u32,
+    candidates: Candidates,
     /// Queries that may be sent now.
     credit: usize,
     /// Queries before their soft deadline.
@@ -44,78 +42,6 @@ pub(crate) enum Phase {
     Announcing,
     /// Over.
     Done,
-}
-
-/// A node on the way.
-#[derive(Debug)]
-pub(crate) struct Candidate {
-    pub(crate) serial: u32,
-    /// `None` for a router until it has answered.
-    pub(crate) id: Option<Id>,
-    pub(crate) addr: SocketAddr,
-    /// Referrals between the start and this node.
-    pub(crate) depth: u16,
-    pub(crate) token: Option<Box<[u8]>>,
-    /// The sequence number of the item that it has (BEP 44).
-    pub(crate) held: Option<i64>,
-    pub(crate) announce: AnnounceState,
-    /// The id under which it answered when that was another one.
-    pub(crate) answered_as: Option<Id>,
-    distance: Distance,
-    state: State,
-    /// Queries sent.
-    tries: u8,
-    /// Queries that may still be answered.
-    open: u8,
-    /// Silent past its soft deadline, and near enough to be asked a second time.
-    again: bool,
-    /// Asked only when there is nobody else.
-    is_reserve: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Not asked yet.
-    Fresh,
-    /// Asked; before the soft deadline.
-    Asked,
-    /// Past the soft deadline of the last query.
-    Slow,
-    /// Answered.
-    Answered,
-    /// Gave no answer, an error, or one from another id.
-    Failed,
-}
-
-/// What a trace tells of a candidate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Facts {
-    pub(crate) addr: SocketAddr,
-    pub(crate) id: Option<Id>,
-    /// See [`Candidate::depth`].
-    pub(crate) depth: u16,
-}
-
-impl Candidate {
-    pub(crate) fn facts(&self) -> Facts {
-        Facts { addr: self.addr, id: self.id, depth: self.depth }
-    }
-
-    /// Whether its id belongs to its address (BEP 42).
-    fn is_secure(&self) -> bool {
-        self.id.is_some_and(|id| is_secure(&id, self.addr.ip()))
-    }
-}
-
-/// The `announce_peer` to a candidate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AnnounceState {
-    /// Not sent.
-    No,
-    /// Sent so many times, not acknowledged.
-    Sent(u8),
-    /// Acknowledged, refused or given up.
-    Over,
 }
 
 /// What a search wants.
@@ -143,8 +69,7 @@ impl Search {
     pub(crate) fn new(target: Id, config: &Config) -> Self {
         Self {
             target,
-            candidates: Vec::new(),
-            next_serial: 0,
+            candidates: Candidates::default(),
             credit: config.lookup_start_width.max(1),
             in_flight: 0,
             answered: 0,
@@ -156,60 +81,25 @@ impl Search {
     /// Adds a candidate, unless it is there already. Beyond [`Config::lookup_candidates`] the farthest
     /// unasked one goes. Whether it was new and stays.
     pub(crate) fn offer(&mut self, id: Option<Id>, addr: SocketAddr, depth: u16, config: &Config) -> bool {
-        // Routers come first: they are offered where nobody else is of use.
-        let distance = id.map_or(ROUTERS_FIRST, |id| id.distance(&self.target));
-        // Whoever claims the id of another stands behind it if only that one's belongs to its address
-        // (BEP 42), or if it came first.
-        let yields = |other: &Candidate| other.is_secure() || id.is_none_or(|id| !is_secure(&id, addr.ip()));
-        let before = |c: &Candidate| c.distance < distance || c.distance == distance && yields(c);
-        let at = self.candidates.partition_point(before);
-        let same = |c: &&Candidate| c.addr == addr && (c.id == id || id.is_none() || c.id.is_none());
-        if let Some(known) = self.candidates.iter_mut().find(|c| same(&&**c)) {
-            known.is_reserve = false;
-            return false;
-        }
-        let serial = self.next_serial;
-        self.next_serial += 1;
-        let (state, announce) = (State::Fresh, AnnounceState::No);
-        let candidate = Candidate {
-            serial,
-            id,
-            addr,
-            depth,
-            token: None,
-            held: None,
-            announce,
-            answered_as: None,
-            distance,
-            state,
-            tries: 0,
-            open: 0,
-            again: false,
-            is_reserve: false,
-        };
-        self.candidates.insert(at, candidate);
-        if self.candidates.iter().filter(|c| c.state == State::Fresh).count() > config.lookup_candidates {
-            let farthest = self.candidates.iter().rposition(|c| c.state == State::Fresh);
-            if let Some(dropped) = farthest.map(|farthest| self.candidates.remove(farthest)) {
-                return dropped.serial != serial;
-            }
-        }
-        true
+        self.add(id, addr, depth, config).is_some()
     }
 
     /// Adds a candidate that is asked when there is nobody else to ask.
     pub(crate) fn offer_reserve(&mut self, id: Id, addr: SocketAddr, config: &Config) {
-        let serial = self.next_serial;
-        if self.offer(Some(id), addr, 0, config)
-            && let Some(candidate) = self.by_serial(serial)
-        {
-            candidate.is_reserve = true;
+        let serial = self.add(Some(id), addr, 0, config);
+        if let Some(at) = serial.and_then(|serial| self.candidates.position(serial)) {
+            self.candidates.place_mut(at).is_reserve = true;
         }
+    }
+
+    fn add(&mut self, id: Option<Id>, addr: SocketAddr, depth: u16, config: &Config) -> Option<u32> {
+        let offered = (id, addr, depth);
+        self.candidates.offer(offered, &self.target, config.allow_local, config.lookup_candidates)
     }
 
     /// What to do now. Changes nothing: tell [`Search::asked`] about a query that was sent.
     pub(crate) fn step(&self, config: &Config) -> Step {
-        match self.step_among(config, |candidate| !candidate.is_reserve) {
+        match self.step_among(config, |place| !place.is_reserve) {
             Way::Ask(index) => Step::Ask(index),
             Way::Blocked => Step::Wait,
             // Nobody but the reserve is left to ask.
@@ -221,22 +111,23 @@ impl Search {
         }
     }
 
-    fn step_among(&self, config: &Config, may_be_asked: impl Fn(&Candidate) -> bool) -> Way {
-        let mut closest = ArrayVec::<SubnetKey, MAX_K>::new();
-        let mut pending = ArrayVec::<SubnetKey, MAX_K>::new();
+    fn step_among(&self, config: &Config, may_be_asked: impl Fn(&Place) -> bool) -> Way {
+        let mut closest = ArrayVec::<u64, MAX_K>::new();
+        let mut pending = ArrayVec::<u64, MAX_K>::new();
         let mut waiting = false;
         let mut lead = Lead::new(self.nearest_answered());
         let k = config.k.clamp(1, MAX_K);
         // Who sits around the target may be a ring of liars: some others are heard before the end.
         let heard_enough = self.sent - self.in_flight >= config.lookup_min_queries;
         let asked_enough = self.sent >= config.lookup_min_queries;
-        for (index, candidate) in self.candidates.iter().enumerate() {
+        for (at, place) in self.candidates.places().iter().enumerate() {
             let settled = closest.len() == k;
             if settled && heard_enough {
                 break;
             }
-            let subnet = subnet_key(candidate.addr, config.allow_local);
-            match candidate.state {
+            let subnet = place.subnet;
+            let is_router = place.distance == Distance::ZERO && self.candidates.of(place).id.is_none();
+            match place.state() {
                 State::Answered => {
                     if !settled && !closest.contains(&subnet) {
                         closest.push(subnet);
@@ -246,63 +137,57 @@ impl Search {
                 State::Asked => {
                     waiting = true;
                     let _ = pending.try_push(subnet);
-                    if candidate.id.is_some() {
-                        lead.pending(&candidate.distance);
+                    if !is_router {
+                        lead.pending(&place.distance);
                     }
                 }
-                State::Slow if !candidate.again => {}
-                State::Fresh if !may_be_asked(candidate) => {}
-                State::Fresh | State::Slow if settled && asked_enough => {}
-                State::Fresh | State::Slow => {
+                State::Fresh if !may_be_asked(place) => {}
+                State::Fresh | State::Again if settled && asked_enough => {}
+                State::Fresh | State::Again => {
                     // One node of a network in the closest set (RELIABILITY.md D7): the others wait
                     // until the nearer one turns out to be silent.
-                    if closest.contains(&subnet) || pending.contains(&subnet) || !self.may_ask(index, config)
-                    {
+                    if closest.contains(&subnet) || pending.contains(&subnet) || !self.may_ask(at, config) {
                         continue;
                     }
                     let may_send = self.credit > 0
                         && self.in_flight < config.lookup_max_in_flight
-                        && (!waiting
-                            || settled
-                            || candidate.id.is_none()
-                            || lead.allows(&candidate.distance));
-                    return if may_send { Way::Ask(index) } else { Way::Blocked };
+                        && (!waiting || settled || is_router || lead.allows(&place.distance));
+                    return if may_send { Way::Ask(at) } else { Way::Blocked };
                 }
-                State::Failed => {}
+                State::Slow | State::Failed => {}
             }
         }
         // When nobody has answered, somebody still may.
-        let late = self.answered == 0 && self.candidates.iter().any(|candidate| candidate.open > 0);
+        let late = self.answered == 0 && self.candidates.places().iter().any(|place| place.open > 0);
         if waiting || late { Way::Wait } else { Way::Converged }
     }
 
     /// Whether the diversity rules allow a query to the candidate at `index`: one answering node of an
     /// IP, and few queries to an IP that never answered, which may be a victim that liars point at.
     fn may_ask(&self, index: usize, config: &Config) -> bool {
-        let candidate = &self.candidates[index];
+        let place = &self.candidates.places()[index];
+        let candidate = self.candidates.of(place);
         let source = source_key(candidate.addr, config.allow_local);
-        let subnet = subnet_key(candidate.addr, config.allow_local);
         let (mut silent, mut answers, mut failures) = (0, 0, 0);
         let mut vouched = false;
-        for other in self.candidates.iter().filter(|other| other.tries > 0) {
-            if subnet_key(other.addr, config.allow_local) != subnet {
-                continue;
-            }
-            match other.state {
+        let beside = |other: &&Place| other.subnet == place.subnet && other.tries > 0;
+        for near in self.candidates.places().iter().filter(beside) {
+            match near.state() {
                 State::Answered => answers += 1,
-                State::Slow | State::Failed => failures += 1,
+                State::Slow | State::Again | State::Failed => failures += 1,
                 State::Fresh | State::Asked => {}
             }
+            let other = self.candidates.of(near);
             if source_key(other.addr, config.allow_local) == source {
-                if other.state == State::Answered {
+                if near.has_answered() {
                     return false;
                 }
-                silent += u32::from(other.tries);
+                silent += u32::from(near.tries);
                 // Liars that name an honest node under ids of their own do not hide it.
                 vouched |= other.answered_as.is_some() && other.answered_as == candidate.id;
             }
         }
-        let retry = usize::from(candidate.tries > 0);
+        let retry = usize::from(place.tries > 0);
         vouched
             || silent < config.lookup_queries_per_silent_ip
                 && answers < PER_SUBNET
@@ -311,11 +196,10 @@ impl Search {
 
     /// The candidate at `index` was sent a query.
     pub(crate) fn asked(&mut self, index: usize) {
-        let candidate = &mut self.candidates[index];
-        candidate.state = State::Asked;
-        candidate.again = false;
-        candidate.tries = candidate.tries.saturating_add(1);
-        candidate.open += 1;
+        self.candidates.set_state(index, State::Asked);
+        let place = self.candidates.place_mut(index);
+        place.tries = place.tries.saturating_add(1);
+        place.open += 1;
         self.credit = self.credit.saturating_sub(1);
         self.in_flight += 1;
         self.sent += 1;
@@ -326,57 +210,55 @@ impl Search {
     /// A node that may be among the closest is asked a second time, because it may live and the query
     /// may be lost; so is anyone while nobody has answered.
     pub(crate) fn slow(&mut self, serial: u32, config: &Config) -> Option<Facts> {
-        let index = self.position(serial)?;
-        let nearer = self.candidates[..index].iter();
-        let rank =
-            nearer.filter(|c| matches!(c.state, State::Fresh | State::Asked | State::Answered)).count();
-        let near = rank < config.k + SPARE || self.answered == 0;
-        let candidate = &mut self.candidates[index];
-        if candidate.state != State::Asked {
-            return None;
-        }
-        candidate.state = State::Slow;
-        candidate.again = near && candidate.tries < 2;
+        let index = self.candidates.position(serial)?;
+        let (nearer, rest) = self.candidates.places().split_at(index);
+        let place = rest.first().filter(|place| place.state() == State::Asked)?;
+        let may_answer = |p: &&Place| matches!(p.state(), State::Fresh | State::Asked | State::Answered);
+        let near = nearer.iter().filter(may_answer).count() < config.k + SPARE || self.answered == 0;
+        let state = if near && place.tries < 2 { State::Again } else { State::Slow };
+        self.candidates.set_state(index, state);
         self.in_flight -= 1;
         self.credit += 1;
-        Some(candidate.facts())
+        Some(self.candidates.at(index).facts())
     }
 
     /// How long an answer of the candidate at `index` is worth waiting for.
     pub(crate) fn patience(&self, index: usize) -> Patience {
-        if self.candidates[index].tries > 0 { Patience::AgainInLookup } else { Patience::InLookup }
+        if self.candidates.places()[index].tries > 0 { Patience::AgainInLookup } else { Patience::InLookup }
     }
 
     /// A query was given up. The candidate, if it is silent for good now.
     pub(crate) fn silent(&mut self, serial: u32) -> Option<Facts> {
-        let index = self.position(serial)?;
-        let candidate = &mut self.candidates[index];
-        candidate.open = candidate.open.saturating_sub(1);
-        if candidate.open > 0 || !matches!(candidate.state, State::Asked | State::Slow) {
-            return None;
-        }
-        if candidate.state == State::Asked {
-            self.in_flight -= 1;
-            self.credit += 1;
-        }
-        candidate.state = State::Failed;
-        Some(candidate.facts())
+        let index = self.candidates.position(serial)?;
+        if self.close_one(index) > 0 { None } else { self.fail(index) }
     }
 
     /// The node answered with an error, or is not who it should be.
     pub(crate) fn refused(&mut self, serial: u32) -> Option<Facts> {
-        let index = self.position(serial)?;
-        let candidate = &mut self.candidates[index];
-        candidate.open = candidate.open.saturating_sub(1);
-        if !matches!(candidate.state, State::Asked | State::Slow) {
-            return None;
+        let index = self.candidates.position(serial)?;
+        self.close_one(index);
+        self.fail(index)
+    }
+
+    /// A query to the candidate at `index` can no longer be answered. How many still can.
+    fn close_one(&mut self, index: usize) -> u8 {
+        let place = self.candidates.place_mut(index);
+        place.open = place.open.saturating_sub(1);
+        place.open
+    }
+
+    /// Gives up the candidate at `index`, if something was expected of it.
+    fn fail(&mut self, index: usize) -> Option<Facts> {
+        match self.candidates.places()[index].state() {
+            State::Asked => {
+                self.in_flight -= 1;
+                self.credit += 1;
+            }
+            State::Slow | State::Again => {}
+            State::Fresh | State::Answered | State::Failed => return None,
         }
-        if candidate.state == State::Asked {
-            self.in_flight -= 1;
-            self.credit += 1;
-        }
-        candidate.state = State::Failed;
-        Some(candidate.facts())
+        self.candidates.set_state(index, State::Failed);
+        Some(self.candidates.at(index).facts())
     }
 
     /// The node answered, now or late, as `id`. The candidate, if this is its first answer.
@@ -387,56 +269,49 @@ impl Search {
         (token, held): (Option<&[u8]>, Option<i64>),
         config: &Config,
     ) -> Option<Facts> {
-        let mut index = self.position(serial)?;
-        let leads = !self.candidates[..index].iter().any(|c| c.state == State::Answered);
-        let candidate = &mut self.candidates[index];
-        candidate.open = candidate.open.saturating_sub(1);
-        if candidate.state == State::Answered {
-            return None;
+        let mut index = self.candidates.position(serial)?;
+        let leads = !self.candidates.places()[..index].iter().any(Place::has_answered);
+        self.close_one(index);
+        match self.candidates.places()[index].state() {
+            State::Answered => return None,
+            State::Asked => self.in_flight -= 1,
+            State::Fresh | State::Slow | State::Again | State::Failed => {}
         }
-        if candidate.state == State::Asked {
-            self.in_flight -= 1;
-        }
-        candidate.state = State::Answered;
+        self.candidates.set_state(index, State::Answered);
+        let candidate = self.candidates.at_mut(index);
         candidate.held = held;
         candidate.token = token.filter(|token| token.len() <= MAX_TOKEN).map(Into::into);
         self.answered += 1;
         let is_start = candidate.depth == 0 && candidate.id.is_some();
         self.credit = (self.credit + allowed(leads, is_start, config)).min(config.lookup_max_in_flight);
         if candidate.id.is_none() {
-            let mut candidate = self.candidates.remove(index);
-            candidate.id = Some(id);
-            candidate.distance = id.distance(&self.target);
-            index = self.candidates.partition_point(|c| c.distance < candidate.distance);
-            self.candidates.insert(index, candidate);
+            index = self.candidates.identify(index, id, &self.target);
         }
-        Some(self.candidates[index].facts())
+        Some(self.candidates.at(index).facts())
     }
 
     /// The nearest candidates that answered, nearest first: at most `count`, one per network.
-    pub(crate) fn closest(&self, count: usize, config: &Config) -> impl Iterator<Item = &Candidate> {
+    pub(crate) fn closest(&self, count: usize) -> impl Iterator<Item = &Candidate> {
         let mut subnets = Vec::with_capacity(count);
-        let answered = self.candidates.iter().filter(|c| c.state == State::Answered);
-        answered
-            .filter(move |candidate| {
-                let subnet = subnet_key(candidate.addr, config.allow_local);
-                let fresh = !subnets.contains(&subnet);
-                subnets.push(subnet);
-                fresh
-            })
-            .take(count)
+        let answered = self.candidates.places().iter().filter(|place| place.has_answered());
+        let one_of_each = answered.filter(move |place| {
+            let fresh = !subnets.contains(&place.subnet);
+            subnets.push(place.subnet);
+            fresh
+        });
+        one_of_each.take(count).map(|place| self.candidates.of(place))
     }
 
     pub(crate) fn candidate(&self, index: usize) -> &Candidate {
-        &self.candidates[index]
+        self.candidates.at(index)
     }
 
     pub(crate) fn by_serial(&mut self, serial: u32) -> Option<&mut Candidate> {
-        self.candidates.iter_mut().find(|candidate| candidate.serial == serial)
+        self.candidates.position(serial).map(|index| self.candidates.at_mut(index))
     }
 
-    pub(crate) fn candidates_mut(&mut self) -> impl Iterator<Item = &mut Candidate> {
-        self.candidates.iter_mut()
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.candidates.iter()
     }
 
     /// Whether nobody of a whole first wave has answered: this family may have no way out.
@@ -447,20 +322,16 @@ impl Search {
     /// Candidates that it remembers: at most [`Config::lookup_candidates`] that were not asked, and those
     /// that were.
     pub(crate) fn len(&self) -> usize {
-        self.candidates.len()
+        self.candidates.places().len()
     }
 
     /// Whether there never was anybody to ask.
     pub(crate) fn is_empty(&self) -> bool {
-        self.candidates.is_empty()
+        self.candidates.places().is_empty()
     }
 
     fn nearest_answered(&self) -> Option<&Distance> {
-        self.candidates.iter().find(|c| c.state == State::Answered).map(|c| &c.distance)
-    }
-
-    fn position(&self, serial: u32) -> Option<usize> {
-        self.candidates.iter().position(|candidate| candidate.serial == serial)
+        self.candidates.places().iter().find(|place| place.has_answered()).map(|place| &place.distance)
     }
 }
 
@@ -480,9 +351,6 @@ fn allowed(leads: bool, is_start: bool, config: &Config) -> usize {
 
 /// A silent node is asked again when fewer than k and so many others are nearer.
 const SPARE: usize = 3;
-
-/// The distance of nodes whose id is unknown.
-const ROUTERS_FIRST: Distance = Distance::ZERO;
 
 /// Largest k.
 const MAX_K: usize = 64;

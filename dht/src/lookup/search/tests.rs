@@ -98,7 +98,7 @@ fn search_converges_when_the_k_closest_have_answered() {
     assert_eq!(search.step(&config), Step::Wait);
     answer(&mut search, serials[0], &config);
     assert_eq!(search.step(&config), Step::Converged);
-    let closest: Vec<_> = search.closest(2, &config).map(|c| c.id).collect();
+    let closest: Vec<_> = search.closest(2).map(|c| c.id).collect();
     assert_eq!(closest, [at(1), at(2)]);
 }
 
@@ -117,7 +117,7 @@ fn silent_node_near_the_target_is_asked_twice_and_then_left_behind() {
     assert_eq!(search.step(&config), Step::Converged);
     // Its late answer still counts.
     answer(&mut search, near, &config);
-    assert_eq!(search.closest(1, &config).next().unwrap().id, at(1));
+    assert_eq!(search.closest(1).next().unwrap().id, at(1));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn closest_set_holds_one_node_of_a_network() {
     answer(&mut search, first, &config);
     answer(&mut search, second, &config);
     assert_eq!(search.step(&config), Step::Converged);
-    let closest: Vec<_> = search.closest(2, &config).map(|c| c.id).collect();
+    let closest: Vec<_> = search.closest(2).map(|c| c.id).collect();
     assert_eq!(closest, [at(1), at(200)]);
 }
 
@@ -168,7 +168,7 @@ fn of_an_ipv6_network_of_64_bits_one_node_is_in_the_closest_set() {
     answer(&mut search, first, &config);
     answer(&mut search, second, &config);
     assert_eq!(search.step(&config), Step::Converged);
-    let closest: Vec<_> = search.closest(2, &config).map(|c| c.id).collect();
+    let closest: Vec<_> = search.closest(2).map(|c| c.id).collect();
     assert_eq!(closest, [at(1), at(200)]);
 }
 
@@ -207,7 +207,7 @@ fn router_finds_its_place_when_it_answers() {
     search.answered(serials[0], at(5).unwrap(), (None, None), &config);
     answer(&mut search, serials[1], &config);
     answer(&mut search, serials[2], &config);
-    let closest: Vec<_> = search.closest(8, &config).map(|c| c.id).collect();
+    let closest: Vec<_> = search.closest(8).map(|c| c.id).collect();
     assert_eq!(closest, [at(1), at(5), at(9)]);
 }
 

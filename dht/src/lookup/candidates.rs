@@ -1,0 +1,252 @@
+//! [`Candidates`]: whom a search has heard of, nearest to its target first.
+//!
+//! An answer names eight nodes, each of which is looked for among some hundreds, and then the nearest are gone
+//! through for whom to ask next. So what such walks look at lies close together, in [`Place`]s of 40 bytes,
+//! and the rest, several times as long, stays where it is when somebody comes between.
+
+use std::net::SocketAddr;
+
+use krpc::{Distance, Id};
+
+use crate::addr::subnet_key;
+use crate::secure_id::is_secure;
+
+/// Everybody that a search has heard of and not dropped.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    /// By distance, nearest first; those whose id is unknown (routers) before all.
+    places: Vec<Place>,
+    candidates: Vec<Candidate>,
+    /// Indices of `candidates` whose place is gone.
+    free: Vec<u32>,
+    next_serial: u32,
+    /// Places in [`State::Fresh`].
+    fresh: usize,
+}
+
+/// What decides whether a candidate is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// [`crate::addr::SubnetKey::short`].
+    pub(super) subnet: u64,
+    pub(super) distance: Distance,
+    pub(super) serial: u32,
+    index: u32,
+    state: State,
+    /// Queries sent.
+    pub(super) tries: u8,
+    /// Queries that may still be answered.
+    pub(super) open: u8,
+    /// Asked only when there is nobody else.
+    pub(super) is_reserve: bool,
+}
+
+const _: () = assert!(size_of::<Place>() == 40);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not asked yet.
+    Fresh,
+    /// Asked; before the soft deadline.
+    Asked,
+    /// Past the soft deadline of the last query.
+    Slow,
+    /// So too, and near enough to be asked a second time.
+    Again,
+    /// Answered.
+    Answered,
+    /// Gave no answer, an error, or one from another id.
+    Failed,
+}
+
+/// A node on the way.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    pub(crate) serial: u32,
+    /// `None` for a router until it has answered.
+    pub(crate) id: Option<Id>,
+    pub(crate) addr: SocketAddr,
+    /// Referrals between the start and this node.
+    pub(crate) depth: u16,
+    pub(crate) token: Option<Box<[u8]>>,
+    /// The sequence number of the item that it has (BEP 44).
+    pub(crate) held: Option<i64>,
+    pub(crate) announce: AnnounceState,
+    /// The id under which it answered when that was another one.
+    pub(crate) answered_as: Option<Id>,
+}
+
+/// The `announce_peer` to a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnnounceState {
+    /// Not sent.
+    No,
+    /// Sent so many times, not acknowledged.
+    Sent(u8),
+    /// Acknowledged, refused or given up.
+    Over,
+}
+
+/// What a trace tells of a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) addr: SocketAddr,
+    pub(crate) id: Option<Id>,
+    /// See [`Candidate::depth`].
+    pub(crate) depth: u16,
+}
+
+impl Place {
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    pub(super) fn has_answered(&self) -> bool {
+        self.state == State::Answered
+    }
+}
+
+impl Candidate {
+    pub(crate) fn facts(&self) -> Facts {
+        Facts { addr: self.addr, id: self.id, depth: self.depth }
+    }
+
+    /// Whether its id belongs to its address (BEP 42).
+    fn is_secure(&self) -> bool {
+        self.id.is_some_and(|id| is_secure(&id, self.addr.ip()))
+    }
+}
+
+impl Candidates {
+    /// Adds somebody at `depth` referrals, unless they are there already. Beyond `most` fresh ones the farthest of
+    /// these goes. The serial, if it was new and stays.
+    pub(super) fn offer(
+        &mut self,
+        (id, addr, depth): (Option<Id>, SocketAddr, u16),
+        target: &Id,
+        allow_local: bool,
+        most: usize,
+    ) -> Option<u32> {
+        let subnet = subnet_key(addr, allow_local).short();
+        // One address is in one network.
+        if let Some(known) = self.places.iter().position(|place| {
+            place.subnet == subnet && self.candidates[place.index as usize].is_same(id, addr)
+        }) {
+            self.places[known].is_reserve = false;
+            return None;
+        }
+        // Routers come first: they are offered where nobody else is of use.
+        let distance = id.map_or(ROUTERS_FIRST, |id| id.distance(target));
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let candidate = Candidate {
+            serial,
+            id,
+            addr,
+            depth,
+            token: None,
+            held: None,
+            announce: AnnounceState::No,
+            answered_as: None,
+        };
+        let at = self.place_for(id, addr, &distance);
+        let index = self.keep(candidate);
+        let state = State::Fresh;
+        let place = Place { subnet, distance, serial, index, state, tries: 0, open: 0, is_reserve: false };
+        self.places.insert(at, place);
+        self.fresh += 1;
+        if self.fresh > most && self.drop_farthest() == Some(serial) { None } else { Some(serial) }
+    }
+
+    /// Where somebody at that distance belongs. Whoever claims the id of another stands behind it if only that
+    /// one's belongs to its address (BEP 42), or if it came first.
+    fn place_for(&self, id: Option<Id>, addr: SocketAddr, distance: &Distance) -> usize {
+        let other = |place: &Place| &self.candidates[place.index as usize];
+        let is_not = || id.is_none_or(|id| !is_secure(&id, addr.ip()));
+        self.places.partition_point(|place| {
+            place.distance < *distance
+                || place.distance == *distance && (other(place).is_secure() || is_not())
+        })
+    }
+
+    fn keep(&mut self, candidate: Candidate) -> u32 {
+        match self.free.pop() {
+            Some(index) => {
+                self.candidates[index as usize] = candidate;
+                index
+            }
+            None => {
+                self.candidates.push(candidate);
+                self.candidates.len() as u32 - 1
+            }
+        }
+    }
+
+    /// Forgets the farthest that was not asked. Its serial.
+    fn drop_farthest(&mut self) -> Option<u32> {
+        let farthest = self.places.iter().rposition(|place| place.state == State::Fresh)?;
+        let place = self.places.remove(farthest);
+        self.fresh -= 1;
+        self.free.push(place.index);
+        Some(place.serial)
+    }
+
+    /// The candidate at this place has told its id. The place that it has then.
+    pub(super) fn identify(&mut self, at: usize, id: Id, target: &Id) -> usize {
+        let mut place = self.places.remove(at);
+        self.candidates[place.index as usize].id = Some(id);
+        place.distance = id.distance(target);
+        let at = self.places.partition_point(|other| other.distance < place.distance);
+        self.places.insert(at, place);
+        at
+    }
+
+    pub(super) fn set_state(&mut self, at: usize, state: State) {
+        let place = &mut self.places[at];
+        self.fresh -= usize::from(place.state == State::Fresh);
+        place.state = state;
+        self.fresh += usize::from(state == State::Fresh);
+    }
+
+    /// All places, nearest first.
+    pub(super) fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    pub(super) fn place_mut(&mut self, at: usize) -> &mut Place {
+        &mut self.places[at]
+    }
+
+    /// The candidate at this place.
+    pub(super) fn at(&self, at: usize) -> &Candidate {
+        self.of(&self.places[at])
+    }
+
+    pub(super) fn at_mut(&mut self, at: usize) -> &mut Candidate {
+        &mut self.candidates[self.places[at].index as usize]
+    }
+
+    /// The candidate of one of the [`Candidates::places`].
+    pub(super) fn of(&self, place: &Place) -> &Candidate {
+        &self.candidates[place.index as usize]
+    }
+
+    pub(super) fn position(&self, serial: u32) -> Option<usize> {
+        self.places.iter().position(|place| place.serial == serial)
+    }
+
+    /// All candidates, nearest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Candidate> {
+        self.places.iter().map(|place| self.of(place))
+    }
+}
+
+impl Candidate {
+    /// Whether an offer is of this node: who stands for a router is told apart by the address alone.
+    fn is_same(&self, id: Option<Id>, addr: SocketAddr) -> bool {
+        self.addr == addr && (self.id == id || id.is_none() || self.id.is_none())
+    }
+}
+
+/// The distance of nodes whose id is unknown.
+const ROUTERS_FIRST: Distance = Distance::ZERO;
