@@ -5,6 +5,7 @@
 pub mod udp;
 
 mod clock;
+mod complaint;
 mod crawl;
 mod error;
 mod handle;
@@ -14,6 +15,7 @@ pub(crate) mod link;
 mod moment;
 mod persist;
 mod port;
+mod ports;
 mod resolve;
 mod satellites;
 mod shard;

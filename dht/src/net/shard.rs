@@ -4,29 +4,27 @@
 //! takes a few requests, sends everything in batches and delivers the events. Then it waits for a
 //! socket, a request or the node's next deadline, whichever comes first. No protocol lives here.
 
-mod complaint;
 mod request;
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use krpc::Id;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::complaint::Complaint;
 use super::interfaces::Difference;
 use super::keeper::StateKeeper;
 use super::persist::{Saved, SavedHome};
-use super::port::{Port, PortCounters};
+use super::port::PortCounters;
+use super::ports::{LONGEST_WAIT, Ports, Turns};
 use super::satellites::Satellites;
 use super::subscribers::Subscribers;
 use super::{Clock, Error};
 use crate::replay::Recorded;
 use crate::{Command, Event, LookupId, NetworkChange, Node, Outbox, Time};
 
-pub(super) use self::complaint::Complaint;
 pub(super) use self::request::{Request, Sink};
 pub use self::request::{SocketStats, Stats};
 
@@ -34,12 +32,6 @@ pub use self::request::{SocketStats, Stats};
 const REQUESTS_PER_TURN: usize = 32;
 /// What serving shards handed over that is taken in one turn.
 const CROSSINGS_PER_TURN: usize = 256;
-/// Turns with work in a row before other tasks of the thread get theirs: about 2 ms.
-pub(super) const TURNS_IN_A_ROW: u32 = 16;
-/// Longest wait: timers of the runtime stand still while the machine sleeps, ours do not.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Pause after a receive call that keeps failing.
-pub(super) const BROKEN_PAUSE: Duration = Duration::from_millis(100);
 /// A node that has met nobody after this says so.
 const LONELY_AFTER: Duration = Duration::from_secs(10);
 
@@ -47,7 +39,7 @@ const LONELY_AFTER: Duration = Duration::from_secs(10);
 pub(super) struct Shard {
     pub(super) node: Recorded,
     pub(super) clock: Clock,
-    pub(super) ports: Vec<Port>,
+    pub(super) ports: Ports,
     /// The shards that serve beside this one.
     pub(super) satellites: Satellites,
     pub(super) requests: mpsc::Receiver<Request>,
@@ -70,11 +62,6 @@ struct Running {
     tells_announces: bool,
     started: Time,
     events_missed: u64,
-    /// A receive call failed in this turn.
-    broken: bool,
-    send_complaint: Complaint,
-    receive_complaint: Complaint,
-    rebind_complaint: Complaint,
     lonely_complaint: Complaint,
     /// Whether the network of all sockets works, as far as was said.
     online: bool,
@@ -95,11 +82,7 @@ enum Finish {
 impl Shard {
     /// Runs until asked to stop or abandoned.
     pub(super) async fn run(mut self) {
-        for port in &self.ports {
-            if let Err(error) = port.warm_up().await {
-                tracing::warn!(%error, "the runtime cannot watch a socket");
-            }
-        }
+        self.ports.warm_up().await;
         let started = self.clock.now();
         let mut running = Running {
             out: Outbox::new(),
@@ -108,30 +91,20 @@ impl Shard {
             tells_announces: false,
             started,
             events_missed: 0,
-            broken: false,
-            send_complaint: Complaint::new(started),
-            receive_complaint: Complaint::new(started),
-            rebind_complaint: Complaint::new(started),
             lonely_complaint: Complaint::new(started + LONELY_AFTER),
             online: true,
             alarm: Box::pin(tokio::time::sleep(LONGEST_WAIT)),
             alarm_at: started + LONGEST_WAIT,
             finished: None,
         };
-        let mut turns = 0;
+        let mut turns = Turns::default();
         let finish = loop {
             let worked = self.turn(&mut running);
             if let Some(finish) = running.finished.take() {
                 break finish;
             }
-            if !worked {
-                turns = 0;
+            if turns.are_over(worked).await {
                 self.wait(&mut running).await;
-            } else if turns == TURNS_IN_A_ROW {
-                turns = 0;
-                tokio::task::yield_now().await;
-            } else {
-                turns += 1;
             }
         };
         let saved = self.finish().await;
@@ -148,7 +121,10 @@ impl Shard {
     /// Does what there is to do, bounded; whether it was anything.
     fn turn(&mut self, running: &mut Running) -> bool {
         let now = self.clock.now();
-        let received = self.receive(now, running);
+        let (node, out) = (&mut self.node, &mut running.out);
+        let received = self.ports.receive(now, |index, from, bytes| {
+            node.handle_datagram(now, index, from, bytes, out);
+        });
         if received > 0 {
             // Who asked waits; the rest of the turn concerns nobody else.
             self.flush(now, running);
@@ -174,35 +150,6 @@ impl Shard {
         worked |= self.housekeeping(now, running);
         self.flush(now, running);
         worked
-    }
-
-    /// Hands on what has come; how many datagrams.
-    fn receive(&mut self, now: Time, running: &mut Running) -> usize {
-        let mut received = 0;
-        for (index, port) in (0..).zip(&mut self.ports) {
-            let mut foreign = 0;
-            match port.receive(now) {
-                Ok(None) => {}
-                Ok(Some(batch)) => {
-                    for (from, bytes) in batch {
-                        received += 1;
-                        if is_krpc(bytes) {
-                            self.node.handle_datagram(now, index, from, bytes, &mut running.out);
-                        } else {
-                            foreign += 1;
-                        }
-                    }
-                }
-                Err(error) => {
-                    running.broken = true;
-                    running.receive_complaint.about(now, |count| {
-                        tracing::warn!(%error, count, "receiving failed; going on");
-                    });
-                }
-            }
-            port.foreign(foreign);
-        }
-        received
     }
 
     /// Takes what serving shards handed over.
@@ -255,30 +202,10 @@ impl Shard {
     fn interfaces_changed(&mut self, now: Time, difference: &Difference, running: &mut Running) {
         tracing::debug!(?difference, "the interfaces have changed");
         self.satellites.interfaces_changed(difference);
-        for (index, port) in (0..).zip(&mut self.ports) {
-            if difference.came_back(port.local())
-                && let Err(error) = port.rebind(now)
-            {
-                tracing::warn!(local = %port.local(), %error, "a socket could not be bound anew; trying on");
-            }
+        self.ports.interfaces_changed(now, difference);
+        for (index, port) in (0..).zip(self.ports.iter()) {
             if let Some(change) = difference.meaning(port.local()) {
                 self.node.handle_network(now, index, change, &mut running.out);
-            }
-        }
-    }
-
-    /// Binds what is broken anew.
-    fn repair(&mut self, now: Time, running: &mut Running) {
-        for (index, port) in (0..).zip(&mut self.ports) {
-            match port.repair(now) {
-                None => {}
-                Some(Ok(())) => {
-                    tracing::info!(local = %port.local(), "a broken socket was bound anew");
-                    self.node.handle_network(now, index, NetworkChange::Changed, &mut running.out);
-                }
-                Some(Err(error)) => running.rebind_complaint.about(now, |count| {
-                    tracing::warn!(local = %port.local(), %error, count, "a socket could not be bound anew; trying on");
-                }),
             }
         }
     }
@@ -287,13 +214,7 @@ impl Shard {
     /// makes the node produce more; it ends because each lookup is cancelled once.
     fn flush(&mut self, now: Time, running: &mut Running) {
         loop {
-            for port in &mut self.ports {
-                if let Some(error) = port.send(now, &running.out) {
-                    running.send_complaint.about(now, |count| {
-                        tracing::debug!(%error, count, "datagrams were refused by the system");
-                    });
-                }
-            }
+            self.ports.send(now, &running.out);
             running.out.bytes.clear();
             running.out.transmits.clear();
             let mut abandoned = Vec::new();
@@ -357,7 +278,7 @@ impl Shard {
                 tracing::warn!("not bootstrapped yet: no router has answered; trying on");
             });
         }
-        let online = (0..).zip(&self.ports).all(|(index, _)| self.node.is_online(index));
+        let online = (0..).zip(self.ports.iter()).all(|(index, _)| self.node.is_online(index));
         if online != std::mem::replace(&mut running.online, online) {
             if online {
                 tracing::info!("the network is back");
@@ -365,21 +286,19 @@ impl Shard {
                 tracing::info!("nobody answers any more: is the network down?");
             }
         }
-        self.repair(now, running);
+        let (node, out) = (&mut self.node, &mut running.out);
+        self.ports.repair(now, |index| node.handle_network(now, index, NetworkChange::Changed, out));
         let Some(state) = &mut self.state else { return false };
         state.work(now, &self.node, || saved(&self.node, &self.ports, now))
     }
 
     /// Waits until there is something to do.
     async fn wait(&mut self, running: &mut Running) {
-        if std::mem::take(&mut running.broken) {
-            // The socket stays ready with its error; without a pause this loop would spin.
-            tokio::time::sleep(BROKEN_PAUSE).await;
+        if self.ports.paused().await {
             return;
         }
         let save_due = self.state.as_ref().map_or(Time::NEVER, StateKeeper::due);
-        let line_due = self.ports.iter().map(Port::due).min().unwrap_or(Time::NEVER);
-        let due = self.node.timeout().min(save_due).min(line_due);
+        let due = self.node.timeout().min(save_due).min(self.ports.due());
         // One timer for many waits: it is set anew for an earlier deadline only, or once it has rung.
         if due < running.alarm_at || running.alarm.is_elapsed() {
             let now = self.clock.now();
@@ -387,16 +306,10 @@ impl Shard {
             running.alarm.as_mut().reset(tokio::time::Instant::now() + pause);
             running.alarm_at = now + pause;
         }
-        let ports = &self.ports;
-        let ready = poll_fn(|cx| {
-            // Every port is asked, so that each will wake this task.
-            let ready = ports.iter().filter(|port| port.poll_ready(cx).is_ready()).count();
-            if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
-        });
         // In this order, because to draw one takes longer than to ask; a turn looks at all of them anyway.
         tokio::select! {
             biased;
-            () = ready => {}
+            () = self.ports.ready() => {}
             () = running.alarm.as_mut() => {}
             crossing = self.satellites.next() => {
                 let now = self.clock.now();
@@ -428,7 +341,7 @@ impl Shard {
     fn stats(&self, now: Time, running: &Running) -> Stats {
         let homes = self.node.stats(now).into_iter();
         let mut counters = self.node.counters();
-        let mut ports: Vec<PortCounters> = self.ports.iter().map(Port::counters).collect();
+        let mut ports: Vec<PortCounters> = self.ports.counters().collect();
         self.satellites.add_counters(&mut counters, &mut ports);
         let sockets = homes.zip(ports).map(|(home, counters)| SocketStats { home, counters });
         Stats {
@@ -445,8 +358,8 @@ impl Shard {
 }
 
 /// What is kept of the table between runs.
-fn saved(node: &Node, ports: &[Port], now: Time) -> Saved {
-    let homes = node.saved(now).into_iter().zip(ports);
+fn saved(node: &Node, ports: &Ports, now: Time) -> Saved {
+    let homes = node.saved(now).into_iter().zip(ports.iter());
     let homes = homes.map(|(home, port)| SavedHome {
         id: home.id,
         ipv6: port.is_ipv6(),
@@ -454,24 +367,4 @@ fn saved(node: &Node, ports: &[Port], now: Time) -> Saved {
         nodes: home.nodes,
     });
     Saved { homes: homes.collect() }
-}
-
-/// Whether a datagram is for the node. A KRPC message is a dictionary; the port is shared with other
-/// protocols whose first byte is never `d`: uTP's is version and type (BEP 29: 0x01 to 0x41), the
-/// UDP tracker's is the first of an action below 4 (BEP 15).
-pub(super) fn is_krpc(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&b'd')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_dictionaries_go_to_the_node() {
-        assert!(is_krpc(b"d1:q4:pinge"));
-        for other in [&b""[..], b"\x01utp", b"\x41utp", b"\0\0\0\x03error"] {
-            assert!(!is_krpc(other));
-        }
-    }
 }

@@ -3,21 +3,19 @@
 //!
 //! It ends when its orders do, or when a socket cannot be bound at the start.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::mpsc;
 
 use super::interfaces::Difference;
 use super::port::{Port, PortCounters};
-use super::shard::{BROKEN_PAUSE, Complaint, LONGEST_WAIT, TURNS_IN_A_ROW, is_krpc};
+use super::ports::{LONGEST_WAIT, Ports, Turns};
 use super::udp::{Batching, UdpSocket};
 use super::{Clock, Error};
 use crate::shards::{Crossing, Satellite};
-use crate::{Counters, Outbox, Time};
+use crate::{Counters, Outbox};
 
 /// What a station needs.
 pub(super) struct Plan {
@@ -46,14 +44,9 @@ pub(super) struct Report {
 /// A station at work.
 struct Station {
     plan: Plan,
-    ports: Vec<Port>,
+    ports: Ports,
     out: Outbox,
     crossed: Vec<Crossing>,
-    /// A receive call failed in this turn.
-    broken: bool,
-    receive_complaint: Complaint,
-    send_complaint: Complaint,
-    rebind_complaint: Complaint,
 }
 
 /// Starts the `n`th station and waits until its sockets are bound.
@@ -90,27 +83,14 @@ impl Station {
             let socket = UdpSocket::bind_beside(addr, Batching::Native);
             socket.map(|socket| Port::new(index, socket)).map_err(|source| Error::Bind { addr, source })
         };
-        let now = plan.clock.now();
-        Ok(Self {
-            ports: (0..).zip(&plan.locals).map(bind).collect::<Result<_, _>>()?,
-            out: Outbox::new(),
-            crossed: Vec::new(),
-            broken: false,
-            receive_complaint: Complaint::new(now),
-            send_complaint: Complaint::new(now),
-            rebind_complaint: Complaint::new(now),
-            plan,
-        })
+        let ports = (0..).zip(&plan.locals).map(bind).collect::<Result<_, _>>()?;
+        Ok(Self { ports: Ports::new(ports, plan.clock.now()), out: Outbox::new(), crossed: Vec::new(), plan })
     }
 
     /// Runs until there can be no more orders.
     async fn run(mut self) {
-        for port in &self.ports {
-            if let Err(error) = port.warm_up().await {
-                tracing::warn!(%error, "the runtime cannot watch a socket");
-            }
-        }
-        let mut turns = 0;
+        self.ports.warm_up().await;
+        let mut turns = Turns::default();
         loop {
             let worked = self.turn();
             match self.plan.orders.try_recv() {
@@ -118,16 +98,8 @@ impl Station {
                 Err(mpsc::error::TryRecvError::Empty) => {}
                 Err(mpsc::error::TryRecvError::Disconnected) => return,
             }
-            if !worked {
-                turns = 0;
-                if !self.wait().await {
-                    return;
-                }
-            } else if turns == TURNS_IN_A_ROW {
-                turns = 0;
-                tokio::task::yield_now().await;
-            } else {
-                turns += 1;
+            if turns.are_over(worked).await && !self.wait().await {
+                return;
             }
         }
     }
@@ -135,56 +107,18 @@ impl Station {
     /// Does what there is to do, bounded; whether it was anything.
     fn turn(&mut self) -> bool {
         let now = self.plan.clock.now();
-        let worked = self.receive(now);
-        for port in &mut self.ports {
-            if let Some(error) = port.send(now, &self.out) {
-                self.send_complaint.about(now, |count| {
-                    tracing::debug!(%error, count, "datagrams were refused by the system");
-                });
-            }
-            match port.repair(now) {
-                None => {}
-                Some(Ok(())) => tracing::info!(local = %port.local(), "a broken socket was bound anew"),
-                Some(Err(error)) => self.rebind_complaint.about(now, |count| {
-                    tracing::warn!(local = %port.local(), %error, count, "a socket could not be bound anew; trying on");
-                }),
-            }
-        }
+        let (core, out, crossed) = (&mut self.plan.core, &mut self.out, &mut self.crossed);
+        let received = self.ports.receive(now, |index, from, bytes| {
+            core.handle_datagram(now, (index, from), bytes, (out, crossed));
+        });
+        self.ports.send(now, &self.out);
+        self.ports.repair(now, |_| ());
         self.out.clear();
         self.hand_over();
-        if worked {
+        if received > 0 {
             self.report();
         }
-        worked
-    }
-
-    fn receive(&mut self, now: Time) -> bool {
-        let mut worked = false;
-        let (core, out, crossed) = (&mut self.plan.core, &mut self.out, &mut self.crossed);
-        for (index, port) in (0..).zip(&mut self.ports) {
-            let mut foreign = 0;
-            match port.receive(now) {
-                Ok(None) => {}
-                Ok(Some(batch)) => {
-                    for (from, bytes) in batch {
-                        worked = true;
-                        if is_krpc(bytes) {
-                            core.handle_datagram(now, (index, from), bytes, (out, crossed));
-                        } else {
-                            foreign += 1;
-                        }
-                    }
-                }
-                Err(error) => {
-                    self.broken = true;
-                    self.receive_complaint.about(now, |count| {
-                        tracing::warn!(%error, count, "receiving failed; going on");
-                    });
-                }
-            }
-            port.foreign(foreign);
-        }
-        worked
+        received > 0
     }
 
     /// Gives the node's task what is for it. What finds no room is dropped and counted.
@@ -205,36 +139,21 @@ impl Station {
         let mut report = self.plan.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.counters = self.plan.core.counters();
         report.ports.clear();
-        report.ports.extend(self.ports.iter().map(Port::counters));
+        report.ports.extend(self.ports.counters());
     }
 
     fn obey(&mut self, order: Order) {
         let Order::Interfaces(difference) = order;
-        let now = self.plan.clock.now();
-        for port in &mut self.ports {
-            if difference.came_back(port.local())
-                && let Err(error) = port.rebind(now)
-            {
-                tracing::warn!(local = %port.local(), %error, "a socket could not be bound anew; trying on");
-            }
-        }
+        self.ports.interfaces_changed(self.plan.clock.now(), &difference);
     }
 
     /// Waits until there is something to do; whether there can be.
     async fn wait(&mut self) -> bool {
-        if std::mem::take(&mut self.broken) {
-            // The socket stays ready with its error; without a pause this loop would spin.
-            tokio::time::sleep(BROKEN_PAUSE).await;
+        if self.ports.paused().await {
             return true;
         }
-        let ports = &self.ports;
-        let ready = poll_fn(|cx| {
-            // Every port is asked, so that each will wake this task.
-            let ready = ports.iter().filter(|port| port.poll_ready(cx).is_ready()).count();
-            if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
-        });
         tokio::select! {
-            () = ready => true,
+            () = self.ports.ready() => true,
             () = tokio::time::sleep(LONGEST_WAIT) => true,
             order = self.plan.orders.recv() => match order {
                 Some(order) => {

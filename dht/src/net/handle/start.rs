@@ -12,6 +12,7 @@ use crate::net::keeper::StateKeeper;
 use crate::net::moment::Moment;
 use crate::net::persist::{Saved, StateFolder};
 use crate::net::port::Port;
+use crate::net::ports::Ports;
 use crate::net::resolve::{Families, Routers};
 use crate::net::satellites::Satellites;
 use crate::net::shard::{Request, Shard};
@@ -155,7 +156,7 @@ impl Dht {
         let shard = Shard {
             node,
             clock,
-            ports,
+            ports: Ports::new(ports, clock.now()),
             satellites,
             requests: inbox,
             bootstrapped: announcer,

@@ -8,19 +8,19 @@ use crate::Time;
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// A repeated problem: one line a minute with a count.
-pub(in crate::net) struct Complaint {
+pub(super) struct Complaint {
     next: Time,
     count: u64,
 }
 
 impl Complaint {
     /// A problem that is not spoken of before `next`.
-    pub(in crate::net) fn new(next: Time) -> Self {
+    pub(super) fn new(next: Time) -> Self {
         Self { next, count: 0 }
     }
 
     /// Says it, unless that was done less than a minute ago.
-    pub(in crate::net) fn about(&mut self, now: Time, say: impl FnOnce(u64)) {
+    pub(super) fn about(&mut self, now: Time, say: impl FnOnce(u64)) {
         self.count += 1;
         if now >= self.next {
             self.next = now + COMPLAIN_EVERY;
@@ -29,7 +29,7 @@ impl Complaint {
     }
 
     /// Whether it would be said now.
-    pub(in crate::net) fn is_due(&self, now: Time) -> bool {
+    pub(super) fn is_due(&self, now: Time) -> bool {
         now >= self.next
     }
 }

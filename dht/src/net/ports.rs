@@ -1,0 +1,189 @@
+//! [`Ports`]: the sockets of one task with what goes wrong at them, and [`Turns`]: when that task lets others
+//! of its thread have theirs. The node's own task and each serving shard drive their sockets by them.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::complaint::Complaint;
+use super::interfaces::Difference;
+use super::port::{Port, PortCounters};
+use crate::{Outbox, Time};
+
+/// Longest wait of a task: timers of the runtime stand still while the machine sleeps, ours do not.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Pause after a receive call that keeps failing.
+const BROKEN_PAUSE: Duration = Duration::from_millis(100);
+/// Turns with work in a row before other tasks of the thread get theirs: about 2 ms.
+const TURNS_IN_A_ROW: u32 = 16;
+
+/// The sockets of one task, by their index.
+pub(super) struct Ports {
+    ports: Vec<Port>,
+    /// A receive call failed since the last wait.
+    is_broken: bool,
+    send_complaint: Complaint,
+    receive_complaint: Complaint,
+    rebind_complaint: Complaint,
+}
+
+impl Ports {
+    pub(super) fn new(ports: Vec<Port>, now: Time) -> Self {
+        Self {
+            ports,
+            is_broken: false,
+            send_complaint: Complaint::new(now),
+            receive_complaint: Complaint::new(now),
+            rebind_complaint: Complaint::new(now),
+        }
+    }
+
+    /// Waits until the runtime knows that they can send; see [`Port::warm_up`].
+    pub(super) async fn warm_up(&self) {
+        for port in &self.ports {
+            if let Err(error) = port.warm_up().await {
+                tracing::warn!(%error, "the runtime cannot watch a socket");
+            }
+        }
+    }
+
+    /// Hands on what has come for the node, with the index of its socket; how many datagrams.
+    pub(super) fn receive(&mut self, now: Time, mut hand_on: impl FnMut(u8, SocketAddr, &[u8])) -> usize {
+        let mut received = 0;
+        for (index, port) in (0..).zip(&mut self.ports) {
+            let mut foreign = 0;
+            match port.receive(now) {
+                Ok(None) => {}
+                Ok(Some(batch)) => {
+                    for (from, bytes) in batch {
+                        received += 1;
+                        if is_krpc(bytes) {
+                            hand_on(index, from, bytes);
+                        } else {
+                            foreign += 1;
+                        }
+                    }
+                }
+                Err(error) => {
+                    self.is_broken = true;
+                    self.receive_complaint.about(now, |count| {
+                        tracing::warn!(%error, count, "receiving failed; going on");
+                    });
+                }
+            }
+            port.foreign(foreign);
+        }
+        received
+    }
+
+    /// Sends what `out` holds, each socket its own.
+    pub(super) fn send(&mut self, now: Time, out: &Outbox) {
+        for port in &mut self.ports {
+            if let Some(error) = port.send(now, out) {
+                self.send_complaint.about(now, |count| {
+                    tracing::debug!(%error, count, "datagrams were refused by the system");
+                });
+            }
+        }
+    }
+
+    /// Binds what is broken anew; `mended` hears of each success.
+    pub(super) fn repair(&mut self, now: Time, mut mended: impl FnMut(u8)) {
+        for (index, port) in (0..).zip(&mut self.ports) {
+            match port.repair(now) {
+                None => {}
+                Some(Ok(())) => {
+                    tracing::info!(local = %port.local(), "a broken socket was bound anew");
+                    mended(index);
+                }
+                Some(Err(error)) => self.rebind_complaint.about(now, |count| {
+                    tracing::warn!(local = %port.local(), %error, count, "a socket could not be bound anew; trying on");
+                }),
+            }
+        }
+    }
+
+    /// Binds the sockets anew whose address was away.
+    pub(super) fn interfaces_changed(&mut self, now: Time, difference: &Difference) {
+        for port in &mut self.ports {
+            if difference.came_back(port.local())
+                && let Err(error) = port.rebind(now)
+            {
+                tracing::warn!(local = %port.local(), %error, "a socket could not be bound anew; trying on");
+            }
+        }
+    }
+
+    /// Whether a receive call failed since the last wait. It pauses then: the socket stays ready with its
+    /// error, and without a pause its task would spin.
+    pub(super) async fn paused(&mut self) -> bool {
+        let is_broken = std::mem::take(&mut self.is_broken);
+        if is_broken {
+            tokio::time::sleep(BROKEN_PAUSE).await;
+        }
+        is_broken
+    }
+
+    /// Waits until one of them is ready. Cancel safe.
+    pub(super) async fn ready(&self) {
+        poll_fn(|cx| {
+            // Every port is asked, so that each will wake this task.
+            let ready = self.ports.iter().filter(|port| port.poll_ready(cx).is_ready()).count();
+            if ready > 0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// When [`Ports::send`] wants to be called for what is on an emulated line.
+    pub(super) fn due(&self) -> Time {
+        self.ports.iter().map(Port::due).min().unwrap_or(Time::NEVER)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter()
+    }
+
+    pub(super) fn counters(&self) -> impl Iterator<Item = PortCounters> {
+        self.ports.iter().map(Port::counters)
+    }
+}
+
+/// Turns with work since the last one without.
+#[derive(Default)]
+pub(super) struct Turns(u32);
+
+impl Turns {
+    /// After a turn: whether the task is to wait. If it has worked for long, others get their turns first.
+    pub(super) async fn are_over(&mut self, worked: bool) -> bool {
+        if !worked {
+            self.0 = 0;
+        } else if self.0 == TURNS_IN_A_ROW {
+            self.0 = 0;
+            tokio::task::yield_now().await;
+        } else {
+            self.0 += 1;
+        }
+        !worked
+    }
+}
+
+/// Whether a datagram is for the node. A KRPC message is a dictionary; the port is shared with other
+/// protocols whose first byte is never `d`: uTP's is version and type (BEP 29: 0x01 to 0x41), the
+/// UDP tracker's is the first of an action below 4 (BEP 15).
+fn is_krpc(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&b'd')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_dictionaries_go_to_the_node() {
+        assert!(is_krpc(b"d1:q4:pinge"));
+        for other in [&b""[..], b"\x01utp", b"\x41utp", b"\0\0\0\x03error"] {
+            assert!(!is_krpc(other));
+        }
+    }
+}
