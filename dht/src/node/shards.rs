@@ -94,7 +94,7 @@ impl Node {
         let store = match shelf {
             Shelf::Items => &mut self.store,
             Shelf::Samples => {
-                samples.stand_for(now, &commons.store, &mut self.rng);
+                commons.store.tell_by(now, samples, &mut self.rng);
                 samples
             }
             Shelf::Peers(infohash) => {

@@ -1,8 +1,6 @@
 //! [`Blocks`]: pieces of equal length one behind the other, which come and go at the end. All blocks of
 //! whatever pieces are of one size, so that what one class of runs gives back serves another one.
 
-use super::slab::MALLOC_OVERHEAD;
-
 /// Pieces of `width` elements each.
 #[derive(Debug)]
 pub(super) struct Blocks<T> {
@@ -118,6 +116,9 @@ impl<T: Copy> Blocks<T> {
         offset * width..(offset + 1) * width
     }
 }
+
+/// What an allocator spends on a block of its own.
+pub(super) const MALLOC_OVERHEAD: usize = 16;
 
 /// With what the allocator adds a page; small enough that little is left over at the end of a class.
 const BLOCK_BYTES: usize = 4080;

@@ -14,8 +14,19 @@ use super::samples::Samples;
 use super::select::{Scrape, StoredPeer, Wanted, fill, live, sample};
 use super::sketch::Sketch;
 use super::slab::{Ages, MAX_PEERS, Place, Stamp};
-use super::{Announced, Family};
+use crate::addr::Family;
 use crate::{Config, Rng, Time};
+
+/// What became of an announce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// The peer is new.
+    Stored,
+    /// The peer was there; its age starts anew.
+    Refreshed,
+    /// A cap said no: the source announced too many infohashes, or no memory could be freed.
+    Refused,
+}
 
 /// The peers of infohashes.
 #[derive(Debug)]

@@ -5,7 +5,8 @@
 use krpc::Id;
 use krpc::compact::Address;
 
-use super::slab::{MALLOC_OVERHEAD, Place, Runs};
+use super::blocks::MALLOC_OVERHEAD;
+use super::slab::{Place, Runs};
 use super::table::Table;
 use crate::{KeyedHash, Rng};
 

@@ -37,21 +37,11 @@ use crate::item::Item;
 use crate::{Config, Rng, Seeds, Time};
 
 pub use self::archive::{Archive, Archiving, Counts, Damaged};
+pub use self::full::Announced;
 pub use self::kept::Kept;
 pub use self::select::{Scrape, StoredPeer, Wanted};
 pub use self::striped::Striped;
 pub use crate::addr::Family;
-
-/// What became of an announce.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Announced {
-    /// The peer is new.
-    Stored,
-    /// The peer was there; its age starts anew.
-    Refreshed,
-    /// A cap said no: the source announced too many infohashes, or no memory could be freed.
-    Refused,
-}
 
 /// The peers of infohashes.
 #[derive(Debug)]
@@ -197,9 +187,10 @@ impl Store {
         }
     }
 
-    /// Tells of infohashes that lie in `striped`; a store that holds none itself.
-    pub(crate) fn stand_for(&mut self, now: Time, striped: &Striped, rng: &mut Rng) {
-        self.filled().stand_for(now, striped.infohashes(), |max| striped.sample_infohashes(max, rng));
+    /// Tells of `stored` infohashes that lie elsewhere, of which `choose` draws at most so many; a store
+    /// that holds none itself.
+    fn stand_for(&mut self, now: Time, stored: usize, choose: impl FnOnce(usize) -> Vec<Id>) {
+        self.filled().stand_for(now, stored, choose);
     }
 
     /// Up to `max` different infohashes drawn at random (BEP 51, "samples").

@@ -364,9 +364,6 @@ impl<A: Address> Class<A> {
     }
 }
 
-/// What an allocator spends on a block of its own.
-pub(super) const MALLOC_OVERHEAD: usize = 16;
-
 /// What lies where no run is.
 fn no_peer<A: Address>() -> Peer<A> {
     let addr = A::from_wire(&[0; 18][..A::LEN]).expect("an address has this length");

@@ -87,8 +87,13 @@ impl Striped {
         next
     }
 
+    /// Has a store that holds no infohashes itself tell of those here.
+    pub(crate) fn tell_by(&self, now: Time, store: &mut Store, rng: &mut Rng) {
+        store.stand_for(now, self.infohashes(), |max| self.sample_infohashes(max, rng));
+    }
+
     /// Up to `max` different infohashes drawn at random (BEP 51, "samples").
-    pub(super) fn sample_infohashes(&self, max: usize, rng: &mut Rng) -> Vec<Id> {
+    fn sample_infohashes(&self, max: usize, rng: &mut Rng) -> Vec<Id> {
         let counts: Vec<usize> = self.iter().map(|stripe| stripe.infohashes()).collect();
         let total: usize = counts.iter().sum();
         let mut ids: Vec<Id> = Vec::new();

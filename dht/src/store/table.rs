@@ -5,7 +5,8 @@
 //! An entry goes to the bucket of its hash, or to the next one with room. Buckets count the entries that
 //! passed them by, so that a search knows when to end and nothing is left behind by what is removed.
 
-use super::slab::{MALLOC_OVERHEAD, Place};
+use super::blocks::MALLOC_OVERHEAD;
+use super::slab::Place;
 
 /// Places by hash.
 #[derive(Debug)]
