@@ -3,8 +3,7 @@
 use krpc::Want;
 use serde_json::{Value, json};
 
-use super::fields::Fields;
-use super::hex;
+use super::fields::{Fields, hex};
 use crate::item::{Item, MutableItem};
 use crate::{Announce, Command, LookupId, Question};
 

@@ -67,3 +67,7 @@ impl<'a> Fields<'a> {
 pub(super) fn unhex(digits: &str) -> Option<Vec<u8>> {
     data_encoding::HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok()
 }
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}

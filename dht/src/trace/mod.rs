@@ -29,7 +29,7 @@ use serde_json::{Map, Value, json};
 use crate::replay::{Input, Origin, Record, Sent, Step};
 use crate::settings::{config_from, config_keys};
 use crate::{Home, NetworkChange, Seeds, Time};
-use fields::Fields;
+use fields::{Fields, hex};
 
 /// The form that is written and read.
 pub const VERSION: u64 = 1;
@@ -297,10 +297,6 @@ fn step_from_json(fields: Fields<'_>, homes: usize) -> Result<Step, String> {
 fn socket(index: u64, homes: usize) -> Result<u8, String> {
     let known = u8::try_from(index).ok().filter(|&index| usize::from(index) < homes);
     known.ok_or_else(|| format!("socket {index} of {homes}"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    data_encoding::HEXLOWER.encode(bytes)
 }
 
 #[cfg(test)]
