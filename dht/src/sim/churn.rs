@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::dice::exponential;
 use super::fleet::Fleet;
-use super::scenario::{Stopped, Watcher};
+use super::watcher::{Stopped, Watcher};
 use super::{Presence, Told};
 use crate::Time;
 

@@ -8,7 +8,8 @@ use super::digest::Digest;
 use super::dump::Captured;
 use super::link::{Links, Paths};
 use super::meeting::Meeting;
-use super::shard::{Order, Shard, Space, Told};
+use super::orders::{Ordered, Orders};
+use super::shard::{Shard, Space, Told};
 use super::stats::Stats;
 use super::{Host, Presence};
 use crate::{Outbox, Time};
@@ -26,23 +27,6 @@ pub struct World<H> {
     now: Time,
     /// Orders given so far.
     ordered: u64,
-}
-
-/// Orders that are given while the world runs; see [`World::run`].
-pub struct Orders<H> {
-    /// The end of the window, before which nothing can be changed any more.
-    pub(super) from: Time,
-    ordered: u64,
-    hosts: usize,
-    pub(super) list: Vec<Ordered<H>>,
-}
-
-/// An order and what decides when its turn comes.
-pub(super) struct Ordered<H> {
-    pub(super) at: Time,
-    pub(super) number: u64,
-    pub(super) host: usize,
-    pub(super) order: Order<H>,
 }
 
 impl<H: Host> World<H> {
@@ -210,7 +194,7 @@ impl<H> World<H> {
     }
 
     fn orders(&self) -> Orders<H> {
-        Orders { from: self.now, ordered: self.ordered, hosts: self.space.hosts, list: Vec::new() }
+        Orders::new(self.now, self.ordered, self.space.hosts)
     }
 }
 
@@ -294,32 +278,6 @@ impl<H: Host> World<H> {
         let shards = self.space.shards;
         for Ordered { at, number, host, order } in orders.list {
             self.shards[host % shards].orders.insert((at, number), (host / shards, order));
-        }
-    }
-}
-
-impl<H> Orders<H> {
-    /// Has a host do something at `at`, or as soon as can be if that has passed.
-    pub fn act(
-        &mut self,
-        at: Time,
-        index: usize,
-        action: impl FnOnce(Time, &mut H, &mut Outbox) + Send + 'static,
-    ) {
-        self.push(at, index, Order::Act(Box::new(action)));
-    }
-
-    /// Has a host appear or vanish at `at`, or as soon as can be if that has passed.
-    pub fn presence(&mut self, at: Time, index: usize, presence: Presence) {
-        self.push(at, index, Order::Presence(presence));
-    }
-
-    fn push(&mut self, at: Time, host: usize, order: Order<H>) {
-        assert!(host < self.hosts, "there is no host {host}");
-        // What never comes is never done.
-        if at != Time::NEVER {
-            self.list.push(Ordered { at: at.max(self.from), number: self.ordered, host, order });
-            self.ordered += 1;
         }
     }
 }

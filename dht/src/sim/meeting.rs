@@ -7,7 +7,7 @@ use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Host;
-use super::engine::{Ordered, Orders};
+use super::orders::{Ordered, Orders};
 use super::shard::{Batch, Shard, Space, Told};
 use crate::Time;
 

@@ -84,6 +84,7 @@ mod link;
 mod meeting;
 mod nat;
 mod nursery;
+mod orders;
 mod packets;
 pub mod scenario;
 mod shard;
@@ -91,6 +92,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 pub mod topology;
+mod watcher;
 mod wheel;
 
 use std::net::SocketAddr;
@@ -100,9 +102,10 @@ use crate::{Node, Outbox, Time};
 pub use address::PORT;
 pub use digest::Digest;
 pub use dump::{Captured, Direction, write_pcap};
-pub use engine::{Orders, World};
+pub use engine::World;
 pub use link::{Access, Bursts, Leg, Links, Partition, Split};
 pub use nat::{Nat, NatKind};
+pub use orders::Orders;
 pub use shard::Told;
 pub use stats::Stats;
 
