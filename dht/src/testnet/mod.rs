@@ -52,6 +52,7 @@
 //! A program without a runtime makes one that lives as long as the network does, and keeps it running in
 //! threads of its own: `tokio::runtime::Runtime::new()?` and `runtime.block_on(Testnet::new(20))`.
 
+mod options;
 mod plan;
 #[cfg(test)]
 mod reality;
@@ -60,37 +61,14 @@ mod simulated;
 mod topology;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+pub use self::options::Options;
 use self::plan::Plan;
 use crate::Config;
 use crate::net::udp::{Batching, UdpSocket};
 use crate::net::{self, Bind, Clock, Dht, Error, Parts, Port, State};
-
-/// How a [`Testnet`] is to be.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Nodes; at least one.
-    pub nodes: usize,
-    /// Ids, tables, latencies and losses follow from it. Two runs still differ in what the machine decides:
-    /// ports, if they are not given, and which datagram comes first.
-    pub seed: u64,
-    /// Bounds of the time that a datagram takes from one node to another. Each pair of nodes has a latency
-    /// of its own in between, the same both ways, to a millisecond or two.
-    pub latency: RangeInclusive<Duration>,
-    /// Percent of the datagrams that are lost; 100 and more lose all.
-    pub loss: u32,
-    /// Whether the nodes live at `::1` and not at 127.0.0.1.
-    pub ipv6: bool,
-    /// Port of the first node; 0 takes any free one, as all others do.
-    pub port: u16,
-    /// The numbers of each node, by default [`Options::config_of_one_machine`]. Local addresses are accepted
-    /// whatever it says.
-    pub config: Config,
-}
 
 /// Nodes on loopback. When it is dropped all of them end, whoever else holds handles.
 #[derive(Debug)]
@@ -99,36 +77,6 @@ pub struct Testnet {
     /// Of each node; none once it was stopped.
     tasks: Vec<Option<JoinHandle<()>>>,
     ip: IpAddr,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            nodes: 20,
-            seed: 0,
-            latency: Duration::ZERO..=Duration::ZERO,
-            loss: 0,
-            ipv6: false,
-            port: 0,
-            config: Self::config_of_one_machine(Config::default()),
-        }
-    }
-}
-
-impl Options {
-    /// `config` without the limits that hold for one source. Here everybody is one machine, and lookups take so
-    /// little time that a test that makes some dozens of them in a row would be taken for a flood: 25 replies
-    /// a second, 500 infohashes and 100 items to a source. The table of sources shrinks with them, which is
-    /// most of the memory that an idle node takes.
-    pub fn config_of_one_machine(config: Config) -> Config {
-        Config {
-            replies_per_second_per_ip: 0,
-            infohashes_per_ip: 0,
-            items_per_ip: 0,
-            source_table_entries: 256,
-            ..config
-        }
-    }
 }
 
 impl Testnet {

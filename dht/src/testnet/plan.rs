@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use krpc::Id;
 
-use super::Options;
+use super::options::Options;
 use super::topology::{self, Topology};
 use crate::net::link::{Lines, Link};
 use crate::{Acquaintance, Config, Home, Node, Rng, Seeds, Time};

@@ -1,6 +1,7 @@
 //! Networks on real sockets: what is asserted are outcomes and counts, never how long anything took.
 
 use std::net::UdpSocket as StdSocket;
+use std::time::Duration;
 
 use krpc::Id;
 
