@@ -3,7 +3,7 @@
 
 use toml::Value;
 
-use super::Settings;
+use super::merged::Settings;
 use super::value::Field;
 
 /// A key of a settings file.

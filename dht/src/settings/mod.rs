@@ -4,29 +4,27 @@
 //! Shared by all programs; the core sees only the plain [`Config`].
 
 mod apart;
+mod check;
 mod error;
 mod flags;
 mod keys;
+mod merged;
 mod shards;
 mod suggest;
 mod value;
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use etcetera::BaseStrategy as _;
 use toml::{Table, Value};
 
-use crate::Config;
-use crate::net::Bind;
 use error::{bad_value, unknown};
 use keys::KEYS;
 
 pub use apart::{config_from, config_keys};
 pub use error::{Origin, SettingsError};
 pub use flags::Flags;
+pub use merged::{Folders, Listen, Settings};
 pub use shards::{BadShards, Shards};
 pub use suggest::nearest;
 pub use value::{BadBindAddr, BindAddr};
@@ -35,47 +33,8 @@ pub use value::{BadBindAddr, BindAddr};
 const BUILT_IN: &str = include_str!("../../../bootstrap.toml");
 /// Longest settings file that is read.
 const MAX_FILE: u64 = 1 << 20;
-/// Bounds of every span of time.
-const MIN_SPAN: Duration = Duration::from_millis(1);
-const MAX_SPAN: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Routers beyond this many are refused: a list that long is a mistake.
 const MAX_ROUTERS: usize = 256;
-
-/// The merged settings.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// Where to listen.
-    pub listen: Listen,
-    /// Where state lives.
-    pub folders: Folders,
-    /// The numbers of the core.
-    pub config: Config,
-    /// Routers, `host:port`, in order of preference.
-    pub routers: Vec<String>,
-    origins: BTreeMap<&'static str, Origin>,
-}
-
-/// Where to listen.
-#[derive(Clone, Debug, Default)]
-pub struct Listen {
-    /// The port that was asked for.
-    pub port: Option<u16>,
-    /// Addresses that were asked for.
-    pub bind: Vec<BindAddr>,
-    /// Whether IPv4 is used.
-    pub ipv4: bool,
-    /// Whether IPv6 is used.
-    pub ipv6: bool,
-    /// Threads of a node that serves.
-    pub shards: Shards,
-}
-
-/// Where state lives.
-#[derive(Clone, Debug, Default)]
-pub struct Folders {
-    /// The state folder; `None` when there is none to be.
-    pub state: Option<PathBuf>,
-}
 
 /// A program that has settings.
 #[derive(Clone, Copy)]
@@ -105,32 +64,11 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Where to listen: what was asked for, or every address of both families at `port`.
-    pub fn binds(&self, port: u16) -> Vec<Bind> {
-        let wanted = |ip: &IpAddr| if ip.is_ipv4() { self.listen.ipv4 } else { self.listen.ipv6 };
-        if self.listen.bind.is_empty() {
-            return [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)]
-                .into_iter()
-                .filter(wanted)
-                .map(|ip| Bind { addr: SocketAddr::new(ip, port), required: false })
-                .collect();
-        }
-        let asked = self.listen.bind.iter().filter(|bind| wanted(&bind.ip));
-        asked
-            .map(|bind| Bind { addr: SocketAddr::new(bind.ip, bind.port.unwrap_or(port)), required: true })
-            .collect()
-    }
-
     /// Every key that has a value, as TOML, with its origin.
     pub fn list(&self) -> impl Iterator<Item = (&'static str, String, Origin)> {
         KEYS.iter()
             .map(|key| (key.name, (key.show)(self), self.origin(key.name)))
             .filter(|(_, value, _)| !value.is_empty())
-    }
-
-    /// Where the value of `key` came from: `node.port`, `limits.k`, `router`.
-    pub fn origin(&self, key: &str) -> Origin {
-        self.origins.get(key).cloned().unwrap_or_default()
     }
 
     fn apply_text(&mut self, text: &str, origin: &Origin) -> Result<(), SettingsError> {
@@ -252,77 +190,6 @@ impl Settings {
         }
         self.set_routers(routers, origin)
     }
-
-    /// Refuses what no node could work with.
-    fn check(&self) -> Result<(), SettingsError> {
-        let config = &self.config;
-        let refuse = |key, form| Err(bad_value(&self.origin(key), key, form));
-        if !(1..=64).contains(&config.k) {
-            return refuse("limits.k", "from 1 to 64");
-        }
-        for (key, number) in [
-            ("limits.lookup_start_width", config.lookup_start_width),
-            ("limits.lookup_queries_per_answer", config.lookup_queries_per_answer),
-            ("limits.announce_nodes", config.announce_nodes),
-            ("limits.address_votes", config.address_votes),
-            ("limits.address_agreement", config.address_agreement),
-        ] {
-            if !(1..=1000).contains(&number) {
-                return refuse(key, "from 1 to 1000");
-            }
-        }
-        let entries = config.source_table_entries;
-        if !entries.is_power_of_two() || entries > 1 << 24 {
-            return refuse("limits.source_table_entries", "a power of two up to 16777216");
-        }
-        let contacts = config.reach_contacts;
-        if !contacts.is_power_of_two() || contacts > 1 << 24 {
-            return refuse("limits.reach_contacts", "a power of two up to 16777216");
-        }
-        if config.reach_probe >= config.reach_probe_every {
-            return refuse("limits.reach_probe", "shorter than `limits.reach_probe_every`");
-        }
-        if !(128..=1024).contains(&config.max_datagram) {
-            return refuse("limits.max_datagram", "from 128 to 1024 (BEP 32)");
-        }
-        for (key, percent) in [
-            ("limits.crawl_survey_share", config.crawl_survey_share),
-            ("limits.crawl_scrape_share", config.crawl_scrape_share),
-        ] {
-            if percent > 100 {
-                return refuse(key, "from 0 to 100");
-            }
-        }
-        for (key, span) in [
-            ("limits.questionable_after", config.questionable_after),
-            ("limits.refresh_after", config.refresh_after),
-            ("limits.bootstrap_retry_min", config.bootstrap_retry_min),
-            ("limits.bootstrap_retry_max", config.bootstrap_retry_max),
-            ("limits.query_timeout", config.query_timeout),
-            ("limits.soft_timeout_min", config.soft_timeout_min),
-            ("limits.soft_timeout_max", config.soft_timeout_max),
-            ("limits.soft_timeout_start", config.soft_timeout_start),
-            ("limits.lookup_max_time", config.lookup_max_time),
-            ("limits.lookup_max_silence", config.lookup_max_silence),
-            ("limits.token_rotation", config.token_rotation),
-            ("limits.peer_expiry", config.peer_expiry),
-            ("limits.address_change_pause", config.address_change_pause),
-            ("limits.reach_window", config.reach_window),
-            ("limits.reach_probe", config.reach_probe),
-            ("limits.reach_probe_every", config.reach_probe_every),
-            ("limits.crawl_rest_min", config.crawl_rest_min),
-            ("limits.crawl_silent_rest", config.crawl_silent_rest),
-        ] {
-            // A pause of nothing would be taken for ever, and one without end would overflow.
-            if !(MIN_SPAN..=MAX_SPAN).contains(&span) {
-                return refuse(key, "from 1 ms to a year");
-            }
-        }
-        if !self.listen.ipv4 && !self.listen.ipv6 {
-            return refuse("node.ipv4", "true while node.ipv6 is false");
-        }
-        Ok(())
-    }
 }
 
 /// The state folder of a program that was given none.
@@ -365,6 +232,7 @@ fn is_host_and_port(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Config;
 
     fn load(file: &str, environment: &[(&str, &str)], flags: &Flags) -> Result<Settings, SettingsError> {
         let folder = tempfile::tempdir().unwrap();

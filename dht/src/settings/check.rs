@@ -1,0 +1,83 @@
+//! What no node could work with.
+
+use std::time::Duration;
+
+use super::error::{SettingsError, bad_value};
+use super::merged::Settings;
+
+/// Bounds of every span of time.
+const MIN_SPAN: Duration = Duration::from_millis(1);
+const MAX_SPAN: Duration = Duration::from_secs(366 * 24 * 3600);
+
+impl Settings {
+    /// Refuses what no node could work with.
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        let config = &self.config;
+        let refuse = |key, form| Err(bad_value(&self.origin(key), key, form));
+        if !(1..=64).contains(&config.k) {
+            return refuse("limits.k", "from 1 to 64");
+        }
+        for (key, number) in [
+            ("limits.lookup_start_width", config.lookup_start_width),
+            ("limits.lookup_queries_per_answer", config.lookup_queries_per_answer),
+            ("limits.announce_nodes", config.announce_nodes),
+            ("limits.address_votes", config.address_votes),
+            ("limits.address_agreement", config.address_agreement),
+        ] {
+            if !(1..=1000).contains(&number) {
+                return refuse(key, "from 1 to 1000");
+            }
+        }
+        let entries = config.source_table_entries;
+        if !entries.is_power_of_two() || entries > 1 << 24 {
+            return refuse("limits.source_table_entries", "a power of two up to 16777216");
+        }
+        let contacts = config.reach_contacts;
+        if !contacts.is_power_of_two() || contacts > 1 << 24 {
+            return refuse("limits.reach_contacts", "a power of two up to 16777216");
+        }
+        if config.reach_probe >= config.reach_probe_every {
+            return refuse("limits.reach_probe", "shorter than `limits.reach_probe_every`");
+        }
+        if !(128..=1024).contains(&config.max_datagram) {
+            return refuse("limits.max_datagram", "from 128 to 1024 (BEP 32)");
+        }
+        for (key, percent) in [
+            ("limits.crawl_survey_share", config.crawl_survey_share),
+            ("limits.crawl_scrape_share", config.crawl_scrape_share),
+        ] {
+            if percent > 100 {
+                return refuse(key, "from 0 to 100");
+            }
+        }
+        for (key, span) in [
+            ("limits.questionable_after", config.questionable_after),
+            ("limits.refresh_after", config.refresh_after),
+            ("limits.bootstrap_retry_min", config.bootstrap_retry_min),
+            ("limits.bootstrap_retry_max", config.bootstrap_retry_max),
+            ("limits.query_timeout", config.query_timeout),
+            ("limits.soft_timeout_min", config.soft_timeout_min),
+            ("limits.soft_timeout_max", config.soft_timeout_max),
+            ("limits.soft_timeout_start", config.soft_timeout_start),
+            ("limits.lookup_max_time", config.lookup_max_time),
+            ("limits.lookup_max_silence", config.lookup_max_silence),
+            ("limits.token_rotation", config.token_rotation),
+            ("limits.peer_expiry", config.peer_expiry),
+            ("limits.address_change_pause", config.address_change_pause),
+            ("limits.reach_window", config.reach_window),
+            ("limits.reach_probe", config.reach_probe),
+            ("limits.reach_probe_every", config.reach_probe_every),
+            ("limits.crawl_rest_min", config.crawl_rest_min),
+            ("limits.crawl_silent_rest", config.crawl_silent_rest),
+        ] {
+            // A pause of nothing would be taken for ever, and one without end would overflow.
+            if !(MIN_SPAN..=MAX_SPAN).contains(&span) {
+                return refuse(key, "from 1 ms to a year");
+            }
+        }
+        if !self.listen.ipv4 && !self.listen.ipv6 {
+            return refuse("node.ipv4", "true while node.ipv6 is false");
+        }
+        Ok(())
+    }
+}
