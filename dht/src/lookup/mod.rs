@@ -9,6 +9,7 @@
 //! [`Config::lookup_nodes_per_reply`] nodes and half records are ignored (RELIABILITY.md D7, D9).
 
 mod candidates;
+mod env;
 mod findings;
 mod kind;
 mod lead;
@@ -25,61 +26,21 @@ use krpc::compact::{self, Address, V4, V6};
 use krpc::{ErrorCode, Id, Response};
 
 use self::candidates::{AnnounceState, Candidate, Facts};
+pub(crate) use self::env::{AnnounceEnd, Env, Finished, Owner, Upkeep};
 use self::findings::Findings;
 pub(crate) use self::findings::{estimate as merge_filters, told_samples};
 use self::kind::Interest;
 pub(crate) use self::kind::Kind;
 pub(crate) use self::remembered::Remembered;
-pub(crate) use self::running::{Finished, Lookups};
+pub(crate) use self::running::Lookups;
 pub(crate) use self::sampled::Sampled;
 use self::search::{Phase, Search, Step};
 use crate::addr::acceptable;
 use crate::home::{Place, family_of, want};
 use crate::purpose::{Asked, Purpose};
-use crate::rpc::{Destination, Rpc, Taken};
+use crate::rpc::{Destination, Taken};
 use crate::store::Family;
 use crate::{Config, Event, Hop, HopStep, LookupId, LookupStats, Outbox, Outcome, Time};
-
-/// The siblings that a lookup works with.
-pub(crate) struct Env<'a> {
-    pub(crate) config: &'a Config,
-    pub(crate) places: &'a [Place],
-    pub(crate) rpc: &'a mut Rpc<Purpose>,
-    pub(crate) sampled: &'a mut Sampled,
-    pub(crate) remembered: &'a mut Remembered,
-    pub(crate) out: &'a mut Outbox,
-}
-
-/// Who wants to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// The node's owner, by events; with `trace` every step.
-    User { id: LookupId, trace: bool },
-    /// The upkeep of a home's table.
-    Upkeep { home: u8, kind: Upkeep },
-}
-
-/// How an announce or put to one node ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AnnounceEnd {
-    /// The node at this address took it.
-    Stored(SocketAddr),
-    /// The node at this address answered with an error of this code.
-    Refused(SocketAddr, i64),
-    /// Nobody answered, or somebody else.
-    Silent,
-}
-
-/// What kind of upkeep a lookup is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Upkeep {
-    /// Finding our own neighbourhood.
-    Own,
-    /// Refreshing a bucket.
-    Refresh,
-    /// Finding our own neighbourhood in a part of the network that we lost, from one node of it alone.
-    Reunion,
-}
 
 /// One lookup.
 #[derive(Debug)]

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use krpc::{Id, Response};
 
-use super::{Env, Kind, Lookup, Owner};
+use super::Lookup;
+use super::env::{Env, Finished, Owner};
+use super::kind::Kind;
 use crate::purpose::{Asked, Purpose};
 use crate::rpc::Taken;
 use crate::{Config, Event, LookupId, LookupStats, Outcome, Time};
@@ -24,15 +26,6 @@ struct Busy {
     waiting: VecDeque<(LookupId, Kind, Id, bool)>,
     /// Cached minimum of the timeouts of those that run.
     timeout: Option<Time>,
-}
-
-/// A lookup that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Finished {
-    pub(crate) owner: Owner,
-    pub(crate) outcome: Outcome,
-    /// Nodes that answered.
-    pub(crate) answered: u32,
 }
 
 impl Lookups {
