@@ -7,6 +7,7 @@
 //! One system call for up to [`BATCH`] datagrams is worth the trouble because the kernel's share is
 //! most of what a small datagram costs. quinn-udp has no `sendmmsg`, rustix no `recvmmsg`.
 
+mod slots;
 #[cfg(target_os = "linux")]
 mod sys;
 #[cfg(target_os = "linux")]
@@ -23,14 +24,11 @@ use std::task::{Context, Poll};
 use arrayvec::ArrayVec;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use self::slots::{Filled, SLOT};
 use self::watched::Watched;
 
-/// Most datagrams moved by one call of [`UdpSocket::recv_batch`] or [`UdpSocket::send_batch`].
-pub const BATCH: usize = 64;
-/// Longest datagram that is handed on; longer ones are dropped and counted.
-pub const MAX_DATAGRAM: usize = 2048;
-/// Receive slots are a little longer, so that a system without `MSG_TRUNC` shows the excess too.
-const SLOT: usize = MAX_DATAGRAM + 64;
+pub use self::slots::{BATCH, Batch, Datagram, MAX_DATAGRAM};
+
 /// Asked of the kernel for incoming datagrams: a burst of 28,000 small queries. The kernel gives
 /// what `net.core.rmem_max` allows.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -46,15 +44,6 @@ pub enum Batching {
     Native,
     /// One system call a datagram, as on systems without `recvmmsg`.
     Single,
-}
-
-/// A datagram to send.
-#[derive(Clone, Copy, Debug)]
-pub struct Datagram<'a> {
-    /// Destination.
-    pub to: SocketAddr,
-    /// Payload.
-    pub bytes: &'a [u8],
 }
 
 /// What became of a list of datagrams.
@@ -99,14 +88,6 @@ pub struct UdpSocket {
     #[cfg(target_os = "linux")]
     headers: Option<Box<sys::Headers>>,
     counters: UdpCounters,
-}
-
-/// A slot that holds a datagram.
-#[derive(Clone, Copy, Debug)]
-struct Filled {
-    slot: usize,
-    len: usize,
-    from: SocketAddr,
 }
 
 impl UdpSocket {
@@ -274,7 +255,7 @@ impl UdpSocket {
 
     fn batch(&mut self) -> Batch<'_> {
         self.counters.received += self.filled.len() as u64;
-        Batch { slots: &self.slots, filled: self.filled.iter() }
+        Batch::new(&self.slots, &self.filled)
     }
 
     #[cfg(target_os = "linux")]
@@ -343,28 +324,6 @@ impl UdpSocket {
         self.io.try_write(|socket| socket.send_to(first.bytes, first.to)).map(|_| 1)
     }
 }
-
-/// The datagrams of one [`UdpSocket::recv_batch`], in order of arrival.
-#[derive(Debug)]
-pub struct Batch<'a> {
-    slots: &'a [u8],
-    filled: std::slice::Iter<'a, Filled>,
-}
-
-impl<'a> Iterator for Batch<'a> {
-    type Item = (SocketAddr, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let filled = self.filled.next()?;
-        Some((filled.from, &self.slots[filled.slot * SLOT..][..filled.len]))
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.filled.size_hint()
-    }
-}
-
-impl ExactSizeIterator for Batch<'_> {}
 
 /// Whether several sockets can have one address and share what comes there. Other systems know the
 /// option too, but give everything to the socket that was bound last.

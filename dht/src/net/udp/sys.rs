@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{BATCH, Datagram, Filled, SLOT};
+use super::slots::{BATCH, Datagram, Filled, SLOT};
 
 /// Arrays that the kernel reads and writes, kept so that no call has to clear 13 KiB first.
 pub(super) struct Headers {
