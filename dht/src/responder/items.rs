@@ -7,7 +7,7 @@
 
 use krpc::{ErrorCode, Id, Signed, Want};
 
-use super::{Asker, ENVELOPE_BYTES, Parts, Responder};
+use super::reply::{Asker, ENVELOPE_BYTES, ItemParts, Parts, Responder};
 use crate::addr::source_key;
 use crate::guard::Budgets;
 use crate::item::{
@@ -16,16 +16,6 @@ use crate::item::{
 use crate::store::Put;
 use crate::table::FamilyTable;
 use crate::{Outbox, Time};
-
-/// What a reply says of an item beside its value.
-#[derive(Clone, Copy, Default)]
-pub(super) struct ItemParts {
-    pub(super) value: bool,
-    pub(super) signed: Option<([u8; 32], [u8; 64])>,
-    pub(super) seq: Option<i64>,
-    /// It leaves no room for anything else.
-    pub(super) large: bool,
-}
 
 impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
     pub(super) fn get(

@@ -1,0 +1,238 @@
+//! What all answers are made of: who asked, what the [`Responder`] borrows, the parts of a reply, and how it
+//! and errors are written and sent.
+
+use std::net::SocketAddr;
+
+use krpc::bencode::Strings;
+use krpc::compact::put_peer;
+use krpc::{Body, ErrorBody, ErrorCode, Id, Message, Response, Want};
+
+use crate::counters::Tally;
+use crate::guard::{Budgets, Guard};
+use crate::home::{Place, family_of};
+use crate::rpc::VERSION;
+use crate::scratch::Scratch;
+use crate::store::{Family, Scrape, Store};
+use crate::table::FamilyTable;
+use crate::token::TokenServer;
+use crate::{Class, Config, Outbox, Rng, Time};
+
+/// Answers with what it borrows from its siblings.
+pub(crate) struct Responder<'a, P = Place, G = Guard> {
+    pub(crate) config: &'a Config,
+    /// Of each home: who lives there, and our id.
+    pub(crate) places: &'a [P],
+    pub(crate) store: &'a mut Store,
+    pub(crate) tokens: &'a TokenServer,
+    pub(crate) guard: &'a mut G,
+    pub(crate) rng: &'a mut Rng,
+    pub(crate) counters: &'a mut Tally,
+    pub(crate) scratch: &'a mut Scratch,
+    /// Stored announces are told to our owner.
+    pub(crate) tells_announces: bool,
+}
+
+impl Scratch {
+    /// Drops nodes until those that are left fit `room`: first those of the other family than the
+    /// asker's, then the farthest.
+    pub(super) fn trim_nodes(&mut self, asker: SocketAddr, room: usize) {
+        let (own, own_len, other, other_len) = match family_of(asker) {
+            Family::V4 => (&mut self.nodes, NODE4_BYTES, &mut self.nodes6, NODE6_BYTES),
+            Family::V6 => (&mut self.nodes6, NODE6_BYTES, &mut self.nodes, NODE4_BYTES),
+        };
+        own.truncate(room.min(own.len()) / own_len * own_len);
+        other.truncate((room - own.len()).min(other.len()) / other_len * other_len);
+    }
+}
+
+/// A query's sender and how to answer it.
+#[derive(Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    /// The socket that it came to.
+    pub(crate) socket: u8,
+    pub(crate) from: SocketAddr,
+    pub(crate) tid: &'a [u8],
+    /// Length of its datagram.
+    pub(crate) len: usize,
+}
+
+impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
+    /// Whether `token` is one of ours for this asker and target; whoever sends others is told, for a
+    /// while.
+    pub(super) fn accepts_token(
+        &mut self,
+        now: Time,
+        asker: Asker<'_>,
+        (target, token): (&Id, &[u8]),
+        out: &mut Outbox,
+    ) -> bool {
+        let accepted = self.tokens.accepts(asker.from.ip(), target, token);
+        if !accepted {
+            self.counters.tokens_refused += 1;
+            if self.guard.token_failed(now, asker.from) {
+                self.refuse(now, asker, (ErrorCode::Protocol, b"bad token"), out);
+            }
+        }
+        accepted
+    }
+
+    /// The longest reply that this asker gets, in bytes.
+    pub(super) fn limit(&self, asker: Asker<'_>, large: bool) -> usize {
+        let longest = if large { self.config.max_item_datagram } else { self.config.max_datagram };
+        longest.min(asker.len.saturating_mul(self.config.max_amplification))
+    }
+
+    /// Collects the records of the nodes nearest to `target`, of the families that were asked for.
+    pub(super) fn gather_nodes(&mut self, asker: Asker<'_>, target: &Id, want: Want) {
+        self.scratch.nodes.clear();
+        self.scratch.nodes6.clear();
+        for family in wanted_families(want, asker.from) {
+            let records = match family {
+                Family::V4 => &mut self.scratch.nodes,
+                Family::V6 => &mut self.scratch.nodes6,
+            };
+            // The home that was asked knows best; a node of the other family answers for its first one.
+            let table = self.places.get(usize::from(asker.socket)).map(AsRef::as_ref);
+            let asked = table.filter(|table| table.family() == family);
+            let mut others = self.places.iter().map(AsRef::as_ref);
+            if let Some(table) = asked.or_else(|| others.find(|table| table.family() == family)) {
+                table.put_closest(target, self.config.k, self.config, records);
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, now: Time, asker: Asker<'_>, parts: Parts, out: &mut Outbox) {
+        let Some(place) = self.places.get(usize::from(asker.socket)) else {
+            return;
+        };
+        let limit = self.limit(asker, parts.item.large);
+        let scratch = &mut *self.scratch;
+        scratch.ip.clear();
+        put_peer(&mut scratch.ip, asker.from);
+        let wants_empty = parts.nodes && scratch.nodes.is_empty() && scratch.nodes6.is_empty();
+        let mut response = Response::new(*place.as_ref().own());
+        if parts.nodes {
+            // An empty table says so in the family of the asker: the key is not optional in BEP 5.
+            let v4 = wants_empty && family_of(asker.from) == Family::V4;
+            let v6 = wants_empty && family_of(asker.from) == Family::V6;
+            response.nodes = (v4 || !scratch.nodes.is_empty()).then_some(&scratch.nodes);
+            response.nodes6 = (v6 || !scratch.nodes6.is_empty()).then_some(&scratch.nodes6);
+        }
+        if parts.values && !scratch.values.is_empty() {
+            response.values = Strings::from_raw(&scratch.values).ok();
+        }
+        response.token = parts.token.as_ref().map(|token| &token[..]);
+        response.bloom_seeds = parts.scrape.as_ref().map(|scrape| &scrape.seeds.as_bytes()[..]);
+        response.bloom_peers = parts.scrape.as_ref().map(|scrape| &scrape.downloaders.as_bytes()[..]);
+        if parts.samples {
+            // BEP 51: present even when empty, which tells nodes that speak it from others.
+            response.num = Some(self.store.infohashes() as i64);
+            let (samples, interval) = self.store.samples(now, self.rng);
+            (response.samples, response.interval) = (Some(samples), Some(i64::from(interval)));
+        }
+        if parts.item.value {
+            response.value = Some(&scratch.value);
+        }
+        response.key = parts.item.signed.as_ref().map(|(key, _)| &key[..]);
+        response.signature = parts.item.signed.as_ref().map(|(_, signature)| &signature[..]);
+        response.seq = parts.item.seq;
+        let message = Message {
+            tid: asker.tid,
+            version: (!parts.item.large).then_some(VERSION),
+            ip: (!parts.item.large).then_some(&scratch.ip),
+            read_only: false,
+            body: Body::Response(response),
+        };
+        let max = limit;
+        let (guard, counters) = (&mut *self.guard, &mut *self.counters);
+        out.send(asker.socket, asker.from, Class::Reply, |bytes| {
+            if send_if_allowed(now, asker.from, &message, (guard, max), bytes) {
+                counters.replies_out += 1;
+            } else {
+                counters.dropped_rate_limit += 1;
+            }
+        });
+    }
+
+    /// Sends an error: short and without version, so that it is smaller than any query.
+    pub(super) fn refuse(
+        &mut self,
+        now: Time,
+        asker: Asker<'_>,
+        (code, text): (ErrorCode, &[u8]),
+        out: &mut Outbox,
+    ) {
+        let body = Body::Error(ErrorBody { code: code.number(), text });
+        let message = Message { tid: asker.tid, version: None, ip: None, read_only: false, body };
+        // S4: nobody is made to receive more than twice what he sent by what is no query.
+        let max = self.config.max_datagram.min(MAX_ERROR_AMPLIFICATION * asker.len);
+        let (guard, counters) = (&mut *self.guard, &mut *self.counters);
+        out.send(asker.socket, asker.from, Class::Reply, |bytes| {
+            if !send_if_allowed(now, asker.from, &message, (guard, max), bytes) {
+                counters.dropped_rate_limit += 1;
+            } else {
+                *counters.errors_out(code) += 1;
+            }
+        });
+    }
+}
+
+/// An error is at most so many times longer than what it answers.
+const MAX_ERROR_AMPLIFICATION: usize = 2;
+
+/// What a reply carries of the scratch buffers and beside them.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub(super) nodes: bool,
+    pub(super) values: bool,
+    pub(super) samples: bool,
+    pub(super) token: Option<[u8; TokenServer::LEN]>,
+    pub(super) scrape: Option<Scrape>,
+    pub(super) item: ItemParts,
+}
+
+/// What a reply says of an item beside its value.
+#[derive(Clone, Copy, Default)]
+pub(super) struct ItemParts {
+    pub(super) value: bool,
+    pub(super) signed: Option<([u8; 32], [u8; 64])>,
+    pub(super) seq: Option<i64>,
+    /// It leaves no room for anything else.
+    pub(super) large: bool,
+}
+
+/// Appends the message unless it is too long or the guard says no.
+fn send_if_allowed(
+    now: Time,
+    to: SocketAddr,
+    message: &Message<'_>,
+    (guard, max): (&mut impl Budgets, usize),
+    bytes: &mut Vec<u8>,
+) -> bool {
+    let start = bytes.len();
+    message.encode(bytes);
+    let len = bytes.len() - start;
+    let allowed = len <= max && guard.allow_reply(now, to, len);
+    if !allowed {
+        bytes.truncate(start);
+    }
+    allowed
+}
+
+/// The families that a query asks for: without `want`, that of its datagram (BEP 32).
+pub(super) fn wanted_families(want: Want, from: SocketAddr) -> impl Iterator<Item = Family> {
+    let own = family_of(from);
+    let (v4, v6) = match want {
+        Want::UNSPECIFIED => (own == Family::V4, own == Family::V6),
+        Want { n4, n6 } => (n4, n6),
+    };
+    [(Family::V4, v4), (Family::V6, v6)].into_iter().filter(|&(_, wanted)| wanted).map(|(family, _)| family)
+}
+
+/// More than all of a reply but its transaction id and the contents of nodes, nodes6, values and
+/// filters: `d2:ip18:…1:rd2:id20:…5:nodes208:6:nodes6304:5:token8:…6:valuesleee1:t32:1:v4:…1:y1:re`.
+pub(super) const ENVELOPE_BYTES: usize = 144;
+
+/// Records of BEP 5 and BEP 32.
+const NODE4_BYTES: usize = 26;
+const NODE6_BYTES: usize = 38;
