@@ -1,0 +1,228 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::addr::source_key;
+use crate::item::{Item, MutableItem, SecretKey, immutable_target, mutable_target};
+use crate::store::StoredPeer;
+use crate::{Config, Rng};
+
+const NOW: Time = Time::from_secs(100_000);
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn store(config: &Config) -> Store {
+    Store::new(&Arc::new(config.clone()), &mut Rng::from_seed(1))
+}
+
+/// Announces of the last 40 minutes from random sources, in order; some infohashes get many.
+fn filled(seed: u64, announces: usize) -> Store {
+    let (mut store, mut rng) = (store(&Config::default()), Rng::from_seed(seed));
+    let infohashes: Vec<Id> = (0..announces / 4 + 1).map(|_| rng.id()).collect();
+    for n in 0..announces {
+        let at = NOW - 40 * MINUTE + 40 * MINUTE * n as u32 / announces as u32;
+        let of = rng.below(infohashes.len());
+        let infohash = infohashes[rng.below(of + 1)];
+        let [a, b, c, d] = rng.next_u32().to_be_bytes();
+        let port = 1 + rng.below(60_000) as u16;
+        let addr = match rng.below(3) {
+            0 => ([0x2001, 0xdb8, u16::from(a), u16::from(b), 0, 0, 0, u16::from(c)], port).into(),
+            _ => ([80 + (a & 15), b, c, d], port).into(),
+        };
+        store.announce(at, &infohash, addr, d & 1 == 0);
+    }
+    store
+}
+
+fn archived(store: &mut Store, max_bytes: usize) -> Archive {
+    let mut archiving = store.begin_archive(NOW, max_bytes);
+    while !store.archive_some(NOW, &mut archiving) {}
+    archiving.finish()
+}
+
+fn sorted(store: &Store, now: Time) -> Vec<StoredPeer> {
+    let mut all: Vec<_> = store.iter(now).collect();
+    all.sort_by_key(|peer| (peer.infohash, peer.addr));
+    all
+}
+
+#[test]
+fn everything_comes_back_with_its_age() {
+    let mut before = filled(1, 5000);
+    let archive = archived(&mut before, usize::MAX);
+    assert_eq!(archive.counts.peers as usize, before.len());
+    let mut after = store(&Config::default());
+    let counts = after.restore(NOW, &archive, Duration::ZERO, false).unwrap();
+    assert_eq!(counts, archive.counts);
+    let (old, new) = (sorted(&before, NOW), sorted(&after, NOW));
+    assert_eq!(old.len(), new.len());
+    for (old, new) in old.iter().zip(&new) {
+        assert_eq!((old.infohash, old.addr, old.seed), (new.infohash, new.addr, new.seed));
+        // Never younger; a second and two ticks of 2.1 s older at most.
+        assert!(new.age >= old.age && new.age <= old.age + Duration::from_secs(6), "{old:?} {new:?}");
+    }
+    assert_eq!(before.infohashes(), after.infohashes());
+    // The sweep goes on from here.
+    assert!(after.timeout() <= NOW + 5 * MINUTE);
+    let mut now = NOW;
+    while now < NOW + 60 * MINUTE {
+        now += Duration::from_secs(1);
+        after.expire(now);
+    }
+    assert_eq!((after.len(), after.timeout()), (0, Time::NEVER));
+}
+
+#[test]
+fn time_away_makes_older_and_expires_and_the_caps_of_today_hold() {
+    let mut before = filled(2, 2000);
+    let archive = archived(&mut before, usize::MAX);
+    let restored = |config: &Config, away| {
+        let mut store = store(config);
+        let counts = store.restore(NOW, &archive, away, false).unwrap();
+        assert_eq!(counts.peers as usize, store.len());
+        store
+    };
+    let later = restored(&Config::default(), 15 * MINUTE);
+    let alive = before.iter(NOW).filter(|peer| peer.age < 30 * MINUTE).count();
+    assert!(later.len().abs_diff(alive) < 20, "{} of {alive}", later.len());
+    let tick = Duration::from_secs(3);
+    assert!(later.iter(NOW).all(|peer| peer.age + tick >= 15 * MINUTE && peer.age < 45 * MINUTE));
+    assert_eq!(restored(&Config::default(), 45 * MINUTE).len(), 0);
+    assert_eq!(restored(&Config::default(), Duration::MAX).len(), 0);
+    let few = restored(&Config { peers_per_infohash: 1, ..Config::default() }, Duration::ZERO);
+    assert_eq!(few.len(), before.infohashes());
+    let small = restored(&Config { store_memory: 20_000, ..Config::default() }, Duration::ZERO);
+    assert!(small.memory() <= 20_000 && !small.is_empty());
+    // A clock near its origin cannot tell when they were announced.
+    let mut young = store(&Config::default());
+    young.restore(Time::from_secs(60), &archive, Duration::ZERO, false).unwrap();
+    assert!(young.iter(Time::from_secs(60)).all(|peer| peer.age <= MINUTE));
+}
+
+#[test]
+fn the_freshest_are_kept_when_not_all_fit() {
+    let mut before = filled(3, 20_000);
+    let whole = archived(&mut before, usize::MAX);
+    let half = archived(&mut before, whole.len() / 2);
+    assert!(half.len() <= whole.len() / 2);
+    let mut after = store(&Config::default());
+    after.restore(NOW, &half, Duration::ZERO, false).unwrap();
+    let oldest = after.iter(NOW).map(|peer| peer.age).max().unwrap();
+    assert!(after.len() * 10 >= before.len() * 3, "{} of {}", after.len(), before.len());
+    assert!(oldest < 30 * MINUTE, "{oldest:?}");
+    assert_eq!(archived(&mut before, 0).counts, Counts::default());
+}
+
+#[test]
+fn a_copy_in_pieces_survives_what_happens_between_them() {
+    let (mut before, mut rng) = (filled(4, 30_000), Rng::from_seed(4));
+    let known: std::collections::BTreeSet<_> =
+        before.iter(NOW).map(|peer| (peer.infohash, peer.addr)).collect();
+    let mut archiving = before.begin_archive(NOW, usize::MAX);
+    let mut pieces = 1;
+    while !before.archive_some(NOW, &mut archiving) {
+        pieces += 1;
+        for _ in 0..20 {
+            let addr = ([99, 1, rng.below(256) as u8, rng.below(256) as u8], 7).into();
+            let infohash = before.sample_infohashes(1, &mut rng)[0];
+            before.announce(NOW, &infohash, addr, false);
+        }
+    }
+    assert!(pieces >= 8, "{pieces}");
+    let mut after = store(&Config::default());
+    after.restore(NOW, &archiving.finish(), Duration::ZERO, false).unwrap();
+    let kept = after.iter(NOW).filter(|peer| known.contains(&(peer.infohash, peer.addr))).count();
+    assert!(kept * 100 >= known.len() * 99, "{kept} of {}", known.len());
+}
+
+#[test]
+fn items_come_back_with_age_and_source_and_forged_ones_do_not() {
+    let mut before = store(&Config::default());
+    let source = |n: u8| source_key(([81, 2, 3, n], 6881).into(), false);
+    let secret = SecretKey::from_seed(&[1; 32]);
+    let signed = MutableItem::sign(&secret, b"salt", 4, b"1:a").unwrap();
+    let target = mutable_target(&signed.key, b"salt");
+    let put = NOW - 30 * MINUTE;
+    before.put_item(put, immutable_target(b"5:hello"), source(1), (b"5:hello", None));
+    before.put_item(put, target, source(2), (&signed.value, Some(signed.as_signed(None))));
+    let archive = archived(&mut before, usize::MAX);
+    assert_eq!(archive.counts, Counts { peers: 0, items: 2 });
+    let mut after = store(&Config::default());
+    assert_eq!(after.restore(NOW, &archive, MINUTE, false), Ok(archive.counts));
+    assert_eq!(after.item(NOW, &target), Some(&Item::Mutable(signed.clone())));
+    let records: Vec<_> = after.filled().items.records(NOW).map(|(_, age, source)| (age, source)).collect();
+    assert_eq!(records, [(31 * MINUTE, source(1)), (31 * MINUTE, source(2))]);
+    assert_eq!(store(&Config::default()).restore(NOW, &archive, 90 * MINUTE, false).unwrap().items, 0);
+
+    let mut forged = archive.clone();
+    let end = forged.items.len();
+    forged.items[end - 1] ^= 1;
+    let mut after = store(&Config::default());
+    assert_eq!(after.restore(NOW, &forged, MINUTE, false).unwrap().items, 1);
+    assert!(after.item(NOW, &target).is_none());
+}
+
+#[test]
+fn addresses_that_are_refused_today_stay_out() {
+    let mut before = store(&Config::default());
+    before.announce(NOW, &Id::new([1; 20]), "127.0.0.1:7".parse().unwrap(), false);
+    before.announce(NOW, &Id::new([1; 20]), "81.2.3.4:7".parse().unwrap(), false);
+    let archive = archived(&mut before, usize::MAX);
+    for (allow_local, expected) in [(false, 1), (true, 2)] {
+        let restored = store(&Config::default()).restore(NOW, &archive, Duration::ZERO, allow_local);
+        assert_eq!(restored.unwrap().peers, expected);
+    }
+}
+
+#[test]
+fn an_archive_that_was_cut_is_damaged() {
+    let mut before = filled(5, 50);
+    before.put_item(
+        NOW,
+        immutable_target(b"5:hello"),
+        source_key(([81, 2, 3, 4], 1).into(), false),
+        (b"5:hello", None),
+    );
+    let archive = archived(&mut before, usize::MAX);
+    let last = |bytes: &[u8]| bytes[..bytes.len() - 1].to_vec();
+    for cut in [
+        Archive { peers4: last(&archive.peers4), ..archive.clone() },
+        Archive { peers6: last(&archive.peers6), ..archive.clone() },
+        Archive { items: last(&archive.items), ..archive.clone() },
+    ] {
+        let mut after = store(&Config::default());
+        assert_eq!(after.restore(NOW, &cut, Duration::ZERO, false), Err(Damaged));
+        assert!(after.is_empty() && after.items() == 0);
+    }
+}
+
+proptest! {
+    #[test]
+    fn bytes_of_any_kind_neither_panic_nor_exceed_the_caps(
+        peers4 in proptest::collection::vec(any::<u8>(), 0..600),
+        peers6 in proptest::collection::vec(any::<u8>(), 0..600),
+        items in proptest::collection::vec(any::<u8>(), 0..600),
+        away in any::<u64>(),
+        now in any::<u32>(),
+    ) {
+        let archive = Archive { peers4, peers6, items, counts: Counts::default() };
+        let (mut store, now) = (store(&Config::default()), Time::from_secs(now.into()));
+        let before = (store.len(), store.items());
+        match store.restore(now, &archive, Duration::from_secs(away), true) {
+            Ok(counts) => prop_assert_eq!(counts.peers as usize, store.len()),
+            Err(Damaged) => prop_assert_eq!((store.len(), store.items()), before),
+        }
+        store.expire(now);
+    }
+
+    #[test]
+    fn what_was_stored_is_what_comes_back(seed in any::<u64>(), announces in 0usize..300) {
+        let mut before = filled(seed, announces);
+        let archive = archived(&mut before, usize::MAX);
+        let mut after = store(&Config::default());
+        prop_assert_eq!(after.restore(NOW, &archive, Duration::ZERO, false), Ok(archive.counts));
+        let key = |peer: StoredPeer| (peer.infohash, peer.addr, peer.seed);
+        let all = |store: &Store| sorted(store, NOW).into_iter().map(key).collect::<Vec<_>>();
+        prop_assert_eq!(all(&before), all(&after));
+    }
+}
