@@ -13,11 +13,13 @@
 //! The table decides about places; when to ping and to refresh is [`crate::maintain`]'s business.
 
 mod bucket;
+mod candidates;
 mod closest;
 mod entry;
 mod family;
 mod fill;
 mod known;
+mod room;
 mod snapshot;
 mod spread;
 #[cfg(test)]
@@ -37,6 +39,7 @@ use self::entry::Ticks;
 pub(crate) use self::family::FamilyTable;
 pub use self::fill::BucketFill;
 pub use self::known::KnownNode;
+use self::room::{give_back, make_room};
 use crate::addr::{is_local, subnet_key};
 use crate::{Config, Rng, Time};
 
@@ -183,11 +186,6 @@ impl<A: Address> Table<A> {
         Some(self.entries[freshest].contact())
     }
 
-    /// Notes that a candidate did not answer in time.
-    pub(crate) fn forget_candidate(&mut self, addr: A) {
-        self.drop_candidates(|candidate| candidate.addr == addr);
-    }
-
     /// The node in the whole table that was heard of least recently, before `since`, if it has not
     /// failed and is not being pinged; it is marked as pinged.
     pub(crate) fn ping_unheard_since(&mut self, since: Time) -> Option<Contact<A>> {
@@ -268,11 +266,6 @@ impl<A: Address> Table<A> {
     /// Nodes in the buckets.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    /// Nodes that wait for a place.
-    pub(crate) fn candidates(&self) -> usize {
-        self.candidates.len()
     }
 
     /// Buckets down to the deepest that holds a node.
@@ -389,34 +382,6 @@ impl<A: Address> Table<A> {
         })
     }
 
-    /// Makes `entry` a candidate of its bucket. When there are too many one goes: the stalest of those
-    /// whose id does not belong to their address, or of all.
-    fn wait(&mut self, depth: usize, entry: Entry<A>, config: &Config) {
-        make_room(&mut self.candidates, CANDIDATES);
-        self.candidates.push(entry);
-        let own = self.own;
-        let of_bucket = |e: &Entry<A>| own.prefix_len(&e.id) as usize == depth;
-        if self.candidates.iter().filter(|e| of_bucket(e)).count() > config.candidates_per_bucket {
-            let stalest = (0..self.candidates.len())
-                .filter(|&index| of_bucket(&self.candidates[index]))
-                .min_by_key(|&index| rank(&self.candidates[index]));
-            stalest.map(|index| self.candidates.remove(index));
-        }
-    }
-
-    /// The best candidate that may take the place of the entry at `leaving`.
-    fn successor(&self, depth: usize, leaving: usize, config: &Config) -> Option<usize> {
-        (0..self.candidates.len())
-            .filter(|&index| self.depth_of(&self.candidates[index].id) == depth)
-            .filter(|&index| {
-                let addr = self.candidates[index].addr;
-                let others = self.entries.iter().enumerate().filter(|&(other, _)| other != leaving);
-                !others.into_iter().any(|(_, entry)| same_source(entry.addr, addr, config))
-                    && self.has_subnet_room(depth, addr, leaving, config)
-            })
-            .max_by_key(|&index| rank(&self.candidates[index]))
-    }
-
     fn most_questionable(&mut self, now: Time, bucket: Range<usize>, config: &Config) -> Option<Contact<A>> {
         let stalest = bucket
             .filter(|&index| !self.entries[index].is_pinged())
@@ -463,39 +428,9 @@ impl<A: Address> Table<A> {
         self.bounds.shrank(self.depth_of(&entry.id));
     }
 
-    fn drop_candidates(&mut self, gone: impl Fn(&Entry<A>) -> bool) {
-        self.candidates.retain(|candidate| !gone(candidate));
-        give_back(&mut self.candidates, CANDIDATES);
-    }
-
     fn depth_of(&self, id: &Id) -> usize {
         depth(bucket_number(&self.own, id))
     }
-}
-
-/// Makes room for one more, by a few and not by doubling: the table is most of what a node at rest costs
-/// in memory.
-fn make_room<A>(entries: &mut Vec<Entry<A>>, room: usize) {
-    if entries.len() == entries.capacity() {
-        entries.reserve_exact(room);
-    }
-}
-
-/// Gives back the room of many that have gone.
-fn give_back<A>(entries: &mut Vec<Entry<A>>, room: usize) {
-    if entries.capacity() > entries.len() + 2 * room || entries.is_empty() {
-        entries.shrink_to(entries.len());
-    }
-}
-
-/// Entries that a table grows by.
-const ROOM: usize = 8;
-/// Candidates that there is room for at a time: most nodes have one or two.
-const CANDIDATES: usize = 2;
-
-/// How good a candidate is: first comes whether its id belongs to its address, then who was heard of last.
-fn rank<A: Address>(candidate: &Entry<A>) -> (bool, Ticks) {
-    (!candidate.is_insecure(), candidate.seen())
 }
 
 /// Whether two addresses count as one source of nodes: the same IP, or for local addresses where
@@ -507,3 +442,6 @@ fn same_source<A: Address>(a: A, b: A, config: &Config) -> bool {
     }
     a == b || !(config.allow_local && is_local(a.to_socket().ip()))
 }
+
+/// Entries that a table grows by.
+const ROOM: usize = 8;
