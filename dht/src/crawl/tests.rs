@@ -1,211 +1,15 @@
 //! A crawl stepped by hand, among nodes that are functions of a list.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod street;
 
-use krpc::compact::{self, Address, V4, V6};
-use krpc::{ErrorCode, Response, Want};
+use std::collections::BTreeSet;
+
+use krpc::{Response, Want};
 
 use super::choose::SURVEYS;
 use super::*;
 use crate::Question;
-
-/// What a node in these tests does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Conduct {
-    Tells,
-    /// Does not know BEP 51 and says so.
-    Old,
-    /// Takes the question for `find_node`.
-    Older,
-    Silent,
-}
-
-struct Neighbour {
-    id: Id,
-    addr: SocketAddr,
-    conduct: Conduct,
-    infohashes: Vec<Id>,
-    interval: i64,
-    /// When it was asked for samples.
-    asked: Vec<Time>,
-}
-
-/// Nodes and a crawl among them; answers take 100 ms, silences four seconds.
-struct Street {
-    nodes: Vec<Neighbour>,
-    by_addr: BTreeMap<SocketAddr, usize>,
-    crawler: Crawler,
-    now: Time,
-    answers: BTreeMap<(Time, u64), Option<Vec<u8>>>,
-    sent: Vec<(Time, Query)>,
-    events: Vec<(Time, Event)>,
-    /// Nobody answers.
-    dead: bool,
-    /// The owner answers wishes for nodes with these.
-    table: Vec<(Id, SocketAddr)>,
-}
-
-const START: Time = Time::from_secs(1_000_000);
-const MINUTE: Duration = Duration::from_secs(60);
-
-impl Street {
-    fn new(seed: u64, count: usize, config: &Config) -> Self {
-        Self::of_region(seed, count, config, Region::WHOLE)
-    }
-
-    fn of_region(seed: u64, count: usize, config: &Config, region: Region) -> Self {
-        let mut rng = Rng::from_seed(seed);
-        let nodes: Vec<_> = (0..count)
-            .map(|n| Neighbour {
-                id: rng.id(),
-                addr: addr(n),
-                conduct: Conduct::Tells,
-                infohashes: (0..5).map(|_| rng.id()).collect(),
-                interval: 3600,
-                asked: Vec::new(),
-            })
-            .collect();
-        let by_addr = nodes.iter().enumerate().map(|(index, node)| (node.addr, index)).collect();
-        let table = nodes.iter().take(8).map(|node| (node.id, node.addr)).collect();
-        let crawler = Crawler::new(START, config, region, (true, false), Seeds::from_u64(seed));
-        Self {
-            nodes,
-            by_addr,
-            crawler,
-            now: START,
-            answers: BTreeMap::new(),
-            sent: Vec::new(),
-            events: Vec::new(),
-            dead: false,
-            table,
-        }
-    }
-
-    fn run(&mut self, span: Duration) {
-        let end = self.now + span;
-        loop {
-            let answer = self.answers.first_key_value().map_or(Time::NEVER, |(&(at, _), _)| at);
-            let timer = self.crawler.timeout();
-            let next = answer.min(timer).max(self.now);
-            if next > end {
-                break;
-            }
-            self.now = next;
-            let mut out = Actions::default();
-            if answer <= timer {
-                let ((_, ticket), bytes) = self.answers.pop_first().unwrap();
-                self.crawler.handle_answer(self.now, ticket, bytes.as_deref(), &mut out);
-            } else {
-                self.crawler.handle_timeout(self.now, &mut out);
-                assert!(self.crawler.timeout() > self.now, "it wants to wake up again at once");
-            }
-            self.take(out);
-        }
-        self.now = end;
-    }
-
-    fn take(&mut self, out: Actions) {
-        for query in out.queries {
-            let answer = self.answer(&query);
-            let after = Duration::from_millis(if answer.is_some() { 100 } else { 4000 });
-            self.answers.insert((self.now + after, query.ticket), answer);
-            self.sent.push((self.now, query));
-        }
-        self.events.extend(out.events.into_iter().map(|event| (self.now, event)));
-        if out.wants_nodes {
-            let mut out = Actions::default();
-            let table = self.table.clone();
-            self.crawler.handle_nodes(self.now, &table, &mut out);
-            self.take(out);
-        }
-    }
-
-    fn answer(&mut self, query: &Query) -> Option<Vec<u8>> {
-        let index = *self.by_addr.get(&query.to)?;
-        let (target, is_sample) = match query.question {
-            Question::Sample(target, _) => (target, true),
-            Question::FindNode(target, _) | Question::Scrape(target, _) => (target, false),
-            Question::Ping => (Id::ZERO, false),
-            _ => panic!("{query:?}"),
-        };
-        if is_sample {
-            self.nodes[index].asked.push(self.now);
-        }
-        let node = &self.nodes[index];
-        if node.conduct == Conduct::Silent || self.dead {
-            return None;
-        }
-        let body = if is_sample && node.conduct == Conduct::Old {
-            Body::Error(krpc::ErrorBody { code: ErrorCode::MethodUnknown as i64, text: b"" })
-        } else {
-            // A node knows everybody but itself.
-            let (mut nodes, mut nodes6) = (Vec::new(), Vec::new());
-            for node in self.nearest(target, index, false) {
-                let addr = V4::from_socket(node.addr).unwrap();
-                compact::put_node(&mut nodes, &compact::Contact { id: node.id, addr });
-            }
-            for node in self.nearest(target, index, true) {
-                let addr = V6::from_socket(node.addr).unwrap();
-                compact::put_node(&mut nodes6, &compact::Contact { id: node.id, addr });
-            }
-            let samples: Vec<u8> = node.infohashes.iter().flat_map(|id| *id.as_bytes()).collect();
-            let tells = is_sample && node.conduct == Conduct::Tells;
-            let response = Response {
-                nodes: Some(&nodes),
-                nodes6: (!nodes6.is_empty()).then_some(&nodes6[..]),
-                samples: tells.then_some(&samples[..]),
-                interval: tells.then_some(node.interval),
-                num: tells.then_some(node.infohashes.len() as i64),
-                ..Response::new(node.id)
-            };
-            let mut bytes = Vec::new();
-            let body = Body::Response(response);
-            Message { tid: b"aa", version: None, ip: None, read_only: false, body }.encode(&mut bytes);
-            return Some(bytes);
-        };
-        let mut bytes = Vec::new();
-        Message { tid: b"aa", version: None, ip: None, read_only: false, body }.encode(&mut bytes);
-        Some(bytes)
-    }
-
-    /// The eight of a family that are nearest to `target`, but for one.
-    fn nearest(&self, target: Id, but: usize, ipv6: bool) -> Vec<&Neighbour> {
-        let others = self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(index, node)| *index != but && node.addr.is_ipv6() == ipv6);
-        let mut nearest: Vec<_> = others.map(|(_, other)| (other.id.distance_head(&target), other)).collect();
-        if nearest.len() > 8 {
-            nearest.select_nth_unstable_by_key(7, |(distance, _)| *distance);
-        }
-        nearest.into_iter().take(8).map(|(_, node)| node).collect()
-    }
-
-    fn found(&self) -> BTreeSet<Id> {
-        let infohashes = self.events.iter().filter_map(|(_, event)| match event {
-            Event::Samples { infohashes, .. } => Some(infohashes),
-            _ => None,
-        });
-        infohashes.flatten().copied().collect()
-    }
-
-    fn conditions(&self) -> Vec<Condition> {
-        let conditions = self.events.iter().filter_map(|(_, event)| match event {
-            Event::Condition(condition) => Some(*condition),
-            _ => None,
-        });
-        conditions.collect()
-    }
-}
-
-fn addr(n: usize) -> SocketAddr {
-    ([80 + (n >> 16) as u8, (n >> 8) as u8, n as u8, 9], 6881).into()
-}
-
-fn fast() -> Config {
-    Config { crawl_rate: 1000, ..Config::default() }
-}
+use street::{Conduct, MINUTE, Neighbour, START, Street, addr, fast};
 
 #[test]
 fn a_round_asks_everybody_once_and_finds_what_they_store() {
@@ -331,28 +135,11 @@ fn a_flood_of_made_up_nodes_is_bounded_in_memory_and_slows_down_by_itself() {
             crawler.handle_timeout(now, &mut out);
             continue;
         };
-        // One in two answers, and names as many nodes and infohashes as fit a datagram, all made up.
-        let mut answer = Vec::new();
-        if rng.chance(1, 2) {
-            let mut records = |len: usize, count: usize| {
-                let mut bytes = vec![0; len * count];
-                rng.fill(&mut bytes);
-                bytes
-            };
-            let (nodes, nodes6, samples) = (records(26, 30), records(38, 8), records(20, 40));
-            let response = Response {
-                nodes: Some(&nodes),
-                nodes6: Some(&nodes6),
-                samples: Some(&samples),
-                interval: Some(21_600),
-                ..Response::new(Id::ZERO)
-            };
-            let body = Body::Response(response);
-            Message { tid: b"aa", version: None, ip: None, read_only: false, body }.encode(&mut answer);
-            answered += 1;
-        }
+        // One in two answers.
+        let answer = rng.chance(1, 2).then(|| made_up(&mut rng));
+        answered += usize::from(answer.is_some());
         out.events.clear();
-        crawler.handle_answer(now, query.ticket, (!answer.is_empty()).then_some(&answer), &mut out);
+        crawler.handle_answer(now, query.ticket, answer.as_deref(), &mut out);
         for event in &out.events {
             if let Event::Samples { infohashes, .. } = event {
                 assert!(infohashes.len() <= 40);
@@ -372,11 +159,9 @@ fn a_flood_of_made_up_nodes_is_bounded_in_memory_and_slows_down_by_itself() {
         }
         match out.queries.pop() {
             Some(query) => {
-                let mut answer = Vec::new();
                 let response =
                     Response { samples: Some(b""), interval: Some(21_600), ..Response::new(Id::ZERO) };
-                let body = Body::Response(response);
-                Message { tid: b"aa", version: None, ip: None, read_only: false, body }.encode(&mut answer);
+                let answer = datagram(response);
                 crawler.handle_answer(now, query.ticket, Some(&answer), &mut out);
             }
             None => {
@@ -389,6 +174,30 @@ fn a_flood_of_made_up_nodes_is_bounded_in_memory_and_slows_down_by_itself() {
     let status = crawler.status();
     assert_eq!((status.condition, status.resting), (Condition::Full, 5000));
     assert_eq!(crawler.timeout(), status.next_due);
+}
+
+/// An answer with as many nodes and infohashes as fit a datagram, all made up.
+fn made_up(rng: &mut Rng) -> Vec<u8> {
+    let mut records = |len: usize, count: usize| {
+        let mut bytes = vec![0; len * count];
+        rng.fill(&mut bytes);
+        bytes
+    };
+    let (nodes, nodes6, samples) = (records(26, 30), records(38, 8), records(20, 40));
+    datagram(Response {
+        nodes: Some(&nodes),
+        nodes6: Some(&nodes6),
+        samples: Some(&samples),
+        interval: Some(21_600),
+        ..Response::new(Id::ZERO)
+    })
+}
+
+fn datagram(response: Response<'_>) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    let body = Body::Response(response);
+    Message { tid: b"aa", version: None, ip: None, read_only: false, body }.encode(&mut datagram);
+    datagram
 }
 
 #[test]
