@@ -5,6 +5,7 @@
 mod address;
 mod amplification;
 mod announced;
+mod bootstrap;
 mod crawl;
 mod crowd;
 mod floods;
