@@ -50,6 +50,15 @@ impl Settings {
                 return refuse(key, "from 0 to 100");
             }
         }
+        self.check_spans()?;
+        if !self.listen.ipv4 && !self.listen.ipv6 {
+            return refuse("node.ipv4", "true while node.ipv6 is false");
+        }
+        Ok(())
+    }
+
+    fn check_spans(&self) -> Result<(), SettingsError> {
+        let config = &self.config;
         for (key, span) in [
             ("limits.questionable_after", config.questionable_after),
             ("limits.refresh_after", config.refresh_after),
@@ -72,11 +81,8 @@ impl Settings {
         ] {
             // A pause of nothing would be taken for ever, and one without end would overflow.
             if !(MIN_SPAN..=MAX_SPAN).contains(&span) {
-                return refuse(key, "from 1 ms to a year");
+                return Err(bad_value(&self.origin(key), key, "from 1 ms to a year"));
             }
-        }
-        if !self.listen.ipv4 && !self.listen.ipv6 {
-            return refuse("node.ipv4", "true while node.ipv6 is false");
         }
         Ok(())
     }
