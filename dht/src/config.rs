@@ -3,6 +3,17 @@
 //!
 //! A cap of 0 lifts it ([`Config::lifted`] names them), as do the rates that say so. What has to be
 //! more than 0 for a node to work is refused by the settings.
+//!
+//! Numbers that are no fields, because nobody would set them, and where they are:
+//! - what a format says: how deep and how long messages may be (`krpc::bencode::Limits`), values and salts
+//!   of items (`item.rs`), intervals of BEP 51 (`lookup/findings.rs`), tokens (`token.rs`);
+//! - the weights by which a lookup chooses whom it asks next (`lookup/weights.rs`) and how long it waits for
+//!   whom (`rpc.rs`);
+//! - the steps in which the upkeep is spread over time (at the ends of `maintain.rs` and
+//!   `maintain/newcomers.rs`);
+//! - how arrays are laid out in memory, and how much of them is swept at a time (at the ends of the files
+//!   of `guard`, `reach`, `store` and `table`);
+//! - queues and pauses of the tokio shell (`net`), which decide nothing about the protocol.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +51,11 @@ pub struct Config {
     pub young_table: usize,
     /// Pings of newcomers per second, in all, while the table is young; one per source address.
     pub young_newcomer_pings_per_second: u32,
+    /// A source address (IPv6: /64) that queries us is pinged once in this span, so that forged queries cannot
+    /// use us as a reflector.
+    pub newcomer_ping_pause: Duration,
+    /// Sources that are remembered to have been pinged, 4 bytes each; a power of two up to 256.
+    pub newcomer_sources: usize,
     /// First pause before an unanswered bootstrap is tried again; doubles up to
     /// [`Config::bootstrap_retry_max`], with jitter.
     pub bootstrap_retry_min: Duration,
@@ -91,11 +107,16 @@ pub struct Config {
     pub lookup_nodes_per_reply: usize,
     /// Queries of one lookup to an address (IP) that never answered.
     pub lookup_queries_per_silent_ip: u32,
+    /// Nodes of one network (IPv4 /24, IPv6 /64) that may answer in one search, and as many that may be
+    /// silent: each could refer us to a nearer neighbour for ever.
+    pub lookup_nodes_per_subnet: usize,
     /// Peers that one lookup reports.
     pub lookup_max_peers: usize,
     /// Lookups whose closest nodes are remembered, so that the next one of the same target starts there;
     /// each takes some 500 bytes.
     pub lookups_remembered: usize,
+    /// For so long: many of them are gone by then.
+    pub lookups_remembered_for: Duration,
     /// Nodes that are remembered for having told samples (BEP 51), some 60 bytes each.
     pub sampled_nodes: usize,
     /// Nodes whose filters one scrape merges (BEP 33); each pair takes 512 bytes.
@@ -146,6 +167,9 @@ pub struct Config {
     pub max_item_datagram: usize,
     /// A reply is at most so many times longer than its query.
     pub max_amplification: usize,
+    /// An error is at most so many times longer than what it answers, which may be no query at all
+    /// (RELIABILITY.md S4).
+    pub max_error_amplification: usize,
     /// Largest datagram that we read.
     pub max_incoming: usize,
     /// Longest transaction id that we echo.
@@ -271,9 +295,9 @@ impl Config {
         let mut config = self.clone();
         lift!(config:
             nodes_per_subnet_per_bucket, lookup_max_in_flight, lookup_max_queries, lookup_candidates,
-            lookup_nodes_per_reply, lookup_queries_per_silent_ip, lookup_max_peers, lookup_values_per_reply,
+            lookup_nodes_per_reply, lookup_queries_per_silent_ip, lookup_nodes_per_subnet, lookup_max_peers, lookup_values_per_reply,
             lookup_ports_per_ip, max_lookups, max_in_flight, max_incoming, max_tid, max_values, store_memory,
-            peers_per_infohash, ports_per_ip, max_amplification, max_items, items_per_ip, lost_after_silences,
+            peers_per_infohash, ports_per_ip, max_amplification, max_error_amplification, max_items, items_per_ip, lost_after_silences,
             crawl_max_in_flight, crawl_frontier, crawl_asked, crawl_nodes_per_reply, crawl_scrape_nodes,
             crawl_scrape_queue
         );
@@ -298,6 +322,8 @@ impl Default for Config {
             newcomer_pings_per_second: 4,
             young_table: 64,
             young_newcomer_pings_per_second: 200,
+            newcomer_ping_pause: Duration::from_secs(60),
+            newcomer_sources: 256,
             bootstrap_retry_min: Duration::from_secs(1),
             bootstrap_retry_max: Duration::from_secs(60),
             lost_after_silences: 8,
@@ -321,8 +347,10 @@ impl Default for Config {
             lookup_candidates: 200,
             lookup_nodes_per_reply: 8,
             lookup_queries_per_silent_ip: 3,
+            lookup_nodes_per_subnet: 4,
             lookup_max_peers: 2000,
             lookups_remembered: 256,
+            lookups_remembered_for: Duration::from_secs(60 * 60),
             sampled_nodes: 4096,
             lookup_max_filters: 32,
             lookup_values_per_reply: 200,
@@ -346,6 +374,7 @@ impl Default for Config {
             max_datagram: 1024,
             max_item_datagram: 1232,
             max_amplification: 12,
+            max_error_amplification: 2,
             max_incoming: 2048,
             max_tid: 32,
             max_values: 100,

@@ -1,20 +1,10 @@
 //! [`Lead`]: how much is nearer to the target than a candidate, which decides whether the candidate is worth
 //! a query now.
-//!
-//! The weights below and the waits of [`crate::rpc::Patience`] were found by measuring some fifty
-//! settings on the network of `tests/benches/lookups.rs`: fewer queries in flight cost time, more of
-//! them cost queries that come too late to matter.
 
 use arrayvec::ArrayVec;
 use krpc::Distance;
 
-/// What a node that answered counts for, and one that was asked: six of ten do answer.
-const ANSWERED: u32 = 10;
-const PENDING: u32 = 6;
-
-/// Most that may be ahead of a candidate that is asked.
-const WINDOW_ON_THE_WAY: u32 = 90;
-const WINDOW_AT_THE_GOAL: u32 = 137;
+use super::weights::{ANSWERED, PENDING, WINDOW_AT_THE_GOAL, WINDOW_ON_THE_WAY};
 
 /// What is ahead of a candidate, in tenths of nodes that can be expected to answer. Nodes are noted nearest
 /// first.

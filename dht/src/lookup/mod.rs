@@ -18,6 +18,7 @@ mod remembered;
 mod running;
 mod sampled;
 mod search;
+mod weights;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub(crate) use self::remembered::Remembered;
 pub(crate) use self::running::Lookups;
 pub(crate) use self::sampled::Sampled;
 use self::search::{Phase, Search, Step};
+use self::weights::RETRY;
+pub(crate) use self::weights::SAVED_AT_ONCE;
 use crate::addr::acceptable;
 use crate::home::{Place, family_of, want};
 use crate::purpose::{Asked, Purpose};
@@ -465,9 +468,6 @@ fn from_last_run(owner: Owner, target: Id, place: &Place, config: &Config) -> Ve
     saved
 }
 
-/// Nodes of an earlier run that one attempt to bootstrap begins with.
-pub(crate) const SAVED_AT_ONCE: usize = 40;
-
 /// How long a lookup asks new nodes: what is left of [`Config::lookup_max_time`] is for announcing.
 fn approach_time(config: &Config) -> Duration {
     config.lookup_max_time.saturating_sub(config.query_timeout)
@@ -475,6 +475,3 @@ fn approach_time(config: &Config) -> Duration {
 
 /// The code under which a trace shows a node that sent a forged item: KRPC's for a bad signature.
 const FORGED: i64 = ErrorCode::InvalidSignature.number();
-
-/// Pause after a query that found too many in flight.
-const RETRY: Duration = Duration::from_millis(100);

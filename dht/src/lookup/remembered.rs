@@ -3,7 +3,6 @@
 //! least recently are forgotten when there are too many, all after an hour: many nodes are gone by then.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use krpc::Id;
 use krpc::compact::{self, Address as _, Contact, V4, V6};
@@ -41,7 +40,7 @@ impl Remembered {
         }
         let hash = self.hash;
         let arrivals = self.closest.get_or_insert_with(|| LruCache::unbounded_with_hasher(hash).into());
-        arrivals.put(target, Arrival::new(now + REMEMBERED_FOR, closest));
+        arrivals.put(target, Arrival::new(now + config.lookups_remembered_for, closest));
         if arrivals.len() > config.lookups_remembered {
             arrivals.pop_lru();
         }
@@ -72,9 +71,6 @@ impl Arrival {
         v4.chain(compact::nodes::<V6>(&self.nodes6).map(|node| (node.id, node.addr.to_socket())))
     }
 }
-
-/// How long nodes are worth starting from.
-const REMEMBERED_FOR: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]
 mod tests {

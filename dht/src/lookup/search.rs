@@ -14,6 +14,7 @@ use krpc::{Distance, Id};
 
 use super::candidates::{Candidate, Candidates, Facts, Place, State};
 use super::lead::Lead;
+use super::weights::SPARE;
 use crate::Config;
 use crate::addr::source_key;
 use crate::rpc::Patience;
@@ -190,8 +191,8 @@ impl Search {
         let retry = usize::from(place.tries > 0);
         vouched
             || silent < config.lookup_queries_per_silent_ip
-                && answers < PER_SUBNET
-                && failures < PER_SUBNET + retry
+                && answers < config.lookup_nodes_per_subnet
+                && failures < config.lookup_nodes_per_subnet.saturating_add(retry)
     }
 
     /// The candidate at `index` was sent a query.
@@ -349,15 +350,8 @@ fn allowed(leads: bool, is_start: bool, config: &Config) -> usize {
     queries.max(1)
 }
 
-/// A silent node is asked again when fewer than k and so many others are nearer.
-const SPARE: usize = 3;
-
 /// Largest k.
 const MAX_K: usize = 64;
-
-/// Answering nodes of one network in one search, each of which could refer us to a nearer neighbour for
-/// ever; and silent ones, for which the search would wait one after the other.
-const PER_SUBNET: usize = 4;
 
 /// Longest token that is kept; a reply carries at most this much for it to fit our announce.
 const MAX_TOKEN: usize = 128;

@@ -1,5 +1,5 @@
 //! [`Newcomers`]: which strangers that query us are pinged, so that they can prove that they answer: a few
-//! a second, and at most one a minute per source, so that forged queries cannot use us as a reflector
+//! a second, and at most one a minute ([`Config::newcomer_ping_pause`]) per source, so that forged queries cannot use us as a reflector
 //! (DECISIONS.md 5).
 
 use std::net::SocketAddr;
@@ -66,9 +66,10 @@ impl Newcomers {
     pub(super) fn is_new(&mut self, now: Time, from: SocketAddr, config: &Config) -> bool {
         self.forget(now);
         if self.recent.is_empty() {
-            self.forget_at = now + RECENT_SPAN;
+            self.forget_at = now + config.newcomer_ping_pause;
         }
-        self.recent.insert(self.hash.hash(&source_key(from, config.allow_local).to_bytes()))
+        let slots = config.newcomer_sources.clamp(1, MAX_SLOTS).next_power_of_two();
+        self.recent.insert(self.hash.hash(&source_key(from, config.allow_local).to_bytes()), slots)
     }
 }
 
@@ -76,8 +77,8 @@ impl Newcomers {
 /// node that few ask only the slots that are occupied are kept, in a row.
 #[derive(Debug, Default)]
 struct Recent {
-    /// The number of the slot in the lowest byte and above it what is left of the hash; or, once there are
-    /// [`FEW`], all slots in order, where 0 is an empty one.
+    /// The number of the slot in the lowest byte and above it what is left of the hash; or, once a
+    /// quarter of them is occupied, all slots in order, where 0 is an empty one.
     marks: Vec<u32>,
 }
 
@@ -87,27 +88,27 @@ impl Recent {
     }
 
     /// Puts the source with this hash in its slot; whether it was not there.
-    fn insert(&mut self, hash: u64) -> bool {
-        let slot = hash as usize % SLOTS;
+    fn insert(&mut self, hash: u64, slots: usize) -> bool {
+        let slot = hash as usize % slots;
         let mark = (hash >> 32) as u32 & !0xff | 0x100 | slot as u32;
-        let at = if self.marks.len() == SLOTS {
+        let at = if self.marks.len() == slots {
             Some(slot)
         } else {
-            self.marks.iter().position(|other| *other as usize % SLOTS == slot)
+            self.marks.iter().position(|other| *other as usize % slots == slot)
         };
         match at {
             Some(at) => std::mem::replace(&mut self.marks[at], mark) != mark,
             None => {
-                self.push(mark);
+                self.push(mark, slots);
                 true
             }
         }
     }
 
-    fn push(&mut self, mark: u32) {
-        if self.marks.len() == FEW {
-            let few = std::mem::replace(&mut self.marks, vec![0; SLOTS]);
-            few.into_iter().chain([mark]).for_each(|mark| self.marks[mark as usize % SLOTS] = mark);
+    fn push(&mut self, mark: u32, slots: usize) {
+        if self.marks.len() == slots / 4 {
+            let few = std::mem::replace(&mut self.marks, vec![0; slots]);
+            few.into_iter().chain([mark]).for_each(|mark| self.marks[mark as usize % slots] = mark);
             return;
         }
         if self.marks.len() == self.marks.capacity() {
@@ -130,13 +131,10 @@ fn pace(young: bool, config: &Config) -> (Duration, u32) {
 /// Strangers for whom a place is looked for, for each that may be pinged.
 const LOOKS_PER_PING: u32 = 64;
 
-/// How long a source is remembered.
-const RECENT_SPAN: Duration = Duration::from_secs(60);
-/// Slots for sources; one byte of a mark names one.
-const SLOTS: usize = 256;
-/// Sources that are kept without the empty slots between them, and how many more there is room for at a
-/// time.
-const FEW: usize = 64;
+/// Most slots for sources: one byte of a mark names one.
+const MAX_SLOTS: usize = 256;
+/// Sources that there is more room for at a time, as long as they are kept without the empty slots between
+/// them.
 const STEP: usize = 6;
 
 #[cfg(test)]
@@ -144,24 +142,24 @@ mod tests {
     use super::*;
 
     /// What stands in each slot by the rule, and nothing else.
-    fn by_the_rule(slots: &mut [u32; SLOTS], hash: u64) -> bool {
+    fn by_the_rule(slots: &mut [u32], hash: u64) -> bool {
         let mark = (hash >> 32) as u32 & !0xff | 0x100;
-        std::mem::replace(&mut slots[hash as usize % SLOTS], mark) != mark
+        std::mem::replace(&mut slots[hash as usize % slots.len()], mark) != mark
     }
 
     #[test]
     fn few_and_many_sources_are_told_apart_as_by_an_array_of_slots() {
         let mut rng = Rng::from_seed(1);
         // Of 40 sources most come again, of 4,000 most take the slot of another.
-        for sources in [40u64, 70, 200, 4000] {
+        for (sources, count) in [(40u64, 256), (70, 256), (200, 256), (4000, 256), (40, 16), (9, 2), (9, 1)] {
             let hashes: Vec<u64> = (0..sources).map(|_| rng.next_u64()).collect();
-            let (mut recent, mut slots) = (Recent::default(), [0; SLOTS]);
+            let (mut recent, mut slots) = (Recent::default(), vec![0; count]);
             for _ in 0..5000 {
                 let hash = hashes[rng.below(hashes.len())];
-                assert_eq!(recent.insert(hash), by_the_rule(&mut slots, hash));
+                assert_eq!(recent.insert(hash, count), by_the_rule(&mut slots, hash));
             }
             let occupied = slots.iter().filter(|&&mark| mark != 0).count();
-            let wanted = if occupied <= FEW { occupied } else { SLOTS };
+            let wanted = if occupied <= count / 4 { occupied } else { count };
             assert_eq!(recent.marks.len(), wanted, "{sources} sources");
         }
     }

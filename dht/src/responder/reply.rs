@@ -165,7 +165,7 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         let body = Body::Error(ErrorBody { code: code.number(), text });
         let message = Message { tid: asker.tid, version: None, ip: None, read_only: false, body };
         // S4: nobody is made to receive more than twice what he sent by what is no query.
-        let max = self.config.max_datagram.min(MAX_ERROR_AMPLIFICATION * asker.len);
+        let max = self.config.max_datagram.min(self.config.max_error_amplification.saturating_mul(asker.len));
         let (guard, counters) = (&mut *self.guard, &mut *self.counters);
         out.send(asker.socket, asker.from, Class::Reply, |bytes| {
             if !send_if_allowed(now, asker.from, &message, (guard, max), bytes) {
@@ -176,9 +176,6 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         });
     }
 }
-
-/// An error is at most so many times longer than what it answers.
-const MAX_ERROR_AMPLIFICATION: usize = 2;
 
 /// What a reply carries of the scratch buffers and beside them.
 #[derive(Default)]

@@ -32,6 +32,10 @@ impl Settings {
         if !entries.is_power_of_two() || entries > 1 << 24 {
             return refuse("limits.source_table_entries", "a power of two up to 16777216");
         }
+        let sources = config.newcomer_sources;
+        if !sources.is_power_of_two() || sources > 256 {
+            return refuse("limits.newcomer_sources", "a power of two up to 256");
+        }
         let contacts = config.reach_contacts;
         if !contacts.is_power_of_two() || contacts > 1 << 24 {
             return refuse("limits.reach_contacts", "a power of two up to 16777216");

@@ -69,6 +69,8 @@ keys! {
         newcomer_pings_per_second in config;
         young_table in config;
         young_newcomer_pings_per_second in config;
+        newcomer_ping_pause in config;
+        newcomer_sources in config;
         bootstrap_retry_min in config;
         bootstrap_retry_max in config;
         lost_after_silences in config;
@@ -91,8 +93,10 @@ keys! {
         lookup_candidates in config;
         lookup_nodes_per_reply in config;
         lookup_queries_per_silent_ip in config;
+        lookup_nodes_per_subnet in config;
         lookup_max_peers in config;
         lookups_remembered in config;
+        lookups_remembered_for in config;
         sampled_nodes in config;
         lookup_max_filters in config;
         lookup_values_per_reply in config;
@@ -113,6 +117,7 @@ keys! {
         max_datagram in config;
         max_item_datagram in config;
         max_amplification in config;
+        max_error_amplification in config;
         max_incoming in config;
         max_tid in config;
         max_values in config;
