@@ -144,8 +144,7 @@ async fn a_network_lives_at_the_loopback_address_of_ipv6_too() {
     let net = match within(Testnet::start(options)).await {
         Ok(net) => net,
         Err(Error::Bind { source, .. }) if net::udp::is_family_missing(&source) => {
-            eprintln!("skipped: this machine has no IPv6");
-            return;
+            return net::udp::skip_without_ipv6();
         }
         Err(error) => panic!("{error}"),
     };
