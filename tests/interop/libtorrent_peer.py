@@ -47,6 +47,16 @@ def signed(alert):
         return {}
 
 
+def split(address):
+    """Host and port; the host of IPv6 stands in brackets."""
+    host, port = address.rsplit(":", 1)
+    return host.strip("[]"), int(port)
+
+
+def join(host, port):
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
 def settings(args):
     pack = {
         "listen_interfaces": args.listen,
@@ -64,10 +74,10 @@ def settings(args):
         "out_enc_policy": 2,
         "enable_outgoing_utp": False,
         "enable_incoming_utp": False,
-        # Tests live on a few made-up addresses of one machine.
+        # Tests live on a few made-up addresses of one machine. Ids have to belong to them (BEP 42).
+        "dht_enforce_node_id": True,
         "dht_restrict_routing_ips": False,
         "dht_restrict_search_ips": False,
-        "dht_enforce_node_id": False,
         "dht_prefer_verified_node_ids": False,
         "dht_ignore_dark_internet": False,
         "dht_block_ratelimit": 100_000,
@@ -106,8 +116,7 @@ class Peer:
         params.flags &= ~lt.torrent_flags.paused
         handle = self.session.add_torrent(params)
         for peer in command.get("peers", []):
-            host, port = peer.rsplit(":", 1)
-            handle.connect_peer((host, int(port)))
+            handle.connect_peer(split(peer))
         self.torrents[str(handle.info_hash())] = handle
         return {"infohash": str(handle.info_hash())}
 
@@ -131,8 +140,7 @@ class Peer:
         return {"nodes": 0, "peers_stored": 0}
 
     def dht_add(self, command):
-        host, port = command["node"].rsplit(":", 1)
-        self.session.add_dht_node((host, int(port)))
+        self.session.add_dht_node(split(command["node"]))
         return {}
 
     def dht_get_peers(self, command):
@@ -163,8 +171,7 @@ class Peer:
         return {}
 
     def dht_sample(self, command):
-        host, port = command["node"].rsplit(":", 1)
-        self.session.dht_sample_infohashes((host, int(port)), lt.sha1_hash(bytes.fromhex(command["target"])))
+        self.session.dht_sample_infohashes(split(command["node"]), lt.sha1_hash(bytes.fromhex(command["target"])))
         return {}
 
     def pump(self):
@@ -176,7 +183,7 @@ class Peer:
             elif isinstance(alert, lt.metadata_received_alert):
                 say(event="metadata", infohash=str(alert.handle.info_hash()))
             elif isinstance(alert, lt.dht_get_peers_reply_alert):
-                say(event="peers", infohash=str(alert.info_hash), peers=[f"{h}:{p}" for h, p in alert.peers()])
+                say(event="peers", infohash=str(alert.info_hash), peers=[join(*peer) for peer in alert.peers()])
             elif isinstance(alert, lt.dht_bootstrap_alert):
                 say(event="bootstrapped")
             elif isinstance(alert, lt.dht_announce_alert):

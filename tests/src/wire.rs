@@ -4,6 +4,8 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use btdht::Rng;
+use btdht::secure_id::secure_id;
 use krpc::bencode::{Limits, Value};
 
 /// An argument of a query: its name and its bencoded value.
@@ -50,14 +52,16 @@ pub struct Asker {
 pub struct Reply(Vec<u8>);
 
 impl Asker {
-    /// A socket at `ip` and any port. Its id is made of its address, so that two are never the same.
+    /// A socket at `ip` and any port. Its id belongs to its address (BEP 42), as some nodes demand, and
+    /// is made of its port too, so that two are never the same.
     pub fn new(ip: &str) -> Self {
         let socket = UdpSocket::bind((ip, 0)).expect("an address of this namespace");
         let timeout = Some(Duration::from_millis(50));
         socket.set_read_timeout(timeout).expect("a positive timeout");
-        let mut id = [0x5a; 20];
-        let name = socket.local_addr().expect("bound").to_string();
-        id.iter_mut().zip(name.bytes()).for_each(|(byte, of_name)| *byte = of_name);
+        let addr = socket.local_addr().expect("bound");
+        let seed =
+            addr.to_string().bytes().fold(0_u64, |seed, byte| seed.wrapping_mul(257) + u64::from(byte));
+        let id = *secure_id(addr.ip(), &mut Rng::from_seed(seed)).as_bytes();
         Self { socket, id, asked: 0 }
     }
 

@@ -129,8 +129,8 @@ const ENVELOPE: [Case; 9] = [
     ("a ping", "id", |m| m.ask("ping", &[])),
     ("a ping without id", MALFORMED, |m| m.send("ping", &[], b"aa")),
     ("an id of 19 bytes", MALFORMED, |m| m.ask("ping", &[("id", string([7; 19]))])),
-    ("a transaction id of one byte", "id", |m| m.send("ping", &[("id", string([7; 20]))], b"a")),
-    ("a transaction id of 20 bytes", "id", |m| m.send("ping", &[("id", string([7; 20]))], &[9; 20])),
+    ("a transaction id of one byte", "id", |m| m.send("ping", &[("id", string(m.asker.id))], b"a")),
+    ("a transaction id of 20 bytes", "id", |m| m.send("ping", &[("id", string(m.asker.id))], &[9; 20])),
     ("an unknown method", "error 204", |m| m.ask("unheard_of", &[])),
     ("an unknown method with target", "id nodes", |m| m.ask("unheard_of", &[("target", string([9; 20]))])),
     ("an unknown method with info_hash", "id nodes", |m| {
@@ -141,7 +141,7 @@ const ENVELOPE: [Case; 9] = [
             ("y", string("q")),
             ("t", string("zz")),
             ("q", string("ping")),
-            ("a", dict(&[("id", string([7; 20]))])),
+            ("a", dict(&[("id", string(m.asker.id))])),
         ]);
         let reply = m.asker.send(m.node, &query, b"zz");
         reply.map_or_else(|| SILENCE.to_owned(), |reply| reply.outcome())
