@@ -5,7 +5,7 @@ use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use crate::harness::{Home, INFOHASH, NOBODY, run};
 
 /// Says so aloud where there is none, and fails where nothing may be skipped.
-fn has_ipv6() -> bool {
+pub(crate) fn has_ipv6() -> bool {
     let has = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
     if !has {
         let required = std::env::var_os("INTEROP_REQUIRED").is_some_and(|value| value == "1");

@@ -5,6 +5,7 @@
 
 mod crawl;
 mod doctor;
+mod families;
 mod harness;
 mod ipv6;
 mod items;
@@ -19,3 +20,4 @@ mod swarms;
 mod testnet;
 mod traces;
 mod usage;
+mod words;

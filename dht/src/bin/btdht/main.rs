@@ -164,7 +164,10 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
             .hint("`btdht --help` lists them")
             .report();
     }
-    // A closed pipe is a quiet end here too.
-    let _ = error.print();
-    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+    match error.print() {
+        // Nobody may be left to read what is wrong.
+        _ if error.use_stderr() => ExitCode::from(2),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => Failure::from(failed).report(),
+    }
 }
