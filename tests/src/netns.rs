@@ -1,5 +1,5 @@
 //! A private network of many internet-like addresses on one machine: a network namespace of the
-//! calling thread in which every address of 85.0.0.0/8 and fd85::/16 is local.
+//! calling thread in which every address of 85.0.0.0/8, fd85::/16 and 2a85::/16 is local.
 //!
 //! Loopback itself misleads: transmission's DHT drops 127/8, libtorrent lifts its limits there. No
 //! packet can leave: the namespace has no interface but its own loopback.
@@ -27,6 +27,13 @@ pub fn enter() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Lets sockets of the calling thread's namespace bind every address below 2a85::/16, as they can those
+/// of IPv4. `Err` says why not (most often: `/proc/sys` is read-only).
+pub fn bind_any_ipv6() -> Result<(), String> {
+    const SWITCH: &str = "/proc/sys/net/ipv6/ip_nonlocal_bind";
+    std::fs::write(SWITCH, "1").map_err(|error| format!("{SWITCH}: {error}"))
 }
 
 /// Moves the calling thread into a mount namespace of its own, so that what it mounts is seen by its

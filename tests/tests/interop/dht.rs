@@ -1,23 +1,25 @@
 //! Interop point 4: the DHT, both ways, with libtorrent and the crate `mainline`.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use harness::process::binary;
 use harness::rivals::{Libtorrent, Series, mainline, mainline_program, ready};
 use serde_json::json;
 
-use crate::world::{btdht, libtorrent_dht, serve};
+use crate::world::{Net, btdht, libtorrent_dht, serve, serve_at};
 
 const INFOHASH: &str = "1619ecc9373c3639f4ee3e261638f29b33a6cbd6";
 
-fn libtorrent_uses_our_node(series: Series, test: &str) {
+pub(crate) fn libtorrent_uses_our_node(net: Net, series: Series, test: &str) {
     binary("btdht");
-    if !ready(test, &[Libtorrent::python(series)]) {
+    if !net.ready(test, &[Libtorrent::python(series)]) {
         return;
     }
-    let _node = serve("85.1.0.1", &["85.1.0.1:6881"]);
-    let mut announcer = Libtorrent::start(series, "85.2.0.1:6881", Some(&[]));
-    announcer.ask(&json!({"op": "dht_add", "node": "85.1.0.1:6881"}));
+    let node = net.node(1);
+    let _node = serve_at(&node, &[&node], &[]);
+    let mut announcer = Libtorrent::start(series, &net.node(2), Some(&[]));
+    announcer.ask(&json!({"op": "dht_add", "node": node}));
     harness::process::eventually("our node is in libtorrent's table", || {
         (announcer.ask(&json!({"op": "dht_state"}))["nodes"].as_u64()? > 0).then_some(())
     });
@@ -26,34 +28,38 @@ fn libtorrent_uses_our_node(series: Series, test: &str) {
     // The only other node of this DHT is ours, so what it tells was stored by it.
     let question = json!({"q": "get_peers", "a": {"info_hash": format!("hex:{INFOHASH}")}}).to_string();
     harness::process::eventually("our node stores the announce", || {
-        let (lines, _) = btdht(&["krpc", "85.1.0.1:6881", &question, "--bind", "85.3.0.1"]);
-        // 85.2.0.1:4444 as a compact peer.
-        lines.iter().any(|line| line.contains("hex:55020001115c")).then_some(())
+        let (lines, _) = btdht(&["krpc", &node, &question, "--bind", &net.client(3)]);
+        // The second host's port 4444 as a compact peer.
+        let peer = match net {
+            Net::V4 => "hex:55020001115c",
+            Net::V6 => "hex:2a850002000000000000000000000001115c",
+        };
+        lines.iter().any(|line| line.contains(peer)).then_some(())
     });
 
-    let mut finder = Libtorrent::start(series, "85.4.0.1:6881", Some(&[]));
-    finder.ask(&json!({"op": "dht_add", "node": "85.1.0.1:6881"}));
-    finder.dht_finds(INFOHASH, "85.2.0.1:4444");
+    let mut finder = Libtorrent::start(series, &net.node(4), Some(&[]));
+    finder.ask(&json!({"op": "dht_add", "node": node}));
+    finder.dht_finds(INFOHASH, &SocketAddr::new(net.ip(2, 0), 4444).to_string());
 }
 
 #[test]
 fn libtorrent_2_0_stores_and_finds_peers_in_our_node() {
-    libtorrent_uses_our_node(Series::V20, "libtorrent_2_0_stores_and_finds_peers_in_our_node");
+    libtorrent_uses_our_node(Net::V4, Series::V20, "libtorrent_2_0_stores_and_finds_peers_in_our_node");
 }
 
 #[test]
 fn libtorrent_2_1_stores_and_finds_peers_in_our_node() {
-    libtorrent_uses_our_node(Series::V21, "libtorrent_2_1_stores_and_finds_peers_in_our_node");
+    libtorrent_uses_our_node(Net::V4, Series::V21, "libtorrent_2_1_stores_and_finds_peers_in_our_node");
 }
 
-#[test]
-fn announce_and_get_peers_work_on_a_dht_of_libtorrent_nodes_alone() {
+/// Peers that we announce to libtorrent's nodes are found there by us and by them.
+pub(crate) fn announce_and_get_peers_on_libtorrent_nodes(net: Net, test: &str) {
     binary("btdht");
     let needs = [Libtorrent::python(Series::V20), Libtorrent::python(Series::V21)];
-    if !ready("announce_and_get_peers_work_on_a_dht_of_libtorrent_nodes_alone", &needs) {
+    if !net.ready(test, &needs) {
         return;
     }
-    let mut nodes = libtorrent_dht(8);
+    let mut nodes = libtorrent_dht(net, 8);
     // A libtorrent node names only nodes that it has pinged since it met them; until the first of them
     // has, the announce reaches few.
     harness::process::eventually("several libtorrent nodes store the announce", || {
@@ -63,18 +69,34 @@ fn announce_and_get_peers_work_on_a_dht_of_libtorrent_nodes_alone() {
             "--peer-port",
             "4321",
             "--bind",
-            "85.50.0.1",
+            &net.client(50),
             "--bootstrap",
-            "85.1.0.1:6881",
+            &net.node(1),
             "--no-state",
         ]);
         (done && stored.len() >= 4).then_some(())
     });
-    let (found, done) =
-        btdht(&["get-peers", INFOHASH, "--bind", "85.60.0.1", "--bootstrap", "85.2.0.1:6881", "--no-state"]);
-    assert!(done, "get-peers ended badly");
-    assert_eq!(found, ["85.50.0.1:4321"]);
-    nodes[5].dht_finds(INFOHASH, "85.50.0.1:4321");
+    let (client, router) = (net.client(60), net.node(2));
+    let asked = |verb: &str| {
+        let (lines, done) = btdht(&[verb, INFOHASH, "--bind", &client, "--bootstrap", &router, "--no-state"]);
+        assert!(done, "{verb} ended badly: {lines:?}");
+        lines
+    };
+    let announced = SocketAddr::new(net.ip(50, 0), 4321).to_string();
+    assert_eq!(asked("get-peers"), [&*announced]);
+    nodes[5].dht_finds(INFOHASH, &announced);
+    let known: Vec<_> = (1..=8).map(|n| net.node(n)).collect();
+    let is_known = |line: &String| line.split_once(' ').is_some_and(|(_, addr)| known.contains(&addr.into()));
+    let closest = harness::process::eventually("several libtorrent nodes are named", || {
+        Some(asked("find-node")).filter(|closest| closest.len() >= 4)
+    });
+    assert!(closest.iter().all(is_known), "{closest:?}");
+}
+
+#[test]
+fn announce_and_get_peers_work_on_a_dht_of_libtorrent_nodes_alone() {
+    let test = "announce_and_get_peers_work_on_a_dht_of_libtorrent_nodes_alone";
+    announce_and_get_peers_on_libtorrent_nodes(Net::V4, test);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use harness::rivals::{Libtorrent, Series, mainline, mainline_program, ready};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha512};
 
-use crate::world::{btdht, libtorrent_dht, serve};
+use crate::world::{Net, btdht, libtorrent_dht, serve, serve_at};
 
 /// A dictionary with all of bencode's kinds in it, in canonical form, and its hash.
 const TREE: &str = "d4:listli-7e3:\x01\x02\x7fe4:name5:abcdee";
@@ -68,30 +68,31 @@ fn hex(bytes: impl AsRef<[u8]>) -> String {
     data_encoding::HEXLOWER.encode(bytes.as_ref())
 }
 
-/// A verb of `btdht` that asks the DHT of 85.1.0.1, from an address of its own; its first line and
+/// A verb of `btdht` that asks the DHT of node 1, from an address of its own; its first line and
 /// whether it exited with 0.
-fn ours(words: &[&str]) -> (Value, bool) {
+fn ours(net: Net, words: &[&str]) -> (Value, bool) {
+    let (client, router) = (net.client(90), net.node(1));
     let mut all = words.to_vec();
-    all.extend(["--bind", "85.90.0.1", "--bootstrap", "85.1.0.1:6881", "--no-state", "--json"]);
+    all.extend(["--bind", &client, "--bootstrap", &router, "--no-state", "--json"]);
     let (lines, done) = btdht(&all);
     let first = lines.first().map_or(Value::Null, |line| serde_json::from_str(line).expect("JSON"));
     (first, done)
 }
 
 /// `btdht get` until it finds what `wanted` accepts.
-fn ours_gets<T>(what: &str, words: &[&str], wanted: impl Fn(&Value) -> Option<T>) -> T {
+fn ours_gets<T>(net: Net, what: &str, words: &[&str], wanted: impl Fn(&Value) -> Option<T>) -> T {
     let words = [&["get"], words].concat();
     eventually(what, || {
-        let (item, done) = ours(&words);
+        let (item, done) = ours(net, &words);
         wanted(&item).filter(|_| done)
     })
 }
 
 /// `btdht put`, which has to be stored.
-fn ours_puts(words: &[&str]) -> Value {
+fn ours_puts(net: Net, words: &[&str]) -> Value {
     let words = [&["put"], words].concat();
     eventually("somebody stores our item", || {
-        let (put, done) = ours(&words);
+        let (put, done) = ours(net, &words);
         (done && put["stored"].as_u64()? > 0).then_some(put)
     })
 }
@@ -130,7 +131,7 @@ fn theirs_puts_mutable(node: &mut Libtorrent, key: &Key, value: &str, seq: i64) 
 }
 
 /// Immutable items of every kind, put by each and got by the other.
-fn immutable_items_both_ways(node: &mut Libtorrent, structured: bool) {
+fn immutable_items_both_ways(net: Net, node: &mut Libtorrent, structured: bool) {
     let text = format!("{}{}", "x".repeat(995), '\u{7f}');
     for value in [TREE.to_owned(), "4:text".to_owned(), format!("996:{text}"), "le".to_owned()] {
         node.ask(&json!({"op": "dht_put_immutable", "value": hex(&value)}));
@@ -138,31 +139,31 @@ fn immutable_items_both_ways(node: &mut Libtorrent, structured: bool) {
             (said["stored"].as_u64()? > 0).then(|| said["target"].as_str().unwrap().to_owned())
         });
         assert_eq!(target, btdht::item::immutable_target(value.as_bytes()).to_string());
-        ours_gets(&format!("libtorrent's {} bytes", value.len()), &[&target], |item| {
+        ours_gets(net, &format!("libtorrent's {} bytes", value.len()), &[&target], |item| {
             (item["bencode"] == format!("hex:{}", hex(&value))).then_some(())
         });
     }
-    let put = ours_puts(&["from us"]);
+    let put = ours_puts(net, &["from us"]);
     theirs_gets_immutable(node, put["target"].as_str().unwrap(), b"7:from us");
-    let put = ours_puts(&[&text]);
+    let put = ours_puts(net, &[&text]);
     theirs_gets_immutable(node, put["target"].as_str().unwrap(), format!("996:{text}").as_bytes());
     if structured {
         let other = TREE.replace("abcde", "fghij");
-        let put = ours_puts(&["--bencode", &other]);
+        let put = ours_puts(net, &["--bencode", &other]);
         theirs_gets_immutable(node, put["target"].as_str().unwrap(), other.as_bytes());
     }
 }
 
 /// One key and salt, written in turn by both: each reads the other's version and makes the next one.
-fn mutable_items_both_ways(node: &mut Libtorrent) {
+fn mutable_items_both_ways(net: Net, node: &mut Libtorrent) {
     let key = Key::new();
     let path = key.path();
     let get = ["--key", &key.public, "--salt", SALT];
     theirs_puts_mutable(node, &key, "one", 1);
-    ours_gets("libtorrent's version 1", &get, |item| {
+    ours_gets(net, "libtorrent's version 1", &get, |item| {
         (item["seq"] == 1 && item["value"] == "one" && item["key"] == key.public).then_some(())
     });
-    let put = ours_puts(&["two", "--key", &path, "--salt", SALT]);
+    let put = ours_puts(net, &["two", "--key", &path, "--salt", SALT]);
     assert_eq!((&put["seq"], &put["refused"]), (&json!(2), &json!([])), "{put}");
     let theirs = theirs_gets_mutable(node, &key, 2);
     let signed = btdht::item::MutableItem::sign(
@@ -177,62 +178,67 @@ fn mutable_items_both_ways(node: &mut Libtorrent) {
         (&json!(hex(signed.unwrap().signature)), &json!(hex(SALT)))
     );
     theirs_puts_mutable(node, &key, "three", 3);
-    ours_gets("libtorrent's version 3", &get, |item| {
+    ours_gets(net, "libtorrent's version 3", &get, |item| {
         (item["seq"] == 3 && item["value"] == "three").then_some(())
     });
 
     // Nobody goes back: an old number is refused and what is stored stays.
-    let (put, done) = ours(&["put", "old", "--key", &path, "--salt", SALT, "--seq", "2"]);
+    let (put, done) = ours(net, &["put", "old", "--key", &path, "--salt", SALT, "--seq", "2"]);
     assert!(!done && put["stored"] == 0, "{put}");
     assert!(put["newer"] == 3 || put["refused"][0]["code"] == 302, "{put}");
     // Nor does a writer who was too slow overwrite what he has not seen.
-    let (put, done) = ours(&["put", "slow", "--key", &path, "--salt", SALT, "--seq", "4", "--cas", "2"]);
+    let (put, done) = ours(net, &["put", "slow", "--key", &path, "--salt", SALT, "--seq", "4", "--cas", "2"]);
     assert!(!done && put["stored"] == 0, "{put}");
     theirs_gets_mutable(node, &key, 3);
     // libtorrent's form of a secret key is a key file too.
     let expanded = key.folder.path().join("expanded");
     std::fs::write(&expanded, key.expanded()).unwrap();
     let expanded = expanded.to_str().unwrap();
-    let put = ours_puts(&["four", "--key", expanded, "--salt", SALT, "--seq", "4", "--cas", "3"]);
+    let put = ours_puts(net, &["four", "--key", expanded, "--salt", SALT, "--seq", "4", "--cas", "3"]);
     assert_eq!(put["key"], key.public);
     assert_eq!(theirs_gets_mutable(node, &key, 4)["value"], hex("4:four"));
 }
 
-fn items_on_our_nodes(series: Series, test: &str) {
+pub(crate) fn items_on_our_nodes(net: Net, series: Series, test: &str) {
     binary("btdht");
-    if !ready(test, &[Libtorrent::python(series)]) {
+    if !net.ready(test, &[Libtorrent::python(series)]) {
         return;
     }
-    let _nodes: Vec<_> = (1..=3).map(|n| serve(&format!("85.{n}.0.1"), &["85.1.0.1:6881"])).collect();
-    let mut client = Libtorrent::start(series, "85.20.0.1:6881", Some(&[]));
-    client.ask(&json!({"op": "dht_add", "node": "85.1.0.1:6881"}));
+    let router = net.node(1);
+    let _nodes: Vec<_> = (1..=3).map(|n| serve_at(&net.node(n), &[&router], &[])).collect();
+    let mut client = Libtorrent::start(series, &net.node(20), Some(&[]));
+    client.ask(&json!({"op": "dht_add", "node": router}));
     eventually("our nodes are in libtorrent's table", || {
         (client.ask(&json!({"op": "dht_state"}))["nodes"].as_u64()? > 0).then_some(())
     });
-    immutable_items_both_ways(&mut client, series != Series::V20);
-    mutable_items_both_ways(&mut client);
+    immutable_items_both_ways(net, &mut client, series != Series::V20);
+    mutable_items_both_ways(net, &mut client);
 }
 
 #[test]
 fn libtorrent_2_0_keeps_items_in_our_nodes() {
-    items_on_our_nodes(Series::V20, "libtorrent_2_0_keeps_items_in_our_nodes");
+    items_on_our_nodes(Net::V4, Series::V20, "libtorrent_2_0_keeps_items_in_our_nodes");
 }
 
 #[test]
 fn libtorrent_2_1_keeps_items_in_our_nodes() {
-    items_on_our_nodes(Series::V21, "libtorrent_2_1_keeps_items_in_our_nodes");
+    items_on_our_nodes(Net::V4, Series::V21, "libtorrent_2_1_keeps_items_in_our_nodes");
+}
+
+pub(crate) fn items_on_libtorrent_nodes(net: Net, test: &str) {
+    binary("btdht");
+    let needs = [Libtorrent::python(Series::V20), Libtorrent::python(Series::V21)];
+    if !net.ready(test, &needs) {
+        return;
+    }
+    let mut nodes = libtorrent_dht(net, 4);
+    immutable_items_both_ways(net, &mut nodes[3], true);
+    mutable_items_both_ways(net, &mut nodes[2]);
 }
 
 #[test]
 fn items_live_on_a_dht_of_libtorrent_nodes_alone() {
-    binary("btdht");
-    let needs = [Libtorrent::python(Series::V20), Libtorrent::python(Series::V21)];
-    if !ready("items_live_on_a_dht_of_libtorrent_nodes_alone", &needs) {
-        return;
-    }
-    let mut nodes = libtorrent_dht(4);
-    immutable_items_both_ways(&mut nodes[3], true);
-    mutable_items_both_ways(&mut nodes[2]);
+    items_on_libtorrent_nodes(Net::V4, "items_live_on_a_dht_of_libtorrent_nodes_alone");
 }
 
 /// `mainline` as a client, from an address of its own, on the DHT of 85.1.0.1; its one line.
@@ -251,23 +257,23 @@ fn items_both_ways_with_mainline() {
     let long = "y".repeat(996);
     for text in ["from mainline", &long] {
         let target = theirs(&["put", text]);
-        ours_gets("mainline's item", &[&target], |item| (item["value"] == text).then_some(()));
+        ours_gets(Net::V4, "mainline's item", &[&target], |item| (item["value"] == text).then_some(()));
     }
     for text in ["from us", &"z".repeat(996)] {
-        let put = ours_puts(&[text]);
+        let put = ours_puts(Net::V4, &[text]);
         assert_eq!(theirs(&["get", put["target"].as_str().unwrap()]), *text);
     }
     let key = Key::new();
     let (path, seed) = (key.path(), hex(key.seed()));
     theirs(&["put-signed", &seed, SALT, "1", "one"]);
-    let put = ours_puts(&["two", "--key", &path, "--salt", SALT]);
+    let put = ours_puts(Net::V4, &["two", "--key", &path, "--salt", SALT]);
     assert_eq!(put["seq"], 2, "we read version 1 first");
     assert_eq!(theirs(&["get-signed", &key.public, SALT]), "2 two");
     theirs(&["put-signed", &seed, SALT, "7", "seven"]);
-    ours_gets("mainline's version 7", &["--key", &key.public, "--salt", SALT], |item| {
+    ours_gets(Net::V4, "mainline's version 7", &["--key", &key.public, "--salt", SALT], |item| {
         (item["seq"] == 7 && item["value"] == "seven").then_some(())
     });
-    let (put, done) = ours(&["put", "old", "--key", &path, "--salt", SALT, "--seq", "6"]);
+    let (put, done) = ours(Net::V4, &["put", "old", "--key", &path, "--salt", SALT, "--seq", "6"]);
     // A node that mainline's put did not reach in time may take it; whoever holds version 7 does not.
     let refused = put["refused"].as_array().unwrap();
     assert!(!done && put["newer"] == 7 && !refused.is_empty(), "{put}");

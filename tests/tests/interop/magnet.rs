@@ -7,7 +7,7 @@ use harness::process::{binary, eventually};
 use harness::rivals::{Libtorrent, Series, ready};
 use serde_json::json;
 
-use crate::world::{Sample, btfetch, libtorrent_dht, serve};
+use crate::world::{Net, Sample, btfetch, libtorrent_dht, serve};
 
 #[test]
 fn a_magnet_is_fetched_from_a_libtorrent_seed_over_a_mixed_dht() {
@@ -16,7 +16,7 @@ fn a_magnet_is_fetched_from_a_libtorrent_seed_over_a_mixed_dht() {
     if !ready("a_magnet_is_fetched_from_a_libtorrent_seed_over_a_mixed_dht", &needs) {
         return;
     }
-    let mut rivals = libtorrent_dht(4);
+    let mut rivals = libtorrent_dht(Net::V4, 4);
     let _ours: Vec<_> =
         (0..4).map(|n| serve(&format!("85.{}.0.1", 20 + n), &["85.1.0.1:6881", "85.20.0.1:6881"])).collect();
     for (seeder, seed) in [(0, 1), (1, 2)] {

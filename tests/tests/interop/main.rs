@@ -6,6 +6,8 @@
 mod clients;
 mod dht;
 mod differences;
+mod ids;
+mod ipv6;
 mod items;
 mod magnet;
 mod swarms;

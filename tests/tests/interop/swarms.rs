@@ -10,7 +10,7 @@ use harness::wire::{Asker, Reply, int, list, string};
 use krpc::bloom::Bloom;
 use serde_json::json;
 
-use crate::world::{btdht, serve};
+use crate::world::{Net, btdht, serve, serve_at};
 
 const OURS: &str = "85.1.0.1:6881";
 const THEIRS: &str = "85.2.0.1:6881";
@@ -21,8 +21,8 @@ fn infohash() -> Vec<u8> {
 }
 
 /// Asks `node` for a token and announces from `ip`; a seed or not.
-fn announce(node: &str, ip: &str, seed: bool) {
-    let mut asker = Asker::new(ip);
+fn announce(node: &str, ip: IpAddr, seed: bool) {
+    let mut asker = Asker::new(&ip.to_string());
     let token = asker.ask(node, "get_peers", &[("info_hash", infohash())]).expect("an answer");
     let token = string(token.bytes("token").expect("a token"));
     let mut arguments = vec![("info_hash", infohash()), ("port", int(7000)), ("token", token)];
@@ -34,28 +34,28 @@ fn announce(node: &str, ip: &str, seed: bool) {
 }
 
 /// A socket at an address that nobody has asked from: nodes limit what they tell each.
-fn stranger() -> Asker {
+fn stranger(net: Net) -> Asker {
     static MET: AtomicU8 = AtomicU8::new(0);
     let n = MET.fetch_add(1, Ordering::Relaxed);
-    Asker::new(&format!("85.{}.{n}.1", 230 + n % 8))
+    Asker::new(&net.ip(230 + n % 8, n).to_string())
 }
 
-fn scrape(node: &str) -> Reply {
+fn scrape(net: Net, node: &str) -> Reply {
     let arguments = [("info_hash", infohash()), ("scrape", int(1))];
-    stranger().ask(node, "get_peers", &arguments).expect("an answer")
+    stranger(net).ask(node, "get_peers", &arguments).expect("an answer")
 }
 
-fn filter(ips: &[String]) -> Bloom {
+fn filter(ips: &[IpAddr]) -> Bloom {
     let mut bloom = Bloom::new();
-    ips.iter().for_each(|ip| bloom.insert(ip.parse::<IpAddr>().unwrap()));
+    ips.iter().for_each(|&ip| bloom.insert(ip));
     bloom
 }
 
 /// One of our nodes and one libtorrent session that have met.
-fn pair(series: Series) -> (harness::process::Running, Libtorrent) {
-    let ours = serve("85.1.0.1", &[OURS]);
-    let mut theirs = Libtorrent::start(series, THEIRS, Some(&[]));
-    theirs.ask(&json!({"op": "dht_add", "node": OURS}));
+fn pair(net: Net, series: Series) -> (harness::process::Running, Libtorrent) {
+    let ours = serve_at(&net.node(1), &[&net.node(1)], &[]);
+    let mut theirs = Libtorrent::start(series, &net.node(2), Some(&[]));
+    theirs.ask(&json!({"op": "dht_add", "node": net.node(1)}));
     eventually("our node is in libtorrent's table", || {
         (theirs.ask(&json!({"op": "dht_state"}))["nodes"].as_u64()? > 0).then_some(())
     });
@@ -64,19 +64,23 @@ fn pair(series: Series) -> (harness::process::Running, Libtorrent) {
 
 /// The filters of both are those of BEP 33, bit by bit, and `btdht scrape` counts what is in theirs.
 /// libtorrent's Python asks for no filters, so that what it would get is asked by hand.
-fn filters(test: &str, series: Series) {
+pub(crate) fn filters(net: Net, test: &str, series: Series) {
     binary("btdht");
-    if !ready(test, &[Libtorrent::python(series)]) {
+    if !net.ready(test, &[Libtorrent::python(series)]) {
         return;
     }
-    let (_ours, _theirs) = pair(series);
-    let seeds: Vec<String> = (0..40).map(|n| format!("85.100.{n}.7")).collect();
-    let others: Vec<String> = (0..70).map(|n| format!("85.101.{n}.9")).collect();
-    for node in [OURS, THEIRS] {
-        assert!(scrape(node).bytes("BFsd").is_none(), "{node} knows nothing yet");
-        seeds.iter().for_each(|ip| announce(node, ip, true));
-        others.iter().for_each(|ip| announce(node, ip, false));
-        let reply = scrape(node);
+    let (_ours, _theirs) = pair(net, series);
+    let (first, client) = (net.node(2), net.client(90));
+    // Over IPv6 libtorrent's table fills with those who announced, and it names eight of them.
+    let second = if net == Net::V6 { net.node(1) } else { first.clone() };
+    let routers = ["--bootstrap", &*first, "--bootstrap", &*second];
+    let seeds: Vec<IpAddr> = (0..40).map(|n| net.ip(100, n)).collect();
+    let others: Vec<IpAddr> = (0..70).map(|n| net.ip(101, n)).collect();
+    for node in &[net.node(1), net.node(2)] {
+        assert!(scrape(net, node).bytes("BFsd").is_none(), "{node} knows nothing yet");
+        seeds.iter().for_each(|&ip| announce(node, ip, true));
+        others.iter().for_each(|&ip| announce(node, ip, false));
+        let reply = scrape(net, node);
         let (expected_seeds, expected_others) = (filter(&seeds), filter(&others));
         assert!(reply.bytes("BFsd").as_deref() == Some(expected_seeds.as_bytes()), "{node}: {reply}");
         assert!(reply.bytes("BFpe").as_deref() == Some(expected_others.as_bytes()), "{node}: {reply}");
@@ -84,16 +88,8 @@ fn filters(test: &str, series: Series) {
     // The same addresses are in the filters of both nodes and count once. libtorrent names ours as soon as
     // it has been answered by it.
     let said = eventually("both nodes are found", || {
-        let (lines, done) = btdht(&[
-            "scrape",
-            INFOHASH,
-            "--bind",
-            "85.90.0.1",
-            "--bootstrap",
-            THEIRS,
-            "--no-state",
-            "--json",
-        ]);
+        let (lines, done) =
+            btdht(&[&["scrape", INFOHASH, "--bind", &client, "--no-state", "--json"], &routers[..]].concat());
         let said: serde_json::Value = serde_json::from_str(lines.first()?).ok()?;
         (done && said["nodes"] == 2).then_some(said)
     });
@@ -103,54 +99,55 @@ fn filters(test: &str, series: Series) {
 
 #[test]
 fn filters_are_the_same_as_those_of_libtorrent_2_0() {
-    filters("filters_are_the_same_as_those_of_libtorrent_2_0", Series::V20);
+    filters(Net::V4, "filters_are_the_same_as_those_of_libtorrent_2_0", Series::V20);
 }
 
 #[test]
 fn filters_are_the_same_as_those_of_libtorrent_2_1() {
-    filters("filters_are_the_same_as_those_of_libtorrent_2_1", Series::V21);
+    filters(Net::V4, "filters_are_the_same_as_those_of_libtorrent_2_1", Series::V21);
 }
 
 /// Each samples the other; libtorrent announces as a seed, which our node keeps and tells as such.
-fn samples(test: &str, series: Series) {
+pub(crate) fn samples(net: Net, test: &str, series: Series) {
     binary("btdht");
-    if !ready(test, &[Libtorrent::python(series)]) {
+    if !net.ready(test, &[Libtorrent::python(series)]) {
         return;
     }
-    let (_ours, mut theirs) = pair(series);
-    announce(THEIRS, "85.100.0.7", false);
-    let (lines, done) = btdht(&["sample", THEIRS, "--bind", "85.90.0.1"]);
+    let (_ours, mut theirs) = pair(net, series);
+    let node = net.node(1);
+    announce(&net.node(2), net.ip(100, 0), false);
+    let (lines, done) = btdht(&["sample", &net.node(2), "--bind", &net.client(90)]);
     assert!(done && lines == [INFOHASH], "{lines:?}");
 
     let other = "2c6b6858d61da9543d4231a71db4b1c9264b0685";
     theirs.ask(&json!({"op": "dht_announce", "infohash": other, "port": 4444, "seed": true}));
     let question =
         json!({"q": "get_peers", "a": {"info_hash": format!("hex:{other}"), "scrape": 1}}).to_string();
-    let theirs_only = data_encoding::HEXLOWER.encode(filter(&["85.2.0.1".to_owned()]).as_bytes());
+    let theirs_only = data_encoding::HEXLOWER.encode(filter(&[net.ip(2, 0)]).as_bytes());
     eventually("our node stores libtorrent's announce as a seed's", || {
-        let (lines, _) = btdht(&["krpc", OURS, &question, "--bind", "85.3.0.1"]);
+        let (lines, _) = btdht(&["krpc", &node, &question, "--bind", &net.client(3)]);
         let said: serde_json::Value = serde_json::from_str(lines.first()?).ok()?;
         (said["r"]["BFsd"] == format!("hex:{theirs_only}")).then_some(())
     });
-    theirs.ask(&json!({"op": "dht_sample", "node": OURS, "target": other}));
+    theirs.ask(&json!({"op": "dht_sample", "node": node, "target": other}));
     let said = theirs.wait_for("samples", |said| Some(said.clone()));
     assert_eq!((&said["num"], &said["samples"]), (&json!(1), &json!([other])), "{said}");
 }
 
 #[test]
 fn samples_are_told_to_libtorrent_2_0_and_by_it() {
-    samples("samples_are_told_to_libtorrent_2_0_and_by_it", Series::V20);
+    samples(Net::V4, "samples_are_told_to_libtorrent_2_0_and_by_it", Series::V20);
 }
 
 #[test]
 fn samples_are_told_to_libtorrent_2_1_and_by_it() {
-    samples("samples_are_told_to_libtorrent_2_1_and_by_it", Series::V21);
+    samples(Net::V4, "samples_are_told_to_libtorrent_2_1_and_by_it", Series::V21);
 }
 
 /// The ids of all nodes that `node` names.
 fn named(node: &str) -> Vec<String> {
     let arguments = [("target", string([0x55; 20])), ("want", list(&[string("n4")]))];
-    let reply = stranger().ask(node, "find_node", &arguments).expect("an answer");
+    let reply = stranger(Net::V4).ask(node, "find_node", &arguments).expect("an answer");
     let records = reply.bytes("nodes").expect("nodes");
     records
         .chunks_exact(26)
@@ -165,7 +162,7 @@ fn addresses(test: &str, series: Series) {
     if !ready(test, &[Libtorrent::python(series)]) {
         return;
     }
-    let (_ours, mut theirs) = pair(series);
+    let (_ours, mut theirs) = pair(Net::V4, series);
     let believed = eventually("libtorrent believes what our node says", || {
         theirs.ask(&json!({"op": "dht_state"}));
         theirs.last("external")
@@ -188,7 +185,7 @@ fn addresses(test: &str, series: Series) {
     silent.ask(&json!({"op": "dht_announce", "infohash": INFOHASH, "port": 4444}));
     eventually("our node has heard the silent one", || {
         let arguments = [("info_hash", infohash())];
-        let reply = stranger().ask(OURS, "get_peers", &arguments).expect("an answer");
+        let reply = stranger(Net::V4).ask(OURS, "get_peers", &arguments).expect("an answer");
         reply.answer("values").map(|_| ())
     });
     let mut loud = Libtorrent::start(series, "85.4.0.1:6881", Some(&[]));

@@ -1,14 +1,54 @@
 //! Nodes, files and torrents that the interop tests share.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use harness::netns;
 use harness::process::{Running, binary, eventually};
-use harness::rivals::{Libtorrent, Series};
+use harness::rivals::{Libtorrent, Series, ready, skip};
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+
+/// The addresses of one family in a namespace of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Net {
+    /// 85.0.0.0/8
+    V4,
+    /// 2a85::/16
+    V6,
+}
+
+impl Net {
+    /// An address in a network (/24 or /64) of its own.
+    pub(crate) fn ip(self, a: u8, b: u8) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::new(85, a, b, 1).into(),
+            Self::V6 => Ipv6Addr::new(0x2a85, a.into(), b.into(), 0, 0, 0, 0, 1).into(),
+        }
+    }
+
+    /// Where node `n` listens.
+    pub(crate) fn node(self, n: u8) -> String {
+        SocketAddr::new(self.ip(n, 0), 6881).to_string()
+    }
+
+    /// Where one-shot node `n` is bound, at any port.
+    pub(crate) fn client(self, n: u8) -> String {
+        SocketAddr::new(self.ip(n, 0), 0).to_string()
+    }
+
+    /// As [`ready`], for nodes of this family.
+    pub(crate) fn ready(self, test: &str, needs: &[PathBuf]) -> bool {
+        if !ready(test, needs) {
+            return false;
+        }
+        let bindable = if self == Self::V6 { netns::bind_any_ipv6() } else { Ok(()) };
+        bindable.inspect_err(|why| skip(test, why)).is_ok()
+    }
+}
 
 /// A `btdht serve` node at `ip:6881`.
 pub(crate) fn serve(ip: &str, bootstrap: &[&str]) -> Running {
@@ -17,12 +57,17 @@ pub(crate) fn serve(ip: &str, bootstrap: &[&str]) -> Running {
 
 /// The same with further arguments.
 pub(crate) fn serve_with(ip: &str, bootstrap: &[&str], arguments: &[&str]) -> Running {
+    serve_at(&format!("{ip}:6881"), bootstrap, arguments)
+}
+
+/// The same at an address of any family.
+pub(crate) fn serve_at(address: &str, bootstrap: &[&str], arguments: &[&str]) -> Running {
     let mut command = Command::new(binary("btdht"));
-    command.args(["serve", "--no-state", "--bind", &format!("{ip}:6881")]).args(arguments);
+    command.args(["serve", "--no-state", "--bind", address]).args(arguments);
     for router in bootstrap {
         command.args(["--bootstrap", router]);
     }
-    let mut node = Running::start(&format!("btdht serve {ip}"), &mut command);
+    let mut node = Running::start(&format!("btdht serve {address}"), &mut command);
     node.wait_for("the node listens", |line| line.starts_with("listening ").then_some(()));
     node
 }
@@ -42,22 +87,22 @@ pub(crate) fn btfetch(arguments: &[&str]) -> Running {
     Running::start("btfetch", Command::new(binary("btfetch")).args(arguments))
 }
 
-/// A DHT of libtorrent nodes at 85.1.0.1, 85.2.0.1, ... of alternating series that know each other.
-pub(crate) fn libtorrent_dht(count: usize) -> Vec<Libtorrent> {
-    let address = |n: usize| format!("85.{}.0.1:6881", n + 1);
+/// A DHT of libtorrent nodes 1, 2, ... of alternating series that know each other.
+pub(crate) fn libtorrent_dht(net: Net, count: usize) -> Vec<Libtorrent> {
+    let address = |n: usize| net.node(n as u8 + 1);
     let mut nodes: Vec<_> = (0..count)
         .map(|n| {
             let series = if n % 2 == 0 { Series::V20 } else { Series::V21 };
             Libtorrent::start(series, &address(n), Some(&[]))
         })
         .collect();
+    // Each finds out its address, and so its id, when the first of the others refuses the one it had; until
+    // then it is refused, and refuses those who have yet to find out.
     for (n, node) in nodes.iter_mut().enumerate() {
-        for other in (0..count).filter(|&other| other != n) {
-            node.ask(&json!({"op": "dht_add", "node": address(other)}));
-        }
-    }
-    for node in &mut nodes {
         eventually("a libtorrent node fills its table", || {
+            for other in (0..count).filter(|&other| other != n) {
+                node.ask(&json!({"op": "dht_add", "node": address(other)}));
+            }
             let known = node.ask(&json!({"op": "dht_state"}))["nodes"].as_u64().expect("a number");
             (known as usize >= count.min(3) - 1).then_some(())
         });
