@@ -33,6 +33,8 @@ pub mod hash;
 pub mod metainfo;
 pub mod peer;
 pub mod piece;
+#[cfg(feature = "net")]
+mod rates;
 pub mod storage;
 pub mod swarm;
 pub mod tracker;

@@ -38,5 +38,5 @@ mod versions;
 
 pub use listen::{BindError, Listeners};
 pub use session::{AddError, Options, Session, SessionError};
-pub use torrent::{Accepts, AddOptions, Events, Failed, Phase, Select, Share, Source, Torrent};
+pub use torrent::{Accepts, AddOptions, Events, Failed, Phase, Rates, Select, Share, Source, Torrent};
 pub use versions::{Version, VersionError, Versions};

@@ -23,7 +23,8 @@ use super::disk::{Answer, Disk, Mailbox};
 use super::http;
 use super::peer::Connection;
 use super::session::Shared;
-use super::torrent::{AddOptions, Events, Failed, Phase, Select, Share, Source, Torrent};
+use super::throttle::{Lanes, Limit};
+use super::torrent::{AddOptions, Events, Failed, Phase, Rates, Select, Share, Source, Torrent};
 use super::tracker;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
@@ -75,6 +76,8 @@ pub(super) enum Inbound {
     Stop,
     /// The user wants it to go on after a failure of the disk.
     Retry,
+    /// The user changes the rate limits.
+    Rates(Rates),
 }
 
 /// Starts the owner task. Returns the way to it, its handle and its events from the first on.
@@ -119,6 +122,8 @@ pub(super) fn start(
         disk: None,
         mailbox: Arc::default(),
         actions: Vec::new(),
+        down: Limit::new(options.rates.down),
+        up: Limit::new(options.rates.up),
         options,
         info: None,
         key: Rng::new(seeds.derive("announce key")).next_u32(),
@@ -197,6 +202,9 @@ fn peer(event: &DhtEvent) -> Option<SocketAddr> {
 struct Link {
     generation: u32,
     commands: mpsc::Sender<PeerCommand>,
+    /// What it may receive and send.
+    down: Arc<Limit>,
+    up: Arc<Limit>,
 }
 
 /// What the owner task owns.
@@ -222,6 +230,9 @@ struct Owner {
     disk: Option<Disk>,
     mailbox: Arc<Mailbox>,
     actions: Vec<Action>,
+    /// What all connections receive and send.
+    down: Arc<Limit>,
+    up: Arc<Limit>,
     options: AddOptions,
     info: Option<Arc<Info>>,
     /// Tells trackers that we are the same when our address changes.
@@ -296,6 +307,7 @@ impl Owner {
             Inbound::Opened(Err(failed)) => self.fail(failed),
             Inbound::Stop => self.stop(),
             Inbound::Retry => self.retry(),
+            Inbound::Rates(rates) => self.limit_rates(rates),
         }
     }
 
@@ -333,11 +345,14 @@ impl Owner {
         let (commands, inbox) = (self.link(slot), self.inbox.clone());
         let session = Arc::clone(&self.session);
         let setup = self.setup(addr);
+        let lanes = self.lanes(slot);
         let run = async move {
             match dial(&session, addr).await {
                 Ok(stream) => {
                     let conn = PeerConn::outgoing(session.clock.now(), setup);
-                    Connection { slot, conn, stream, commands, torrent: inbox, session }.run().await;
+                    let connection =
+                        Connection { slot, conn, stream, commands, torrent: inbox, session, lanes };
+                    connection.run().await;
                 }
                 Err(error) => {
                     tracing::debug!(peer = %addr, %error, "dial failed");
@@ -358,7 +373,8 @@ impl Owner {
         let (commands, torrent) = (self.link(slot), self.inbox.clone());
         let session = Arc::clone(&self.session);
         let conn = greeting.accept(now, self.setup(from));
-        let run = Connection { slot, conn, stream, commands, torrent, session }.run();
+        let lanes = self.lanes(slot);
+        let run = Connection { slot, conn, stream, commands, torrent, session, lanes }.run();
         let id = self.connections.spawn(run).id();
         self.slots.insert(id, slot);
     }
@@ -384,8 +400,33 @@ impl Owner {
         if self.links.len() <= index {
             self.links.resize_with(index + 1, || None);
         }
-        self.links[index] = Some(Link { generation: slot.generation, commands });
+        let (down, up) = (self.options.rates.peer_down, self.options.rates.peer_up);
+        self.links[index] =
+            Some(Link { generation: slot.generation, commands, down: Limit::new(down), up: Limit::new(up) });
         receiver
+    }
+
+    /// The limits of a connection that is linked: its own, the torrent's, the session's.
+    fn lanes(&self, slot: Slot) -> Lanes {
+        let link = self.links.get(slot.index as usize).and_then(Option::as_ref);
+        let own = |limit: fn(&Link) -> &Arc<Limit>| {
+            link.map_or_else(|| Limit::new(0), |link| Arc::clone(limit(link)))
+        };
+        Lanes::new(
+            [own(|link| &link.down), Arc::clone(&self.down), Arc::clone(&self.session.down)],
+            [own(|link| &link.up), Arc::clone(&self.up), Arc::clone(&self.session.up)],
+        )
+    }
+
+    fn limit_rates(&mut self, rates: Rates) {
+        let now = self.session.clock.now();
+        self.options.rates = rates;
+        self.down.set(now, rates.down);
+        self.up.set(now, rates.up);
+        for link in self.links.iter().flatten() {
+            link.down.set(now, rates.peer_down);
+            link.up.set(now, rates.peer_up);
+        }
     }
 
     fn unlink(&mut self, slot: Slot) {

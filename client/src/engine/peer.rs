@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use btdht::Time;
+use futures_util::FutureExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use super::owner::Inbound;
 use super::session::Shared;
+use super::throttle::Lanes;
 use crate::peer::{PeerCommand, PeerConn, PeerEvent};
 use crate::piece::Slot;
 
@@ -42,6 +44,7 @@ pub(super) struct Connection {
     pub(super) commands: mpsc::Receiver<PeerCommand>,
     pub(super) torrent: mpsc::Sender<Inbound>,
     pub(super) session: Arc<Shared>,
+    pub(super) lanes: Lanes,
 }
 
 /// What a turn has left to be waited for.
@@ -98,6 +101,7 @@ impl Connection {
                 },
                 _ = self.stream.readable(), if may_read => {}
                 _ = self.stream.writable(), if turn.write_blocked => {}
+                () = self.lanes.woken() => {}
                 () = timer.as_mut() => {}
             }
         }
@@ -117,33 +121,44 @@ impl Connection {
             self.conn.handle_timeout(now, batch);
         }
         self.read(now, batch, &mut turn);
+        if turn.read_at.is_none() {
+            self.lanes.down.pass();
+        }
         self.write(now, batch, &mut turn);
+        if turn.write_at.is_none() {
+            self.lanes.up.pass();
+        }
         turn
     }
 
     fn read(&mut self, now: Time, batch: &mut Vec<PeerEvent>, turn: &mut Turn) {
         for _ in 0..READS_PER_TURN {
-            turn.read_at = self.session.down.ready_at(now);
-            if batch.len() >= BATCH || turn.read_at.is_some() {
+            // Only who has something to read stands in line.
+            let down = &mut self.lanes.down;
+            if batch.len() >= BATCH || down.is_limited() && self.stream.readable().now_or_never().is_none() {
                 return;
             }
+            let most = match down.ask(now) {
+                Ok(most) => most,
+                Err(at) => return turn.read_at = Some(at),
+            };
             let mut space = self.conn.space();
             let Some(first) = space.iter_mut().find(|slice| !slice.is_empty()) else {
                 turn.read_closed = true;
                 return;
             };
-            let read = match self.session.down.quantum() {
+            let read = match most {
                 usize::MAX => self.stream.try_read_vectored(&mut space),
-                // With a limit, one slice and not more than a share of it.
-                quantum => {
-                    let share = first.len().min(quantum);
+                // With a limit, one slice and not more than the share.
+                most => {
+                    let share = first.len().min(most);
                     self.stream.try_read(&mut first[..share])
                 }
             };
             match read {
                 Ok(0) => return self.conn.disconnected(batch),
                 Ok(n) => {
-                    self.session.down.spend(now, n);
+                    self.lanes.down.spend(now, n);
                     self.conn.received(now, n, batch);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -160,22 +175,24 @@ impl Connection {
             if slices.is_empty() {
                 return;
             }
-            turn.write_at = self.session.up.ready_at(now);
-            if turn.write_at.is_some() {
-                return;
+            let up = &mut self.lanes.up;
+            if up.is_limited() && self.stream.writable().now_or_never().is_none() {
+                return turn.write_blocked = true;
             }
-            let written = match (self.session.up.quantum(), slices.first()) {
-                // With a limit, one slice and not more than a share of it.
-                (quantum, Some(first)) if quantum < usize::MAX => {
-                    self.stream.try_write(first.get(..quantum).unwrap_or(first))
-                }
+            let most = match up.ask(now) {
+                Ok(most) => most,
+                Err(at) => return turn.write_at = Some(at),
+            };
+            let written = match slices.first() {
+                // With a limit, one slice and not more than the share.
+                Some(first) if most < usize::MAX => self.stream.try_write(first.get(..most).unwrap_or(first)),
                 _ => self.stream.try_write_vectored(&slices),
             };
             drop(slices);
             match written {
                 Ok(0) => return self.conn.disconnected(batch),
                 Ok(n) => {
-                    self.session.up.spend(now, n);
+                    self.lanes.up.spend(now, n);
                     self.conn.wrote(now, n, batch);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

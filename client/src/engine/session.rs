@@ -18,7 +18,7 @@ use super::dial::HALF_OPEN;
 use super::http::{Http, HttpError};
 use super::listen::{Greetings, Listeners, accept};
 use super::owner::{self, Inbound};
-use super::throttle::Throttle;
+use super::throttle::Limit;
 use super::torrent::{AddOptions, Events, Source, Torrent};
 use super::versions::{VersionError, Versions};
 use crate::piece::BlockPool;
@@ -105,8 +105,8 @@ pub(super) struct Shared {
     pub(super) peer_id: [u8; 20],
     /// Our TCP port; 0 when nobody can connect.
     pub(super) port: u16,
-    pub(super) down: Throttle,
-    pub(super) up: Throttle,
+    pub(super) down: Arc<Limit>,
+    pub(super) up: Arc<Limit>,
     pub(super) half_open: Semaphore,
     pub(super) announces: Semaphore,
     pub(super) blocks: Arc<BlockPool>,
@@ -146,8 +146,8 @@ impl Session {
             allow_local: options.allow_local,
             peer_id,
             port: options.listeners.port(),
-            down: Throttle::new(options.down),
-            up: Throttle::new(options.up),
+            down: Limit::new(options.down),
+            up: Limit::new(options.up),
             half_open: Semaphore::new(HALF_OPEN),
             announces: Semaphore::new(ANNOUNCES),
             blocks: BlockPool::new(SPARE_BLOCKS),
@@ -198,6 +198,13 @@ impl Session {
     /// See [`VersionError`].
     pub async fn versions(&self, magnet: &Magnet) -> Result<Versions, VersionError> {
         Versions::of(magnet, self.shared.dht.as_ref()).await
+    }
+
+    /// Changes the rates of [`Options::down`] and [`Options::up`], also for what is under way.
+    pub fn set_rates(&self, down: u64, up: u64) {
+        let now = self.shared.clock.now();
+        self.shared.down.set(now, down);
+        self.shared.up.set(now, up);
     }
 
     /// Our TCP port; 0 when nobody can connect.

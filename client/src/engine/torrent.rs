@@ -33,6 +33,8 @@ pub struct AddOptions {
     pub trackers: Vec<String>,
     /// Connections; `None` for the default of [`Limits`](crate::swarm::Limits).
     pub max_peers: Option<usize>,
+    /// Bytes per second, beside the session's limits.
+    pub rates: Rates,
     /// Which files are wanted.
     pub select: Select,
     /// Ask for pieces in ascending order.
@@ -41,6 +43,20 @@ pub struct AddOptions {
     pub metadata_only: bool,
     /// What the files are for: to be downloaded, or there already and only to be shared.
     pub share: Share,
+}
+
+/// Rate limits of one torrent in bytes per second of all that its connections receive or send, protocol
+/// included; 0 lifts one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Received, by all connections together.
+    pub down: u64,
+    /// Sent, by all connections together.
+    pub up: u64,
+    /// Received, by each connection.
+    pub peer_down: u64,
+    /// Sent, by each connection.
+    pub peer_up: u64,
 }
 
 /// What the files of a torrent are for.
@@ -159,6 +175,14 @@ impl Torrent {
         if let Some(inbox) = self.inbox.upgrade() {
             // It has ended otherwise, and there is nothing to go on with.
             let _ = inbox.send(Inbound::Retry).await;
+        }
+    }
+
+    /// Changes the limits for all connections that it has, and for later ones.
+    pub async fn set_rates(&self, rates: Rates) {
+        if let Some(inbox) = self.inbox.upgrade() {
+            // A torrent that has ended needs no limits.
+            let _ = inbox.send(Inbound::Rates(rates)).await;
         }
     }
 

@@ -1,0 +1,240 @@
+//! [`Bucket`]: a rate limit that many connections share, as a token bucket with a line in front of it.
+//!
+//! Whoever is at the head of the line may move a share of bytes once the
+//! bucket is not in debt, pays for what was moved and steps back. So the bucket owes at most one
+//! share, nobody passes anybody, and connections that always have something to move get equal
+//! shares. Nobody is woken in vain: only the head has a time to wait for, and each that leaves says
+//! who is next.
+//!
+//! A core: time goes in; whom to wake, of whatever type `W` that is, comes out.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use btdht::Time;
+
+/// How much may be saved up while nobody moves anything. A connection that a narrower limit holds, too,
+/// makes up with it for the time that it stood in the line of a wider one.
+const BURST: Duration = Duration::from_millis(250);
+/// How often a second the line goes round, as long as shares need not be shorter than `MIN_QUANTUM`.
+const ROUNDS_A_SECOND: u64 = 20;
+/// Shares in bytes are no shorter because of a long line: each costs a system call.
+const MIN_QUANTUM: u64 = 2 << 10;
+/// Longest share in bytes: above this, fast links hand over more often.
+const MAX_QUANTUM: u64 = 256 << 10;
+/// Balances are in millionths of a byte, so that no fill is rounded.
+const UNIT: i128 = 1_000_000;
+
+/// A token bucket. Rate 0 lifts the limit.
+#[derive(Debug)]
+pub(crate) struct Bucket<W> {
+    rate: u64,
+    /// Millionths of bytes that may be moved; negative is debt.
+    balance: i128,
+    filled_at: Time,
+    /// As long as there are connections at most.
+    line: VecDeque<(Ticket, W)>,
+    issued: u64,
+}
+
+/// A place in the line of one bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket(u64);
+
+/// What the holder of a ticket may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Move up to so many bytes now.
+    Now(usize),
+    /// Ask again then: it is at the head, and the bucket in debt.
+    At(Time),
+    /// Wait to be woken: others come first.
+    Behind,
+}
+
+impl<W> Bucket<W> {
+    /// An empty bucket that fills with `rate` bytes per second.
+    pub(crate) fn new(rate: u64) -> Self {
+        Self { rate, balance: 0, filled_at: Time::ZERO, line: VecDeque::new(), issued: 0 }
+    }
+
+    /// Joins the end of the line; `waker` is handed out when it has become the head.
+    pub(crate) fn join(&mut self, waker: W) -> Ticket {
+        let ticket = Ticket(self.issued);
+        self.issued += 1;
+        self.line.push_back((ticket, waker));
+        ticket
+    }
+
+    /// Whether it is this ticket's turn.
+    pub(crate) fn ask(&mut self, now: Time, ticket: Ticket) -> Turn {
+        if self.rate == 0 {
+            return Turn::Now(usize::MAX);
+        }
+        if self.line.front().is_none_or(|(head, _)| *head != ticket) {
+            return Turn::Behind;
+        }
+        self.fill(now);
+        match u128::try_from(-self.balance) {
+            Ok(debt) if debt > 0 => {
+                let wait = debt.div_ceil(u128::from(self.rate));
+                Turn::At(now + Duration::from_micros(u64::try_from(wait).unwrap_or(u64::MAX)))
+            }
+            _ => Turn::Now(self.quantum().max((self.balance / UNIT) as usize)),
+        }
+    }
+
+    /// Pays for bytes that were moved.
+    pub(crate) fn spend(&mut self, now: Time, bytes: usize) {
+        if self.rate > 0 {
+            self.fill(now);
+            self.balance -= bytes as i128 * UNIT;
+        }
+    }
+
+    /// Leaves the line, from wherever it stands. Returns whom to wake: the new head, if there is one.
+    pub(crate) fn leave(&mut self, ticket: Ticket) -> Option<&W> {
+        // It is the head nearly always.
+        let at = self.line.iter().position(|(held, _)| *held == ticket)?;
+        self.line.remove(at);
+        self.line.front().filter(|_| at == 0).map(|(_, waker)| waker)
+    }
+
+    /// Changes the rate. Returns those that have to ask anew: the whole line, since nobody waits where
+    /// there is no limit.
+    pub(crate) fn set_rate(&mut self, now: Time, rate: u64) -> impl Iterator<Item = &W> {
+        self.fill(now);
+        self.rate = rate;
+        // What was owed at the old rate is not waited for at the new one for longer than a share.
+        self.balance = self.balance.max(-(self.quantum() as i128 * UNIT));
+        self.line.iter().map(|(_, waker)| waker)
+    }
+
+    /// The most that one turn moves beyond what was saved up.
+    fn quantum(&self) -> usize {
+        let round = (self.rate / ROUNDS_A_SECOND).max(1);
+        let share = round / (self.line.len() as u64).max(1);
+        share.max(round.min(MIN_QUANTUM)).min(MAX_QUANTUM) as usize
+    }
+
+    fn fill(&mut self, now: Time) {
+        let earned = i128::from(self.rate) * now.since(self.filled_at).as_micros() as i128;
+        let most = i128::from(self.rate) * BURST.as_micros() as i128;
+        self.balance = self.balance.saturating_add(earned).min(most);
+        self.filled_at = self.filled_at.max(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Connections that move bytes through one bucket for `span`; each moves at most `chunk` bytes at
+    /// a time. Returns what each has moved, and how often somebody was told to wait.
+    fn run(rate: u64, chunks: &[usize], span: Duration) -> (Vec<u64>, u64) {
+        let mut bucket = Bucket::new(rate);
+        let (mut now, end) = (Time::ZERO, Time::ZERO + span);
+        let (mut moved, mut waits) = (vec![0; chunks.len()], 0);
+        let mut tickets: Vec<_> = (0..chunks.len()).map(|who| bucket.join(who)).collect();
+        let mut head = 0;
+        while now < end {
+            match bucket.ask(now, tickets[head]) {
+                Turn::At(at) => {
+                    assert!(at > now, "a wait that is over at once would spin");
+                    (now, waits) = (at, waits + 1);
+                }
+                Turn::Now(quantum) => {
+                    let mut left = quantum;
+                    while left > 0 {
+                        let n = left.min(chunks[head]);
+                        bucket.spend(now, n);
+                        moved[head] += n as u64;
+                        left -= n;
+                    }
+                    let ticket = std::mem::replace(&mut tickets[head], bucket.join(head));
+                    head = *bucket.leave(ticket).unwrap();
+                }
+                Turn::Behind => unreachable!("only the head asks"),
+            }
+        }
+        (moved, waits)
+    }
+
+    #[test]
+    fn every_rate_holds_within_two_percent_over_half_a_minute() {
+        for rate in [1_000, 20_000, 1 << 20, 100 << 20, 10_000_000_007] {
+            for connections in [1, 7, 100] {
+                let (moved, _) = run(rate, &vec![16_384; connections], Duration::from_secs(30));
+                let total: u64 = moved.iter().sum();
+                let expected = rate * 30;
+                let off = total.abs_diff(expected) as f64 / expected as f64;
+                assert!(off <= 0.02, "{connections} at {rate}: {total} of {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn connections_get_equal_shares_whatever_the_size_of_their_reads() {
+        let (moved, waits) = run(1 << 20, &[100, 1_400, 16_384, 1 << 20], Duration::from_secs(30));
+        let fair = moved.iter().sum::<u64>() / 4;
+        assert!(moved.iter().all(|&share| share.abs_diff(fair) <= fair / 50), "{moved:?}");
+        assert!(waits <= 30 * 5 * ROUNDS_A_SECOND, "{waits} waits");
+    }
+
+    #[test]
+    fn short_turns_lose_nothing_to_rounding() {
+        let mut bucket = Bucket::new(100_000);
+        let ticket = bucket.join(());
+        let (mut now, mut moved) = (Time::from_secs(1), 0);
+        // Polled every 15 us, in which one byte and a half are earned.
+        while now < Time::from_secs(3) {
+            if matches!(bucket.ask(now, ticket), Turn::Now(_)) {
+                bucket.spend(now, 2);
+                moved += 2;
+            }
+            now += Duration::from_micros(15);
+        }
+        // The bucket is never full for long: what is saved up at first comes on top.
+        assert!((200_000..=230_010).contains(&moved), "{moved}");
+    }
+
+    #[test]
+    fn idle_time_is_saved_up_for_a_quarter_of_a_second_only() {
+        let mut bucket = Bucket::new(1_000_000);
+        let ticket = bucket.join(());
+        let now = Time::from_secs(3600);
+        let mut burst = 0;
+        while let Turn::Now(quantum) = bucket.ask(now, ticket) {
+            bucket.spend(now, quantum);
+            burst += quantum;
+        }
+        assert_eq!(burst, 300_000, "a quarter of a second and the last share");
+    }
+
+    #[test]
+    fn who_leaves_from_the_middle_wakes_nobody_and_who_leaves_the_head_the_next() {
+        let mut bucket = Bucket::new(10);
+        let [a, b, c] = ["a", "b", "c"].map(|name| bucket.join(name));
+        let now = Time::from_secs(1);
+        assert_eq!(bucket.ask(now, c), Turn::Behind);
+        assert_eq!(bucket.leave(b), None);
+        assert_eq!(bucket.leave(a), Some(&"c"));
+        assert!(matches!(bucket.ask(now, c), Turn::Now(_)));
+        assert_eq!(bucket.leave(c), None);
+        assert_eq!(bucket.leave(c), None, "twice is once");
+    }
+
+    #[test]
+    fn a_rate_changes_while_others_wait_and_zero_lifts_it() {
+        let mut bucket = Bucket::new(1_000);
+        let (first, second) = (bucket.join(1), bucket.join(2));
+        let now = Time::from_secs(1);
+        bucket.spend(now, 100_000);
+        assert_eq!(bucket.ask(now, first), Turn::At(now + Duration::from_micros(99_750_000)));
+        assert_eq!(bucket.set_rate(now, 100_000).copied().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(bucket.ask(now, first), Turn::At(now + Duration::from_millis(25)));
+        assert_eq!(bucket.ask(now, second), Turn::Behind);
+        bucket.set_rate(now, 0).for_each(drop);
+        assert_eq!(bucket.ask(now, second), Turn::Now(usize::MAX));
+    }
+}
