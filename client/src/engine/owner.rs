@@ -76,6 +76,8 @@ pub(super) enum Inbound {
     Stop,
     /// The user wants it to go on after a failure of the disk.
     Retry,
+    /// The user changes what is wanted.
+    Prioritize(Vec<u16>),
     /// The user changes the rate limits.
     Rates(Rates),
 }
@@ -307,6 +309,7 @@ impl Owner {
             Inbound::Opened(Err(failed)) => self.fail(failed),
             Inbound::Stop => self.stop(),
             Inbound::Retry => self.retry(),
+            Inbound::Prioritize(priorities) => self.prioritize(priorities),
             Inbound::Rates(rates) => self.limit_rates(rates),
         }
     }
@@ -637,13 +640,26 @@ impl Owner {
 
     fn select_files(&mut self, info: &Info) {
         if let Select::Matching(wanted) = &self.options.select {
-            let wanted: Vec<_> = info.files().map(|file| wanted.accepts(file.index, &file.path())).collect();
-            if !wanted.contains(&true) {
+            let mut priorities = vec![0; info.files().len()];
+            info.files().for_each(|file| priorities[file.index] = wanted.priority(file.index, &file.path()));
+            if priorities.iter().all(|&priority| priority == 0) {
                 return self.fail(Failed::Invalid("no file of the torrent is selected".into()));
             }
-            let select = Input::Command(Command::Select(wanted));
+            let select = Input::Command(Command::Prioritize(priorities));
             self.swarm.handle(self.session.clock.now(), select, &mut self.actions);
         }
+    }
+
+    fn prioritize(&mut self, priorities: Vec<u16>) {
+        self.handle(Input::Command(Command::Prioritize(priorities)));
+        let more = !self.swarm.is_complete();
+        self.phase.send_if_modified(|phase| {
+            let goes_on = more && *phase == Phase::Complete;
+            if goes_on {
+                *phase = Phase::Running;
+            }
+            goes_on
+        });
     }
 
     fn fail(&mut self, failed: Failed) {

@@ -79,10 +79,11 @@ pub enum Select {
     Matching(Box<dyn Accepts>),
 }
 
-/// Says which files are wanted.
+/// Says which files are wanted, and how much.
 pub trait Accepts: Send {
-    /// Whether the file of this index and path (the torrent's name first) is wanted.
-    fn accepts(&self, index: usize, path: &Path) -> bool;
+    /// The priority of the file of this index and path (the torrent's name first): 0 when it is not
+    /// wanted, else its weight, see [`Command::Prioritize`](crate::swarm::Command::Prioritize).
+    fn priority(&self, index: usize, path: &Path) -> u16;
 }
 
 /// A cloneable handle of a torrent. Dropping it changes nothing.
@@ -175,6 +176,16 @@ impl Torrent {
         if let Some(inbox) = self.inbox.upgrade() {
             // It has ended otherwise, and there is nothing to go on with.
             let _ = inbox.send(Inbound::Retry).await;
+        }
+    }
+
+    /// Changes the priorities of files, one a file; see
+    /// [`Command::Prioritize`](crate::swarm::Command::Prioritize). What is missing then is fetched
+    /// also when the torrent was complete before.
+    pub async fn prioritize(&self, priorities: Vec<u16>) {
+        if let Some(inbox) = self.inbox.upgrade() {
+            // A torrent that has ended fetches nothing.
+            let _ = inbox.send(Inbound::Prioritize(priorities)).await;
         }
     }
 

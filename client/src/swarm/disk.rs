@@ -7,7 +7,7 @@ use std::time::Duration;
 use btdht::Time;
 
 use super::transfer::{Judged, Transfer};
-use super::{Action, Event, Saves, Select, Stage, Swarm, Timer};
+use super::{Action, Event, Saves, Stage, Swarm, Timer};
 use crate::bitfield::Bitfield;
 use crate::peer::PeerCommand;
 use crate::piece::PieceIndex;
@@ -16,18 +16,14 @@ use crate::storage::{Done, Job, Totals, Verdict};
 impl Swarm {
     pub(super) fn opened(&mut self, now: Time, have: Bitfield, totals: Totals, out: &mut Vec<Action>) {
         let Stage::Opening(info) = &self.stage else { return };
-        let wanted = |file: usize| match &self.select {
-            Select::All => true,
-            Select::List(list) => list.contains(file as u32),
-            Select::Flags(flags) => flags.get(file).copied().unwrap_or(true),
-        };
-        let mut transfer = Transfer::new(Arc::clone(info), have, wanted, &self.limits, &mut self.rng);
+        let priority = |file: usize| self.select.priority(file);
+        let mut transfer = Transfer::new(Arc::clone(info), have, priority, &self.limits, &mut self.rng);
         self.before = totals;
         for conn in self.conns.iter_mut() {
             conn.wanted = transfer.peer_came(&conn.has);
         }
         out.extend(transfer.complete_files().map(|file| Action::Event(Event::File(file))));
-        let empty = transfer.empty_files(wanted);
+        let empty = transfer.empty_files(|file| priority(file) > 0);
         // Peers of a magnet's metadata stage were told that we have nothing.
         // In one command: a connection takes only so many, and there may be millions of pieces.
         if !transfer.have().is_empty() {

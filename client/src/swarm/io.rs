@@ -77,6 +77,11 @@ pub enum Command {
     /// Want these files only, one flag a file (a glob cannot be matched before
     /// [`Event::Metadata`]). Missing flags mean wanted.
     Select(Vec<bool>),
+    /// Want the files whose priority is above 0, one a file; missing ones mean 1. Priorities are
+    /// weights: of what is begun next, a file of priority 6 gets twice as much as one of priority 3
+    /// (in sequential order all of the higher one before the lower one). A piece has the highest
+    /// priority of its files.
+    Prioritize(Vec<u16>),
 }
 
 /// Where an address came from.

@@ -111,7 +111,19 @@ enum Stage {
 enum Select {
     All,
     List(Selection),
-    Flags(Vec<bool>),
+    /// A priority for each file; 1 for those that are not mentioned.
+    Priorities(Vec<u16>),
+}
+
+impl Select {
+    /// The priority of a file; 0 when it is not wanted.
+    fn priority(&self, file: usize) -> u16 {
+        match self {
+            Self::All => 1,
+            Self::List(list) => u16::from(list.contains(file as u32)),
+            Self::Priorities(priorities) => priorities.get(file).copied().unwrap_or(1),
+        }
+    }
 }
 
 /// When progress is saved.
@@ -362,27 +374,30 @@ impl Swarm {
             Command::Stop => self.stop(now, out),
             Command::Retry => self.retry(out),
             Command::Select(flags) => {
-                if let Stage::Transfer(transfer) = &mut self.stage {
-                    transfer.want(|file| flags.get(file).copied().unwrap_or(true));
-                    for conn in self.conns.iter_mut() {
-                        conn.wanted = conn.has.common(transfer.missing());
-                    }
-                    let empty = transfer.empty_files(|file| flags.get(file).copied().unwrap_or(true));
-                    if !transfer.missing().is_empty() {
-                        self.completed = false;
-                        self.known.revive();
-                        self.set(Timer::Dial, now);
-                    }
-                    self.make_empty(empty, out);
-                    self.interest_all(out);
-                    self.stirred = true;
-                    self.starved = true;
-                    self.complete_if_done(now, out);
-                } else {
-                    self.select = Select::Flags(flags);
-                }
+                self.prioritize(now, flags.into_iter().map(u16::from).collect(), out);
             }
+            Command::Prioritize(priorities) => self.prioritize(now, priorities, out),
         }
+    }
+
+    fn prioritize(&mut self, now: Time, priorities: Vec<u16>, out: &mut Vec<Action>) {
+        self.select = Select::Priorities(priorities);
+        let Stage::Transfer(transfer) = &mut self.stage else { return };
+        transfer.want(|file| self.select.priority(file), &mut self.rng);
+        for conn in self.conns.iter_mut() {
+            conn.wanted = conn.has.common(transfer.missing());
+        }
+        let empty = transfer.empty_files(|file| self.select.priority(file) > 0);
+        if !transfer.missing().is_empty() {
+            self.completed = false;
+            self.known.revive();
+            self.set(Timer::Dial, now);
+        }
+        self.make_empty(empty, out);
+        self.interest_all(out);
+        self.stirred = true;
+        self.starved = true;
+        self.complete_if_done(now, out);
     }
 
     fn stop(&mut self, now: Time, out: &mut Vec<Action>) {

@@ -1,29 +1,43 @@
-//! [`Picker`]: which piece to begin next. Rarest first by availability buckets.
+//! [`Picker`]: which piece to begin next. Rarest first by availability buckets, in one order for each
+//! priority.
 //!
-//! The pieces that nobody has begun lie in one array, sorted by how many peers have them; `bounds`
-//! says where each availability ends. A piece that becomes one more or less common swaps places with
-//! the piece at the edge of its bucket, so that every update costs a step, however many pieces there
-//! are. Peers that have everything are not counted at all: they change no order.
+//! The pieces of one priority that nobody has begun lie in one array, sorted by how many peers have
+//! them; `bounds` says where each availability ends. A piece that becomes one more or less common swaps
+//! places with the piece at the edge of its bucket, so that every update costs a step, however many
+//! pieces there are. Peers that have everything are not counted at all: they change no order.
+//!
+//! Priorities are weights: each choice draws an order by lot, one of priority 6 twice as often as one
+//! of priority 3, so that a little of everything comes along.
 
 use btdht::Rng;
 
 use super::has::Has;
 use crate::bitfield::Bitfield;
 
-/// Rarest-first order over the pieces that are wanted, missing and not begun.
+/// Rarest-first orders over the pieces that are wanted, missing and not begun.
 #[derive(Debug)]
 pub(super) struct Picker {
-    order: Vec<u32>,
-    /// Where a piece lies in `order`, or [`ABSENT`].
+    /// The highest priority first; at most [`MAX_ORDERS`].
+    orders: Vec<Order>,
+    /// The order that a piece belongs to; empty while there is one only.
+    order_of: Vec<u8>,
+    /// Where a piece lies in its order, or [`ABSENT`].
     place: Vec<u32>,
     /// Peers that have a piece, those with everything not counted.
     availability: Vec<u16>,
-    /// `order[bounds[a - 1]..bounds[a]]` are the pieces of availability `a`.
-    bounds: Vec<u32>,
-    /// The pieces in `order`, as a set.
-    fresh: Bitfield,
     #[cfg(test)]
     steps: std::cell::Cell<usize>,
+}
+
+/// The pieces of one priority.
+#[derive(Debug)]
+struct Order {
+    weight: u16,
+    pieces: Vec<u32>,
+    /// `pieces[bounds[a - 1]..bounds[a]]` are those of availability `a`.
+    bounds: Vec<u32>,
+    /// The same pieces, as a set.
+    fresh: Bitfield,
 }
 
 /// How the next piece is chosen.
@@ -33,33 +47,66 @@ pub(super) enum Strategy {
     RarestFirst,
     /// Any.
     Random,
-    /// The one with the lowest index.
+    /// The one with the lowest index; those of the highest priority before all others.
     Sequential,
 }
 
 const ABSENT: u32 = u32::MAX;
+/// Different priorities that are told apart; lower ones count as the lowest of these.
+const MAX_ORDERS: usize = 16;
 
 impl Picker {
-    /// A picker over `pieces` pieces, of which those in `fresh` may be begun. Their order within one
-    /// availability is random, so that downloaders of one torrent begin with different pieces.
-    pub(super) fn new(pieces: u32, fresh: &Bitfield, rng: &mut Rng) -> Self {
-        let mut order: Vec<u32> = fresh.iter().collect();
-        for at in (1..order.len()).rev() {
-            order.swap(at, rng.below(at + 1));
-        }
-        let mut place = vec![ABSENT; pieces as usize];
-        for (at, &piece) in order.iter().enumerate() {
-            place[piece as usize] = at as u32;
-        }
+    /// A picker over `pieces` pieces, none of which may be begun yet: see [`Picker::reset`].
+    pub(super) fn new(pieces: u32) -> Self {
         Self {
-            bounds: vec![order.len() as u32],
-            order,
-            place,
+            orders: Vec::new(),
+            order_of: Vec::new(),
+            place: vec![ABSENT; pieces as usize],
             availability: vec![0; pieces as usize],
-            fresh: fresh.clone(),
             #[cfg(test)]
             steps: std::cell::Cell::new(0),
         }
+    }
+
+    /// Starts over with the pieces in `fresh`; each has the weight `weights` says, 1 where it says
+    /// nothing. Availability is kept. The order within one availability is random, so that downloaders
+    /// of one torrent begin with different pieces. Costs a few steps per piece.
+    pub(super) fn reset(&mut self, fresh: &Bitfield, weights: &[u16], rng: &mut Rng) {
+        let weight = |piece: u32| weights.get(piece as usize).copied().unwrap_or(1).max(1);
+        let mut distinct: Vec<u16> = (0..self.place.len() as u32).map(weight).collect();
+        distinct.sort_unstable_by(|a, b| b.cmp(a));
+        distinct.dedup();
+        distinct.truncate(MAX_ORDERS);
+        let pieces = self.place.len() as u32;
+        let order = |&weight: &u16| Order {
+            weight,
+            pieces: Vec::new(),
+            bounds: Vec::new(),
+            fresh: Bitfield::new(pieces),
+        };
+        self.orders = distinct.iter().map(order).collect();
+        let order_of = |piece| distinct.iter().position(|&own| own <= weight(piece));
+        let last = distinct.len().saturating_sub(1);
+        self.order_of = match last {
+            0 => Vec::new(),
+            _ => (0..pieces).map(|piece| order_of(piece).unwrap_or(last) as u8).collect(),
+        };
+        self.place.fill(ABSENT);
+        let mut shuffled: Vec<u32> = fresh.iter().collect();
+        for at in (1..shuffled.len()).rev() {
+            shuffled.swap(at, rng.below(at + 1));
+        }
+        shuffled.sort_by_key(|&piece| self.availability[piece as usize]);
+        for piece in shuffled {
+            let order = self.order_of(piece);
+            let order = &mut self.orders[order];
+            order.grow(self.availability[piece as usize] as usize);
+            self.place[piece as usize] = order.pieces.len() as u32;
+            order.pieces.push(piece);
+            order.fresh.insert(piece);
+            *order.bounds.last_mut().expect("it has just grown") += 1;
+        }
+        self.orders.iter_mut().for_each(|order| order.grow(0));
     }
 
     /// One more peer has `piece`.
@@ -67,11 +114,10 @@ impl Picker {
         let Some(availability) = self.availability.get_mut(piece as usize) else { return };
         let before = *availability as usize;
         *availability += 1;
-        if self.bounds.len() <= before + 1 {
-            self.bounds.push(self.order.len() as u32);
-        }
         if self.place[piece as usize] != ABSENT {
-            self.raise(piece, before);
+            let order = self.order_of(piece);
+            self.orders[order].grow(before + 1);
+            self.raise(order, piece, before);
         }
     }
 
@@ -81,7 +127,7 @@ impl Picker {
         let before = *availability as usize;
         *availability = availability.saturating_sub(1);
         if before > 0 && self.place[piece as usize] != ABSENT {
-            self.lower(piece, before);
+            self.lower(self.order_of(piece), piece, before);
         }
     }
 
@@ -101,31 +147,36 @@ impl Picker {
 
     /// `piece` may be begun (again).
     pub(super) fn put(&mut self, piece: u32) {
-        if !self.fresh.insert(piece) {
+        let at = self.order_of(piece);
+        let availability = self.availability[piece as usize] as usize;
+        let order = &mut self.orders[at];
+        if !order.fresh.insert(piece) {
             return;
         }
-        let availability = self.availability[piece as usize] as usize;
-        let top = self.bounds.len() - 1;
-        self.place[piece as usize] = self.order.len() as u32;
-        self.order.push(piece);
-        self.bounds[top] += 1;
+        order.grow(availability);
+        let top = order.bounds.len() - 1;
+        self.place[piece as usize] = order.pieces.len() as u32;
+        order.pieces.push(piece);
+        order.bounds[top] += 1;
         for bucket in (availability + 1..=top).rev() {
-            self.lower(piece, bucket);
+            self.lower(at, piece, bucket);
         }
     }
 
     /// `piece` has been begun, or is no longer wanted.
     pub(super) fn take(&mut self, piece: u32) {
-        if !self.fresh.remove(piece) {
+        let at = self.order_of(piece);
+        if !self.orders.get_mut(at).is_some_and(|order| order.fresh.remove(piece)) {
             return;
         }
-        for bucket in self.availability[piece as usize] as usize..self.bounds.len() - 1 {
-            self.raise(piece, bucket);
+        let top = self.orders[at].bounds.len() - 1;
+        for bucket in self.availability[piece as usize] as usize..top {
+            self.raise(at, piece, bucket);
         }
-        let top = self.bounds.len() - 1;
-        self.swap(piece, self.bounds[top] - 1);
-        self.order.pop();
-        self.bounds[top] -= 1;
+        self.swap(at, piece, self.orders[at].bounds[top] - 1);
+        let order = &mut self.orders[at];
+        order.pieces.pop();
+        order.bounds[top] -= 1;
         self.place[piece as usize] = ABSENT;
     }
 
@@ -138,55 +189,90 @@ impl Picker {
         max_steps: usize,
         rng: &mut Rng,
     ) -> Option<u32> {
-        if self.order.is_empty() {
-            return None;
+        let mut left: u64 = self.orders.iter().map(Order::stake).sum();
+        // The first one is drawn by lot, the others follow in their order: the peer may have nothing
+        // of one.
+        let mut first = match (strategy, self.orders.len()) {
+            (Strategy::Sequential, _) | (_, 0 | 1) => 0,
+            _ => {
+                let mut lot = rng.next_u64().checked_rem(left)?;
+                self.orders
+                    .iter()
+                    .take_while(|order| {
+                        let passed = lot >= order.stake();
+                        lot = lot.saturating_sub(order.stake());
+                        passed
+                    })
+                    .count()
+            }
+        };
+        for _ in 0..self.orders.len() {
+            let order = &self.orders[first];
+            if order.stake() > 0
+                && let Some(piece) = self.choose_of(order, has, strategy, max_steps, rng)
+            {
+                return Some(piece);
+            }
+            left -= order.stake();
+            if left == 0 {
+                return None;
+            }
+            first = (first + 1) % self.orders.len();
         }
+        None
+    }
+
+    /// Whether no piece may be begun.
+    pub(super) fn is_empty(&self) -> bool {
+        self.orders.iter().all(|order| order.pieces.is_empty())
+    }
+
+    fn choose_of(
+        &self,
+        order: &Order,
+        has: &Has,
+        strategy: Strategy,
+        max_steps: usize,
+        rng: &mut Rng,
+    ) -> Option<u32> {
         let start = match strategy {
-            Strategy::Sequential => return self.any(has, 0),
-            Strategy::Random => rng.below(self.order.len()),
+            Strategy::Sequential => return order.any(has, 0),
+            Strategy::Random => rng.below(order.pieces.len()),
             Strategy::RarestFirst => 0,
         };
-        let (before, from) = self.order.split_at(start);
+        let (before, from) = order.pieces.split_at(start);
         let rarest = from.iter().chain(before).take(max_steps).find(|&&piece| {
             self.step();
             has.contains(piece)
         });
         rarest.copied().or_else(|| {
-            let from = rng.below(self.fresh.len() as usize) as u32;
-            self.any(has, from).or_else(|| self.any(has, 0))
+            let from = rng.below(order.fresh.len() as usize) as u32;
+            order.any(has, from).or_else(|| order.any(has, 0))
         })
     }
 
-    /// The pieces that may be begun.
-    pub(super) fn fresh(&self) -> &Bitfield {
-        &self.fresh
-    }
-
-    fn any(&self, has: &Has, from: u32) -> Option<u32> {
-        match has {
-            Has::Nothing => None,
-            Has::All => self.fresh.first_common(&self.fresh, from),
-            Has::Some(pieces) => self.fresh.first_common(pieces, from),
-        }
+    fn order_of(&self, piece: u32) -> usize {
+        self.order_of.get(piece as usize).copied().map_or(0, usize::from)
     }
 
     /// Moves `piece` from the end of bucket `bucket` into the next one.
-    fn raise(&mut self, piece: u32, bucket: usize) {
-        self.swap(piece, self.bounds[bucket] - 1);
-        self.bounds[bucket] -= 1;
+    fn raise(&mut self, order: usize, piece: u32, bucket: usize) {
+        self.swap(order, piece, self.orders[order].bounds[bucket] - 1);
+        self.orders[order].bounds[bucket] -= 1;
     }
 
     /// Moves `piece` from the start of bucket `bucket` into the one before.
-    fn lower(&mut self, piece: u32, bucket: usize) {
-        self.swap(piece, self.bounds[bucket - 1]);
-        self.bounds[bucket - 1] += 1;
+    fn lower(&mut self, order: usize, piece: u32, bucket: usize) {
+        self.swap(order, piece, self.orders[order].bounds[bucket - 1]);
+        self.orders[order].bounds[bucket - 1] += 1;
     }
 
-    fn swap(&mut self, piece: u32, at: u32) {
+    fn swap(&mut self, order: usize, piece: u32, at: u32) {
         self.step();
         let from = self.place[piece as usize];
-        let other = self.order[at as usize];
-        self.order.swap(from as usize, at as usize);
+        let pieces = &mut self.orders[order].pieces;
+        let other = pieces[at as usize];
+        pieces.swap(from as usize, at as usize);
         self.place[other as usize] = from;
         self.place[piece as usize] = at;
     }
@@ -201,6 +287,28 @@ impl Picker {
     fn step(&self) {}
 }
 
+impl Order {
+    /// Makes sure that there is a bucket for `availability`.
+    fn grow(&mut self, availability: usize) {
+        while self.bounds.len() <= availability {
+            self.bounds.push(self.pieces.len() as u32);
+        }
+    }
+
+    /// Its part of the lots.
+    fn stake(&self) -> u64 {
+        if self.pieces.is_empty() { 0 } else { u64::from(self.weight) }
+    }
+
+    fn any(&self, has: &Has, from: u32) -> Option<u32> {
+        match has {
+            Has::Nothing => None,
+            Has::All => self.fresh.first_common(&self.fresh, from),
+            Has::Some(pieces) => self.fresh.first_common(pieces, from),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{prop, prop_assert_eq, proptest};
@@ -209,7 +317,9 @@ mod tests {
 
     fn picker(pieces: u32) -> (Picker, Rng) {
         let mut rng = Rng::from_seed(1);
-        (Picker::new(pieces, &Bitfield::full(pieces), &mut rng), rng)
+        let mut picker = Picker::new(pieces);
+        picker.reset(&Bitfield::full(pieces), &[], &mut rng);
+        (picker, rng)
     }
 
     fn some(pieces: u32, members: &[u32]) -> Has {
@@ -221,18 +331,20 @@ mod tests {
     }
 
     fn assert_sorted(picker: &Picker) {
-        let mut start = 0;
-        for (availability, &end) in picker.bounds.iter().enumerate() {
-            for at in start..end {
-                let piece = picker.order[at as usize];
-                assert_eq!(picker.availability[piece as usize] as usize, availability);
-                assert_eq!(picker.place[piece as usize], at);
-                assert!(picker.fresh.contains(piece));
+        for (at, order) in picker.orders.iter().enumerate() {
+            let mut start = 0;
+            for (availability, &end) in order.bounds.iter().enumerate() {
+                for place in start..end {
+                    let piece = order.pieces[place as usize];
+                    assert_eq!(picker.availability[piece as usize] as usize, availability);
+                    assert_eq!((picker.place[piece as usize], picker.order_of(piece)), (place, at));
+                    assert!(order.fresh.contains(piece));
+                }
+                start = end;
             }
-            start = end;
+            assert_eq!(start as usize, order.pieces.len());
+            assert_eq!(order.fresh.count() as usize, order.pieces.len());
         }
-        assert_eq!(start as usize, picker.order.len());
-        assert_eq!(picker.fresh.count() as usize, picker.order.len());
     }
 
     #[test]
@@ -265,11 +377,58 @@ mod tests {
     fn different_seeds_begin_with_different_pieces() {
         let first = |seed| {
             let mut rng = Rng::from_seed(seed);
-            let picker = Picker::new(1000, &Bitfield::full(1000), &mut rng);
+            let mut picker = Picker::new(1000);
+            picker.reset(&Bitfield::full(1000), &[], &mut rng);
             picker.choose(&Has::All, Strategy::RarestFirst, 9, &mut rng)
         };
         assert_ne!(first(1), first(2));
         assert_eq!(first(1), first(1));
+    }
+
+    #[test]
+    fn a_weight_is_a_share_of_the_choices() {
+        let (mut picker, mut rng) = picker(3000);
+        let weights: Vec<u16> = (0..3000).map(|piece| [1, 3, 6][piece / 1000]).collect();
+        picker.reset(&Bitfield::full(3000), &weights, &mut rng);
+        let mut chosen = [0; 3];
+        for _ in 0..1000 {
+            let piece = picker.choose(&Has::All, Strategy::RarestFirst, 9, &mut rng).unwrap();
+            picker.take(piece);
+            chosen[piece as usize / 1000] += 1;
+        }
+        assert!((70..=130).contains(&chosen[0]) && (560..=640).contains(&chosen[2]), "{chosen:?}");
+        // Whoever has nothing of the others gives what it has.
+        let peer = some(3000, &[17, 999]);
+        while let Some(piece) = picker.choose(&peer, Strategy::RarestFirst, 9, &mut rng) {
+            assert!([17, 999].contains(&piece));
+            picker.take(piece);
+        }
+        let first = |strategy, rng: &mut Rng| picker.choose(&Has::All, strategy, 9, rng).unwrap();
+        assert!((2000..3000).contains(&first(Strategy::Sequential, &mut rng)));
+    }
+
+    #[test]
+    fn priorities_change_while_pieces_are_rare_begun_and_back() {
+        let (mut picker, mut rng) = picker(100);
+        (0..100).for_each(|piece| (0..piece % 7).for_each(|_| picker.add(piece)));
+        picker.take(5);
+        let mut fresh = Bitfield::full(100);
+        fresh.remove(5);
+        // More priorities than are told apart.
+        let weights: Vec<u16> = (0..100).collect();
+        picker.reset(&fresh, &weights, &mut rng);
+        assert_eq!(picker.orders.len(), MAX_ORDERS);
+        assert_sorted(&picker);
+        picker.put(5);
+        picker.remove(6);
+        picker.add(99);
+        assert_sorted(&picker);
+        let fresh = Bitfield::full(100);
+        picker.reset(&fresh, &[], &mut rng);
+        assert_sorted(&picker);
+        assert_eq!(picker.orders.len(), 1);
+        let rarest = picker.choose(&Has::All, Strategy::RarestFirst, 9, &mut rng).unwrap();
+        assert_eq!(rarest % 7, 0);
     }
 
     #[test]
@@ -299,7 +458,8 @@ mod tests {
     proptest! {
         #[test]
         fn the_order_survives_any_history(history in prop::collection::vec((0u8..4, 0u32..40), 0..400)) {
-            let (mut picker, _) = picker(40);
+            let (mut picker, mut rng) = picker(40);
+            picker.reset(&Bitfield::full(40), &[1, 2, 3, 1, 9], &mut rng);
             let mut model = vec![0u16; 40];
             for (kind, piece) in history {
                 match kind {

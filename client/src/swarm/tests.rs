@@ -1,5 +1,6 @@
 //! Stepped tests of whole swarms: peers that are played by the test, a disk in memory, virtual time.
 
+mod choosing;
 mod pair;
 mod world;
 

@@ -70,7 +70,7 @@ impl Transfer {
     pub(super) fn new(
         info: Arc<Info>,
         have: Bitfield,
-        wanted: impl Fn(usize) -> bool,
+        priority: impl Fn(usize) -> u16,
         limits: &Limits,
         rng: &mut Rng,
     ) -> Self {
@@ -84,7 +84,7 @@ impl Transfer {
             *left = file.piece_range().filter(|&piece| !have.contains(piece)).count() as u32;
         }
         let mut transfer = Self {
-            picker: Picker::new(shape.pieces, &Bitfield::new(shape.pieces), rng),
+            picker: Picker::new(shape.pieces),
             missing: Bitfield::new(shape.pieces),
             blocks: Blocks::new(shape),
             verify: Verify::new(limits.max_suspicions),
@@ -98,39 +98,42 @@ impl Transfer {
             buffered: 0,
             verified: 0,
         };
-        transfer.want(wanted);
-        transfer.picker = Picker::new(shape.pieces, &transfer.missing, rng);
+        transfer.want(priority, rng);
         transfer
     }
 
-    /// Wants those files only. Pieces that are begun are finished.
-    pub(super) fn want(&mut self, file_wanted: impl Fn(usize) -> bool) {
-        let mut wanted = Bitfield::new(self.shape.pieces);
-        if (0..self.files.len()).all(&file_wanted) {
-            wanted = Bitfield::full(self.shape.pieces);
-        } else {
-            for file in self.info.files().filter(|file| file.is_stored() && file_wanted(file.index)) {
-                file.piece_range().for_each(|piece| {
-                    wanted.insert(piece);
-                });
+    /// Wants the files of a priority above 0; the others are weights. Of files that share a piece the
+    /// highest counts. Pieces that are begun are finished.
+    pub(super) fn want(&mut self, priority: impl Fn(usize) -> u16, rng: &mut Rng) {
+        let mut weights = vec![0; self.shape.pieces as usize];
+        for file in self.info.files().filter(|file| file.is_stored()) {
+            let priority = priority(file.index);
+            for piece in file.piece_range() {
+                let weight: &mut u16 = &mut weights[piece as usize];
+                *weight = priority.max(*weight);
             }
         }
+        // Pieces of padding alone have no file that could be skipped.
+        if (0..self.files.len()).all(|file| priority(file) > 0) {
+            weights.iter_mut().for_each(|weight| *weight = (*weight).max(1));
+        }
+        let mut fresh = Bitfield::new(self.shape.pieces);
         (self.left, self.wanted_bytes) = (0, 0);
-        for piece in 0..self.shape.pieces {
+        for (piece, &weight) in (0..).zip(&weights) {
             let len = u64::from(self.shape.piece_len(PieceIndex(piece)));
-            let missing = wanted.contains(piece) && !self.have.contains(piece);
-            self.wanted_bytes += if wanted.contains(piece) { len } else { 0 };
+            let missing = weight > 0 && !self.have.contains(piece);
+            self.wanted_bytes += if weight > 0 { len } else { 0 };
             if missing {
                 self.left += len;
                 self.missing.insert(piece);
             } else {
                 self.missing.remove(piece);
-                self.picker.take(piece);
             }
             if missing && !self.blocks.contains(PieceIndex(piece)) {
-                self.picker.put(piece);
+                fresh.insert(piece);
             }
         }
+        self.picker.reset(&fresh, &weights, rng);
     }
 
     /// A peer came with these pieces; returns how many of them we want.
@@ -180,7 +183,7 @@ impl Transfer {
         if !suspect {
             self.share(now, peer, Relation::Foreign, count, &mut out);
         }
-        if out.is_empty() && count > 0 && self.picker.fresh().is_empty() {
+        if out.is_empty() && count > 0 && self.picker.is_empty() {
             let rule = Duplicates {
                 holders: limits.endgame_holders,
                 holders_late: limits.endgame_holders_late,

@@ -82,6 +82,15 @@ fn files_are_listed_and_only_selected_ones_are_fetched() {
     }
     let b = fs::read(world.leecher().join("album/b.bin")).unwrap_or_default();
     assert!(b != fs::read(album.join("b.bin")).unwrap(), "the middle of b.bin was not wanted");
+    let none = world.run(world.download(addr).args(["--prio", "*=0"]));
+    assert_eq!(code(none.status), 2, "nothing is left to be wanted");
+    fs::remove_dir_all(world.leecher()).unwrap();
+    let heavy = world.run(world.download(addr).args(["--prio", "*.txt=0", "--prio", "a.txt=9"]));
+    assert_eq!(code(heavy.status), 0, "{}", String::from_utf8_lossy(&heavy.stderr));
+    for (name, whole) in [("a.txt", true), ("b.bin", true), ("c.txt", false)] {
+        let same = sha256(&album.join(name)) == sha256(&world.leecher().join("album").join(name));
+        assert_eq!(same, whole, "{name}");
+    }
     let rest = world.run(world.download(addr).args(["--select", "0-2"]));
     assert_eq!(code(rest.status), 0);
     assert_eq!(sha256(&album.join("b.bin")), sha256(&world.leecher().join("album/b.bin")));

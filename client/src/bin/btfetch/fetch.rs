@@ -19,7 +19,7 @@ use crate::info::{describe, list_files};
 use crate::not_yet;
 use crate::output::Output;
 use crate::run::{self, Running, Wants};
-use crate::select::Selection;
+use crate::select::{Choice, Priority, Selection};
 use crate::signals::Signals;
 use crate::sources::{MAX_TORRENT, Named, parse_torrent, read_torrent};
 use crate::text::{escape, escape_path, parse_rate};
@@ -54,9 +54,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LIST", value_parser = Selection::parse)]
     select: Option<Selection>,
 
-    /// Priority of files (not yet)
-    #[arg(long, value_name = "GLOB=N")]
-    prio: Vec<String>,
+    /// Weight of files: 0 skips them, 6 is fetched twice as often as 3, and 1 is what all others have;
+    /// a list as of --select or a glob. Repeatable, the last one that fits holds
+    #[arg(long, value_name = "GLOB=N", value_parser = Priority::parse)]
+    prio: Vec<Priority>,
 
     /// Go on until a signal and download each newer version of a torrent that is named by a key
     /// (xs=urn:btpk, BEP 46); the DHT is asked every hour
@@ -182,9 +183,6 @@ pub(crate) fn run(flags: &Flags, args: Args, output: Output) -> Result<(), Failu
         return Err(Failure::usage(format!("more than {MAX_SOURCES} sources")));
     }
     let named = args.sources.iter().map(|source| Named::parse(source)).collect::<Result<Vec<_>, _>>()?;
-    if !args.prio.is_empty() {
-        return Err(not_yet("--prio"));
-    }
     args.transfer.check()?;
     // Files are read and checked before anything is opened.
     let mut torrents = Vec::new();
@@ -277,7 +275,7 @@ pub(crate) fn fetch(
         peers: peers.to_vec(),
         trackers: args.transfer.tracker.clone(),
         max_peers: args.transfer.max_peers,
-        select: args.select.clone().map_or(Select::All, |selection| Select::Matching(Box::new(selection))),
+        select: args.choice(),
         sequential: args.sequential,
         metadata_only: args.wants_metadata_only(),
         ..AddOptions::default()
@@ -310,6 +308,13 @@ async fn fetch_one(
 }
 
 impl Args {
+    fn choice(&self) -> Select {
+        if self.select.is_none() && self.prio.is_empty() {
+            return Select::All;
+        }
+        Select::Matching(Box::new(Choice { select: self.select.clone(), prio: self.prio.clone() }))
+    }
+
     fn wants_metadata_only(&self) -> bool {
         self.list || self.metadata_only
     }

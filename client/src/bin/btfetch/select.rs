@@ -1,4 +1,5 @@
-//! `--select`: files by index (`0,2-4`) or by a glob over their paths (`*.txt`).
+//! `--select`: files by index (`0,2-4`) or by a glob over their paths (`*.txt`); and `--prio`, what each
+//! of them weighs.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -40,7 +41,39 @@ impl Selection {
     }
 }
 
-impl Accepts for Selection {
+/// `--prio`: a number for the files of a list or glob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Priority {
+    files: Selection,
+    weight: u16,
+}
+
+impl Priority {
+    /// Reads `GLOB=N`; the number is behind the last `=`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let (files, weight) = text.rsplit_once('=').ok_or("expected GLOB=N, such as '*.mkv=5'")?;
+        let weight = weight.parse().map_err(|_| "expected a number from 0 (skip) to 65535 behind `=`")?;
+        Ok(Self { files: Selection::parse(files)?, weight })
+    }
+}
+
+/// What the user wants of the files of a torrent: what is selected (else all) weighs 1, and where
+/// `--prio` says something the last one holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    pub(crate) select: Option<Selection>,
+    pub(crate) prio: Vec<Priority>,
+}
+
+impl Accepts for Choice {
+    fn priority(&self, index: usize, path: &Path) -> u16 {
+        let selected = self.select.as_ref().is_none_or(|select| select.accepts(index, path));
+        let said = self.prio.iter().rfind(|prio| prio.files.accepts(index, path));
+        if selected { said.map_or(1, |prio| prio.weight) } else { 0 }
+    }
+}
+
+impl Selection {
     fn accepts(&self, index: usize, path: &Path) -> bool {
         match self {
             Self::Indices(ranges) => {
@@ -96,6 +129,20 @@ mod tests {
         assert_eq!(Selection::parse("*.txt"), Ok(Selection::Glob("*.txt".into())));
         for wrong in ["", "4-2", "1,,2", "-", "9999999999"] {
             assert!(Selection::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_last_priority_that_fits_holds_and_what_is_not_selected_stays_out() {
+        let prio = |texts: &[&str]| texts.iter().map(|text| Priority::parse(text).unwrap()).collect();
+        let all = Choice { select: None, prio: prio(&["*.txt=0", "a=b=7", "2-3=65535", "album/x*=0"]) };
+        let of = |choice: &Choice, index, path: &str| choice.priority(index, Path::new(path));
+        assert_eq!((of(&all, 0, "album/r.txt"), of(&all, 1, "album/a=b"), of(&all, 5, "album/y")), (0, 7, 1));
+        assert_eq!((of(&all, 2, "album/r.txt"), of(&all, 3, "album/x")), (65535, 0));
+        let some = Choice { select: Selection::parse("0-1").ok(), prio: prio(&["*=9"]) };
+        assert_eq!((of(&some, 1, "album/a"), of(&some, 2, "album/b")), (9, 0));
+        for wrong in ["*.txt", "*=", "=1", "*=-1", "*=65536", "4-2=1"] {
+            assert!(Priority::parse(wrong).is_err(), "{wrong}");
         }
     }
 
