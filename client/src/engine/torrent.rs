@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use krpc::Id;
 use krpc::magnet::Magnet;
@@ -10,6 +11,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use super::owner::Inbound;
 use crate::metainfo::Metainfo;
+use crate::piece::PieceIndex;
 use crate::storage::{Access, DiskError};
 use crate::swarm::{Event, Status};
 
@@ -186,6 +188,14 @@ impl Torrent {
         if let Some(inbox) = self.inbox.upgrade() {
             // A torrent that has ended fetches nothing.
             let _ = inbox.send(Inbound::Prioritize(priorities)).await;
+        }
+    }
+
+    /// Needs a piece within this time; see [`Command::Deadline`](crate::swarm::Command::Deadline).
+    pub async fn set_deadline(&self, piece: PieceIndex, within: Option<Duration>) {
+        if let Some(inbox) = self.inbox.upgrade() {
+            // A torrent that has ended fetches nothing.
+            let _ = inbox.send(Inbound::Deadline(piece, within)).await;
         }
     }
 

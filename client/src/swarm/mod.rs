@@ -8,7 +8,7 @@
 //! | `known` | which address to dial, who is banned |
 //! | `announce` | which source of peers to ask when (BEP 12, 27) |
 //! | `metadata` | from whom to get the info dictionary (BEP 9) |
-//! | `transfer` over `picker`, `blocks`, `verify` | which blocks to ask whom for, who lied |
+//! | `transfer` over `picker`, `deadlines`, `blocks`, `verify` | which blocks to ask whom for, who lied |
 //! | `choker`, `uploads` | whom to serve, how fast |
 //!
 //! A magnet starts in the metadata stage; then storage is opened; then pieces are transferred, for as
@@ -18,6 +18,7 @@ mod announce;
 mod blocks;
 mod choker;
 mod conns;
+mod deadlines;
 mod disk;
 mod has;
 mod io;
@@ -159,6 +160,8 @@ impl Timer {
 }
 
 const TICK: std::time::Duration = std::time::Duration::from_secs(1);
+/// The same while pieces have deadlines: late blocks are taken over then.
+const URGENT_TICK: std::time::Duration = std::time::Duration::from_millis(100);
 
 impl Swarm {
     /// A swarm that begins at once: look at [`Swarm::timeout`], which is `now`.
@@ -377,6 +380,12 @@ impl Swarm {
                 self.prioritize(now, flags.into_iter().map(u16::from).collect(), out);
             }
             Command::Prioritize(priorities) => self.prioritize(now, priorities, out),
+            Command::Deadline(piece, within) => {
+                if let Stage::Transfer(transfer) = &mut self.stage {
+                    transfer.need(piece, within.map(|within| now + within));
+                    (self.stirred, self.starved) = (true, true);
+                }
+            }
         }
     }
 
@@ -443,7 +452,8 @@ impl Swarm {
 
     fn tick(&mut self, now: Time, out: &mut Vec<Action>) {
         if self.conns.open() > 0 || self.saves.dirty > 0 {
-            self.set(Timer::Tick, now + TICK);
+            let urgent = self.transfer().is_some_and(Transfer::is_urgent);
+            self.set(Timer::Tick, now + if urgent { URGENT_TICK } else { TICK });
         }
         self.make_room(now, out);
         self.snub_late(now);

@@ -291,7 +291,8 @@ impl Swarm {
         }
         // Whoever answers slowly or not at all gets a block at a time, as a test.
         let room = if conn.snubbed || conn.rejects > 0 { 1 } else { usize::from(conn.room) };
-        let asked = Asked { slot, addr: conn.addr, has: &conn.has, room };
+        let rate = if transfer.is_urgent() { conn.down.per_second(now) } else { 0 };
+        let asked = Asked { slot, addr: conn.addr, has: &conn.has, room, rate };
         let blocks = transfer.pick(now, asked, &self.limits, &mut self.rng);
         conn.room -= blocks.len().min(usize::from(conn.room)) as u16;
         self.starved |= conn.room > 0;

@@ -222,6 +222,11 @@ impl Picker {
         None
     }
 
+    /// Whether a piece may be begun.
+    pub(super) fn is_fresh(&self, piece: u32) -> bool {
+        self.orders.get(self.order_of(piece)).is_some_and(|order| order.fresh.contains(piece))
+    }
+
     /// Whether no piece may be begun.
     pub(super) fn is_empty(&self) -> bool {
         self.orders.iter().all(|order| order.pieces.is_empty())

@@ -8,6 +8,7 @@ use std::time::Duration;
 use btdht::{Rng, Time};
 
 use super::blocks::{Arrival, Blocks, Duplicates, Relation};
+use super::deadlines::{Deadlines, patience};
 use super::has::Has;
 use super::limits::Limits;
 use super::picker::{Picker, Strategy};
@@ -32,6 +33,7 @@ pub(super) struct Transfer {
     /// Pieces that each file lacks.
     files: Vec<u32>,
     picker: Picker,
+    deadlines: Deadlines,
     blocks: Blocks,
     verify: Verify,
     /// Bytes with the disk threads that are not on disk.
@@ -48,6 +50,8 @@ pub(super) struct Asked<'a> {
     pub(super) has: &'a Has,
     /// How many requests it could use.
     pub(super) room: usize,
+    /// Bytes per second that it gives; looked at where pieces have deadlines only.
+    pub(super) rate: u64,
 }
 
 /// What a verdict leads to.
@@ -85,6 +89,7 @@ impl Transfer {
         }
         let mut transfer = Self {
             picker: Picker::new(shape.pieces),
+            deadlines: Deadlines::default(),
             missing: Bitfield::new(shape.pieces),
             blocks: Blocks::new(shape),
             verify: Verify::new(limits.max_suspicions),
@@ -128,12 +133,23 @@ impl Transfer {
                 self.missing.insert(piece);
             } else {
                 self.missing.remove(piece);
+                self.deadlines.set(piece, None);
             }
             if missing && !self.blocks.contains(PieceIndex(piece)) {
                 fresh.insert(piece);
             }
         }
         self.picker.reset(&fresh, &weights, rng);
+    }
+
+    /// Needs `piece` at `at`, or no longer at a certain time.
+    pub(super) fn need(&mut self, piece: PieceIndex, at: Option<Time>) {
+        self.deadlines.set(piece.0, at.filter(|_| self.missing.contains(piece.0)));
+    }
+
+    /// Whether a piece has a deadline.
+    pub(super) fn is_urgent(&self) -> bool {
+        !self.deadlines.is_empty()
     }
 
     /// A peer came with these pieces; returns how many of them we want.
@@ -171,6 +187,9 @@ impl Transfer {
         let mut out = Vec::new();
         let count = peer.room.min(self.allowance(peer.slot, limits));
         let suspect = self.verify.is_suspect(peer.addr);
+        if self.is_urgent() {
+            self.pick_urgent(now, peer, count, limits, &mut out);
+        }
         self.share(now, peer, Relation::Own, count, &mut out);
         if !suspect {
             self.share(now, peer, Relation::Orphan, count, &mut out);
@@ -368,13 +387,54 @@ impl Transfer {
             if !self.verify.admits(peer.addr, piece) {
                 return;
             }
-            self.picker.take(piece.0);
-            self.blocks.begin(piece, peer.slot);
-            if self.verify.is_case(piece) || self.verify.is_suspect(peer.addr) {
-                self.blocks.reserve(piece);
-            }
-            self.verify.involve(peer.addr, piece);
+            self.begin_piece(piece, peer);
             self.blocks.request(now, peer.slot, piece, count - out.len(), out);
+        }
+    }
+
+    fn begin_piece(&mut self, piece: PieceIndex, peer: Asked<'_>) {
+        self.picker.take(piece.0);
+        self.blocks.begin(piece, peer.slot);
+        if self.verify.is_case(piece) || self.verify.is_suspect(peer.addr) {
+            self.blocks.reserve(piece);
+        }
+        self.verify.involve(peer.addr, piece);
+    }
+
+    /// Asks for blocks of pieces with a deadline: first those that nobody is on, then those that the
+    /// peer would have brought sooner than whoever is. May begin as much again as other pieces may.
+    fn pick_urgent(
+        &mut self,
+        now: Time,
+        peer: Asked<'_>,
+        count: usize,
+        limits: &Limits,
+        out: &mut Vec<BlockRef>,
+    ) {
+        let urgent: Vec<_> = self.deadlines.urgent().filter(|&piece| peer.has.contains(piece)).collect();
+        for piece in urgent.into_iter().map(PieceIndex) {
+            if out.len() >= count {
+                return;
+            }
+            // A bad piece is fetched again by one peer, a suspect's by nobody else.
+            let alone = self.verify.is_case(piece) || self.verify.is_suspect(peer.addr);
+            let fresh = self.picker.is_fresh(piece.0);
+            if alone && !fresh || !self.verify.admits(peer.addr, piece) {
+                continue;
+            }
+            if fresh {
+                if self.blocks.committed() > 2 * limits.unfinished_bytes && self.blocks.unfinished() >= 2 {
+                    continue;
+                }
+                self.begin_piece(piece, peer);
+            }
+            self.blocks.request(now, peer.slot, piece, count - out.len(), out);
+            let owed = self.blocks.requests().on_time(peer.slot);
+            if let Some(patience) = patience(peer.rate, owed) {
+                let rule = Duplicates { holders: 1, holders_late: 2, patience };
+                let left = count.saturating_sub(out.len());
+                self.blocks.request_again(now, peer.slot, |other| other == piece.0, rule, left, out);
+            }
         }
     }
 
@@ -382,6 +442,7 @@ impl Transfer {
     fn gain(&mut self, piece: PieceIndex) -> Vec<usize> {
         self.have.insert(piece.0);
         self.picker.take(piece.0);
+        self.deadlines.set(piece.0, None);
         let len = self.shape.piece_len(piece);
         self.have_bytes += u64::from(len);
         if self.missing.remove(piece.0) {

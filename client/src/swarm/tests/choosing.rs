@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::world::{Kind, World, two_files};
+use super::world::{Kind, World, torrent, two_files};
+use crate::piece::PieceIndex;
 use crate::swarm::{Command, Event, Input};
 
 /// Pieces of each of two files of 32 pieces that were fetched so far.
@@ -56,4 +57,54 @@ fn priorities_change_in_the_middle_of_a_download_and_after_it() {
     world.run_until_complete(Duration::from_secs(60));
     assert!(world.swarm.have().unwrap().is_full());
     assert_eq!(world.count(|event| matches!(event, Event::Complete)), 2);
+}
+
+fn need(world: &mut World, piece: u32, within: Duration) {
+    world.input(Input::Command(Command::Deadline(PieceIndex(piece), Some(within))));
+}
+
+/// Verified pieces in the order of their verdicts.
+fn order(world: &World) -> Vec<u32> {
+    let piece = |event: &Event| match event {
+        Event::Piece(piece) => Some(piece.0),
+        _ => None,
+    };
+    world.events.iter().filter_map(piece).collect()
+}
+
+#[test]
+fn pieces_with_deadlines_come_first_and_the_soonest_before_all() {
+    let mut world = two_of_32_pieces();
+    world.run(Duration::from_millis(10));
+    for (piece, seconds) in [(50, 9), (20, 5), (7, 3), (33, 4)] {
+        need(&mut world, piece, Duration::from_secs(seconds));
+    }
+    world.input(Input::Command(Command::Deadline(PieceIndex(33), None)));
+    world.add(Kind::Honest);
+    world.run_until_complete(Duration::from_secs(60));
+    assert_eq!(order(&world)[..3], [7, 20, 50]);
+    assert_eq!(order(&world).len(), 64);
+}
+
+#[test]
+fn a_late_block_of_a_piece_with_a_deadline_is_taken_over_by_a_faster_peer() {
+    // How many pieces were there before the one that the slow peer had begun.
+    let place = |deadline: bool| {
+        let mut world = World::new(torrent(24 << 20, 256 << 10), false);
+        world.limit(|limits| limits.random_first = 0);
+        world.add(Kind::Drips);
+        world.run(Duration::from_millis(100));
+        // Its first requests are for one piece.
+        let begun = world.first_request(0).unwrap().piece;
+        if deadline {
+            need(&mut world, begun.0, Duration::from_secs(2));
+        }
+        world.add(Kind::Honest);
+        world.run(Duration::from_secs(3));
+        (world.peer(0).requests, order(&world).iter().position(|&piece| piece == begun.0))
+    };
+    let (requests, nobody) = place(false);
+    assert!(requests >= 16 && nobody.is_none(), "the slow peer keeps its blocks: {nobody:?}");
+    let (_, taken) = place(true);
+    assert!(taken.is_some_and(|place| place < 40), "{taken:?}");
 }

@@ -174,6 +174,11 @@ impl World {
         &self.peers[index]
     }
 
+    /// The oldest request that a peer has not answered.
+    pub(crate) fn first_request(&self, index: usize) -> Option<BlockRef> {
+        self.peers[index].queue.front().copied()
+    }
+
     /// A peer that connects to us and has nothing.
     pub(crate) fn connect(&mut self, addr: SocketAddr) -> Slot {
         let slot = self.swarm.accept(self.now, addr).unwrap();
