@@ -155,6 +155,16 @@ impl Torrent {
         *self.status.borrow()
     }
 
+    /// Whether everything that is wanted is verified and on disk, as of [`Torrent::status`].
+    pub fn is_complete(&self) -> bool {
+        self.status().complete
+    }
+
+    /// Whether everything is there, wanted or not, as of [`Torrent::status`].
+    pub fn is_seed(&self) -> bool {
+        self.status().seed
+    }
+
     /// Where it stands.
     pub fn phase(&self) -> Phase {
         self.phase.borrow().clone()

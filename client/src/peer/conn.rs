@@ -82,6 +82,7 @@ struct State {
     /// The first message after our handshake has gone out: what we have.
     introduced: bool,
     interested: bool,
+    upload_only: bool,
     interesting: bool,
     /// When the last byte came in, and when the last one went out.
     heard: Time,
@@ -127,6 +128,7 @@ impl PeerConn {
             chatter: Chatter::default(),
             introduced: false,
             interested: false,
+            upload_only: false,
             interesting: false,
             heard: now,
             sent: now,
@@ -393,6 +395,12 @@ impl State {
                 }
                 return self.theirs.shape_known(&shape, out);
             }
+            PeerCommand::UploadOnly(upload_only) => {
+                if std::mem::replace(&mut self.upload_only, upload_only) != upload_only && self.introduced {
+                    self.greet_extended();
+                }
+                return Ok(());
+            }
             PeerCommand::Request(blocks) if !open => {
                 out.extend(blocks.into_iter().map(PeerEvent::Rejected));
                 return Ok(());
@@ -448,6 +456,7 @@ impl State {
             | PeerCommand::Unchoke
             | PeerCommand::Interested
             | PeerCommand::NotInterested
+            | PeerCommand::UploadOnly(_)
             | PeerCommand::Torrent(_)
             | PeerCommand::Pieces(_)
             | PeerCommand::Close => {}

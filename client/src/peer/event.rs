@@ -162,6 +162,8 @@ pub enum PeerCommand {
     Pieces(Bitfield),
     /// Tell of a new piece.
     Have(PieceIndex),
+    /// We want nothing from anybody from here on, or something again (BEP 21).
+    UploadOnly(bool),
     /// Choke; void every queued request of the peer.
     Choke,
     /// Unchoke.

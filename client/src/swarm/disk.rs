@@ -41,6 +41,7 @@ impl Swarm {
             // Trackers are told `completed` only by whoever has just become complete (BEP 3).
             self.completed = true;
             out.push(Action::Event(Event::Complete));
+            self.tell_upload_only(out);
             self.close_seeds(now, out);
         }
     }
@@ -130,11 +131,12 @@ impl Swarm {
         }
         self.completed = true;
         out.push(Action::Event(Event::Complete));
-        if self.have().is_some_and(Bitfield::is_full) {
+        if self.is_seed() {
             self.announce.completed(now);
             self.set(Timer::Announce, now);
         }
         self.save(now, out);
+        self.tell_upload_only(out);
         self.close_seeds(now, out);
     }
 

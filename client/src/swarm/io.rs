@@ -208,6 +208,10 @@ pub struct Status {
     pub wanted: u64,
     /// Wanted bytes not verified yet.
     pub left: u64,
+    /// Everything that is wanted is there.
+    pub complete: bool,
+    /// Everything is there, wanted or not.
+    pub seed: bool,
     /// Bytes per second.
     pub rate_down: u64,
     /// Bytes per second.

@@ -308,7 +308,17 @@ impl Swarm {
         }
     }
 
-    /// Whether everything that was wanted is verified and on disk.
+    /// Whether everything is verified and on disk, wanted or not.
+    pub fn is_seed(&self) -> bool {
+        self.have().is_some_and(Bitfield::is_full)
+    }
+
+    /// The pieces that are wanted and not verified yet; `None` before storage is open.
+    pub fn missing(&self) -> Option<&Bitfield> {
+        Some(self.transfer()?.missing())
+    }
+
+    /// Whether everything that was wanted is verified and on disk: it may be a partial seed.
     pub fn is_complete(&self) -> bool {
         self.transfer().is_some_and(|transfer| transfer.missing().is_empty())
     }
@@ -324,6 +334,8 @@ impl Swarm {
             wasted: self.wasted,
             wanted: self.transfer().map_or(0, Transfer::wanted_bytes),
             left,
+            complete: self.is_complete(),
+            seed: self.is_seed(),
             rate_down,
             rate_up: self.up.per_second(now),
             peers: self.conns.open() as u32,
@@ -365,7 +377,8 @@ impl Swarm {
     }
 
     fn ask(&mut self, asks: Vec<Ask>, out: &mut Vec<Action>) {
-        let seed = self.is_complete();
+        // BEP 33 counts those that have everything.
+        let seed = self.is_seed();
         out.extend(asks.into_iter().map(|ask| match ask {
             Ask::Tracker(id, job) => Action::Announce(id, job),
             Ask::Lookup { announce } => Action::Lookup { infohash: self.infohash, announce, seed },
@@ -401,6 +414,7 @@ impl Swarm {
             self.completed = false;
             self.known.revive();
             self.set(Timer::Dial, now);
+            self.tell_upload_only(out);
         }
         self.make_empty(empty, out);
         self.interest_all(out);

@@ -115,6 +115,7 @@ impl Swarm {
             Stage::Opening(info) => Bitfield::new(info.pieces()),
             Stage::Metadata(_) | Stage::Refused => Bitfield::new(0),
         };
+        out.push(Action::Tell(slot, PeerCommand::UploadOnly(self.is_complete())));
         out.push(Action::Tell(slot, PeerCommand::Pieces(pieces)));
         self.set(Timer::Tick, now + super::TICK);
         self.set(Timer::Dial, now);
@@ -331,6 +332,12 @@ impl Swarm {
         for slot in slots {
             self.close(now, slot, why, out);
         }
+    }
+
+    /// Peers know whether we want something (BEP 21): a partial seed looks like a downloader otherwise.
+    pub(super) fn tell_upload_only(&self, out: &mut Vec<Action>) {
+        let told = PeerCommand::UploadOnly;
+        out.extend(self.conns.iter().map(|conn| Action::Tell(conn.slot, told(self.is_complete()))));
     }
 
     /// A complete swarm has no use for those that give only.

@@ -25,6 +25,8 @@ pub struct OurHandshake {
     pub metadata_size: Option<u32>,
     /// Our listening port (`p`).
     pub listen_port: Option<u16>,
+    /// We want nothing, as far as we know (BEP 21).
+    pub upload_only: bool,
     /// The peer's address as we see it (`yourip`).
     pub your_ip: IpAddr,
 }
@@ -42,6 +44,7 @@ impl OurHandshake {
             writer.key(b"p").int(i64::from(port));
         }
         writer.key(b"reqq").int(i64::from(self.request_queue));
+        writer.key(b"upload_only").int(i64::from(self.upload_only));
         writer.key(b"v").bytes(CLIENT.as_bytes()).key(b"yourip");
         match self.your_ip.to_canonical() {
             IpAddr::V4(ip) => writer.bytes(&ip.octets()),
@@ -136,19 +139,20 @@ mod tests {
             request_queue: 512,
             metadata_size: Some(31_235),
             listen_port: Some(6881),
+            upload_only: true,
             your_ip: "::ffff:1.2.3.4".parse().unwrap(),
         };
         let mut out = Vec::new();
         ours.encode(&mut out);
         assert!(out.starts_with(
-            b"d1:md11:ut_metadatai2ee13:metadata_sizei31235e1:pi6881e4:reqqi512e1:v13:btfetch "
+            b"d1:md11:ut_metadatai2ee13:metadata_sizei31235e1:pi6881e4:reqqi512e11:upload_onlyi1e1:v13:btfetch "
         ));
         let told = TheirHandshake::decode(&out).unwrap();
         assert_eq!(told.ut_metadata, Some(UT_METADATA));
         assert_eq!(told.metadata_size, Some(31_235));
         assert_eq!((told.request_queue, told.listen_port), (Some(512), Some(6881)));
         assert_eq!(told.your_ip, "1.2.3.4".parse().ok());
-        assert_eq!(told.client.as_deref(), Some(CLIENT));
+        assert_eq!((told.client.as_deref(), told.upload_only), (Some(CLIENT), Some(true)));
     }
 
     #[test]

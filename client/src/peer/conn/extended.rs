@@ -69,6 +69,7 @@ impl State {
             request_queue: self.setup.config.upload_queue,
             metadata_size: self.setup.shape.map(|shape| shape.metadata_size),
             listen_port: self.setup.listen_port,
+            upload_only: self.upload_only,
             your_ip: self.setup.remote,
         };
         let mut payload = Vec::new();

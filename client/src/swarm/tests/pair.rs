@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use btdht::{Seeds, Time};
 
-use super::world::torrent;
+use super::world::{torrent, two_files};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::peer::{Greeting, PeerConfig, PeerConn, PeerEvent, PeerSetup};
 use crate::piece::{Block, BlockPool, PieceIndex, Slot};
 use crate::storage::{Done, Job, Totals, Verdict};
-use crate::swarm::{Action, Input, Limits, NewTorrent, Source, Swarm};
+use crate::swarm::{Action, Command, Input, Limits, NewTorrent, Source, Swarm};
 
 const STEP: Duration = Duration::from_millis(5);
 /// Bytes per step that a connection carries each way: 6.4 MB/s.
@@ -136,8 +136,11 @@ impl End {
 impl Net {
     /// One seed and so many leechers that know nothing but the infohash and each other's addresses.
     fn new(leechers: u8, len: usize, piece_len: usize) -> Self {
+        Self::with(torrent(len, piece_len), leechers)
+    }
+
+    fn with((info, payload): (Arc<Info>, Vec<u8>), leechers: u8) -> Self {
         let now = Time::from_secs(1);
-        let (info, payload) = torrent(len, piece_len);
         let mut ends: Vec<_> =
             (0..=leechers).map(|index| End::new(&info, &payload, index == 0, index, now)).collect();
         let addrs: Vec<_> = ends.iter().map(|end| end.addr).collect();
@@ -288,4 +291,29 @@ fn pieces_of_many_blocks_and_of_less_than_one_are_fetched() {
             net.info.pieces()
         );
     }
+}
+
+#[test]
+fn partial_seeds_part_and_meet_again_when_one_wants_more() {
+    let mut net = Net::with(two_files(200_000, 200_000, 32 << 10), 2);
+    for end in &mut net.ends[1..] {
+        end.input(net.now, Input::Command(Command::Select(vec![true, false])));
+    }
+    for _ in 0..2000 {
+        net.step();
+    }
+    let states: Vec<_> = net.ends.iter().map(|end| end.swarm.status(net.now)).collect();
+    assert!(states.iter().all(|status| status.complete), "{states:?}");
+    assert_eq!(states.iter().map(|status| status.seed).collect::<Vec<_>>(), [true, false, false]);
+    assert_eq!(states[1].wanted, net.ends[1].swarm.have().unwrap().count() as u64 * (32 << 10));
+    assert!(net.links.is_empty(), "nobody wants anything: {states:?}");
+    net.ends[2].input(net.now, Input::Command(Command::Select(vec![true, true])));
+    assert!(net.ends[2].swarm.missing().is_some_and(|missing| !missing.is_empty()));
+    for _ in 0..20_000 {
+        if net.ends[2].swarm.is_seed() {
+            return;
+        }
+        net.step();
+    }
+    panic!("{:?}", net.ends[2].swarm.status(net.now));
 }
