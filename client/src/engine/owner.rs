@@ -101,8 +101,8 @@ pub(super) fn start(
     let mut limits = Limits {
         allow_local: session.allow_local,
         dht: session.dht.is_some(),
-        sequential: options.sequential,
-        ..Limits::default()
+        sequential: options.sequential || options.limits.sequential,
+        ..options.limits.clone()
     };
     if let Some(max_peers) = options.max_peers {
         limits.max_peers = max_peers;

@@ -13,7 +13,7 @@ use super::owner::Inbound;
 use crate::metainfo::Metainfo;
 use crate::piece::PieceIndex;
 use crate::storage::{Access, DiskError};
-use crate::swarm::{Event, Status};
+use crate::swarm::{Event, Limits, Status};
 
 /// What a torrent is made from.
 #[derive(Clone, Debug)]
@@ -33,7 +33,9 @@ pub struct AddOptions {
     pub peers: Vec<SocketAddr>,
     /// Trackers that the user named, each a tier of its own.
     pub trackers: Vec<String>,
-    /// Connections; `None` for the default of [`Limits`](crate::swarm::Limits).
+    /// Caps, intervals and rules of the swarm. What the other options and the session say wins.
+    pub limits: Limits,
+    /// Connections; `None` for what `limits` says.
     pub max_peers: Option<usize>,
     /// Bytes per second, beside the session's limits.
     pub rates: Rates,

@@ -1,13 +1,17 @@
-//! [`Choker`]: whom we serve (BEP 3, "choking"): tit for tat while we download, in turns when we
-//! seed, one optimistic unchoke, and one slot per source address, so that one host with many
-//! connections cannot take all slots (RELIABILITY P15).
+//! [`Choker`]: whom we serve (BEP 3, "choking"): tit for tat while we download, by one of the rules of
+//! [`SeedChoking`] when we seed, one optimistic unchoke, and one slot per source address, so that one
+//! host with many connections cannot take all slots (RELIABILITY P15).
+//!
+//! How many are served follows from how fast they take it: a slot more for each peer that is faster than
+//! its rank asks for. So a thin line is not split into trickles, and a thick one not held by a few slow
+//! peers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use btdht::addr::SourceKey;
 use btdht::{Rng, Time};
 
-use super::limits::Limits;
+use super::limits::{Limits, SeedChoking};
 use crate::piece::Slot;
 
 /// A connection that wants something of us.
@@ -21,6 +25,10 @@ pub(super) struct Candidate {
     pub(super) rate_down: u64,
     /// Bytes per second to the peer.
     pub(super) rate_up: u64,
+    /// It owes us blocks and gives none.
+    pub(super) snubs: bool,
+    /// Thousandths of the pieces that it has.
+    pub(super) progress: u16,
 }
 
 /// What we are in this swarm.
@@ -48,6 +56,8 @@ pub(super) struct Choker {
     /// When those that are choked had their last turn.
     served: BTreeMap<Slot, Time>,
     optimistic: Option<Slot>,
+    /// Peers that may be unchoked at once.
+    slots: usize,
     next_round: Time,
     next_optimistic: Time,
 }
@@ -68,6 +78,7 @@ impl Choker {
             unchoked: BTreeMap::new(),
             served: BTreeMap::new(),
             optimistic: None,
+            slots: 0,
             next_round: now,
             next_optimistic: now,
         }
@@ -77,7 +88,10 @@ impl Choker {
     /// that small swarms need not wait for the next round.
     pub(super) fn interested(&mut self, now: Time, slot: Slot, source: SourceKey, limits: &Limits) -> bool {
         let taken = self.unchoked.values().any(|turn| turn.source == source);
-        if taken || self.unchoked.len() >= limits.unchoke_slots || self.unchoked.contains_key(&slot) {
+        if taken
+            || self.unchoked.len() >= self.slots.max(limits.unchoke_slots)
+            || self.unchoked.contains_key(&slot)
+        {
             return false;
         }
         self.unchoked.insert(slot, Turn { source, since: now });
@@ -110,6 +124,7 @@ impl Choker {
         rng: &mut Rng,
     ) -> Changes {
         self.next_round = now + limits.choke_interval;
+        self.slots = self.fitting_slots(candidates, limits);
         let mut ranked: Vec<_> =
             candidates.iter().map(|one| (self.rank(now, one, role, limits), rng.next_u32(), one)).collect();
         ranked.sort_unstable_by_key(|&(rank, lot, _)| (rank, lot));
@@ -117,24 +132,37 @@ impl Choker {
         let mut chosen = BTreeMap::new();
         let mut sources = BTreeSet::new();
         let mut choose = |candidate: &Candidate, most: usize| {
-            if chosen.len() < most && sources.insert(candidate.source) {
+            let has_place = chosen.len() < most && sources.insert(candidate.source);
+            if has_place {
                 chosen.insert(candidate.slot, candidate.source);
             }
+            has_place
         };
-        // One slot is for the optimistic unchoke; while we seed, turns do its work.
-        let regular = limits.unchoke_slots - usize::from(role == Role::Leech && limits.unchoke_slots > 1);
-        ranked.iter().for_each(|(_, _, candidate)| choose(candidate, regular));
+        // One slot is for the optimistic unchoke; where all have turns, those do its work.
+        let turns = role == Role::Seed && limits.seed_choking == SeedChoking::RoundRobin;
+        let regular = self.slots - usize::from(!turns && self.slots > 1);
+        // BEP 3: who snubs us is served by luck only.
+        let gives = |candidate: &Candidate| role == Role::Seed || !candidate.snubs;
+        let fit = ranked.iter().filter(|(_, _, candidate)| gives(candidate));
+        for (_, _, candidate) in fit {
+            choose(candidate, regular);
+        }
         if now >= self.next_optimistic {
             self.next_optimistic = now + limits.optimistic_interval;
             self.optimistic = None;
         }
         let kept = ranked.iter().find(|(_, _, candidate)| Some(candidate.slot) == self.optimistic);
-        let mut rest: Vec<_> = ranked.iter().skip(regular).collect();
+        let mut rest: Vec<_> = ranked.iter().collect();
         rest.sort_unstable_by_key(|(_, lot, candidate)| {
             let served = self.served.get(&candidate.slot).copied();
             (self.unchoked.contains_key(&candidate.slot), served, *lot)
         });
-        kept.into_iter().chain(rest).for_each(|(_, _, candidate)| choose(candidate, limits.unchoke_slots));
+        let mut lucky = false;
+        for (_, _, candidate) in kept.into_iter().chain(rest) {
+            if gives(candidate) || !lucky {
+                lucky |= choose(candidate, self.slots) && !gives(candidate);
+            }
+        }
         if self.optimistic.is_none() {
             let lowest = ranked.iter().rev().find(|(_, _, candidate)| chosen.contains_key(&candidate.slot));
             self.optimistic =
@@ -158,7 +186,14 @@ impl Choker {
         let turn = self.unchoked.get(&candidate.slot);
         match role {
             // Ties keep what they have: nobody is choked for nothing.
-            Role::Leech => (false, u64::MAX - candidate.rate_down, u64::from(turn.is_none())),
+            Role::Leech => (candidate.snubs, u64::MAX - candidate.rate_down, u64::from(turn.is_none())),
+            Role::Seed if limits.seed_choking == SeedChoking::FastestUpload => {
+                (false, u64::MAX - candidate.rate_up, u64::from(turn.is_none()))
+            }
+            Role::Seed if limits.seed_choking == SeedChoking::AntiLeech => {
+                let from_the_middle = 500_u16.abs_diff(candidate.progress.min(1000));
+                (false, u64::from(500 - from_the_middle), u64::from(turn.is_none()))
+            }
             Role::Seed => match turn {
                 Some(turn) if now.since(turn.since) < limits.choke_interval * SEED_TURN => {
                     (false, 0, u64::MAX - candidate.rate_up)
@@ -167,6 +202,19 @@ impl Choker {
                 None => (true, self.served.get(&candidate.slot).map_or(0, |at| at.as_micros()), 0),
             },
         }
+    }
+
+    /// A slot for each of the fastest peers, as long as the one of rank `n` takes `n` times
+    /// `slot_step`, and one more to try.
+    fn fitting_slots(&self, candidates: &[Candidate], limits: &Limits) -> usize {
+        let mut rates: Vec<_> = candidates
+            .iter()
+            .filter(|candidate| self.unchoked.contains_key(&candidate.slot))
+            .map(|candidate| candidate.rate_up)
+            .collect();
+        rates.sort_unstable_by(|a, b| b.cmp(a));
+        let fast = (1..).zip(&rates).take_while(|&(rank, &rate)| rate >= rank * limits.slot_step).count();
+        (fast + 1).min(limits.unchoke_slots_max).max(limits.unchoke_slots)
     }
 
     fn apply(&mut self, now: Time, chosen: &BTreeMap<Slot, SourceKey>) -> Changes {
@@ -202,7 +250,8 @@ mod tests {
     fn candidate(index: u32, rate_down: u64) -> Candidate {
         let slot = Slot { index, generation: 0 };
         let addr = std::net::SocketAddr::from(([9, 9, (index >> 8) as u8, index as u8], 1));
-        Candidate { slot, source: source_key(addr, false), rate_down, rate_up: 0 }
+        let source = source_key(addr, false);
+        Candidate { slot, source, rate_down, rate_up: 0, snubs: false, progress: 0 }
     }
 
     fn unchoked(choker: &Choker) -> Vec<u32> {
@@ -287,5 +336,81 @@ mod tests {
         assert!(!choker.interested(Time::ZERO, Slot { index: 20, generation: 0 }, one.source, &limits));
         choker.gone(all[8].slot);
         assert!(choker.interested(Time::ZERO, Slot { index: 20, generation: 0 }, one.source, &limits));
+    }
+
+    /// Who is served in `rounds` rounds, and how often.
+    fn served(all: &[Candidate], role: Role, limits: &Limits, rounds: u64) -> BTreeMap<u32, u32> {
+        let (mut choker, mut rng) = (Choker::new(Time::ZERO), Rng::from_seed(1));
+        let mut times = BTreeMap::new();
+        for round in 0..rounds {
+            choker.round(Time::from_secs(round * 10), all, role, limits, &mut rng);
+            unchoked(&choker).into_iter().for_each(|index| *times.entry(index).or_default() += 1);
+        }
+        times
+    }
+
+    #[test]
+    fn who_snubs_us_is_served_by_luck_only() {
+        let limits = Limits { unchoke_slots: 3, ..Limits::default() };
+        let mut all: Vec<_> = (0..6).map(|index| candidate(index, u64::from(index) * 10)).collect();
+        all[5].snubs = true;
+        let times = served(&all, Role::Leech, &limits, 60);
+        assert_eq!((times[&4], times[&3]), (60, 60));
+        assert!(times[&5] <= 30, "{times:?}");
+        // With nobody else there it has the one slot of luck.
+        let times = served(&all[5..], Role::Leech, &limits, 60);
+        assert_eq!(times, BTreeMap::from([(5, 60)]));
+        let times = served(&all, Role::Seed, &limits, 60);
+        assert!((25..=35).contains(&times[&5]), "a seed is owed nothing: {times:?}");
+        // However many snub us and however many places are free, one of them has luck at a time.
+        let all: Vec<_> = all.iter().map(|one| Candidate { snubs: true, ..*one }).collect();
+        assert_eq!(served(&all, Role::Leech, &limits, 60).values().sum::<u32>(), 60);
+    }
+
+    #[test]
+    fn a_seed_that_wants_speed_serves_the_fastest_and_one_more_by_luck() {
+        let seed_choking = SeedChoking::FastestUpload;
+        let limits =
+            Limits { unchoke_slots: 3, slot_step: u64::MAX / 100, seed_choking, ..Limits::default() };
+        let mut all: Vec<_> = (0..9).map(|index| candidate(index, 0)).collect();
+        all.iter_mut().for_each(|one| one.rate_up = u64::from(one.slot.index) * 1000);
+        let times = served(&all, Role::Seed, &limits, 90);
+        assert_eq!((times[&7], times[&8]), (90, 90));
+        assert!((0..7).all(|slow| times[&slow] >= 3), "everybody is tried: {times:?}");
+    }
+
+    #[test]
+    fn a_seed_against_leeches_serves_those_who_begin_and_those_who_end() {
+        let seed_choking = SeedChoking::AntiLeech;
+        let limits = Limits { unchoke_slots: 4, seed_choking, ..Limits::default() };
+        let mut all: Vec<_> = (0..9).map(|index| candidate(index, 0)).collect();
+        all.iter_mut().for_each(|one| one.progress = one.slot.index as u16 * 125);
+        let times = served(&all, Role::Seed, &limits, 30);
+        assert_eq!((times[&0], times[&8]), (30, 30));
+        assert!(times[&1] + times[&7] >= 30, "{times:?}");
+        assert!(times.get(&4).is_none_or(|&times| times <= 12), "{times:?}");
+    }
+
+    #[test]
+    fn slots_follow_what_peers_take() {
+        let limits = Limits { unchoke_slots: 4, unchoke_slots_max: 20, ..Limits::default() };
+        let count = |rate_up: u64| {
+            let (mut choker, mut rng) = (Choker::new(Time::ZERO), Rng::from_seed(1));
+            for round in 0..60 {
+                let mut all: Vec<_> = (0..50).map(|index| candidate(index, 0)).collect();
+                for one in &mut all {
+                    // What we have is split among those that are served.
+                    let served = unchoked(&choker).len().max(1) as u64;
+                    one.rate_up = if choker.is_unchoked(one.slot) { rate_up / served } else { 0 };
+                }
+                choker.round(Time::from_secs(round * 10), &all, Role::Seed, &limits, &mut rng);
+            }
+            unchoked(&choker).len()
+        };
+        // The rank n takes n * 2 KiB/s when n * n * 2 KiB/s are there.
+        assert_eq!(count(0), 4);
+        let middling = count(200 << 10);
+        assert!((9..=11).contains(&middling), "{middling}");
+        assert_eq!(count(100 << 20), 20);
     }
 }

@@ -45,6 +45,15 @@ impl Has {
         }
     }
 
+    /// Thousandths of `of` pieces that are among them.
+    pub(super) fn permille(&self, of: u32) -> u16 {
+        match self {
+            Self::Nothing => 0,
+            Self::All => 1000,
+            Self::Some(pieces) => (u64::from(pieces.count()) * 1000 / u64::from(of.max(1))) as u16,
+        }
+    }
+
     /// Whether nothing is missing.
     pub(super) fn is_all(&self) -> bool {
         match self {
@@ -74,6 +83,7 @@ mod tests {
         let mut has = Has::from(Bitfield::new(2));
         assert_eq!(has, Has::Nothing);
         assert!(has.insert(0, 2) && !has.insert(0, 2) && !has.insert(2, 2) && !has.is_all());
+        assert_eq!((has.permille(2), Has::All.permille(2), Has::Nothing.permille(0)), (500, 1000, 0));
         assert!(has.insert(1, 2) && has.is_all());
         assert_eq!(Has::from(Bitfield::full(2)), Has::All);
         assert_eq!(has.common(&Bitfield::full(2)), 2);

@@ -77,8 +77,15 @@ pub struct Limits {
     /// Pieces under suspicion whose block hashes are kept.
     pub max_suspicions: usize,
 
-    /// Peers unchoked at once, the optimistic one included.
+    /// Peers unchoked at once, the optimistic one included, however slow they are.
     pub unchoke_slots: usize,
+    /// The same at most, where they are fast.
+    pub unchoke_slots_max: usize,
+    /// Bytes per second that the fastest of them has to take, the second fastest twice, and so on, for
+    /// one more to be unchoked.
+    pub slot_step: u64,
+    /// Whom a seed serves.
+    pub seed_choking: SeedChoking,
     /// How often unchoked peers are chosen anew.
     pub choke_interval: Duration,
     /// How often the optimistic unchoke moves on.
@@ -129,6 +136,19 @@ pub struct Limits {
     pub save_pause: Duration,
 }
 
+/// Whom a seed serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SeedChoking {
+    /// Everybody in turns.
+    #[default]
+    RoundRobin,
+    /// Those that take it fastest, and one by luck.
+    FastestUpload,
+    /// Those that have few pieces, whom others give nothing, and those that have nearly all, who will
+    /// be seeds soon; and one by luck. Whoever wants to live off seeds alone is slowest in between.
+    AntiLeech,
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -164,6 +184,9 @@ impl Default for Limits {
             max_suspicions: 64,
 
             unchoke_slots: 8,
+            unchoke_slots_max: 50,
+            slot_step: 2 << 10,
+            seed_choking: SeedChoking::RoundRobin,
             choke_interval: Duration::from_secs(10),
             optimistic_interval: Duration::from_secs(30),
             incoming_per_ip: 8,

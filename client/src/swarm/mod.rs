@@ -47,7 +47,7 @@ use krpc::magnet::Selection;
 pub use io::{
     Action, AnnounceJob, Command, Event, Input, NewTorrent, Refusal, Source, Status, TrackerId, TrackerUrl,
 };
-pub use limits::Limits;
+pub use limits::{Limits, SeedChoking};
 
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
@@ -479,6 +479,7 @@ impl Swarm {
 
     fn choke_round(&mut self, now: Time, out: &mut Vec<Action>) {
         let role = if self.is_complete() { Role::Seed } else { Role::Leech };
+        let pieces = self.info().map_or(0, |info| info.pieces());
         let candidates: Vec<_> = self
             .conns
             .iter()
@@ -488,6 +489,8 @@ impl Swarm {
                 source: btdht::addr::source_key(conn.addr, self.limits.allow_local),
                 rate_down: conn.down.per_second(now),
                 rate_up: conn.up.per_second(now),
+                snubs: conn.snubbed,
+                progress: conn.has.permille(pieces),
             })
             .collect();
         let changes = self.choker.round(now, &candidates, role, &self.limits, &mut self.rng);
