@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use btdht::Time;
 
+use super::has::Has;
+use super::super_seed::SuperSeed;
 use super::transfer::{Judged, Transfer};
 use super::{Action, Event, Saves, Stage, Swarm, Timer};
 use crate::bitfield::Bitfield;
@@ -31,6 +33,9 @@ impl Swarm {
             out.extend(self.conns.iter().map(|conn| told(conn.slot)));
         }
         self.stage = Stage::Transfer(Box::new(transfer));
+        if self.limits.super_seed && self.is_seed() {
+            self.super_seed = self.info().map(|info| SuperSeed::new(info.pieces()));
+        }
         self.make_empty(empty, out);
         self.set(Timer::Dial, now);
         self.set(Timer::Announce, self.announce.next());
@@ -105,7 +110,10 @@ impl Swarm {
                 for conn in self.conns.iter_mut() {
                     if conn.has.contains(piece.0) {
                         conn.wanted = conn.wanted.saturating_sub(1);
-                    } else {
+                    }
+                    // Also those that have it are told, but for plain seeds: a super-seed (BEP 16)
+                    // offers nothing more before it hears so.
+                    if conn.has != Has::All {
                         out.push(Action::Tell(conn.slot, PeerCommand::Have(piece)));
                     }
                 }

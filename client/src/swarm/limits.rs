@@ -90,6 +90,9 @@ pub struct Limits {
     pub choke_interval: Duration,
     /// How often the optimistic unchoke moves on.
     pub optimistic_interval: Duration,
+    /// Start as a super-seed (BEP 16) where nothing is missing from the beginning: each piece is given
+    /// away as few times as possible.
+    pub super_seed: bool,
     /// Connections that strangers of one address (IPv6: one /64) may have opened to us.
     pub incoming_per_ip: usize,
 
@@ -189,6 +192,7 @@ impl Default for Limits {
             seed_choking: SeedChoking::RoundRobin,
             choke_interval: Duration::from_secs(10),
             optimistic_interval: Duration::from_secs(30),
+            super_seed: false,
             incoming_per_ip: 8,
 
             max_metadata: MAX_METADATA,

@@ -9,7 +9,7 @@
 //! | `announce` | which source of peers to ask when (BEP 12, 27) |
 //! | `metadata` | from whom to get the info dictionary (BEP 9) |
 //! | `transfer` over `picker`, `deadlines`, `blocks`, `verify` | which blocks to ask whom for, who lied |
-//! | `choker`, `uploads` | whom to serve, how fast |
+//! | `choker`, `uploads`, `super_seed` | whom to serve with what |
 //!
 //! A magnet starts in the metadata stage; then storage is opened; then pieces are transferred, for as
 //! long as the swarm lives: a complete one seeds.
@@ -30,6 +30,7 @@ mod peers;
 mod picker;
 mod rate;
 mod requests;
+mod super_seed;
 mod transfer;
 mod uploads;
 mod verify;
@@ -60,6 +61,7 @@ use conns::{Conn, Conns};
 use known::Known;
 use metadata::Fetch;
 use rate::Rate;
+use super_seed::{Company, SuperSeed};
 use transfer::Transfer;
 use uploads::Uploads;
 
@@ -77,6 +79,7 @@ pub struct Swarm {
     announce: Announce,
     choker: Choker,
     uploads: Uploads,
+    super_seed: Option<SuperSeed>,
     down: Rate,
     up: Rate,
     /// Counters of earlier runs.
@@ -190,6 +193,7 @@ impl Swarm {
             announce,
             choker: Choker::new(now),
             uploads: Uploads::default(),
+            super_seed: None,
             down: Rate::new(now),
             up: Rate::new(now),
             before: Totals::default(),
@@ -470,6 +474,7 @@ impl Swarm {
             self.set(Timer::Tick, now + if urgent { URGENT_TICK } else { TICK });
         }
         self.make_room(now, out);
+        self.offer_pieces(now, out);
         self.snub_late(now);
         self.refill_all(now, out);
         if self.saves.dirty > 0 {

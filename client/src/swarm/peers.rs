@@ -11,7 +11,7 @@ use super::conns::Conn;
 use super::has::Has;
 use super::known::Outcome;
 use super::transfer::Asked;
-use super::{Action, Event, Source, Stage, Swarm, Timer};
+use super::{Action, Company, Event, Source, Stage, SuperSeed, Swarm, Timer};
 use crate::bitfield::Bitfield;
 use crate::peer::{CloseReason, ExtendedHello, Hello, PeerCommand, PeerEvent};
 use crate::piece::{Block, BlockRef, PieceIndex, Slot};
@@ -111,11 +111,12 @@ impl Swarm {
             out.push(Action::Tell(slot, PeerCommand::Torrent(info.shape())));
         }
         let pieces = match &self.stage {
-            Stage::Transfer(transfer) => transfer.have().clone(),
+            Stage::Transfer(transfer) if self.super_seed.is_none() => transfer.have().clone(),
+            Stage::Transfer(transfer) => Bitfield::new(transfer.info().pieces()),
             Stage::Opening(info) => Bitfield::new(info.pieces()),
             Stage::Metadata(_) | Stage::Refused => Bitfield::new(0),
         };
-        out.push(Action::Tell(slot, PeerCommand::UploadOnly(self.is_complete())));
+        out.push(Action::Tell(slot, PeerCommand::UploadOnly(self.is_upload_only())));
         out.push(Action::Tell(slot, PeerCommand::Pieces(pieces)));
         self.set(Timer::Tick, now + super::TICK);
         self.set(Timer::Dial, now);
@@ -151,6 +152,7 @@ impl Swarm {
             tell_interest(conn, out);
         }
         self.close_if_useless(now, slot, out);
+        self.offer_pieces(now, out);
     }
 
     fn peer_has(&mut self, now: Time, slot: Slot, piece: PieceIndex, out: &mut Vec<Action>) {
@@ -170,6 +172,7 @@ impl Swarm {
         if conn.has.is_all() {
             self.close_if_useless(now, slot, out);
         }
+        self.offer_pieces(now, out);
     }
 
     fn interested(&mut self, now: Time, slot: Slot, out: &mut Vec<Action>) {
@@ -202,7 +205,9 @@ impl Swarm {
     }
 
     fn requested(&mut self, slot: Slot, block: BlockRef, out: &mut Vec<Action>) {
+        let offered = |seed: &SuperSeed| seed.is_offered(slot, block.piece.0);
         let servable = self.choker.is_unchoked(slot)
+            && self.super_seed.as_ref().is_none_or(offered)
             && !self.held
             && self.transfer().is_some_and(|transfer| {
                 transfer.have().contains(block.piece.0) && transfer.info().shape().contains(block)
@@ -336,8 +341,25 @@ impl Swarm {
 
     /// Peers know whether we want something (BEP 21): a partial seed looks like a downloader otherwise.
     pub(super) fn tell_upload_only(&self, out: &mut Vec<Action>) {
-        let told = PeerCommand::UploadOnly;
-        out.extend(self.conns.iter().map(|conn| Action::Tell(conn.slot, told(self.is_complete()))));
+        let told = |slot| Action::Tell(slot, PeerCommand::UploadOnly(self.is_upload_only()));
+        out.extend(self.conns.iter().map(|conn| told(conn.slot)));
+    }
+
+    /// A super-seed looks like somebody who has nothing yet.
+    fn is_upload_only(&self) -> bool {
+        self.is_complete() && self.super_seed.is_none()
+    }
+
+    /// Offers further pieces as a super-seed.
+    pub(super) fn offer_pieces(&mut self, now: Time, out: &mut Vec<Action>) {
+        let (Some(seed), Stage::Transfer(transfer)) = (&mut self.super_seed, &self.stage) else { return };
+        let company = if self.conns.open() > 1 { Company::Others } else { Company::Alone };
+        for conn in self.conns.iter() {
+            let availability = |piece| transfer.availability(piece);
+            let offered = seed.offer(now, conn.slot, &conn.has, company, availability);
+            let told = |piece| Action::Tell(conn.slot, PeerCommand::Have(PieceIndex(piece)));
+            out.extend(offered.into_iter().map(told));
+        }
     }
 
     /// A complete swarm has no use for those that give only.
@@ -393,6 +415,9 @@ impl Swarm {
             Stage::Opening(_) | Stage::Refused => {}
         }
         self.choker.gone(slot);
+        if let Some(seed) = &mut self.super_seed {
+            seed.gone(slot);
+        }
         self.uploads.clear(slot);
         let outcome = match conn.hello {
             Some(_) if conn.down.total() + conn.up.total() > 0 => Outcome::Useful,

@@ -222,6 +222,11 @@ impl Picker {
         None
     }
 
+    /// Peers that have `piece`, those that came with everything not counted.
+    pub(super) fn availability(&self, piece: u32) -> u16 {
+        self.availability.get(piece as usize).copied().unwrap_or(0)
+    }
+
     /// Whether a piece may be begun.
     pub(super) fn is_fresh(&self, piece: u32) -> bool {
         self.orders.get(self.order_of(piece)).is_some_and(|order| order.fresh.contains(piece))

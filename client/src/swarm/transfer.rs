@@ -283,6 +283,11 @@ impl Transfer {
         }
     }
 
+    /// Peers that have `piece`, those that came with everything not counted.
+    pub(super) fn availability(&self, piece: u32) -> u16 {
+        self.picker.availability(piece)
+    }
+
     /// The torrent.
     pub(super) fn info(&self) -> &Arc<Info> {
         &self.info

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use btdht::settings::Flags;
 use btfetch::engine::{AddOptions, Share, Source};
+use btfetch::swarm::Limits;
 use serde_json::json;
 
 use crate::failure::{Exit, Failure};
@@ -33,6 +34,11 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     transfer: Transfer,
+
+    /// Give each piece away as few times as possible and let others pass it on (BEP 16): for the first
+    /// seed of a torrent
+    #[arg(long)]
+    super_seed: bool,
 
     /// Seed until this many times the size was sent
     #[arg(long, value_name = "R")]
@@ -81,6 +87,7 @@ async fn seed(
         trackers: args.transfer.tracker.clone(),
         max_peers: args.transfer.max_peers,
         share: Share::SeedOnly,
+        limits: Limits { super_seed: args.super_seed, ..Limits::default() },
         ..AddOptions::default()
     };
     let added = running.session.add(source, options);

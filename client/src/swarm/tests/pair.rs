@@ -139,10 +139,20 @@ impl Net {
         Self::with(torrent(len, piece_len), leechers)
     }
 
-    fn with((info, payload): (Arc<Info>, Vec<u8>), leechers: u8) -> Self {
+    fn with(torrent: (Arc<Info>, Vec<u8>), leechers: u8) -> Self {
+        Self::limited(torrent, leechers, |_| ())
+    }
+
+    /// The same; the seed has other limits.
+    fn limited(
+        (info, payload): (Arc<Info>, Vec<u8>),
+        leechers: u8,
+        change: impl FnOnce(&mut Limits),
+    ) -> Self {
         let now = Time::from_secs(1);
         let mut ends: Vec<_> =
             (0..=leechers).map(|index| End::new(&info, &payload, index == 0, index, now)).collect();
+        change(Arc::make_mut(&mut ends[0].swarm.limits));
         let addrs: Vec<_> = ends.iter().map(|end| end.addr).collect();
         for (index, end) in ends.iter_mut().enumerate().skip(1) {
             let others = addrs.iter().copied().enumerate().filter(|(other, _)| *other != index);
@@ -316,4 +326,25 @@ fn partial_seeds_part_and_meet_again_when_one_wants_more() {
         net.step();
     }
     panic!("{:?}", net.ends[2].swarm.status(net.now));
+}
+
+#[test]
+fn a_super_seed_gives_little_more_than_one_copy_and_shows_itself_to_nobody() {
+    let uploaded = |super_seed: bool| {
+        let change = |limits: &mut Limits| limits.super_seed = super_seed;
+        let mut net = Net::limited(torrent(4_000_000, 64 << 10), 4, change);
+        net.run(Duration::from_secs(240));
+        net.ends[0].swarm.status(net.now).uploaded
+    };
+    let (given, usual) = (uploaded(true), uploaded(false));
+    assert!((4_000_000..=4_800_000).contains(&given), "{given} where others give {usual}");
+    assert!(usual > given, "{given} where others give {usual}");
+}
+
+#[test]
+fn a_super_seed_feeds_one_leecher_alone() {
+    let change = |limits: &mut Limits| limits.super_seed = true;
+    let mut net = Net::limited(torrent(1_000_000, 64 << 10), 1, change);
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.ends[0].swarm.status(net.now).uploaded, 1_000_000);
 }
