@@ -1,38 +1,49 @@
 #!/usr/bin/env python3
-"""Compares downloads and seeding of one big file over loopback, in one interleaved run.
+"""Compares downloads and seeding over loopback with other clients and the floor, in one interleaved run.
 
     tests/interop/install.sh
     cargo build --release -p btfetch -p harness
-    sudo tests/bench/transfer.py [--mib 1024] [--repetitions 5] [--only NAME,...] [--seeding]
+    sudo tests/bench/transfer.py [--kind KIND,...] [--mib 1024] [--repetitions 5] [--only NAME,...]
+
+Kinds (big and seeding unless told otherwise, `all` for all):
+    big         one file of --mib MiB in pieces of 1 MiB
+    small       2,000 files in 280 folders, 256 MiB in all
+    magnet      16 MiB by a magnet link and a given peer
+    dictionary  820 MiB by a magnet link, in 52,480 pieces (1 MiB of metadata) and in 820
+    seeding     the file of `big`, to one leecher
 
 Everything runs in a network namespace of its own (hence root) in which 85.0.0.0/8 is local, because
 transmission refuses peers at 127/8 and libtorrent lifts limits there.
 
-Rows: the floor programs (plain TCP + SHA-1 + pwrite with one, two and three threads), btfetch,
-libtorrent 2.1 and 2.0, aria2, transmission. Downloads come from the bare seeder `floor seed`, seeding
-goes to the bare leecher `floor leech`, so that the counterpart does not steal the cores. Every file is
-compared with the original. Wall seconds count from the start of the process to its end (libtorrent and
-transmission: to "finished"); CPU seconds and peak memory are the operating system's own account.
-Prints minimum / median / maximum, and the ratio to libtorrent 2.1 and to the floor of medians.
+The floor programs are plain TCP + SHA-1 + pwrite with one, two and three threads. Downloads come from the
+bare seeder `floor seed`, seeding goes to the bare leecher `floor leech`, so that the counterpart does not
+steal the cores; magnet links are served by `btfetch seed`, as the bare one has no metadata. Every file is
+compared with the original.
+
+Seconds count from the start of the process (libtorrent: from the command to add the torrent) until
+everything is verified and written: btfetch's line `done`, libtorrent's "finished", the end of the others.
+btfetch alone then waits until the disk has it: "to the end" is that, too. CPU seconds, peak memory and
+context switches are the system's account of the whole process. libtorrent's alerts are looked at every
+20 ms, which its milliseconds include.
+
+Prints minimum/median/maximum, ratios of medians, and what PERFORMANCE asks for beside what was reached.
 """
 
 import argparse
 import filecmp
-import json
 import os
 import pathlib
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
-INTEROP = pathlib.Path(os.environ.get("INTEROP_DIR", ROOT / "target/interop"))
-SEEDER = "85.1.0.1:17001"
-PIECE = 1 << 20
+import transfer_clients as clients
+
+OURS, RIVAL = "btfetch", "libtorrent 2.1"
+GIB = 1 << 30
+BLOCK = 1 << 14
+KINDS = ["big", "small", "magnet", "dictionary", "seeding"]
 
 
 def private_network():
@@ -44,237 +55,205 @@ def private_network():
     os.execvp("unshare", ["unshare", "--net", "sh", "-c", inside, sys.executable, *sys.argv])
 
 
-def line_of(process, wanted):
-    for line in process.stdout:
-        if wanted in line:
-            return line
-    raise RuntimeError(f"{process.args[0]} ended without {wanted!r}")
-
-
-def account(process):
-    """Waits for the end; CPU seconds and peak MiB as the kernel counted them."""
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = status
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, usage.ru_nvcsw + usage.ru_nivcsw
-
-
-def to_end(command, **options):
-    start = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **options)
-    errors = process.stderr.read()
-    cpu, peak, switches = account(process)
-    if process.returncode != 0:
-        raise RuntimeError(f"{command[0]}: status {process.returncode}\n{errors}")
-    return time.monotonic() - start, cpu, peak, switches
-
-
-class Bench:
-    def __init__(self, mib, work):
-        self.work = pathlib.Path(work)
-        self.data = self.work / "seed" / "payload.bin"
-        self.data.parent.mkdir()
-        self.size = mib << 20
-        with open(self.data, "wb") as file:
-            for _ in range(mib):
-                file.write(os.urandom(1 << 20))
-        self.torrent = self.work / "payload.torrent"
-        subprocess.run([TARGET / "btfetch", "create", self.data, "-o", self.torrent, "--piece-length", str(PIECE)], check=True,
-                       stdout=subprocess.DEVNULL)
-        self.tracked = self.work / "tracked.torrent"
-        subprocess.run([TARGET / "btfetch", "create", self.data, "-o", self.tracked, "--piece-length", str(PIECE), "--tracker",
-                        "http://85.1.0.1:17004/announce"], check=True, stdout=subprocess.DEVNULL)
-        told = subprocess.run([TARGET / "btfetch", "info", "--json", self.torrent], check=True, capture_output=True, text=True)
-        self.infohash = json.loads(told.stdout)["infohash_v1"]
-
-    # ---- downloads: each takes a fresh folder and returns (wall, cpu, peak MiB, switches)
-
-    def floor(self, kind, out):
-        sender = subprocess.Popen([TARGET / "floor", "send", "85.1.0.1:17002", self.data], stdout=subprocess.PIPE, text=True)
-        try:
-            line_of(sender, "listening")
-            return to_end([TARGET / "floor", kind, "85.1.0.1:17002", str(self.size), out / "payload.bin", str(PIECE)])
-        finally:
-            sender.kill()
-            sender.wait()
-
-    def btfetch(self, out):
-        return to_end([TARGET / "btfetch", self.torrent, "-o", out, "--peer", SEEDER, "--no-dht", "--no-state", "--allow-local",
-                       "--port", "0", "-q"])
-
-    def libtorrent(self, series, out):
-        python = INTEROP / f"libtorrent-{series}/bin/python"
-        start = time.monotonic()
-        process = subprocess.Popen([python, ROOT / "tests/interop/libtorrent_peer.py", "--listen", "85.1.0.1:17003", "--no-dht"],
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        line_of(process, "ready")
-        add = {"op": "add", "source": str(self.torrent), "save": str(out), "peers": [SEEDER]}
-        process.stdin.write(json.dumps(add) + "\n")
-        process.stdin.flush()
-        line_of(process, '"finished"')
-        wall = time.monotonic() - start
-        process.stdin.write('{"op": "stop"}\n')
-        process.stdin.flush()
-        cpu, peak, switches = account(process)
-        return wall, cpu, peak, switches
-
-    def aria2(self, out):
-        # aria2 takes peers from trackers only: one that knows our seeder and nobody else.
-        tracker = subprocess.Popen([sys.executable, ROOT / "tests/bench/one_peer_tracker.py", "17004", SEEDER],
-                                   stdout=subprocess.PIPE, text=True)
-        try:
-            line_of(tracker, "listening")
-            return to_end(["aria2c", "--no-conf", "-q", "--seed-time=0", "--file-allocation=none", "--enable-dht=false",
-                           "--bt-tracker=http://85.1.0.1:17004/announce", "--listen-port=17005", "-d", str(out), str(self.torrent)])
-        finally:
-            tracker.kill()
-            tracker.wait()
-
-    def transmission(self, out):
-        # Debian's 3.00: peers from the tracker, commands over its RPC, CPU by its own process.
-        config = pathlib.Path(tempfile.mkdtemp(dir=self.work))
-        settings = {"bind-address-ipv4": "85.2.0.1", "rpc-bind-address": "85.2.0.1", "rpc-whitelist-enabled": False,
-                    "rpc-host-whitelist-enabled": False, "dht-enabled": False, "lpd-enabled": False, "pex-enabled": False,
-                    "utp-enabled": False, "encryption": 0, "download-dir": str(out), "preallocation": 1, "cache-size-mb": 64}
-        (config / "settings.json").write_text(json.dumps(settings))
-        tracker = subprocess.Popen([sys.executable, ROOT / "tests/bench/one_peer_tracker.py", "17004", SEEDER],
-                                   stdout=subprocess.PIPE, text=True)
-        line_of(tracker, "listening")
-        start = time.monotonic()
-        process = subprocess.Popen(["transmission-daemon", "--foreground", "--config-dir", config], stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL)
-        remote = ["transmission-remote", "85.2.0.1:9091"]
-        try:
-            while subprocess.run([*remote, "--add", self.tracked], capture_output=True).returncode != 0:
-                time.sleep(0.05)
-            while "Percent Done: 100%" not in subprocess.run([*remote, "-t", "1", "--info"], capture_output=True, text=True).stdout:
-                if time.monotonic() - start > 300:
-                    raise RuntimeError("transmission does not finish")
-                time.sleep(0.1)
-            wall = time.monotonic() - start
-        finally:
-            tracker.kill()
-            tracker.wait()
-            process.terminate()
-        cpu, peak, switches = account(process)
-        return wall, cpu, peak, switches
-
-    # ---- seeding: returns MB/s and CPU seconds per GiB of a second serving
-
-    def leech(self, at):
-        told = subprocess.run([TARGET / "floor", "leech", at, self.infohash, str(PIECE), str(self.size)], check=True,
-                              capture_output=True, text=True)
-        return float(told.stdout.split()[0])
-
-    def measure_seeding(self, process, at):
-        self.leech(at)  # once before measuring: libtorrent's seed mode hashes at the first upload
-        before = cpu_of(process.pid)
-        rate = self.leech(at)
-        cpu = cpu_of(process.pid) - before
-        process.kill()
-        process.wait()
-        return rate, cpu / (self.size / (1 << 30))
-
-    def seed_btfetch(self):
-        process = subprocess.Popen([TARGET / "btfetch", "seed", self.torrent, "-o", self.data.parent, "--no-dht", "--no-state",
-                                    "--allow-local", "--bind", "85.1.0.1:17006", "--json"], stdout=subprocess.PIPE, text=True)
-        line_of(process, '"done"')
-        return self.measure_seeding(process, "85.1.0.1:17006")
-
-    def seed_libtorrent(self, series):
-        python = INTEROP / f"libtorrent-{series}/bin/python"
-        process = subprocess.Popen([python, ROOT / "tests/interop/libtorrent_peer.py", "--listen", "85.1.0.1:17007", "--no-dht"],
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        line_of(process, "ready")
-        add = {"op": "add", "source": str(self.torrent), "save": str(self.data.parent), "seed": True}
-        process.stdin.write(json.dumps(add) + "\n")
-        process.stdin.flush()
-        line_of(process, '"add"')
-        return self.measure_seeding(process, "85.1.0.1:17007")
-
-
-def cpu_of(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def spread(values, digits=2):
     ordered = [min(values), statistics.median(values), max(values)]
     return "/".join(f"{value:.{digits}f}" for value in ordered)
 
 
-def downloads(bench, only, repetitions):
-    rows = {
-        "floor full1": lambda out: bench.floor("full1", out),
-        "floor full2": lambda out: bench.floor("full2", out),
-        "floor full3": lambda out: bench.floor("full3", out),
-        "btfetch": bench.btfetch,
-        "libtorrent 2.1": lambda out: bench.libtorrent("2.1", out),
-        "libtorrent 2.0": lambda out: bench.libtorrent("2.0", out),
-        "aria2": bench.aria2,
-        "transmission": bench.transmission,
-    }
+def median(runs, of):
+    return statistics.median(of(run) for run in runs)
+
+
+def goal(name, reached, most=None, least=None):
+    met = reached <= most if most is not None else reached >= least
+    wanted = f"<= {most}" if most is not None else f">= {least}"
+    print(f"{name:52} {wanted:>8} {reached:>8.2f} {'met' if met else 'MISSED'}")
+
+
+def goals():
+    print(f"\n{'goal':52} {'wanted':>8} {'reached':>8}")
+
+
+def same(torrent, out):
+    """Whether everything has arrived as it was."""
+    if torrent.root.is_file():
+        return filecmp.cmp(out / torrent.root.name, torrent.root, shallow=False)
+    files = [path.relative_to(torrent.root) for path in torrent.root.rglob("*") if path.is_file()]
+    _, differ, absent = filecmp.cmpfiles(torrent.root, out / torrent.root.name, files, shallow=False)
+    return not differ and not absent
+
+
+def interleaved(rows, only, repetitions, work, torrent):
+    """Runs every row once, again and again; checks what arrived."""
     rows = {name: run for name, run in rows.items() if not only or name in only}
-    seeder = subprocess.Popen([TARGET / "floor", "seed", SEEDER, bench.infohash, str(PIECE), bench.data], stdout=subprocess.PIPE,
-                              text=True)
-    line_of(seeder, "listening")
     results = {name: [] for name in rows}
-    try:
-        for repetition in range(repetitions):
-            for name, run in rows.items():
-                out = pathlib.Path(tempfile.mkdtemp(dir=bench.work))
-                results[name].append(run(out))
-                if not filecmp.cmp(out / "payload.bin", bench.data, shallow=False):
-                    raise RuntimeError(f"{name}: the file differs")
-                shutil.rmtree(out)
-                print(f"  {repetition + 1} {name}: {results[name][-1][0]:.2f} s", file=sys.stderr)
-    finally:
-        seeder.kill()
-    gib = bench.size / (1 << 30)
-    print(f"download of {bench.size >> 20} MiB, {repetitions} repetitions, minimum/median/maximum")
-    print("| client | MB/s | CPU s/GiB | peak RSS MiB | context switches |\n|---|---|---|---|---|")
-    medians = {}
+    for repetition in range(repetitions):
+        for name, run in rows.items():
+            out = pathlib.Path(tempfile.mkdtemp(dir=work))
+            results[name].append(run(out))
+            if not same(torrent, out):
+                raise RuntimeError(f"{name}: what arrived differs")
+            shutil.rmtree(out)
+            print(f"  {repetition + 1} {name}: {results[name][-1].wall:.2f} s", file=sys.stderr)
+    return results
+
+
+def table(title, results, size):
+    blocks, gib = size / BLOCK, size / GIB
+    print(f"\n{title}, minimum/median/maximum")
+    print("| client | seconds | to the end | MB/s | CPU s/GiB | peak RSS MiB | context switches a block |\n|---|---|---|---|---|---|---|")
     for name, runs in results.items():
-        rate = [bench.size / run[0] / 1e6 for run in runs]
-        cpu = [run[1] / gib for run in runs]
-        medians[name] = statistics.median(rate), statistics.median(cpu)
-        print(f"| {name} | {spread(rate, 0)} | {spread(cpu)} | {spread([run[2] for run in runs], 0)} | "
-              f"{statistics.median(run[3] for run in runs):.0f} |")
-    ours = medians.get("btfetch")
-    for name, (rate, cpu) in medians.items():
-        if ours and name != "btfetch":
-            print(f"btfetch / {name}: {ours[0] / rate:.2f} x MB/s, {ours[1] / cpu:.2f} x CPU")
+        cells = [spread([run.wall for run in runs]), f"{median(runs, lambda run: run.end):.2f}",
+                 spread([size / run.wall / 1e6 for run in runs], 0), spread([run.cpu / gib for run in runs]),
+                 spread([run.peak for run in runs], 0), spread([run.switches / blocks for run in runs], 3)]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
-def seeding(bench, only, repetitions):
+def ratio(results, name, of):
+    """Ours over another's, of medians; `None` if one of them did not run."""
+    if OURS not in results or name not in results:
+        return None
+    return median(results[OURS], of) / median(results[name], of)
+
+
+def goal_of(text, results, name, of, **bound):
+    reached = ratio(results, name, of)
+    if reached is not None:
+        goal(text, reached, **bound)
+
+
+def big(torrent, only, repetitions, work):
+    rows = {f"floor {kind}": lambda out, kind=kind: clients.floor(kind, torrent, out) for kind in ["full1", "full2", "full3"]}
+    rows |= {
+        OURS: lambda out: clients.btfetch(torrent, out),
+        RIVAL: lambda out: clients.libtorrent("2.1", torrent, out),
+        "libtorrent 2.0": lambda out: clients.libtorrent("2.0", torrent, out),
+        "aria2": lambda out: clients.aria2(torrent, out),
+        "transmission": lambda out: clients.transmission(torrent, out, work),
+    }
+    with clients.bare_seeder(torrent):
+        results = interleaved(rows, only, repetitions, work, torrent)
+    table(f"download of {torrent.size >> 20} MiB, {repetitions} repetitions", results, torrent.size)
+    goals()
+    rate, cpu = (lambda run: 1 / run.wall), (lambda run: run.cpu)
+    goal_of("MB/s, x libtorrent 2.1", results, RIVAL, rate, least=1.15)
+    goal_of("MB/s, x two-thread floor", results, "floor full2", rate, least=0.9)
+    goal_of("MB/s, x three-thread floor (moonshot)", results, "floor full3", rate, least=0.9)
+    goal_of("CPU, x one-thread floor", results, "floor full1", cpu, most=1.25)
+    if ours := results.get(OURS):
+        metainfo = torrent.path.stat().st_size / (1 << 20)
+        goal("peak RSS, MiB without twice the metainfo", max(run.peak for run in ours) - 2 * metainfo, most=32)
+        goal("context switches a block", median(ours, lambda run: run.switches) / (torrent.size / BLOCK), most=0.1)
+
+
+def small(only, repetitions, work):
+    root = work / "seed" / "many"
+    for at in range(2000):
+        # Between 1 and 261 KiB, 131 on average.
+        clients.random_file(root / f"folder{at % 280:03}" / f"file{at:04}", (1 + (at * 37) % 261) << 10)
+    torrent = clients.torrent_of(root, 256 << 10, work)
     rows = {
-        "btfetch": bench.seed_btfetch,
-        "libtorrent 2.1": lambda: bench.seed_libtorrent("2.1"),
-        "libtorrent 2.0": lambda: bench.seed_libtorrent("2.0"),
+        OURS: lambda out: clients.btfetch(torrent, out),
+        RIVAL: lambda out: clients.libtorrent("2.1", torrent, out),
+        "libtorrent 2.0": lambda out: clients.libtorrent("2.0", torrent, out),
+        "aria2": lambda out: clients.aria2(torrent, out),
+    }
+    with clients.bare_seeder(torrent):
+        results = interleaved(rows, only, repetitions, work, torrent)
+    table(f"2,000 files in 280 folders, {torrent.size >> 20} MiB, {repetitions} repetitions", results, torrent.size)
+    goals()
+    goal_of("seconds, x libtorrent 2.1", results, RIVAL, lambda run: run.wall, most=1.0)
+    goal_of("CPU, x libtorrent 2.1", results, RIVAL, lambda run: run.cpu, most=0.8)
+
+
+def by_magnet(torrent, only, repetitions, work):
+    """Downloads by magnet link; the events `metadata` and, of btfetch, the first `piece` are timed."""
+    events = ["metadata", "piece"]
+    rows = {
+        OURS: lambda out: clients.btfetch(torrent, out, torrent.magnet(), events),
+        RIVAL: lambda out: clients.libtorrent("2.1", torrent, out, torrent.magnet(), events),
+        "libtorrent 2.0": lambda out: clients.libtorrent("2.0", torrent, out, torrent.magnet(), events),
+    }
+    with clients.whole_seeder(torrent):
+        results = interleaved(rows, only, repetitions, work, torrent)
+    print(f"\n{torrent.size >> 20} MiB in {torrent.pieces} pieces by magnet link, {repetitions} repetitions, minimum/median/maximum")
+    print("| client | ms to metadata | ms to the first piece | ms to complete | CPU s/GiB |\n|---|---|---|---|---|")
+    for name, runs in results.items():
+        told = [[1000 * run.events[event] for run in runs if event in run.events] for event in events]
+        cells = [spread(values, 0) if values else "-" for values in told]
+        cells += [spread([1000 * run.wall for run in runs], 0), spread([run.cpu / torrent.size * GIB for run in runs])]
+        print(f"| {name} | {' | '.join(cells)} |")
+    return results
+
+
+def magnet(only, repetitions, work):
+    root = work / "seed" / "short.bin"
+    clients.random_file(root, 16 << 20)
+    results = by_magnet(clients.torrent_of(root, 1 << 20, work), only, repetitions, work)
+    if ours := results.get(OURS):
+        goals()
+        goal("ms to metadata", median(ours, lambda run: 1000 * run.events["metadata"]), most=30)
+        goal("ms to the first MiB", median(ours, lambda run: 1000 * run.events["piece"]), most=50)
+        goal("ms to complete", median(ours, lambda run: 1000 * run.wall), most=120)
+
+
+def dictionary(only, repetitions, work):
+    root = work / "seed" / "fine.bin"
+    clients.random_file(root, 820 << 20)
+    fine = by_magnet(clients.torrent_of(root, 1 << 14, work), only, repetitions, work)
+    coarse = by_magnet(clients.torrent_of(root, 1 << 20, work), only, repetitions, work)
+    if ours := fine.get(OURS):
+        goals()
+        goal("1 MiB of metadata: ms", median(ours, lambda run: 1000 * run.events["metadata"]), most=60)
+        cpu = median(ours, lambda run: run.cpu) / median(coarse[OURS], lambda run: run.cpu)
+        goal("52,480 pieces: CPU, x that of 820 pieces", cpu, most=1.3)
+
+
+def seeding(torrent, only, repetitions):
+    rows = {
+        OURS: lambda: clients.seed_btfetch(torrent),
+        RIVAL: lambda: clients.seed_libtorrent("2.1", torrent),
+        "libtorrent 2.0": lambda: clients.seed_libtorrent("2.0", torrent),
     }
     rows = {name: run for name, run in rows.items() if not only or name in only}
     results = {name: [] for name in rows}
     for _ in range(repetitions):
         for name, run in rows.items():
             results[name].append(run())
-    print(f"seeding {bench.size >> 20} MiB to one bare leecher, {repetitions} repetitions, minimum/median/maximum")
+    print(f"\nseeding {torrent.size >> 20} MiB to one bare leecher, {repetitions} repetitions, minimum/median/maximum")
     print("| client | MB/s | CPU s/GiB |\n|---|---|---|")
     for name, runs in results.items():
         print(f"| {name} | {spread([run[0] for run in runs], 0)} | {spread([run[1] for run in runs])} |")
+    goals()
+    goal_of("MB/s, x libtorrent 2.1", results, RIVAL, lambda run: run[0], least=1.0)
+    goal_of("CPU, x libtorrent 2.1", results, RIVAL, lambda run: run[1], most=0.8)
 
 
 def main():
     private_network()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", type=lambda text: KINDS if text == "all" else text.split(","), default=["big", "seeding"])
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--only", type=lambda text: text.split(","))
-    parser.add_argument("--seeding", action="store_true", help="seeding only")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="transfer-", dir=os.environ.get("BENCH_DIR")) as work:
-        bench = Bench(args.mib, work)
-        if not args.seeding:
-            downloads(bench, args.only, args.repetitions)
-        seeding(bench, args.only, args.repetitions)
+    if unknown := set(args.kind) - set(KINDS):
+        parser.error(f"unknown kinds: {', '.join(unknown)}")
+    with tempfile.TemporaryDirectory(prefix="transfer-", dir=os.environ.get("BENCH_DIR")) as folder:
+        work = pathlib.Path(folder)
+        if {"big", "seeding"} & set(args.kind):
+            clients.random_file(work / "seed" / "payload.bin", args.mib << 20)
+            torrent = clients.torrent_of(work / "seed" / "payload.bin", 1 << 20, work)
+        if "big" in args.kind:
+            big(torrent, args.only, args.repetitions, work)
+        if "small" in args.kind:
+            small(args.only, args.repetitions, work)
+        if "magnet" in args.kind:
+            magnet(args.only, args.repetitions, work)
+        if "dictionary" in args.kind:
+            dictionary(args.only, args.repetitions, work)
+        if "seeding" in args.kind:
+            seeding(torrent, args.only, args.repetitions)
 
 
 main()
