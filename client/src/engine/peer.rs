@@ -22,8 +22,8 @@ use super::throttle::Lanes;
 use crate::peer::{PeerCommand, PeerConn, PeerEvent};
 use crate::piece::Slot;
 
-/// Reads of one turn; a faster peer waits for its next turn.
-const READS_PER_TURN: usize = 8;
+/// Reads of one turn, of up to 256 KiB each; a faster peer waits for its next turn.
+const READS_PER_TURN: usize = 4;
 /// Writes of one turn.
 const WRITES_PER_TURN: usize = 8;
 /// Commands taken in one turn.
@@ -142,19 +142,14 @@ impl Connection {
                 Ok(most) => most,
                 Err(at) => return turn.read_at = Some(at),
             };
-            let mut space = self.conn.space();
-            let Some(first) = space.iter_mut().find(|slice| !slice.is_empty()) else {
+            // With a limit, not more than the share.
+            let mut space = self.conn.space_within(most);
+            if space.is_empty() {
                 turn.read_closed = true;
                 return;
-            };
-            let read = match most {
-                usize::MAX => self.stream.try_read_vectored(&mut space),
-                // With a limit, one slice and not more than the share.
-                most => {
-                    let share = first.len().min(most);
-                    self.stream.try_read(&mut first[..share])
-                }
-            };
+            }
+            let read = self.stream.try_read_vectored(&mut space);
+            drop(space);
             match read {
                 Ok(0) => return self.conn.disconnected(batch),
                 Ok(n) => {

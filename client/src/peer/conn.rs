@@ -24,7 +24,7 @@ use crate::piece::{Block, BlockPool};
 use crate::wire::WireError;
 use crate::wire::handshake::{self, Handshake};
 use crate::wire::message::{Message, Span};
-use crate::wire::reader::{FrameReader, Step};
+use crate::wire::reader::{FrameReader, MAX_SPACE, Step};
 
 /// Pieces told one by one when it is too late for a bitfield; the peer never learns of further ones.
 const MAX_LATE_HAVES: usize = 1 << 16;
@@ -53,8 +53,8 @@ pub struct PeerSetup {
 /// One connection.
 ///
 /// The shell's part, in any order:
-/// - receive into [`space`](Self::space), then call [`received`](Self::received). Both slices empty
-///   mean: do not read now;
+/// - receive into [`space`](Self::space), then call [`received`](Self::received). No slices mean: do
+///   not read now;
 /// - write [`pending`](Self::pending), then call [`wrote`](Self::wrote);
 /// - pass on [`command`](Self::command)s of the swarm;
 /// - at [`timeout`](Self::timeout) call [`handle_timeout`](Self::handle_timeout);
@@ -138,14 +138,23 @@ impl PeerConn {
         Self { reader: FrameReader::starting_with(received), state }
     }
 
-    /// Where the next bytes belong: the rest of the block that is arriving, then a scratch buffer, so
-    /// that payload is received in place. Both empty while the peer must be read no further, because
-    /// it does not take what it asked for, and once the connection is closed.
-    pub fn space(&mut self) -> [IoSliceMut<'_>; 2] {
-        if self.is_closed() || self.state.send.len() >= 2 * self.state.setup.config.send_buffer {
-            return [IoSliceMut::new(&mut []), IoSliceMut::new(&mut [])];
+    /// Where the next bytes belong: the rest of the block that is arriving, the blocks that should come
+    /// next, then a scratch buffer, so that payload is received in place. Empty while the peer must be
+    /// read no further, because it does not take what it asked for, and once the connection is closed.
+    pub fn space(&mut self) -> ArrayVec<IoSliceMut<'_>, MAX_SPACE> {
+        self.space_within(usize::MAX)
+    }
+
+    /// The first `most` bytes of [`space`](Self::space).
+    pub fn space_within(&mut self, most: usize) -> ArrayVec<IoSliceMut<'_>, MAX_SPACE> {
+        let State { setup, send, download, .. } = &self.state;
+        if self.is_closed() || send.len() >= 2 * setup.config.send_buffer {
+            return ArrayVec::new();
         }
-        self.reader.space()
+        let arriving = self.reader.arriving();
+        let spans = download.spans().filter(|&span| Some(span) != arriving);
+        let expected = spans.map(|span| (span, setup.blocks.take(span.len as usize)));
+        self.reader.space(expected, most)
     }
 
     /// `n` bytes were received into [`space`](Self::space).

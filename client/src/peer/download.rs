@@ -150,6 +150,11 @@ impl Download {
         }
     }
 
+    /// What is outstanding, in the order in which it was asked for.
+    pub(super) fn spans(&self) -> impl Iterator<Item = Span> + '_ {
+        self.asked.iter().map(|asked| Span::of(asked.block))
+    }
+
     /// Blocks that were never asked for.
     pub(super) fn strays(&self) -> u32 {
         self.strays

@@ -9,6 +9,7 @@
 //! | [`metadata`] | BEP 9 |
 //! | [`reader`] | cuts a stream into messages; payload of blocks is received in place |
 
+mod ahead;
 pub mod extension;
 pub mod handshake;
 pub mod message;

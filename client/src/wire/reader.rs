@@ -1,12 +1,16 @@
 //! [`FrameReader`]: cuts a byte stream into messages. The payload of a block goes from the socket
-//! straight into its buffer; everything else passes through a scratch buffer.
+//! straight into its buffer, also that of several blocks in one read if it is known which ones are
+//! expected; everything else passes through a scratch buffer.
 //!
 //! Nothing is allocated by a stranger's number: a length is checked by message id before a byte of
 //! the body is stored ([`check_len`]), and the scratch buffer grows only with what has arrived.
 
 use std::io::IoSliceMut;
 
+use arrayvec::ArrayVec;
+
 use super::WireError;
+use super::ahead::{Ahead, Arrived, MAX_AHEAD};
 use super::handshake;
 use super::message::{MAX_BITFIELD, Message, PIECE_HEADER, Span, check_len};
 use crate::piece::Block;
@@ -14,6 +18,9 @@ use crate::piece::Block;
 /// Bytes of the scratch buffer: the rest of one block and this much are received by one call. Only
 /// what lands here is copied again. Larger messages make it grow while they arrive.
 pub const SCRATCH: usize = 16 << 10;
+/// Slices of one read at most: the block that is arriving, expected ones with their headers, and the
+/// scratch buffer.
+pub const MAX_SPACE: usize = 2 * MAX_AHEAD + 2;
 /// No message of any id is longer.
 const MAX_LEN: u32 = 1 + MAX_BITFIELD;
 
@@ -39,6 +46,7 @@ pub struct FrameReader {
     start: usize,
     end: usize,
     payload: Payload,
+    ahead: Ahead,
 }
 
 /// The payload of the `piece` message that is being received.
@@ -57,33 +65,76 @@ impl FrameReader {
     pub fn starting_with(bytes: &[u8]) -> Self {
         let mut scratch = bytes.to_vec();
         scratch.resize(SCRATCH.max(bytes.len()), 0);
-        Self { scratch, start: 0, end: bytes.len(), payload: Payload::None }
+        Self { scratch, end: bytes.len(), ..Self::default() }
     }
 
-    /// Where the next bytes belong: the rest of the current block, then the scratch buffer. The second
-    /// one is never empty. Call [`FrameReader::advance`] with the number of bytes received, then
-    /// [`FrameReader::step`] until it says [`Step::Wait`].
-    pub fn space(&mut self) -> [IoSliceMut<'_>; 2] {
+    /// Where the next bytes belong, not more than `most` of them: the rest of the current block, then
+    /// `expected` blocks, which peers send one behind the other, then the scratch buffer. Call
+    /// [`FrameReader::advance`] with the number of bytes received, then [`FrameReader::step`] until it
+    /// says [`Step::Wait`].
+    ///
+    /// Each expected block is as long as its span; of the iterator only what fits is taken.
+    pub fn space(
+        &mut self,
+        expected: impl Iterator<Item = (Span, Block)>,
+        most: usize,
+    ) -> ArrayVec<IoSliceMut<'_>, MAX_SPACE> {
         self.make_room();
+        // Behind bytes that were not read yet no block begins.
+        let next_begins = !matches!(self.payload, Payload::Discard(..)) && self.start == self.end;
         let rest = match &mut self.payload {
             Payload::Into { block, filled, .. } => {
                 block.as_mut_slice().get_mut(*filled..).unwrap_or_default()
             }
             _ => &mut [],
         };
+        match next_begins && self.ahead.is_empty() {
+            true => self.ahead.offer(expected, most.saturating_sub(rest.len())),
+            false => self.ahead.withdraw(),
+        }
+        // Behind blocks comes the header of another: what it announces has a better place.
+        let beyond = if self.ahead.is_offered() { PIECE_HEADER } else { SCRATCH.max(self.scratch.len()) };
         let free = self.scratch.get_mut(self.end..).unwrap_or_default();
-        [IoSliceMut::new(rest), IoSliceMut::new(free)]
+        let beyond = beyond.min(free.len());
+        let free = free.get_mut(..beyond).unwrap_or_default();
+        let (mut space, mut left) = (ArrayVec::new(), most);
+        let slices = [rest].into_iter().chain(self.ahead.space()).chain([free]);
+        for slice in slices.filter(|slice| !slice.is_empty()) {
+            let len = slice.len().min(left);
+            space.push(IoSliceMut::new(&mut slice[..len]));
+            left -= len;
+            if left == 0 {
+                break;
+            }
+        }
+        space
     }
 
     /// `n` bytes were put into [`FrameReader::space`].
     pub fn advance(&mut self, n: usize) {
-        let mut in_scratch = n;
+        let mut left = n;
         if let Payload::Into { block, filled, .. } = &mut self.payload {
             let in_block = n.min(block.len() - *filled);
             *filled += in_block;
-            in_scratch -= in_block;
+            left -= in_block;
         }
+        let mut strange = Vec::new();
+        let in_scratch = self.ahead.advance(left, &mut strange);
         self.end = (self.end + in_scratch).min(self.scratch.len());
+        if !strange.is_empty() {
+            strange.extend_from_slice(self.unread());
+            (self.start, self.end) = (0, strange.len());
+            strange.resize(self.end.max(SCRATCH), 0);
+            self.scratch = strange;
+        }
+    }
+
+    /// The block whose payload is arriving.
+    pub fn arriving(&self) -> Option<Span> {
+        match self.payload {
+            Payload::Into { span, .. } | Payload::Discard(span, _) => Some(span),
+            Payload::None => None,
+        }
     }
 
     /// Takes a handshake off the front, once it is there.
@@ -100,6 +151,10 @@ impl FrameReader {
     pub fn step(&mut self) -> Result<Step<'_>, WireError> {
         if let Some(done) = self.fill() {
             return Ok(done);
+        }
+        if let Some(Arrived { span, block, filled }) = self.ahead.next() {
+            self.payload = Payload::Into { span, block, filled };
+            return Ok(self.fill().unwrap_or(Step::Wait));
         }
         let Some((len, rest)) = self.unread().split_first_chunk() else {
             return Ok(Step::Wait);
@@ -216,41 +271,61 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// What became of a stream.
+    struct Fed {
+        messages: Vec<Vec<u8>>,
+        /// Payload bytes that were received in place.
+        in_place: usize,
+        reads: usize,
+    }
+
     /// Gives the reader all of `stream`, at most `chunk(i)` bytes at a time, as a socket would; blocks
-    /// are received in place. Says what came out, and how many payload bytes were received in place.
-    fn feed(stream: &[u8], mut chunk: impl FnMut() -> usize) -> Result<(Vec<Vec<u8>>, usize), WireError> {
-        let (mut reader, mut rest, mut out, mut in_place) = (FrameReader::default(), stream, Vec::new(), 0);
+    /// are received in place, those of `expected` without asking.
+    fn feed(stream: &[u8], expected: &[Span], mut chunk: impl FnMut() -> usize) -> Result<Fed, WireError> {
+        let mut reader = FrameReader::default();
+        let (mut rest, mut fed) = (stream, Fed { messages: Vec::new(), in_place: 0, reads: 0 });
+        let mut expected: std::collections::VecDeque<Span> = expected.iter().copied().collect();
         while !rest.is_empty() {
-            let mut n = 0;
-            let most = chunk();
-            let [mut first, mut second] = reader.space();
-            assert!(!second.is_empty());
-            for (index, space) in [&mut first, &mut second].into_iter().enumerate() {
-                let here = space.len().min(most - n).min(rest.len());
+            let (mut n, most, arriving) = (0, chunk(), reader.arriving());
+            let next = expected.iter().copied().filter(|&span| Some(span) != arriving);
+            let mut space = reader.space(next.map(|span| (span, Block::zeroed(span.len as usize))), most);
+            let last = space.len() - 1;
+            for (index, space) in space.iter_mut().enumerate() {
+                let here = space.len().min(rest.len());
                 space[..here].copy_from_slice(&rest[..here]);
                 rest = &rest[here..];
                 n += here;
-                in_place += if index == 0 { here } else { 0 };
+                fed.in_place += if index < last && here != PIECE_HEADER { here } else { 0 };
             }
+            drop(space);
+            assert!((1..=most).contains(&n));
+            fed.reads += 1;
             reader.advance(n);
             loop {
                 match reader.step()? {
                     Step::Wait => break,
                     Step::PieceBegins(span) => reader.receive_into(Block::zeroed(span.len as usize)),
-                    Step::Block(Span { index, begin, .. }, block) => {
+                    Step::Block(span, block) => {
+                        expected.retain(|&other| other != span);
                         let mut bytes = Vec::new();
+                        let Span { index, begin, .. } = span;
                         Message::Piece { index, begin, bytes: &block }.encode(&mut bytes);
-                        out.push(bytes);
+                        fed.messages.push(bytes);
                     }
                     Step::Message(message) => {
                         let mut bytes = Vec::new();
                         message.encode(&mut bytes);
-                        out.push(bytes);
+                        fed.messages.push(bytes);
                     }
                 }
             }
         }
-        Ok((out, in_place))
+        Ok(fed)
+    }
+
+    /// What a reader offers that expects nothing.
+    fn plain(reader: &mut FrameReader) -> ArrayVec<IoSliceMut<'_>, MAX_SPACE> {
+        reader.space(std::iter::empty(), usize::MAX)
     }
 
     fn encoded(message: Message<'_>) -> Vec<u8> {
@@ -275,17 +350,62 @@ mod tests {
         ];
         let stream = messages.concat();
         for most in [1, 2, 3, 5, 13, 100, 16_397, 1 << 20] {
-            let (out, in_place) = feed(&stream, || most).unwrap();
-            assert_eq!(out, messages, "split every {most}");
-            assert!(most > 100 || in_place > 32_000, "{in_place} bytes in place");
+            let fed = feed(&stream, &[], || most).unwrap();
+            assert_eq!(fed.messages, messages, "split every {most}");
+            // Where a read is not longer than what remains of the block, there is but one slice.
+            assert!(most < 100 || most > 16_397 || fed.in_place > 0, "{} bytes in place", fed.in_place);
+        }
+    }
+
+    #[test]
+    fn expected_blocks_are_received_in_place_many_at_once() {
+        let block = |index, begin| Span { index, begin, len: 16_384 };
+        let spans: Vec<_> = (0..64).map(|at| block(at / 4, at % 4 * 16_384)).collect();
+        let message = |span: &Span| {
+            let bytes: Vec<u8> = (0..span.len).map(|at| (at / 5 + span.begin + span.index) as u8).collect();
+            encoded(Message::Piece { index: span.index, begin: span.begin, bytes: &bytes })
+        };
+        let messages: Vec<_> = spans.iter().map(message).collect();
+        let fed = feed(&messages.concat(), &spans, || usize::MAX).unwrap();
+        assert!(fed.messages == messages);
+        assert_eq!(fed.in_place, 64 * 16_384, "not one byte of payload is copied");
+        // One, two, four, eight and then fifteen blocks beside the one whose header came with the last
+        // read.
+        assert_eq!(fed.reads, 4 + (64 - 1 - 3 - 5 - 9_usize).div_ceil(16));
+    }
+
+    #[test]
+    fn what_comes_instead_of_the_expected_is_read_as_it_is() {
+        let block = |index| Span { index, begin: 0, len: 16_000 };
+        let piece = |index: u32| encoded(Message::Piece { index, begin: 0, bytes: &[index as u8; 16_000] });
+        let long = encoded(Message::Extended { id: 1, payload: &[7; 100_000] });
+        let short = encoded(Message::Piece { index: 3, begin: 0, bytes: b"short" });
+        let messages = [
+            piece(0),
+            piece(2),
+            encoded(Message::Have(9)),
+            piece(1),
+            encoded(Message::Choke),
+            long,
+            piece(4),
+            short,
+            piece(9),
+            encoded(Message::KeepAlive),
+            piece(5),
+        ];
+        let expected: Vec<_> = (0..8).map(block).collect();
+        for most in [1, 7, 13, 14, 5_000, 16_013, 50_000, usize::MAX] {
+            let fed = feed(&messages.concat(), &expected, || most).unwrap();
+            assert!(fed.messages == messages, "split every {most}");
         }
     }
 
     proptest! {
         #[test]
         fn random_splits_change_nothing(
-            lens in proptest::collection::vec(1_usize..20_000, 1..8),
-            splits in proptest::collection::vec(1_usize..9000, 1..30),
+            lens in proptest::collection::vec(1_usize..16_000, 1..8),
+            splits in proptest::collection::vec(1_usize..40_000, 1..30),
+            order in proptest::collection::vec(0_u32..9, 0..9),
         ) {
             let messages: Vec<_> = lens.iter().enumerate().map(|(i, &len)| {
                 let bytes = vec![i as u8; len.min(16_384)];
@@ -296,8 +416,11 @@ mod tests {
                 }
             }).collect();
             let mut splits = splits.into_iter().cycle();
-            let (out, _) = feed(&messages.concat(), || splits.next().unwrap()).unwrap();
-            prop_assert_eq!(out, messages);
+            let spans: Vec<_> = order.iter().map(|&at| {
+                Span { index: at, begin: 0, len: lens.get(at as usize).map_or(9, |&len| len.min(16_384)) as u32 }
+            }).collect();
+            let fed = feed(&messages.concat(), &spans, || splits.next().unwrap()).unwrap();
+            prop_assert_eq!(fed.messages, messages);
         }
     }
 
@@ -309,10 +432,11 @@ mod tests {
         let mut reader = FrameReader::default();
         let (mut rest, mut seen) = (&stream[..], Vec::new());
         while !rest.is_empty() {
-            let [first, mut second] = reader.space();
-            assert!(first.is_empty());
-            let n = second.len().min(rest.len()).min(1000);
-            second[..n].copy_from_slice(&rest[..n]);
+            let mut space = plain(&mut reader);
+            assert_eq!(space.len(), 1);
+            let n = space[0].len().min(rest.len()).min(1000);
+            space[0][..n].copy_from_slice(&rest[..n]);
+            drop(space);
             rest = &rest[n..];
             reader.advance(n);
             loop {
@@ -331,7 +455,7 @@ mod tests {
     fn announced_lengths_allocate_nothing() {
         let mut reader = FrameReader::starting_with(&(1 + MAX_BITFIELD).to_be_bytes());
         assert!(matches!(reader.step(), Ok(Step::Wait)));
-        reader.space();
+        plain(&mut reader);
         assert_eq!(reader.scratch.len(), SCRATCH);
     }
 

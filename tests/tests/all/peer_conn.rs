@@ -107,7 +107,9 @@ impl Taker {
             thread::yield_now();
             return;
         }
-        match self.stream.read_vectored(&mut space) {
+        let read = self.stream.read_vectored(&mut space);
+        drop(space);
+        match read {
             Ok(0) => self.conn.disconnected(events),
             Ok(n) => self.conn.received(now, n, events),
             Err(error) => self.failed(&error, events),
