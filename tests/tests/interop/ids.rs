@@ -1,5 +1,5 @@
-//! Ids that belong to an address (BEP 42), checked by libtorrent, which refuses others here
-//! (`dht_enforce_node_id`). BEP 42 prints test vectors for IPv4 alone.
+//! Ids that belong to an address (BEP 42), checked by libtorrent, which refuses others where it is
+//! told to (`dht_enforce_node_id`). BEP 42 prints test vectors for IPv4 alone.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -44,6 +44,7 @@ fn ids(net: Net, series: Series, test: &str) {
     }
     let node = net.node(2);
     let mut session = Libtorrent::start(series, &node, Some(&[]));
+    session.ask(&json!({"op": "dht_enforce_ids"}));
     let mut rng = Rng::from_seed(42);
     let mut lowest_bits = [false; 8];
     for n in 0..ADDRESSES {

@@ -96,8 +96,7 @@ pub(crate) fn libtorrent_dht(net: Net, count: usize) -> Vec<Libtorrent> {
             Libtorrent::start(series, &address(n), Some(&[]))
         })
         .collect();
-    // Each finds out its address, and so its id, when the first of the others refuses the one it had; until
-    // then it is refused, and refuses those who have yet to find out.
+    // Each finds out its address, and takes another id, when the first of the others tells it.
     for (n, node) in nodes.iter_mut().enumerate() {
         eventually("a libtorrent node fills its table", || {
             for other in (0..count).filter(|&other| other != n) {
