@@ -29,7 +29,7 @@ use super::tracker;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::peer::{CloseReason, Greeting, PeerCommand, PeerConn, PeerEvent, PeerSetup};
-use crate::piece::{PieceIndex, Slot};
+use crate::piece::Slot;
 use crate::storage::{Done, Job, Totals};
 use crate::swarm::{
     Action, AnnounceJob, Command, Event, Input, Limits, NewTorrent, Refusal, Source as Found, Status, Swarm,
@@ -78,8 +78,8 @@ pub(super) enum Inbound {
     Retry,
     /// The user changes what is wanted.
     Prioritize(Vec<u16>),
-    /// The user needs a piece by a certain time, or no longer.
-    Deadline(PieceIndex, Option<Duration>),
+    /// The user wants something else that changes no phase.
+    Command(Command),
     /// The user changes the rate limits.
     Rates(Rates),
 }
@@ -312,9 +312,7 @@ impl Owner {
             Inbound::Stop => self.stop(),
             Inbound::Retry => self.retry(),
             Inbound::Prioritize(priorities) => self.prioritize(priorities),
-            Inbound::Deadline(piece, within) => {
-                self.handle(Input::Command(Command::Deadline(piece, within)));
-            }
+            Inbound::Command(command) => self.handle(Input::Command(command)),
             Inbound::Rates(rates) => self.limit_rates(rates),
         }
     }

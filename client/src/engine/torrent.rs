@@ -13,7 +13,7 @@ use super::owner::Inbound;
 use crate::metainfo::Metainfo;
 use crate::piece::PieceIndex;
 use crate::storage::{Access, DiskError};
-use crate::swarm::{Event, Limits, Status};
+use crate::swarm::{Command, Event, Limits, Status};
 
 /// What a torrent is made from.
 #[derive(Clone, Debug)]
@@ -203,11 +203,19 @@ impl Torrent {
         }
     }
 
+    /// Changes how many connections it may have; those above are closed.
+    pub async fn set_max_peers(&self, most: usize) {
+        if let Some(inbox) = self.inbox.upgrade() {
+            // A torrent that has ended has none.
+            let _ = inbox.send(Inbound::Command(Command::MaxPeers(most))).await;
+        }
+    }
+
     /// Needs a piece within this time; see [`Command::Deadline`](crate::swarm::Command::Deadline).
     pub async fn set_deadline(&self, piece: PieceIndex, within: Option<Duration>) {
         if let Some(inbox) = self.inbox.upgrade() {
             // A torrent that has ended fetches nothing.
-            let _ = inbox.send(Inbound::Deadline(piece, within)).await;
+            let _ = inbox.send(Inbound::Command(Command::Deadline(piece, within))).await;
         }
     }
 

@@ -170,6 +170,10 @@ impl Announce {
             let event = match (tracker.started, tracker.completed) {
                 (false, _) => Some(AnnounceEvent::Started),
                 (true, true) => Some(AnnounceEvent::Completed),
+                // BEP 21: a partial seed is no downloader.
+                (true, false) if facts.complete && facts.left.is_some_and(|left| left > 0) => {
+                    Some(AnnounceEvent::Paused)
+                }
                 (true, false) => None,
             };
             asks.push(Ask::Tracker(id, tracker.job(facts, event, limits.num_want)));
@@ -451,6 +455,23 @@ mod tests {
         world.due();
         world.ok(id, 0);
         assert_eq!(world.announce.next(), Time::from_secs(360));
+    }
+
+    #[test]
+    fn a_partial_seed_says_so_in_every_later_announce() {
+        let mut world = World::new(&[&["a"]]);
+        let id = world.due()[0].0;
+        for (complete, left, event) in [
+            (false, Some(9), None),
+            (true, Some(9), Some(AnnounceEvent::Paused)),
+            (true, Some(9), Some(AnnounceEvent::Paused)),
+            (true, Some(0), None),
+        ] {
+            world.ok(id, 1800);
+            world.now = world.announce.next();
+            (world.facts.complete, world.facts.left) = (complete, left);
+            assert_eq!(world.due(), [(id, "a".to_owned(), event)]);
+        }
     }
 
     #[test]

@@ -82,6 +82,8 @@ pub enum Command {
     /// (in sequential order all of the higher one before the lower one). A piece has the highest
     /// priority of its files.
     Prioritize(Vec<u16>),
+    /// Have at most so many connections; those that give least are closed when there are more.
+    MaxPeers(usize),
     /// Need a piece within this time: it is fetched before all others, the soonest first, and a block
     /// of it that is late is taken over by a faster peer. `None` takes the deadline back. Without
     /// effect before [`Event::Metadata`] and for pieces that are not wanted.

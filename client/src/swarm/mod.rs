@@ -364,7 +364,8 @@ impl Swarm {
         if !matches!(self.stage, Stage::Metadata(_) | Stage::Transfer(_)) {
             return; // `opened` sets the timer again
         }
-        let half_open = self.conns.len() - self.conns.open();
+        // Strangers who connect and are slow with their handshake do not keep us from dialing.
+        let half_open = self.conns.all().filter(|conn| conn.dialed && conn.hello.is_none()).count();
         let places = self
             .limits
             .max_peers
@@ -397,6 +398,11 @@ impl Swarm {
                 self.prioritize(now, flags.into_iter().map(u16::from).collect(), out);
             }
             Command::Prioritize(priorities) => self.prioritize(now, priorities, out),
+            Command::MaxPeers(most) => {
+                Arc::make_mut(&mut self.limits).max_peers = most;
+                self.close_excess(now, out);
+                self.set(Timer::Dial, now);
+            }
             Command::Deadline(piece, within) => {
                 if let Stage::Transfer(transfer) = &mut self.stage {
                     transfer.need(piece, within.map(|within| now + within));

@@ -397,6 +397,21 @@ impl Swarm {
         }
     }
 
+    /// Closes connections above `Limits::max_peers`: half-open ones, then those that give and take
+    /// least.
+    pub(super) fn close_excess(&mut self, now: Time, out: &mut Vec<Action>) {
+        let excess = self.conns.len().saturating_sub(self.limits.max_peers);
+        let worth = |conn: &Conn| {
+            let rates = conn.down.per_second(now) + conn.up.per_second(now);
+            (conn.hello.is_some(), conn.source == Source::User, rates, conn.slot)
+        };
+        let mut all: Vec<_> = self.conns.all().map(worth).collect();
+        all.sort_unstable();
+        for (.., slot) in all.into_iter().take(excess) {
+            self.close(now, slot, "too many connections", out);
+        }
+    }
+
     /// Closes a connection; whatever it still says is ignored.
     pub(super) fn close(&mut self, now: Time, slot: Slot, why: &'static str, out: &mut Vec<Action>) {
         out.push(Action::Tell(slot, PeerCommand::Close));

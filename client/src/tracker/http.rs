@@ -42,6 +42,7 @@ pub fn announce_url(base: &str, announce: &Announce) -> Result<String, TrackerEr
         Some(AnnounceEvent::Started) => "&event=started",
         Some(AnnounceEvent::Completed) => "&event=completed",
         Some(AnnounceEvent::Stopped) => "&event=stopped",
+        Some(AnnounceEvent::Paused) => "&event=paused",
     });
     if let Some(id) = &announce.tracker_id {
         url.push_str("&trackerid=");

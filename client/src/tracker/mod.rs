@@ -42,6 +42,8 @@ pub enum AnnounceEvent {
     Completed,
     /// We leave.
     Stopped,
+    /// Nothing that we want is missing, though not everything is there (BEP 21).
+    Paused,
 }
 
 /// What we tell a tracker.

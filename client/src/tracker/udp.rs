@@ -196,7 +196,8 @@ fn put_connect(out: &mut Vec<u8>, tid: u32) {
 
 fn put_announce(out: &mut Vec<u8>, connection: u64, tid: u32, announce: &Announce) {
     let event: u32 = match announce.event {
-        None => 0,
+        // BEP 15 has no number for BEP 21's.
+        None | Some(AnnounceEvent::Paused) => 0,
         Some(AnnounceEvent::Completed) => 1,
         Some(AnnounceEvent::Started) => 2,
         Some(AnnounceEvent::Stopped) => 3,

@@ -1,10 +1,14 @@
 //! What is fetched first, from whom, and what not at all.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::world::{Kind, World, torrent, two_files};
-use crate::piece::PieceIndex;
-use crate::swarm::{Command, Event, Input};
+use crate::bitfield::Bitfield;
+use crate::peer::PeerEvent;
+use crate::piece::{PieceIndex, Slot};
+use crate::swarm::{Action, Command, Event, Input, Source};
 
 /// Pieces of each of two files of 32 pieces that were fetched so far.
 fn pieces_of_files(world: &World) -> [usize; 2] {
@@ -107,4 +111,93 @@ fn a_late_block_of_a_piece_with_a_deadline_is_taken_over_by_a_faster_peer() {
     assert!(requests >= 16 && nobody.is_none(), "the slow peer keeps its blocks: {nobody:?}");
     let (_, taken) = place(true);
     assert!(taken.is_some_and(|place| place < 40), "{taken:?}");
+}
+
+/// A peer that connects, has what it has, and takes so many requests.
+fn peer_with(world: &mut World, last: u8, has: &[u32], room: u16) -> Slot {
+    let slot = world.connect(SocketAddr::from(([77, 0, 0, last], 50_000)));
+    let mut pieces = Bitfield::new(64);
+    for &piece in has {
+        pieces.insert(piece);
+    }
+    let events = vec![PeerEvent::Pieces(pieces), PeerEvent::Unchoked, PeerEvent::Room(room)];
+    world.input(Input::Peer(slot, events));
+    slot
+}
+
+#[test]
+fn the_rarest_piece_is_begun_first_but_for_the_first_few_that_are_random() {
+    let first = |random_first: u32, seed: u64| {
+        let mut world = World::seeded(torrent(64 << 15, 32 << 10), false, seed);
+        world.limit(|limits| limits.random_first = random_first);
+        world.run(Duration::from_millis(10));
+        let common: Vec<_> = (0..64).filter(|&piece| piece != 41).collect();
+        for last in 1..5 {
+            peer_with(&mut world, last, &common, 0);
+        }
+        let all: Vec<_> = (0..63).collect();
+        let slot = peer_with(&mut world, 9, &all, 2);
+        world.requests().iter().find(|(to, _)| *to == slot).unwrap().1.piece.0
+    };
+    assert!((0..10).all(|seed| first(0, seed) == 41));
+    let random: BTreeSet<_> = (0..10).map(|seed| first(4, seed)).collect();
+    assert!(random.len() >= 6, "{random:?}");
+}
+
+#[test]
+fn a_piece_comes_from_one_peer_as_long_as_there_are_pieces_for_all() {
+    let mut world = World::new(torrent(8 << 20, 256 << 10), false);
+    (0..3).for_each(|_| world.add(Kind::Honest));
+    world.run_until_complete(Duration::from_secs(60));
+    let mut asked: BTreeMap<u32, BTreeSet<Slot>> = BTreeMap::new();
+    for (slot, block) in world.requests() {
+        asked.entry(block.piece.0).or_default().insert(*slot);
+    }
+    let shared = asked.values().filter(|peers| peers.len() > 1).count();
+    // The last ones, for which peers that have nothing else to do come to help.
+    assert!(asked.len() == 32 && shared <= 4, "{shared} pieces of several peers");
+}
+
+#[test]
+fn dials_under_way_connections_and_their_rate_are_bounded() {
+    let mut world = World::new(torrent(64 << 15, 32 << 10), false);
+    world.run(Duration::from_millis(10));
+    world.limit(|limits| (limits.max_peers, limits.max_half_open) = (20, 12));
+    let addrs = (0..200u8).map(|n| SocketAddr::from(([61, 0, n, 1], 6881))).collect();
+    let mut out = Vec::new();
+    world.swarm.handle(world.now, Input::Found(Source::Tracker, addrs), &mut out);
+    let mut dialed: Vec<Slot> = Vec::new();
+    for _ in 0..400 {
+        world.now += Duration::from_millis(10);
+        world.swarm.handle_timeout(world.now, &mut out);
+        let dials = out.drain(..).filter_map(|action| match action {
+            Action::Dial(slot, _) => Some(slot),
+            _ => None,
+        });
+        dialed.extend(dials);
+    }
+    assert_eq!(dialed.len(), 12, "nobody has answered");
+    // Nine strangers fill the places but for one.
+    let accepted = (0..9).filter(|&n| {
+        let from = SocketAddr::from(([62, 0, n, 1], 7000));
+        world.swarm.accept(world.now, from).is_some()
+    });
+    assert_eq!(accepted.count(), 8);
+    let mut later = Vec::new();
+    world.swarm.handle(world.now, Input::DialFailed(dialed[0]), &mut later);
+    world.swarm.handle_timeout(world.now, &mut later);
+    assert_eq!(later.iter().filter(|action| matches!(action, Action::Dial(..))).count(), 1);
+}
+
+#[test]
+fn fewer_connections_may_be_had_at_any_time() {
+    let mut world = World::new(torrent(64 << 20, 256 << 10), false);
+    (0..6).for_each(|_| world.add(Kind::NeverUnchokes));
+    (0..2).for_each(|_| world.add(Kind::Honest));
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.swarm.status(world.now).peers, 8);
+    world.input(Input::Command(Command::MaxPeers(2)));
+    world.run(Duration::from_secs(1));
+    let open: Vec<_> = (0..8).filter(|&index| world.peer(index).slot.is_some()).collect();
+    assert_eq!(open, [6, 7], "those that give stay");
 }

@@ -63,6 +63,8 @@ pub(crate) struct World {
     pub(crate) disk_bytes: u64,
     /// Empty files that the disk was to make.
     pub(crate) made: Vec<usize>,
+    /// All requests, in order.
+    requests: Vec<(Slot, BlockRef)>,
     info: Arc<Info>,
     payload: Vec<u8>,
     peers: Vec<Peer>,
@@ -138,6 +140,7 @@ impl World {
             log: Vec::new(),
             bad_pieces: 0,
             made: Vec::new(),
+            requests: Vec::new(),
             disk_stuck: false,
             disk_bytes: 0,
             info,
@@ -172,6 +175,11 @@ impl World {
 
     pub(crate) fn peer(&self, index: usize) -> &Peer {
         &self.peers[index]
+    }
+
+    /// All requests to all peers, in order.
+    pub(crate) fn requests(&self) -> &[(Slot, BlockRef)] {
+        &self.requests
     }
 
     /// The oldest request that a peer has not answered.
@@ -298,6 +306,9 @@ impl World {
         if let PeerCommand::Send(block, bytes) = &command {
             assert_eq!(bytes.len(), block.len as usize);
             self.sent.push((slot, *block));
+        }
+        if let PeerCommand::Request(blocks) = &command {
+            self.requests.extend(blocks.iter().map(|&block| (slot, block)));
         }
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.slot == Some(slot)) else { return };
         match command {
