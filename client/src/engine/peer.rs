@@ -89,6 +89,7 @@ impl Connection {
                 tokio::task::yield_now().await;
             }
             self.arm(timer.as_mut(), &turn);
+            let stands_in_line = turn.read_at.is_some() || turn.write_at.is_some();
             let may_read = batch.len() < BATCH && turn.read_at.is_none() && !turn.read_closed;
             tokio::select! {
                 permit = self.torrent.reserve(), if !batch.is_empty() => match permit {
@@ -101,7 +102,7 @@ impl Connection {
                 },
                 _ = self.stream.readable(), if may_read => {}
                 _ = self.stream.writable(), if turn.write_blocked => {}
-                () = self.lanes.woken() => {}
+                () = self.lanes.woken(), if stands_in_line => {}
                 () = timer.as_mut() => {}
             }
         }

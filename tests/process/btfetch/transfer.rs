@@ -96,6 +96,16 @@ fn files_are_listed_and_only_selected_ones_are_fetched() {
     assert_eq!(sha256(&album.join("b.bin")), sha256(&world.leecher().join("album/b.bin")));
 }
 
+/// BEP 16, and limits on both sides that do not stop it.
+#[test]
+fn a_super_seed_feeds_a_single_leecher_within_limits() {
+    let world = World::new(22, 3 << 20);
+    let (_seeder, addr) = world.start_seeder(&["--super-seed", "--up", "8M", "--max-peers", "3"]);
+    let fetched = world.run(world.download(addr).args(["--down", "4M"]));
+    assert_eq!(code(fetched.status), 0, "{}", String::from_utf8_lossy(&fetched.stderr));
+    assert!(world.is_whole());
+}
+
 /// S50, and running the same command again.
 #[test]
 fn a_signal_saves_and_ends_with_its_code_and_the_next_run_resumes() {
