@@ -86,7 +86,7 @@ pub enum Select {
 /// Says which files are wanted, and how much.
 pub trait Accepts: Send {
     /// The priority of the file of this index and path (the torrent's name first): 0 when it is not
-    /// wanted, else its weight, see [`Command::Prioritize`](crate::swarm::Command::Prioritize).
+    /// wanted, else its weight, see [`Command::Prioritize`].
     fn priority(&self, index: usize, path: &Path) -> u16;
 }
 
@@ -194,7 +194,7 @@ impl Torrent {
     }
 
     /// Changes the priorities of files, one a file; see
-    /// [`Command::Prioritize`](crate::swarm::Command::Prioritize). What is missing then is fetched
+    /// [`Command::Prioritize`]. What is missing then is fetched
     /// also when the torrent was complete before.
     pub async fn prioritize(&self, priorities: Vec<u16>) {
         if let Some(inbox) = self.inbox.upgrade() {
@@ -211,7 +211,7 @@ impl Torrent {
         }
     }
 
-    /// Needs a piece within this time; see [`Command::Deadline`](crate::swarm::Command::Deadline).
+    /// Needs a piece within this time; see [`Command::Deadline`].
     pub async fn set_deadline(&self, piece: PieceIndex, within: Option<Duration>) {
         if let Some(inbox) = self.inbox.upgrade() {
             // A torrent that has ended fetches nothing.
