@@ -56,13 +56,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
             .push(Curve { name, points: super::stats::cumulative(&figures.first_peer, figures.done.len()) });
         report.totals = report.totals.and(&fleet.totals());
     }
-    report.charts = vec![Chart {
-        title: "time to the first peer while nodes come and go",
-        x: "ms",
-        log_x: false,
-        y: "share of the lookups",
-        curves,
-    }];
+    report.charts = vec![Chart::of_times("time to the first peer while nodes come and go", curves)];
     Ok(report)
 }
 

@@ -68,13 +68,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
     report.found("v6_table_p50", quantile(&in_v6, 0.5));
     report.found("of_wrong_family_in_tables", strays);
     report.found("stored_mean", mean(&stored.iter().map(|one| one.stored as f64).collect::<Vec<_>>()));
-    report.charts = vec![Chart {
-        title: "time to the first peer",
-        x: "ms",
-        log_x: false,
-        y: "share of the lookups",
-        curves,
-    }];
+    report.charts = vec![Chart::of_times("time to the first peer", curves)];
     report.totals = fleet.totals();
     Ok(report)
 }

@@ -67,27 +67,14 @@ fn charts(figures: &[(&str, Figures); 2]) -> Vec<Chart> {
     let curves = |of: &dyn Fn(&Figures) -> Vec<(f64, f64)>| -> Vec<Curve> {
         figures.iter().map(|(name, figures)| Curve { name: (*name).into(), points: of(figures) }).collect()
     };
-    let share = "share of the lookups";
     vec![
-        Chart {
-            title: "time to the first peer",
-            x: "ms",
-            log_x: false,
-            y: share,
-            curves: curves(&|figures| cumulative(&figures.first_peer, figures.done.len())),
-        },
-        Chart {
-            title: "time to the end",
-            x: "ms",
-            log_x: false,
-            y: share,
-            curves: curves(&|figures| cumulative(&figures.done, figures.done.len())),
-        },
+        Chart::of_times("time to the first peer", curves(&|of| cumulative(&of.first_peer, of.done.len()))),
+        Chart::of_times("time to the end", curves(&|of| cumulative(&of.done, of.done.len()))),
         Chart {
             title: "queries of a lookup",
             x: "queries",
             log_x: false,
-            y: share,
+            y: "share of the lookups",
             curves: curves(&|figures| cumulative(&figures.queries, figures.done.len())),
         },
         Chart {

@@ -102,13 +102,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
     }
     let unreachable = |addr| groups.iter().any(|group| !group.is_open && group.has(&fleet, addr));
     report.found("unreachable_in_tables", fleet.share_in_tables(|known| unreachable(known.addr)));
-    report.charts = vec![Chart {
-        title: "time to the first peer",
-        x: "ms",
-        log_x: false,
-        y: "share of the lookups",
-        curves,
-    }];
+    report.charts = vec![Chart::of_times("time to the first peer", curves)];
     report.totals = fleet.totals();
     Ok(report)
 }

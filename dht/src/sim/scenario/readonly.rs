@@ -67,7 +67,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
             y: "queries a second",
             curves: vec![Curve { name: "queries".into(), points: load }],
         },
-        Chart { title: "time to the first peer", x: "ms", log_x: false, y: "share of the lookups", curves },
+        Chart::of_times("time to the first peer", curves),
     ];
     Ok(report)
 }

@@ -72,6 +72,13 @@ pub struct Totals {
     pub digest: u64,
 }
 
+impl Chart {
+    /// How long lookups take: their share over milliseconds.
+    pub(super) fn of_times(title: &'static str, curves: Vec<Curve>) -> Self {
+        Self { title, x: "ms", log_x: false, y: "share of the lookups", curves }
+    }
+}
+
 impl Report {
     /// A report with these columns and no rows.
     pub(super) fn new(columns: &[&'static str]) -> Self {

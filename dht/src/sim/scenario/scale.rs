@@ -78,13 +78,8 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
     report.found("lookups", all.len());
     report.found("events_a_node_and_second", rate(&fleet, params));
     report.found("entries_in_a_table", entries(&fleet));
-    report.charts = vec![Chart {
-        title: "time to the end",
-        x: "ms",
-        log_x: false,
-        y: "share of the lookups",
-        curves: vec![Curve { name: "lookups".into(), points: cumulative(&all, all.len()) }],
-    }];
+    let points = cumulative(&all, all.len());
+    report.charts = vec![Chart::of_times("time to the end", vec![Curve { name: "lookups".into(), points }])];
     report.totals = fleet.totals();
     Ok(report)
 }
