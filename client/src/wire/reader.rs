@@ -274,8 +274,8 @@ mod tests {
     /// What became of a stream.
     struct Fed {
         messages: Vec<Vec<u8>>,
-        /// Payload bytes that were received in place.
-        in_place: usize,
+        /// Bytes that were not received in place.
+        in_scratch: usize,
         reads: usize,
     }
 
@@ -283,24 +283,23 @@ mod tests {
     /// are received in place, those of `expected` without asking.
     fn feed(stream: &[u8], expected: &[Span], mut chunk: impl FnMut() -> usize) -> Result<Fed, WireError> {
         let mut reader = FrameReader::default();
-        let (mut rest, mut fed) = (stream, Fed { messages: Vec::new(), in_place: 0, reads: 0 });
+        let (mut rest, mut fed) = (stream, Fed { messages: Vec::new(), in_scratch: 0, reads: 0 });
         let mut expected: std::collections::VecDeque<Span> = expected.iter().copied().collect();
         while !rest.is_empty() {
-            let (mut n, most, arriving) = (0, chunk(), reader.arriving());
+            let (mut n, most, arriving, unread) = (0, chunk(), reader.arriving(), reader.unread().len());
             let next = expected.iter().copied().filter(|&span| Some(span) != arriving);
             let mut space = reader.space(next.map(|span| (span, Block::zeroed(span.len as usize))), most);
-            let last = space.len() - 1;
-            for (index, space) in space.iter_mut().enumerate() {
+            for space in &mut space {
                 let here = space.len().min(rest.len());
                 space[..here].copy_from_slice(&rest[..here]);
                 rest = &rest[here..];
                 n += here;
-                fed.in_place += if index < last && here != PIECE_HEADER { here } else { 0 };
             }
             drop(space);
             assert!((1..=most).contains(&n));
             fed.reads += 1;
             reader.advance(n);
+            fed.in_scratch += reader.unread().len() - unread;
             loop {
                 match reader.step()? {
                     Step::Wait => break,
@@ -352,8 +351,8 @@ mod tests {
         for most in [1, 2, 3, 5, 13, 100, 16_397, 1 << 20] {
             let fed = feed(&stream, &[], || most).unwrap();
             assert_eq!(fed.messages, messages, "split every {most}");
-            // Where a read is not longer than what remains of the block, there is but one slice.
-            assert!(!(100..=16_397).contains(&most) || fed.in_place > 0, "{} bytes in place", fed.in_place);
+            let in_place = stream.len() - fed.in_scratch;
+            assert!(most > 100 || in_place > 32_000, "{in_place} bytes in place");
         }
     }
 
@@ -368,7 +367,7 @@ mod tests {
         let messages: Vec<_> = spans.iter().map(message).collect();
         let fed = feed(&messages.concat(), &spans, || usize::MAX).unwrap();
         assert!(fed.messages == messages);
-        assert_eq!(fed.in_place, 64 * 16_384, "not one byte of payload is copied");
+        assert!(fed.in_scratch <= 64 * PIECE_HEADER, "{} bytes of payload were copied", fed.in_scratch);
         // One, two, four, eight and then fifteen blocks beside the one whose header came with the last
         // read.
         assert_eq!(fed.reads, 4 + (64 - 1 - 3 - 5 - 9_usize).div_ceil(16));
