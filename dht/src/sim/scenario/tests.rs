@@ -1,5 +1,6 @@
 //! Every scenario at a size that a test can bear, and bounds on what it finds. Figures follow from the
-//! seed; bounds leave room for changes that move the random numbers.
+//! seed; bounds leave room for changes that move the random numbers. Where a bound names what was measured,
+//! that is the worst of three seeds (two of `poison`) at the size that the test has.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -137,11 +138,18 @@ fn fresh_nodes_bootstrap_within_seconds_and_fill_their_tables() {
 fn key_is_found_among_few_sybils_and_bound_ids_need_many_more_than_free_ones() {
     let report = run("sybil", NODES, 1, 60);
     let found = |ids, count| number(&report, &[ids, count], "found");
-    assert!(found("free", "0") >= 0.99 && found("free", "16") >= 0.9, "{report:?}");
-    assert!(found("BEP 42", "16") >= 0.95 && found("BEP 42", "64") >= 0.7, "{report:?}");
-    // What an attack is for: a curve that did not fall would measure nothing.
+    // Of 58 lookups that count. Without sybils all find it: one that did not would be below this.
+    assert!(found("free", "0") >= 0.99, "{report:?}");
+    // Measured 0.983, one lookup that failed; five may.
+    assert!(found("free", "16") >= 0.9, "{report:?}");
+    // Measured 1 of both, and 0.88 among 256 sybils. Two may fail among 16, and among 64 twice as many as
+    // among 256.
+    assert!(found("BEP 42", "16") >= 0.95 && found("BEP 42", "64") >= 0.76, "{report:?}");
+    // What an attack is for: a curve that did not fall would measure nothing. Measured 0.1.
     assert!(found("free", "256") <= 0.3, "{report:?}");
-    assert!(found("BEP 42", "64") >= found("free", "64") + 0.3, "{report:?}");
+    // Measured 0.84 more. BEP 42 gives eight ids to an address, so that to be as near as free ids with 64 bits
+    // takes many more of them; half of the distance shows that.
+    assert!(found("BEP 42", "64") >= found("free", "64") + 0.42, "{report:?}");
 }
 
 #[test]
@@ -172,11 +180,14 @@ fn lookups_succeed_while_nodes_come_and_go() {
     for session in ["0", "120", "30"] {
         let of = |column| number(&report, &[session], column);
         assert!(of("found") >= 0.98 && of("closest_reached") >= 0.93, "{report:?}");
-        assert!((0.1..=20.0).contains(&of("datagrams_a_node_second")), "{report:?}");
-        assert!(of("bytes_a_node_second") <= 3000.0, "{report:?}");
+        // Measured 0.16 without churn to 0.68 with the worst; three times that would be another upkeep.
+        assert!((0.1..=2.0).contains(&of("datagrams_a_node_second")), "{report:?}");
+        // Measured 103, at 150 bytes a datagram; three times that as well.
+        assert!(of("bytes_a_node_second") <= 310.0, "{report:?}");
     }
     assert!(number(&report, &["0"], "away_in_tables") == 0.0, "{report:?}");
-    assert!(number(&report, &["30"], "away_in_tables") <= 0.3, "{report:?}");
+    // Measured 0.127. A third of all is away at any time: tables that forgot nobody would come near it.
+    assert!(number(&report, &["30"], "away_in_tables") <= 0.2, "{report:?}");
 }
 
 #[test]
@@ -208,10 +219,13 @@ fn halves_of_a_parted_network_work_alone_and_find_each_other_again() {
 fn node_is_not_eclipsed_by_ids_that_keep_knocking() {
     let report = run("eclipse", NODES, 2, 20);
     for victim in ["just installed", "long there"] {
-        for attackers in ["16", "64"] {
+        // Measured 0.046 and 0.161. If all of them had a place and nobody had left for it they would be 16 of 285
+        // and 64 of 310: more than that, and honest nodes were driven out.
+        for (attackers, most) in [("16", 0.057), ("64", 0.207)] {
             let of = |column| number(&report, &[victim, attackers], column);
+            // Of 20 lookups one may fail; none did.
             assert!(of("found") >= 0.95, "{report:?}");
-            assert!(of("attackers_in_table") <= 0.5, "{report:?}");
+            assert!(of("attackers_in_table") <= most, "{report:?}");
         }
     }
 }
@@ -222,8 +236,11 @@ fn made_up_nodes_get_no_place_in_any_table() {
     for liars in ["0", "1.000", "5.000", "20.0"] {
         let of = |column| number(&report, &[liars], column);
         assert_eq!(of("made_up_in_tables"), 0.0, "{report:?}");
-        assert!(of("found") >= 0.9, "{report:?}");
-        assert!(of("pings_a_node_second") <= 5.0, "{report:?}");
+        // All of 100 found it; RELIABILITY.md S28 wants 95 % under loss, and a liar's answer is as good as lost.
+        assert!(of("found") >= 0.95, "{report:?}");
+        // Measured 0.35 without liars and 0.63 with a fifth of them. The budget of pings is 5: four of newcomers
+        // and one of questionable nodes a second; liars must not come near to spending it.
+        assert!(of("pings_a_node_second") <= 1.25, "{report:?}");
     }
 }
 
