@@ -18,7 +18,7 @@ use crate::storage::{Access, DiskError, Done, Job, OpenError, OpenOptions, Pool,
 pub(super) struct Disk {
     /// `None` only while it is being closed.
     pool: Option<Pool>,
-    /// Jobs that the pool had no room for; while there are any, all further ones wait behind them.
+    /// Jobs for the next [`Disk::flush`], and those that the pool had no room for.
     deferred: VecDeque<Job>,
     check: Option<Check>,
 }
@@ -99,21 +99,25 @@ impl Disk {
         }
         let to_check = std::mem::take(&mut check.to_check);
         self.submit(Job::Check(to_check));
+        self.flush();
         None
     }
 
-    /// Gives a job; never waits.
+    /// Gives a job with the next [`Disk::flush`]; never waits.
     pub(super) fn submit(&mut self, job: Job) {
-        if !self.deferred.is_empty() {
-            self.deferred.push_back(job);
-        } else if let Some(Err(job)) = self.pool.as_ref().map(|pool| pool.submit(job)) {
-            self.deferred.push_back(job);
+        self.deferred.push_back(job);
+    }
+
+    /// Gives the threads what was submitted, all at once, as far as they have room.
+    pub(super) fn flush(&mut self) {
+        if let Some(pool) = self.pool.as_ref().filter(|_| !self.deferred.is_empty()) {
+            pool.submit_all(&mut self.deferred);
         }
     }
 
     /// Looks at an answer: the first check is kept from the swarm, which asked for no check.
     pub(super) fn take(&mut self, done: Done) -> Answer {
-        self.submit_deferred();
+        self.flush();
         match (&mut self.check, done) {
             (Some(check), Done::Checked(piece, right)) => {
                 if right {
@@ -140,15 +144,6 @@ impl Disk {
     pub(super) async fn close(mut self) {
         let pool = self.pool.take();
         let _ = tokio::task::spawn_blocking(move || drop(pool)).await;
-    }
-
-    fn submit_deferred(&mut self) {
-        while let (Some(pool), Some(job)) = (&self.pool, self.deferred.pop_front()) {
-            if let Err(job) = pool.submit(job) {
-                self.deferred.push_front(job);
-                return;
-            }
-        }
     }
 }
 

@@ -330,6 +330,10 @@ impl Owner {
                 self.carry_out(action);
             }
         }
+        // Together, so that a disk thread is woken once for all blocks of a batch.
+        if let Some(disk) = &mut self.disk {
+            disk.flush();
+        }
     }
 
     fn carry_out(&mut self, action: Action) {

@@ -24,7 +24,7 @@ use super::{DiskError, Done, Job, Lock, Resume, ResumeFile, Stamp, Storage, Tota
 use crate::bitfield::Bitfield;
 use crate::hash::Lanes;
 use crate::metainfo::Info;
-use crate::piece::{BlockPool, PieceIndex};
+use crate::piece::{BlockPool, BlockRef, PieceIndex};
 
 /// Limits of a [`Pool`].
 #[derive(Clone, Debug)]
@@ -123,26 +123,49 @@ impl Pool {
     /// Gives a job. A block to write or read comes back if its thread has too many waiting already
     /// ([`PoolConfig::queue`]); every other job is accepted. Does not block.
     pub fn submit(&self, job: Job) -> Result<(), Job> {
-        let bounded = |piece: PieceIndex| {
-            let queue = self.shared.queue_of(piece);
-            (queue.waiting.load(Ordering::Relaxed) < self.shared.config.queue).then_some(queue)
+        let mut jobs = VecDeque::from([job]);
+        self.submit_all(&mut jobs);
+        jobs.pop_front().map_or(Ok(()), Err)
+    }
+
+    /// Gives jobs in order, as [`Pool::submit`] does, up to the first one that would come back: it and
+    /// all behind it stay in `jobs`. A thread that waits is woken once for all that is new to it.
+    pub fn submit_all(&self, jobs: &mut VecDeque<Job>) {
+        let mut batches: Vec<Vec<Task>> = self.shared.queues.iter().map(|_| Vec::new()).collect();
+        while let Some(job) = jobs.pop_front() {
+            if let Err(job) = self.sort(job, &mut batches) {
+                jobs.push_front(job);
+                break;
+            }
+        }
+        self.shared.queues.iter().zip(batches).for_each(|(queue, batch)| queue.push(batch));
+    }
+
+    /// Puts a job to the tasks of the threads that it concerns, unless they have too many.
+    fn sort(&self, job: Job, batches: &mut [Vec<Task>]) -> Result<(), Job> {
+        let all = |batches: &mut [Vec<Task>], task: &dyn Fn() -> Task| {
+            batches.iter_mut().for_each(|batch| batch.push(task()));
         };
         match job {
-            Job::Write(at, _) | Job::Read(_, at) => match bounded(at.piece) {
-                Some(queue) => queue.push(Task::Job(job)),
-                None => return Err(job),
-            },
-            Job::Discard(piece) => self.shared.queue_of(piece).push(Task::Job(job)),
+            Job::Write(BlockRef { piece, .. }, _) | Job::Read(_, BlockRef { piece, .. }) => {
+                let worker = self.shared.worker_of(piece);
+                let waiting = self.shared.queues[worker].waiting.load(Ordering::Relaxed);
+                if waiting + batches[worker].len() >= self.shared.config.queue {
+                    return Err(job);
+                }
+                batches[worker].push(Task::Job(job));
+            }
+            Job::Discard(piece) => batches[self.shared.worker_of(piece)].push(Task::Job(job)),
             // Any thread will do; in front of the next save, as every thread passes that on.
-            Job::MakeEmpty(_) => self.shared.queue(0).push(Task::Job(job)),
+            Job::MakeEmpty(_) => batches[0].push(Task::Job(job)),
             Job::Check(pieces) => {
                 let (workers, lanes) = (self.shared.workers(), self.shared.config.lanes);
                 let check = Arc::new(Check::new(pieces.iter().collect(), workers, lanes));
-                self.shared.queues.iter().for_each(|queue| queue.push(Task::Check(Arc::clone(&check))));
+                all(batches, &|| Task::Check(Arc::clone(&check)));
             }
             Job::Save(totals) => {
-                let barrier = Arc::new(Barrier { left: AtomicUsize::new(self.shared.queues.len()), totals });
-                self.shared.queues.iter().for_each(|queue| queue.push(Task::Save(Arc::clone(&barrier))));
+                let barrier = Arc::new(Barrier { left: AtomicUsize::new(batches.len()), totals });
+                all(batches, &|| Task::Save(Arc::clone(&barrier)));
             }
         }
         Ok(())
@@ -248,10 +271,12 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    fn push(&self, task: Task) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.lock().push_back(task);
-        self.wake.notify_one();
+    fn push(&self, tasks: Vec<Task>) {
+        if !tasks.is_empty() {
+            self.waiting.fetch_add(tasks.len(), Ordering::Relaxed);
+            self.lock().extend(tasks);
+            self.wake.notify_one();
+        }
     }
 
     fn wake(&self) {
@@ -284,8 +309,8 @@ impl Shared {
         &self.queues[worker]
     }
 
-    fn queue_of(&self, piece: PieceIndex) -> &Queue {
-        &self.queues[piece.0 as usize % self.queues.len()]
+    fn worker_of(&self, piece: PieceIndex) -> usize {
+        piece.0 as usize % self.queues.len()
     }
 
     pub(super) fn workers(&self) -> usize {
@@ -486,7 +511,7 @@ impl Saver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::piece::{BLOCK_LEN, Block, BlockRef, Slot};
+    use crate::piece::{BLOCK_LEN, Block, Slot};
     use crate::storage::{DiskErrorKind, Fault, FaultyStorage, MemStorage, Opened, Verdict};
     use krpc::bencode::Writer;
     use sha1::{Digest, Sha1};
@@ -607,6 +632,29 @@ mod tests {
 
     fn threads(count: usize) -> PoolConfig {
         PoolConfig { threads: NonZeroUsize::new(count).unwrap(), ..PoolConfig::default() }
+    }
+
+    #[test]
+    fn a_batch_is_taken_in_order_up_to_the_first_job_without_room() {
+        let config = PoolConfig { threads: NonZeroUsize::MIN, queue: 2, ..PoolConfig::default() };
+        let fixture = Fixture::new(config);
+        let write = |(at, bytes): (BlockRef, Vec<u8>)| Job::Write(at, Block::from(bytes));
+        let mut jobs: VecDeque<Job> = fixture.blocks(0).into_iter().map(write).collect();
+        jobs.push_back(Job::Save(Totals::default()));
+        // Nothing is worked on while the threads hold, so what waits is known.
+        fixture.pool.shared.hold(panicked(), false);
+        fixture.pool.submit_all(&mut jobs);
+        assert!(
+            matches!(&jobs.make_contiguous(), [Job::Write(at, _), Job::Save(_)] if at.begin == 2 * BLOCK_LEN)
+        );
+        fixture.pool.resume();
+        while !jobs.is_empty() {
+            fixture.pool.submit_all(&mut jobs);
+            std::thread::yield_now();
+        }
+        let done = fixture.until(|done| matches!(done, Done::Saved));
+        let good = |done: &Done| matches!(done, Done::Piece(PieceIndex(0), Verdict::Good));
+        assert!(done.iter().any(good), "{done:?}");
     }
 
     #[test]
