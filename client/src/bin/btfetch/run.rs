@@ -2,6 +2,7 @@
 //! one torrent is watched to its end.
 
 use std::io;
+use std::num::NonZeroUsize;
 
 use btdht::net::{Dht, Error as DhtError, State};
 use btdht::settings::{Flags, Program, Settings};
@@ -12,8 +13,8 @@ use crate::failure::{Exit, Failure};
 
 /// Ports that are tried when the user named none.
 const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
-/// Runtime threads: connections and the torrents' owners. Disks have threads of their own.
-const WORKERS: usize = 2;
+/// Runtime threads at most: connections and the torrents' owners. Disks have threads of their own.
+const MAX_WORKERS: usize = 4;
 
 /// A session and its DHT node.
 pub(crate) struct Running {
@@ -38,9 +39,12 @@ pub(crate) fn block_on(verb: impl Future<Output = Result<(), Failure>>) -> Resul
     result
 }
 
+/// Half of the cores are for the network: hashing and writing need the rest. With two cores that is one
+/// thread, so that a connection and its torrent's owner do not wake each other across cores.
 fn runtime() -> Result<Runtime, Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+        .worker_threads((cores / 2).clamp(1, MAX_WORKERS))
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("starting threads: {error}")))
