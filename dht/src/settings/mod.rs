@@ -1,7 +1,7 @@
 //! [`Settings`]: what the programs are told by the built-in `bootstrap.toml`, the user's file, the
 //! environment and flags, in that order, each beating the one before, and where each value came from.
 //!
-//! Shared by all programs; the core sees only the plain [`Config`].
+//! Shared by all programs; the core sees only the plain [`crate::Config`].
 
 mod apart;
 mod check;
