@@ -85,6 +85,7 @@ pub const SCENARIOS: &[(&str, &[&str])] = &[
             "network_that_goes_and_comes_20_times_costs_no_node",
             "node_at_another_address_is_known_again_within_two_minutes",
             "a_node_knows_fifty_nodes_again_after_its_interface_was_down_and_its_address_changed",
+            "a_node_knows_fifty_nodes_again_each_time_its_interface_was_down_of_twenty",
         ],
     ),
     (
@@ -99,6 +100,7 @@ pub const SCENARIOS: &[(&str, &[&str])] = &[
             "clock_that_goes_back_expires_nothing",
             "suspended_node_keeps_its_table_and_none_of_its_tokens",
             "a_wall_clock_that_jumps_within_a_boot_changes_nothing",
+            "a_program_that_was_stopped_for_a_while_has_its_table_answers_and_asks",
         ],
     ),
     (
@@ -123,6 +125,7 @@ pub const SCENARIOS: &[(&str, &[&str])] = &[
         &[
             "endless_referrals_end_within_the_budget",
             "values_count_only_from_the_address_tid_and_id_that_were_asked",
+            "answer_from_another_port_is_no_answer",
         ],
     ),
     ("S28", &["loss_and_jitter_leave_lookups_successful_and_within_three_times_their_time"]),

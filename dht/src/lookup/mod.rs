@@ -147,6 +147,12 @@ impl Lookup {
         let from = taken.destination.to;
         let (target, interest) = (self.target, self.kind.interest());
         let name = (LookupId(self.key), &target, interest);
+        // Whoever cannot name nodes is not believed in the rest either (RELIABILITY.md S27).
+        let is_whole = response.nodes.is_none_or(compact::is_whole_nodes::<V4>)
+            && response.nodes6.is_none_or(compact::is_whole_nodes::<V6>);
+        if !is_whole {
+            return self.refused(now, asked, MALFORMED, env);
+        }
         let Ok(brought) = self.findings.take(name, from, response, env.config, &mut env.out.events) else {
             return self.refused(now, asked, FORGED, env);
         };
@@ -472,6 +478,9 @@ fn from_last_run(owner: Owner, target: Id, place: &Place, config: &Config) -> Ve
 fn approach_time(config: &Config) -> Duration {
     config.lookup_max_time.saturating_sub(config.query_timeout)
 }
+
+/// The code under which a trace shows a node whose records of nodes are cut: KRPC's for a malformed packet.
+const MALFORMED: i64 = ErrorCode::Protocol.number();
 
 /// The code under which a trace shows a node that sent a forged item: KRPC's for a bad signature.
 const FORGED: i64 = ErrorCode::InvalidSignature.number();

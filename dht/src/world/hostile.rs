@@ -155,9 +155,7 @@ fn values_count_only_from_the_address_tid_and_id_that_were_asked() {
             // Another id than the one asked for.
             1 => vec![(from, reply(message.tid, Response { id: Id::new([9; 20]), ..response }))],
             // Nodes that are no whole records.
-            _ => {
-                vec![(from, reply(message.tid, Response { nodes: Some(&[7; 27]), values: None, ..response }))]
-            }
+            _ => vec![(from, reply(message.tid, Response { nodes: Some(&[7; 27]), ..response }))],
         }
     });
     assert_eq!(found.peers, [true_peer()]);
