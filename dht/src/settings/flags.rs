@@ -55,7 +55,7 @@ pub struct Flags {
     #[arg(short, long, global = true, help_heading = "Common")]
     pub json: bool,
 
-    /// Say more on stderr; twice for everything
+    /// Say more on stderr; twice for details, three times for everything
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Common")]
     pub verbose: u8,
 

@@ -54,6 +54,9 @@ fn rust_log_says_which_parts_are_heard() {
     assert!(finished.stderr.contains("DEBUG") && finished.stderr.contains("WARN"), "{finished:#?}");
     let finished = serve(&[], Some("off,btdht::net=debug"));
     assert!(finished.stderr.lines().all(|line| line.contains(" btdht::net")), "{finished:#?}");
+    // Flags beat the environment.
+    assert_eq!(serve(&["-q"], Some("btdht=debug")).stderr, "");
+    assert!(serve(&["-vv"], Some("off")).stderr.contains("DEBUG"));
     // What cannot be read is as if it were not there.
     assert_eq!(serve(&[], Some("btdht=loud")).stderr.lines().count(), 1);
 }

@@ -151,7 +151,7 @@ fn verbs() -> Vec<String> {
     Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect()
 }
 
-/// Logs go to stderr: warnings, more with `-v`, or what `RUST_LOG` says.
+/// Logs go to stderr: warnings, or as `-v` or `-q` say, or else `RUST_LOG`.
 fn start_logging(flags: &Flags) {
     use std::io::IsTerminal as _;
     use tracing_subscriber::EnvFilter;
@@ -163,7 +163,9 @@ fn start_logging(flags: &Flags) {
         (_, 2) => "debug",
         _ => "trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let flagged = flags.quiet || flags.verbose > 0;
+    let directives = EnvFilter::try_from_default_env().ok().filter(|_| !flagged);
+    let filter = directives.unwrap_or_else(|| EnvFilter::new(level));
     let colours =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     tracing_subscriber::fmt()

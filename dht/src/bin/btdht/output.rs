@@ -84,7 +84,7 @@ pub(crate) fn remote(bytes: &[u8]) -> String {
     format!("{}{more}", shown.escape_ascii())
 }
 
-/// Sends logs to stderr: `RUST_LOG`, or what `-v` and `-q` say.
+/// Sends logs to stderr: as `-v` or `-q` say, or else `RUST_LOG`.
 pub(crate) fn start_logging(flags: &Flags) {
     let level = match (flags.quiet, flags.verbose) {
         (true, _) => LevelFilter::ERROR,
@@ -94,7 +94,9 @@ pub(crate) fn start_logging(flags: &Flags) {
         (false, _) => LevelFilter::TRACE,
     };
     // Not `EnvFilter`: its regular expressions would be a tenth of the program, for filters by spans' fields.
-    let wanted = std::env::var("RUST_LOG").ok().and_then(|directives| directives.parse().ok());
+    let flagged = flags.quiet || flags.verbose > 0;
+    let directives = std::env::var("RUST_LOG").ok().filter(|_| !flagged);
+    let wanted = directives.and_then(|directives| directives.parse().ok());
     let filter: Targets = wanted.unwrap_or_else(|| Targets::new().with_default(level));
     let colour =
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
