@@ -1,9 +1,7 @@
 //! `btdht completions`: a completion script for a shell.
 
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::Cli;
 use crate::failure::Failure;
 
 /// Print a completion script
@@ -14,11 +12,12 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+/// The script for `command`, which is the whole program.
+pub(crate) fn run(args: &Args, mut command: clap::Command) -> Result<(), Failure> {
     use std::io::Write as _;
 
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "btdht", &mut script);
+    clap_complete::generate(args.shell, &mut command, "btdht", &mut script);
     std::io::stdout().lock().write_all(&script)?;
     Ok(std::io::stdout().flush()?)
 }

@@ -23,6 +23,11 @@ impl Failure {
         Self { code: 1, message: message.into(), hint: None }
     }
 
+    /// The system has no room for another signal handler.
+    pub(crate) fn no_signals(error: io::Error) -> Self {
+        Self::other(format!("watching signals: {error}"))
+    }
+
     /// Wrong usage.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { code: 2, message: message.into(), hint: None }

@@ -106,8 +106,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Replay(args) => replay::run(&args, &Output::new(&flags)),
         Verb::Id(args) => id::run(&args, &flags),
         Verb::Config(args) => config::run(&args, &Context::new(flags)?),
-        Verb::Completions(args) => completions::run(&args),
-        Verb::Man(args) => man::run(&args),
+        Verb::Completions(args) => completions::run(&args, Cli::command()),
+        Verb::Man(args) => man::run(&args, Cli::command()),
         Verb::Get(args) => one_shot(flags, async |context| get::run(&args, context).await),
         Verb::Put(args) => one_shot(flags, async |context| put::run(&args, context).await),
         Verb::Scrape(args) => one_shot(flags, async |context| scrape::run(&args, context).await),
@@ -143,7 +143,7 @@ fn online(
         .build()
         .map_err(|error| Failure::other(format!("starting the runtime: {error}")))?;
     let result = runtime.block_on(async {
-        let mut stop = signals::watch()?;
+        let mut stop = signals::watch().map_err(Failure::no_signals)?;
         verb(&context, &mut stop).await
     });
     // A name lookup of the system can hang for half a minute; nobody waits for it any more.

@@ -2,9 +2,6 @@
 
 use std::io::Write as _;
 
-use clap::CommandFactory as _;
-
-use crate::Cli;
 use crate::failure::Failure;
 
 /// Print the manual page
@@ -15,8 +12,8 @@ pub(crate) struct Args {
     verb: Option<String>,
 }
 
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let mut command = Cli::command();
+/// The page of `command`, which is the whole program, or of one of its verbs.
+pub(crate) fn run(args: &Args, mut command: clap::Command) -> Result<(), Failure> {
     command.build();
     let page = match &args.verb {
         None => command,

@@ -1,8 +1,8 @@
 //! SIGINT and SIGTERM: the first asks the program to save and end, the second ends it at once.
 
-use tokio::sync::watch;
+use std::io;
 
-use crate::failure::Failure;
+use tokio::sync::watch;
 
 /// A signal that ends the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +41,8 @@ impl Stop {
 ///
 /// # Errors
 /// When the system has no room for another signal handler.
-pub(crate) fn watch() -> Result<Stop, Failure> {
-    let mut signals = Signals::new().map_err(|error| Failure::other(format!("watching signals: {error}")))?;
+pub(crate) fn watch() -> io::Result<Stop> {
+    let mut signals = Signals::new()?;
     let (requested, stop) = watch::channel(None);
     tokio::spawn(async move {
         requested.send_replace(Some(signals.next().await));

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::db::Db;
 use super::open::Missing;
 use super::record::Infohash;
+use super::task;
 use crate::failure::Failure;
 use krpc::Id;
 
@@ -37,7 +38,7 @@ enum Format {
 
 pub(super) async fn run(args: &Args, path: PathBuf) -> Result<(), Failure> {
     let (format, output) = (args.format, args.output.clone());
-    super::blocking(move || {
+    task::blocking(move || {
         let db = Db::open(&path, Missing::Refuse)?;
         match output {
             None => write(&db, format, io::stdout().lock()),

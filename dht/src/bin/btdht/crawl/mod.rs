@@ -1,5 +1,6 @@
 //! `btdht crawl`: which infohashes does the DHT hold, and how many nodes has it?
 
+mod args;
 mod batch;
 mod db;
 mod export;
@@ -7,14 +8,12 @@ mod open;
 mod record;
 mod report;
 mod status;
+mod task;
 mod walk;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use btdht::crawl::Region;
-use tokio::task::JoinError;
-
+use self::args::Walk;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::signals::Stop;
@@ -50,32 +49,6 @@ enum Verb {
     Status(status::Args),
 }
 
-/// How to walk.
-#[derive(clap::Args)]
-struct Walk {
-    /// Queries a second at most, nearly each to another address [default: crawl_rate, 25]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    rate: Option<u32>,
-    /// Unanswered queries at the same time at most [default: crawl_max_in_flight, 128]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    max_in_flight: Option<u32>,
-    /// Ask for the sizes of swarms too (BEP 33), with a quarter of the queries
-    #[arg(long)]
-    scrape: bool,
-    /// End after so long
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    duration: Option<Duration>,
-    /// End after so many infohashes that the database did not have
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    limit: Option<u64>,
-    /// End when everybody known has been asked so many times
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    rounds: Option<u64>,
-    /// Walk the part of the key space that begins with these hexadecimal digits
-    #[arg(long, value_name = "PREFIX")]
-    target: Option<Region>,
-}
-
 pub(crate) async fn run(args: &Args, context: &Context, stop: &mut Stop) -> Result<(), Failure> {
     let path = path(args, context)?;
     match &args.verb {
@@ -93,28 +66,9 @@ async fn stoppable(verb: impl Future<Output = Result<(), Failure>>, stop: &mut S
     }
 }
 
-/// Does what the disk may take long for, where nobody else waits for it.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    joined(tokio::task::spawn_blocking(work).await)
-}
-
-/// What came of work on the database. It panics over some kinds of damage.
-fn joined<T>(ended: Result<Result<T, Failure>, JoinError>) -> Result<T, Failure> {
-    let broken = |_| Failure::disk("the database is damaged").hint("--db FILE begins another");
-    ended.map_err(broken).and_then(|result| result)
-}
-
 fn path(args: &Args, context: &Context) -> Result<PathBuf, Failure> {
     let default = || context.settings.folders.state.as_ref().map(|folder| folder.join("crawl.redb"));
     let none =
         || Failure::usage("there is no state folder to keep the database in").hint("--db FILE names one");
     args.db.clone().or_else(default).ok_or_else(none)
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
-    let span = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    span.ok_or_else(|| "expected seconds, more than 0".to_owned())
 }

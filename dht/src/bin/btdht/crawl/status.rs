@@ -9,6 +9,7 @@ use super::db::{Db, KeptSize};
 use super::open::Missing;
 use super::record::{Standing, seconds};
 use super::report::{size_json, size_line};
+use super::task;
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -39,7 +40,7 @@ struct Summary {
 
 pub(super) async fn run(path: PathBuf, context: &Context) -> Result<(), Failure> {
     let shown = path.display().to_string();
-    let summary = super::blocking(move || Summary::of(&Db::open(&path, Missing::Refuse)?)).await?;
+    let summary = task::blocking(move || Summary::of(&Db::open(&path, Missing::Refuse)?)).await?;
     let size = |kept: &Option<KeptSize>| {
         kept.map(|kept| {
             let mut size = size_json(Some(&kept.estimate));

@@ -12,12 +12,13 @@ use serde_json::json;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::Walk;
+use super::args::Walk;
 use super::batch::Batch;
 use super::db::{Db, Written};
 use super::open::Missing;
 use super::record::{self, Node, moment, seconds};
 use super::report::Report;
+use super::task;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::signals::{Signal, Stop};
@@ -49,7 +50,7 @@ pub(super) async fn run(
     context: &Context,
     stop: &mut Stop,
 ) -> Result<(), Failure> {
-    let opening = super::blocking(move || {
+    let opening = task::blocking(move || {
         let db = Db::open(&path, Missing::Create)?;
         let (total, nodes) = (db.total()?, db.nodes()?);
         Ok((db, total, nodes))
@@ -333,7 +334,7 @@ async fn at(deadline: Option<Instant>) {
 /// Waits for a batch that is being written, or for ever. Cancel safe.
 async fn done(writing: &mut Option<JoinHandle<Result<Written, Failure>>>) -> Result<Written, Failure> {
     match writing {
-        Some(task) => super::joined(task.await),
+        Some(task) => task::joined(task.await),
         None => std::future::pending().await,
     }
 }

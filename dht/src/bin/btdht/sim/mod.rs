@@ -121,7 +121,7 @@ fn watched(
         .build()
         .map_err(|error| Failure::other(format!("starting the runtime: {error}")))?;
     runtime.block_on(async {
-        let mut stop = signals::watch()?;
+        let mut stop = signals::watch().map_err(Failure::no_signals)?;
         show::begin(scenario, &params, out)?;
         let stopped = Arc::new(AtomicBool::new(false));
         let mut screen = Screen::new(flags, Arc::clone(&stopped));
