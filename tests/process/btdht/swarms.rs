@@ -31,7 +31,12 @@ fn a_scrape_counts_seeds_and_downloaders() {
 fn nobody_to_scrape_or_sample_is_exit_code_4() {
     let silent = silent_node();
     let router = silent.local_addr().unwrap().to_string();
-    for args in [&["scrape", INFOHASH][..], &["sample"], &["sample", &router]] {
+    for args in [
+        &["scrape", INFOHASH][..],
+        &["sample"],
+        &["sample", &router],
+        &["sample", &router, "--timeout", "0.2"],
+    ] {
         let finished = run(args, &router).expect_code(4);
         assert!(finished.error().contains("no answer"), "{finished:#?}");
     }

@@ -18,7 +18,7 @@ use crate::random::rng;
 /// Sample infohashes of one node, or of nodes all over the key space (BEP 51)
 #[derive(clap::Args)]
 #[command(after_help = "\
-Prints one infohash a line, each once. With HOST:PORT it asks that node once. Without it walks to \
+Prints one infohash a line, each once. With HOST:PORT it asks that node once, for --timeout (15 seconds). Without it walks to \
 one random point of the key space after the other, one walk at a time with a pause in between, \
 until --limit (100) or --timeout (60 seconds). Exit code 4 when there were none.
 
@@ -49,38 +49,46 @@ async fn one(node: &str, context: &Context) -> Result<(), Failure> {
     let dht = context.open_alone()?;
     let addrs = context.resolve(&dht, node).await?;
     let mut rng = rng()?;
-    for addr in addrs {
-        let question = Question::Sample(rng.id(), Want::UNSPECIFIED);
-        let Some(answer) = dht.ask(addr, question).await? else { continue };
-        let message = Message::decode(&answer.bytes)
-            .map_err(|failure| Failure::other(format!("a broken answer: {}", failure.error)))?;
-        let response = match message.body {
-            Body::Response(response) => response,
-            Body::Error(error) => {
-                let text = remote(error.text);
-                return Err(Failure::other(format!("the node answered with error {} {text}", error.code)));
+    let all = async {
+        for addr in addrs {
+            let question = Question::Sample(rng.id(), Want::UNSPECIFIED);
+            if let Some(answer) = dht.ask(addr, question).await? {
+                return Ok::<_, Failure>(Some(answer));
             }
-            Body::Query { .. } => return Err(Failure::other("the node answered with a query")),
-        };
-        let Some(samples) = response.samples else {
-            return Err(Failure::other("the node does not speak BEP 51: its answer has no samples"));
-        };
-        for infohash in samples.chunks_exact(Id::LEN).filter_map(Id::from_slice) {
-            context.out.say(
-                || json!({"event": "sample", "infohash": infohash.to_string(), "node": answer.from.to_string()}),
-                || infohash.to_string(),
-            )?;
         }
-        context.out.note(
-            || json!({"event": "done", "num": response.num, "interval": response.interval}),
-            || {
-                let (num, interval) = (response.num.unwrap_or(0), response.interval.unwrap_or(0));
-                format!("{num} infohashes in all; others after {interval} s")
-            },
+        Ok(None)
+    };
+    let answer = tokio::time::timeout(context.timeout(Duration::from_secs(15)), all).await;
+    let Some(answer) = answer.unwrap_or(Ok(None))? else {
+        return Err(Failure::nothing(format!("no answer from {}", node.escape_debug())));
+    };
+    let message = Message::decode(&answer.bytes)
+        .map_err(|failure| Failure::other(format!("a broken answer: {}", failure.error)))?;
+    let response = match message.body {
+        Body::Response(response) => response,
+        Body::Error(error) => {
+            let text = remote(error.text);
+            return Err(Failure::other(format!("the node answered with error {} {text}", error.code)));
+        }
+        Body::Query { .. } => return Err(Failure::other("the node answered with a query")),
+    };
+    let Some(samples) = response.samples else {
+        return Err(Failure::other("the node does not speak BEP 51: its answer has no samples"));
+    };
+    for infohash in samples.chunks_exact(Id::LEN).filter_map(Id::from_slice) {
+        context.out.say(
+            || json!({"event": "sample", "infohash": infohash.to_string(), "node": answer.from.to_string()}),
+            || infohash.to_string(),
         )?;
-        return Ok(());
     }
-    Err(Failure::nothing(format!("no answer from {}", node.escape_debug())))
+    context.out.note(
+        || json!({"event": "done", "num": response.num, "interval": response.interval}),
+        || {
+            let (num, interval) = (response.num.unwrap_or(0), response.interval.unwrap_or(0));
+            format!("{num} infohashes in all; others after {interval} s")
+        },
+    )?;
+    Ok(())
 }
 
 async fn walk(args: &Args, context: &Context) -> Result<(), Failure> {
