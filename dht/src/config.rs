@@ -14,6 +14,25 @@
 //! - how arrays are laid out in memory, and how much of them is swept at a time (at the ends of the files
 //!   of `guard`, `reach`, `store` and `table`);
 //! - queues and pauses of the tokio shell (`net`), which decide nothing about the protocol.
+//!
+//! The threats to a node by their numbers in the design (RELIABILITY.md 2.1), and what bounds each; names
+//! without a file are fields:
+//!
+//! | | threat | bounds |
+//! |---|---|---|
+//! | D1 | nesting and sizes of messages | `krpc::bencode::Limits::KRPC`; shortest datagram in `guard.rs` |
+//! | D2 | amplification | `max_datagram`, `max_amplification`, `max_error_amplification`, `reply_bytes_per_second` |
+//! | D3 | floods of queries | `replies_per_second_per_ip`, `reply_burst_per_ip`, `source_table_entries` |
+//! | D4 | guessed tokens | `token_rotation`, `failed_tokens_per_minute`; 8 bytes of HMAC in `token.rs` |
+//! | D5 | a full store | `store_memory`, `peers_per_infohash`, `ports_per_ip`, `infohashes_per_ip`, `peer_expiry` |
+//! | D6 | a table of liars | `nodes_per_subnet_per_bucket`, `newcomer_ping_pause`, `newcomer_sources` |
+//! | D7 | lookups led astray | the `lookup_` fields; one node of a network in the closest set, `lookup/search.rs` |
+//! | D8 | forged replies | random tids of 4 bytes and the address asked, `rpc.rs` |
+//! | D9 | forged peers | `lookup_values_per_reply`, `lookup_max_peers`, `lookup_ports_per_ip`; the downloader's dials |
+//! | D10 | lies about our address | the `address_` fields |
+//! | D11 | items | `max_items`, `items_per_ip`, `signature_checks_per_second`; 1,000 bytes and 64 of salt, `item.rs` |
+//! | D12 | samples | `max_samples`, `sample_interval` |
+//! | D13 | strangers' text on a terminal | 64 bytes, escaped, `bin/btdht/output.rs` |
 
 use std::sync::Arc;
 use std::time::Duration;
