@@ -102,10 +102,15 @@ impl Asker {
             ("t", string(ping_tid)),
             ("y", string("q")),
         ]);
-        self.socket.send_to(datagram, node).expect("the network is up");
-        self.socket.send_to(&ping, node).expect("the network is up");
         let end = Instant::now() + Duration::from_secs(20);
+        let mut again = Instant::now();
         while Instant::now() < end {
+            // A node that has just been started may hear nothing yet.
+            if again <= Instant::now() {
+                again = Instant::now() + Duration::from_secs(3);
+                self.socket.send_to(datagram, node).expect("the network is up");
+                self.socket.send_to(&ping, node).expect("the network is up");
+            }
             let mut buffer = [0; 2048];
             let Ok((len, from)) = self.socket.recv_from(&mut buffer) else { continue };
             if from != node {
