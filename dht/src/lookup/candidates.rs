@@ -115,6 +115,11 @@ impl Candidate {
     fn is_secure(&self) -> bool {
         self.id.is_some_and(|id| is_secure(&id, self.addr.ip()))
     }
+
+    /// Whether an offer is of this node: who stands for a router is told apart by the address alone.
+    fn is_same(&self, id: Option<Id>, addr: SocketAddr) -> bool {
+        self.addr == addr && (self.id == id || id.is_none() || self.id.is_none())
+    }
 }
 
 impl Candidates {
@@ -238,13 +243,6 @@ impl Candidates {
     /// All candidates, nearest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Candidate> {
         self.places.iter().map(|place| self.of(place))
-    }
-}
-
-impl Candidate {
-    /// Whether an offer is of this node: who stands for a router is told apart by the address alone.
-    fn is_same(&self, id: Option<Id>, addr: SocketAddr) -> bool {
-        self.addr == addr && (self.id == id || id.is_none() || self.id.is_none())
     }
 }
 
