@@ -13,7 +13,7 @@ use crate::network::Line;
 use crate::reach::{Reach, Reachability};
 use crate::secure_id::is_secure;
 use crate::store::Family;
-use crate::table::{FamilyTable, MAX_CLOSEST};
+use crate::table::{FamilyTable, MAX_CLOSEST, OwnIps};
 use crate::{Config, Rng, Time};
 
 /// What a node is given for each of its sockets. Its index in the list is the socket's index.
@@ -106,6 +106,12 @@ impl Place {
     /// Our id here.
     pub(crate) fn id(&self) -> Id {
         *self.table.own()
+    }
+
+    /// The addresses whose inhabitants we reach without any network: none where local addresses are
+    /// accepted, because there all nodes may be on one machine.
+    pub(crate) fn own(&self, config: &Config) -> OwnIps {
+        if config.allow_local { [None; 2] } else { [Some(self.local.ip()), self.external.ip()] }
     }
 
     /// What is worth keeping of this home between runs.

@@ -2,9 +2,10 @@
 //! (RELIABILITY.md S17, S18).
 //!
 //! A node that does not answer may be gone, or our network is. So a node is blamed for its silence
-//! only if somebody answered who was asked in the same second or the one before. (That somebody
-//! answers while it is waited for is not enough: the network may have returned meanwhile.) Otherwise
-//! it is a *suspect*, is asked once more, and so are nodes that we heard of lately. When [`crate::Config::lost_after_silences`] trusty
+//! only if somebody answered who was asked at the same moment or shortly before. (That somebody
+//! answers while it is waited for is not enough: the network may have returned meanwhile.) The network
+//! may have gone in between, so that the blame that would cost a node its place needs more: somebody
+//! who was asked after it has answered, too. Otherwise it is a *suspect*, is asked once more, and so are nodes that we heard of lately. When [`crate::Config::lost_after_silences`] trusty
 //! ones have been silent in a row and nobody answered in between, the line counts as lost: until the
 //! next answer nobody is blamed for anything. libtorrent empties its table here, which then has to be
 //! built anew from the routers.
@@ -17,7 +18,7 @@
 
 use std::net::SocketAddr;
 
-use crate::Time;
+use crate::{Config, Time};
 
 /// What the owner of a node noticed about the network of one of its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +38,10 @@ pub(crate) struct Line {
     asked: u32,
     /// When the line changed last: whoever was asked before cannot be blamed.
     since: Time,
-    /// The last second in which somebody was asked who answered,
+    /// The last moment (see [`moment`]) at which somebody was asked who answered,
     worked: u32,
-    /// and a bit for each such second of the 64 that end with it, its own lowest.
-    seconds: u64,
+    /// and a bit for each such moment of the 64 that end with it, its own lowest.
+    moments: u64,
     /// Trusty nodes that were silent since somebody answered, at most [`crate::Config::lost_after_silences`] or as many as
     /// the table has.
     suspects: Vec<SocketAddr>,
@@ -51,7 +52,9 @@ pub(crate) struct Line {
 pub(crate) struct Situation {
     /// The node was trusty.
     pub(crate) is_trusty: bool,
-    /// Trusty nodes in the table.
+    /// One more failure costs it its place.
+    pub(crate) is_last: bool,
+    /// Trusty nodes in the table, but for those on our own machine, which answer without a network.
     pub(crate) trusty: usize,
 }
 
@@ -70,14 +73,14 @@ pub(crate) enum Silence {
 
 impl Default for Line {
     fn default() -> Self {
-        Self { lost: false, since: Time::ZERO, asked: 0, worked: 0, seconds: 0, suspects: Vec::new() }
+        Self { lost: false, since: Time::ZERO, asked: 0, worked: 0, moments: 0, suspects: Vec::new() }
     }
 }
 
 impl Line {
     /// Somebody answered a query that was asked at `asked`; whether the line is back.
-    pub(crate) fn answered(&mut self, now: Time, asked: Time) -> bool {
-        self.note_work(asked.as_secs() as u32);
+    pub(crate) fn answered(&mut self, now: Time, asked: Time, config: &Config) -> bool {
+        self.note_work(moment(asked, config));
         if !self.suspects.is_empty() || self.asked > 0 {
             self.forget_suspects();
         }
@@ -89,25 +92,28 @@ impl Line {
         is_back
     }
 
-    /// A node of the table that was asked at `asked` did not answer; `limit` silences of trusty nodes in
-    /// a row are the line's.
+    /// A node of the table that was asked at `asked` did not answer; so many silences of trusty nodes in
+    /// a row as [`Config::lost_after_silences`] says are the line's.
     pub(crate) fn silent(
         &mut self,
         asked: Time,
         node: SocketAddr,
         situation: Situation,
-        limit: usize,
+        config: &Config,
     ) -> Silence {
         if self.lost || asked < self.since {
             return Silence::Forgiven;
         }
-        if self.worked_at(asked) {
+        let moment = moment(asked, config);
+        let worked = if situation.is_last { self.worked_around(moment) } else { self.worked_before(moment) };
+        if worked {
             return Silence::Blamed;
         }
         // Where nobody is left who would be expected to answer, anybody counts.
         if (situation.is_trusty || situation.trusty == 0) && !self.suspects.contains(&node) {
             self.suspects.push(node);
         }
+        let limit = config.lost_after_silences;
         if self.suspects.len() >= situation.trusty.clamp(1, limit.max(1)) {
             self.lost = true;
             self.forget_suspects();
@@ -135,22 +141,33 @@ impl Line {
         self.lost
     }
 
-    fn worked_at(&self, asked: Time) -> bool {
-        let (last, seconds) = (self.worked, self.seconds);
-        let worked = |second| {
-            let age: Option<u32> = last.checked_sub(second);
-            age.and_then(|age| seconds.checked_shr(age)).is_some_and(|seconds| seconds & 1 == 1)
+    /// Whether the line worked at `moment`, as far as answers to what was asked then, or both before and
+    /// after that, show.
+    fn worked_around(&self, moment: u32) -> bool {
+        let Some(age) = self.worked.checked_sub(moment).filter(|&age| age < u64::BITS) else {
+            return false;
         };
-        let second = asked.as_secs() as u32;
-        worked(second) || worked(second.saturating_sub(1))
+        // The moment itself is bit 0 of what is left, and the earlier ones follow.
+        let left = self.moments >> age;
+        let later = self.moments.checked_shl(u64::BITS - age).unwrap_or(0) >> (u64::BITS - AFTER);
+        left & 1 == 1 || later != 0 && left >> 1 & ((1 << BEFORE) - 1) != 0
     }
 
-    fn note_work(&mut self, second: u32) {
-        let (last, seconds) = (self.worked, self.seconds);
-        (self.worked, self.seconds) = match second.checked_sub(last) {
-            Some(later) => (second, seconds.checked_shl(later).unwrap_or(0) | 1),
+    /// Whether the line worked shortly before `moment`.
+    fn worked_before(&self, moment: u32) -> bool {
+        let worked = |moment| {
+            let age: Option<u32> = self.worked.checked_sub(moment);
+            age.and_then(|age| self.moments.checked_shr(age)).is_some_and(|moments| moments & 1 == 1)
+        };
+        (moment.saturating_sub(SHORTLY)..=moment).any(worked)
+    }
+
+    fn note_work(&mut self, moment: u32) {
+        let (last, moments) = (self.worked, self.moments);
+        (self.worked, self.moments) = match moment.checked_sub(last) {
+            Some(later) => (moment, moments.checked_shl(later).unwrap_or(0) | 1),
             // An answer that came late; one that is older than all of them is of no use any more.
-            None => (last, seconds | 1u64.checked_shl(last - second).unwrap_or(0)),
+            None => (last, moments | 1u64.checked_shl(last - moment).unwrap_or(0)),
         };
     }
 
@@ -161,40 +178,94 @@ impl Line {
     }
 }
 
+/// Moments in the time that a query may take: those of the last two such times are remembered, which is
+/// what a silence needs to be judged at its end.
+const MOMENTS: u64 = 32;
+/// How many moments "shortly before" are,
+const SHORTLY: u32 = 12;
+/// and how many "before" and "after" are where both are needed. Those who are pinged one after the other
+/// are to be judged by one another.
+const BEFORE: u32 = 31;
+const AFTER: u32 = 24;
+
+/// The number of the moment of `time`. At the usual timeout of four seconds a moment is an eighth of a
+/// second.
+fn moment(time: Time, config: &Config) -> u32 {
+    let timeout = config.query_timeout.as_micros() as u64;
+    (time.as_micros() / (timeout / MOMENTS).max(1)) as u32
+}
+
 /// Trusty nodes asked for each suspect, so that a dead line is found in some four timeouts.
 const ASKED_AT_ONCE: usize = 2;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    const LIMIT: usize = 3;
-    const TRUSTY: Situation = Situation { is_trusty: true, trusty: 50 };
+    const TRUSTY: Situation = Situation { is_trusty: true, is_last: false, trusty: 50 };
+    const LAST: Situation = Situation { is_last: true, ..OLD };
     const OLD: Situation = Situation { is_trusty: false, ..TRUSTY };
 
+    fn config() -> Config {
+        Config { lost_after_silences: 3, query_timeout: Duration::from_secs(4), ..Config::default() }
+    }
+
     fn answered(line: &mut Line, seconds: u64, asked: u64) -> bool {
-        line.answered(Time::from_secs(seconds), Time::from_secs(asked))
+        line.answered(Time::from_secs(seconds), Time::from_secs(asked), &config())
+    }
+
+    /// The node `n`, asked after so many milliseconds, was silent.
+    fn silent_at(line: &mut Line, millis: u64, n: u8, situation: Situation) -> Silence {
+        line.silent(Time::from_millis(millis), ([81, 2, 3, n], 6881).into(), situation, &config())
     }
 
     /// The node `n`, asked after so many seconds, was silent.
     fn silent(line: &mut Line, seconds: u64, n: u8, situation: Situation) -> Silence {
-        line.silent(Time::from_secs(seconds), ([81, 2, 3, n], 6881).into(), situation, LIMIT)
+        silent_at(line, seconds * 1000, n, situation)
     }
 
     #[test]
-    fn a_node_is_blamed_if_somebody_answered_who_was_asked_at_the_same_time() {
+    fn a_node_is_blamed_if_somebody_answered_who_was_asked_then_or_shortly_before() {
         let mut line = Line::default();
         assert!(!answered(&mut line, 5, 5));
         assert_eq!(silent(&mut line, 5, 1, OLD), Silence::Blamed);
         assert_eq!(silent(&mut line, 6, 1, OLD), Silence::Blamed);
-        assert_eq!(silent(&mut line, 7, 1, OLD), Silence::Suspect { ask: 2 });
-        assert_eq!(silent(&mut line, 7, 2, TRUSTY), Silence::Suspect { ask: 1 });
+        assert_eq!(silent_at(&mut line, 6_700, 1, OLD), Silence::Suspect { ask: 2 });
+        assert_eq!(silent_at(&mut line, 4_990, 2, TRUSTY), Silence::Suspect { ask: 1 });
         assert_eq!(silent(&mut line, 7, 3, TRUSTY), Silence::Suspect { ask: 0 });
         // Somebody asked later answered earlier: the network may have returned.
         assert!(!answered(&mut line, 10, 9));
         assert_eq!(silent(&mut line, 8, 4, TRUSTY), Silence::Suspect { ask: 2 });
         assert_eq!(silent(&mut line, 9, 4, TRUSTY), Silence::Blamed);
         assert_eq!(silent(&mut line, 5 + 64, 4, TRUSTY), Silence::Suspect { ask: 1 });
+    }
+
+    #[test]
+    fn the_last_blame_needs_answers_to_what_was_asked_before_and_after() {
+        let mut line = Line::default();
+        answered(&mut line, 5, 5);
+        assert_eq!(silent_at(&mut line, 5_120, 1, LAST), Silence::Blamed, "the same moment is both");
+        assert_ne!(silent_at(&mut line, 5_130, 1, LAST), Silence::Blamed, "the network may have gone");
+        answered(&mut line, 6, 6);
+        for (millis, is_blamed) in
+            [(4_990, false), (5_000, true), (5_500, true), (6_000, true), (6_125, false)]
+        {
+            let silence = silent_at(&mut line, millis, 1, LAST);
+            assert_eq!(silence == Silence::Blamed, is_blamed, "{millis}: {silence:?}");
+        }
+        // In a long time without any answer the network may have been away.
+        answered(&mut line, 11, 11);
+        for millis in [6_500, 7_500, 10_100, 10_500] {
+            assert_ne!(silent_at(&mut line, millis, 1, LAST), Silence::Blamed, "{millis}");
+        }
+        // An answer that came late counts for when it was asked for.
+        answered(&mut line, 12, 8);
+        assert_eq!(silent_at(&mut line, 10_500, 1, LAST), Silence::Blamed);
+        // What is older than two timeouts cannot be known any more.
+        answered(&mut line, 18, 18);
+        assert_ne!(silent_at(&mut line, 5_500, 1, LAST), Silence::Blamed);
     }
 
     #[test]
@@ -223,11 +294,11 @@ mod tests {
 
     #[test]
     fn where_few_are_trusty_these_have_to_be_silent() {
-        let two = Situation { is_trusty: true, trusty: 2 };
+        let two = Situation { trusty: 2, ..TRUSTY };
         let mut line = Line::default();
         assert_eq!(silent(&mut line, 1, 1, two), Silence::Suspect { ask: 2 });
         assert_eq!(silent(&mut line, 1, 2, two), Silence::Lost);
-        let none = Situation { is_trusty: false, trusty: 0 };
+        let none = Situation { trusty: 0, ..OLD };
         assert_eq!(silent(&mut Line::default(), 1, 1, none), Silence::Lost);
     }
 

@@ -85,6 +85,8 @@ pub const SCENARIOS: &[(&str, &[&str])] = &[
             "network_that_goes_and_comes_20_times_costs_no_node",
             "node_at_another_address_is_known_again_within_two_minutes",
             "a_node_knows_fifty_nodes_again_after_its_interface_was_down_and_its_address_changed",
+            "a_node_knows_fifty_nodes_again_each_time_its_interface_was_down_of_twenty",
+            "a_neighbour_on_our_own_machine_does_not_hide_that_the_network_is_gone",
         ],
     ),
     (

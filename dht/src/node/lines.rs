@@ -19,16 +19,20 @@ impl Node {
         (from, rtt): (SocketAddr, Duration),
         out: &mut Outbox,
     ) {
-        let place = &self.places[home];
-        let own = [Some(place.local.ip()), place.external.ip()];
-        if !self.config.allow_local && own.contains(&Some(from.ip())) {
+        if self.is_here(home, from) {
             return;
         }
-        if self.places[home].line.answered(now, now - rtt) {
+        if self.places[home].line.answered(now, now - rtt, &self.config) {
             self.counters.network_returns += 1;
+            self.places[home].table.pardon_all();
             out.events.push(Event::NetworkChanged { home });
             self.maintain.line_returned(now, home, &self.config);
         }
+    }
+
+    /// Whether a node lives on our own machine, so that it hears us without any network.
+    fn is_here(&self, home: usize, node: SocketAddr) -> bool {
+        self.places[home].own(&self.config).contains(&Some(node.ip()))
     }
 
     /// A node is of no use. If somebody waits for its place, it is asked once more (BEP 5).
@@ -52,6 +56,7 @@ impl Node {
     pub(super) fn line_silent(&mut self, now: Time, destination: Destination, out: &mut Outbox) {
         let Destination { to, id, .. } = destination;
         let home = usize::from(destination.socket);
+        let is_here = self.is_here(home, to);
         let (config, place) = (&self.config, &mut self.places[home]);
         let Some(is_trusty) = place.table.is_trusty_at(now, to, config) else {
             if !place.line.is_lost() {
@@ -59,9 +64,13 @@ impl Node {
             }
             return;
         };
-        let situation = Situation { is_trusty, trusty: place.table.trusty(now, config) };
+        let own = place.own(config);
+        let is_trusty = is_trusty && !is_here;
+        let (trusty, is_last) =
+            (place.table.trusty_elsewhere(now, own, config), place.table.is_at_its_last(to, config));
+        let situation = Situation { is_trusty, trusty, is_last };
         let asked = now - config.query_timeout;
-        match place.line.silent(asked, to, situation, config.lost_after_silences) {
+        match place.line.silent(asked, to, situation, config) {
             Silence::Blamed => self.blame(now, destination, out),
             Silence::Suspect { ask } => {
                 self.forgive(home, to);
@@ -85,7 +94,9 @@ impl Node {
 
     pub(super) fn line_changed(&mut self, now: Time, home: usize, out: &mut Outbox) {
         out.events.push(Event::NetworkChanged { home });
-        self.places[home].line.change(now);
+        let place = &mut self.places[home];
+        place.line.change(now);
+        place.table.pardon_all();
         self.maintain.line_returned(now, home, &self.config);
     }
 
@@ -104,7 +115,9 @@ impl Node {
 
     fn ping_freshest(&mut self, now: Time, home: usize, count: usize, out: &mut Outbox) {
         for _ in 0..count {
-            let Some((id, addr)) = self.places[home].table.ping_freshest(now, &self.config) else {
+            let place = &mut self.places[home];
+            let own = place.own(&self.config);
+            let Some((id, addr)) = place.table.ping_freshest(now, own, &self.config) else {
                 return;
             };
             self.ping(now, home, (Some(id), addr), out);

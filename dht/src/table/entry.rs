@@ -75,6 +75,11 @@ impl<A: Address> Entry<A> {
         self.state = self.state & INSECURE | (self.fails() + 1).min(FAILS);
     }
 
+    /// What it did not answer is forgotten.
+    pub(crate) fn pardon(&mut self) {
+        self.state &= !FAILS;
+    }
+
     /// A ping is on its way.
     pub(crate) fn mark_pinged(&mut self) {
         self.state |= PINGED;

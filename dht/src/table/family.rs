@@ -9,7 +9,7 @@ use krpc::Id;
 use krpc::compact::{self, Address, Contact, V4, V6};
 
 use super::closest::MAX_CLOSEST;
-use super::{BucketFill, Failure, Insertion, Standing, Table};
+use super::{BucketFill, Failure, Insertion, OwnIps, Standing, Table};
 use crate::store::Family;
 use crate::{Config, Rng, Time};
 
@@ -99,11 +99,21 @@ impl FamilyTable {
         })
     }
 
+    /// See [`Table::is_at_its_last`].
+    pub(crate) fn is_at_its_last(&self, addr: SocketAddr, config: &Config) -> bool {
+        either!(self, table => Address::from_socket(addr).is_some_and(|addr| table.is_at_its_last(addr, config)))
+    }
+
     /// See [`Table::forgive`].
     pub(crate) fn forgive(&mut self, addr: SocketAddr) {
         either!(self, table => if let Some(addr) = Address::from_socket(addr) {
             table.forgive(addr);
         });
+    }
+
+    /// See [`Table::pardon_all`].
+    pub(crate) fn pardon_all(&mut self) {
+        either!(self, table => table.pardon_all());
     }
 
     /// See [`Table::is_trusty_at`].
@@ -112,8 +122,8 @@ impl FamilyTable {
     }
 
     /// See [`Table::ping_freshest`].
-    pub(crate) fn ping_freshest(&mut self, now: Time, config: &Config) -> Option<Node> {
-        either!(self, table => table.ping_freshest(now, config).map(|c| (c.id, c.addr.to_socket())))
+    pub(crate) fn ping_freshest(&mut self, now: Time, own: OwnIps, config: &Config) -> Option<Node> {
+        either!(self, table => table.ping_freshest(now, own, config).map(|c| (c.id, c.addr.to_socket())))
     }
 
     /// See [`Table::forget_candidate`].
@@ -191,6 +201,11 @@ impl FamilyTable {
 
     pub(crate) fn trusty(&self, now: Time, config: &Config) -> usize {
         either!(self, table => table.trusty(now, config))
+    }
+
+    /// See [`Table::trusty_elsewhere`].
+    pub(crate) fn trusty_elsewhere(&self, now: Time, own: OwnIps, config: &Config) -> usize {
+        either!(self, table => table.trusty_elsewhere(now, own, config))
     }
 
     /// See [`Table::network_size`].

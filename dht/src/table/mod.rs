@@ -25,6 +25,7 @@ mod spread;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -42,6 +43,9 @@ pub use self::known::KnownNode;
 use self::room::{give_back, make_room};
 use crate::addr::{is_local, subnet_key};
 use crate::{Config, Rng, Time};
+
+/// Our own addresses, as far as known: who lives there hears us without any network.
+pub(crate) type OwnIps = [Option<IpAddr>; 2];
 
 /// Nodes by distance from our own id.
 #[derive(Clone, Debug)]
@@ -148,11 +152,10 @@ impl<A: Address> Table<A> {
         let Some(index) = self.entries.iter().position(|entry| entry.addr == addr) else {
             return Failure::Unknown;
         };
+        let (is_last, successor) = self.next_failure(index, config);
         self.entries[index].failed();
-        let fails = self.entries[index].fails();
-        let depth = self.depth_of(&self.entries[index].id);
-        let successor = self.successor(depth, index, config);
-        if fails >= config.drop_after_failures || fails >= config.bad_after_failures && successor.is_some() {
+        if is_last {
+            let depth = self.depth_of(&self.entries[index].id);
             self.remove(index);
             if let Some(successor) = successor {
                 let entry = self.candidates.remove(successor);
@@ -163,11 +166,33 @@ impl<A: Address> Table<A> {
         if successor.is_some() { Failure::PingAgain } else { Failure::Kept }
     }
 
+    /// Whether one more failure costs the node at `addr` its place.
+    pub(crate) fn is_at_its_last(&self, addr: A, config: &Config) -> bool {
+        let index = self.entries.iter().position(|entry| entry.addr == addr);
+        index.is_some_and(|index| self.next_failure(index, config).0)
+    }
+
+    /// Whether the next failure of an entry is its last, and which candidate waits for its place.
+    fn next_failure(&self, index: usize, config: &Config) -> (bool, Option<usize>) {
+        let entry = &self.entries[index];
+        let successor = self.successor(self.depth_of(&entry.id), index, config);
+        let fails = entry.fails().saturating_add(1);
+        let is_last =
+            fails >= config.drop_after_failures || fails >= config.bad_after_failures && successor.is_some();
+        (is_last, successor)
+    }
+
     /// That the node at `addr` did not answer says nothing about it: it may be pinged again.
     pub(crate) fn forgive(&mut self, addr: A) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.addr == addr) {
             entry.unmark_pinged();
         }
+    }
+
+    /// Forgets all failures: the network went, perhaps while somebody answered still, and all will be
+    /// asked anew.
+    pub(crate) fn pardon_all(&mut self) {
+        self.entries.iter_mut().for_each(Entry::pardon);
     }
 
     /// Whether the node at `addr` is trusty, if somebody there has a place.
@@ -176,10 +201,11 @@ impl<A: Address> Table<A> {
         Some(self.standing(index, now, config) == Standing::Trusty)
     }
 
-    /// The trusty node that was heard of last, if it is not being pinged; it is marked as pinged.
-    pub(crate) fn ping_freshest(&mut self, now: Time, config: &Config) -> Option<Contact<A>> {
+    /// The trusty node that was heard of last, if it is not being pinged and lives at none of our own
+    /// addresses; it is marked as pinged.
+    pub(crate) fn ping_freshest(&mut self, now: Time, own: OwnIps, config: &Config) -> Option<Contact<A>> {
         let freshest = (0..self.entries.len())
-            .filter(|&index| !self.entries[index].is_pinged())
+            .filter(|&index| !self.entries[index].is_pinged() && !self.is_at(index, own))
             .filter(|&index| self.standing(index, now, config) == Standing::Trusty)
             .max_by_key(|&index| self.entries[index].seen())?;
         self.entries[freshest].mark_pinged();
@@ -289,6 +315,16 @@ impl<A: Address> Table<A> {
     /// Entries that are trusty.
     pub(crate) fn trusty(&self, now: Time, config: &Config) -> usize {
         (0..self.len()).filter(|&index| self.standing(index, now, config) == Standing::Trusty).count()
+    }
+
+    /// Entries that are trusty and live at none of our own addresses.
+    pub(crate) fn trusty_elsewhere(&self, now: Time, own: OwnIps, config: &Config) -> usize {
+        let trusty = |&index: &usize| self.standing(index, now, config) == Standing::Trusty;
+        (0..self.len()).filter(trusty).filter(|&index| !self.is_at(index, own)).count()
+    }
+
+    fn is_at(&self, index: usize, own: OwnIps) -> bool {
+        own.contains(&Some(self.entries[index].addr.to_socket().ip()))
     }
 
     /// Entries whose id does not belong to their address (BEP 42).

@@ -63,7 +63,7 @@ pub(crate) struct Host {
     pub(crate) delay: Duration,
     /// Datagrams that came.
     pub(crate) received: u32,
-    /// Nothing that it sends or that is sent to it arrives.
+    /// Nothing that it sends or that is sent to it arrives, but from and to others on its machine.
     pub(crate) offline: bool,
     /// The machine is suspended: no timer runs either.
     pub(crate) asleep: bool,
@@ -164,7 +164,10 @@ impl World {
     }
 
     pub(crate) fn add_actor(&mut self, conduct: Box<Conduct>) -> usize {
-        let addr = Self::v4(self.hosts.len());
+        self.add_actor_at(Self::v4(self.hosts.len()), conduct)
+    }
+
+    pub(crate) fn add_actor_at(&mut self, addr: SocketAddr, conduct: Box<Conduct>) -> usize {
         self.add_host(&[addr], Kind::Actor(conduct))
     }
 
@@ -368,7 +371,8 @@ impl World {
             *self.strays.entry(packet.to.ip()).or_default() += 1;
             return;
         };
-        if self.hosts[index].offline {
+        let host = &self.hosts[index];
+        if host.asleep || host.offline && packet.from.ip() != packet.to.ip() {
             return;
         }
         let now = self.now;
@@ -420,7 +424,8 @@ impl World {
             firewall.insert(to, self.now);
         }
         let is_lost = self.rng.below(100) < self.loss as usize;
-        if is_lost || self.by_addr.get(&from).is_some_and(|&(host, _)| self.hosts[host].offline) {
+        let is_offline = self.by_addr.get(&from).is_some_and(|&(host, _)| self.hosts[host].offline);
+        if is_lost || is_offline && from.ip() != to.ip() {
             return;
         }
         // 10 to 60 ms one way by the pair of addresses, and jitter.

@@ -130,6 +130,29 @@ fn network_that_goes_and_comes_20_times_costs_no_node() {
     }
 }
 
+// S18
+#[test]
+fn a_neighbour_on_our_own_machine_does_not_hide_that_the_network_is_gone() {
+    let mut world = grown(24, 7);
+    let (id, mut addr) = (world.random_id(), world.addr(IT));
+    addr.set_port(7000);
+    world.add_actor_at(
+        addr,
+        Box::new(move |_, from, query| vec![(from, reply(query.tid, Response::new(id)))]),
+    );
+    world.command(IT, Command::AddNode(addr));
+    world.run(5 * SECOND);
+    assert_eq!(stats(&world).trusty, 8, "all others and the neighbour");
+
+    world.hosts[IT].offline = true;
+    world.run(20 * MINUTE);
+    assert!(!stats(&world).online, "{:?} {:?}", stats(&world), counters(&world));
+    assert_eq!((stats(&world).nodes, counters(&world).nodes_removed), (8, 0));
+    world.hosts[IT].offline = false;
+    world.run(SOON);
+    assert!(stats(&world).online && stats(&world).trusty == 8, "{:?}", stats(&world));
+}
+
 #[test]
 fn dead_uplink_is_noticed_and_probed_politely() {
     let mut world = grown(21, 120);

@@ -1,12 +1,16 @@
 //! Two namespaces, a virtual cable between them, and a small internet at the far end.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Instant;
 
+use btdht::KnownNode;
 use btdht::net::{Bind, Dht, Options};
 use harness::netns;
 use harness::rivals::ready;
+use krpc::Id;
 
 /// Where the nodes of the small internet find one another.
 pub(crate) const ROUTER: &str = "85.1.0.1:6881";
@@ -15,7 +19,10 @@ const NODES: u8 = 80;
 
 /// The near end of the cable, in the namespace of the calling thread. The far end lives as long as the
 /// process does.
-pub(crate) struct Cable(());
+pub(crate) struct Cable {
+    /// The nodes of the small internet; they run in the namespace of the far end.
+    internet: Vec<Dht>,
+}
 
 impl Cable {
     /// Moves the calling thread into a namespace that is joined to the small internet. `None`, said
@@ -41,17 +48,43 @@ impl Cable {
                 for node in &nodes[1..] {
                     node.bootstrapped().await.unwrap();
                 }
-                grown.send(()).unwrap();
+                grown.send(nodes.clone()).unwrap();
                 std::future::pending::<()>().await;
             });
         });
         let far_end = far_end.recv().unwrap();
         ip(&format!("link add near type veth peer name far netns {far_end}"));
-        let cable = Self(());
+        let mut cable = Self { internet: Vec::new() };
         cable.plug("84.0.0.2");
         plug.send(()).unwrap();
-        started.recv().unwrap();
+        cable.internet = started.recv().unwrap();
         Some(cable)
+    }
+
+    /// How many nodes of the small internet have the node at `addr` in their tables, and how many of
+    /// them have heard of it since `since`.
+    pub(crate) async fn known_and_heard_of(&self, addr: SocketAddr, since: Instant) -> (usize, usize) {
+        let (mut known_by, mut heard_by) = (0, 0);
+        for node in &self.internet {
+            let table = node.table().await.unwrap();
+            if let Some(it) = table.iter().find(|known| known.addr == addr) {
+                known_by += 1;
+                heard_by += usize::from(it.age < since.elapsed());
+            }
+        }
+        (known_by, heard_by)
+    }
+
+    /// Those of `known` that still live where they did, under the id that they had: nobody was right to
+    /// forget them.
+    pub(crate) async fn unchanged(&self, known: &[KnownNode]) -> Vec<(Id, SocketAddr)> {
+        let mut homes = Vec::new();
+        for node in &self.internet {
+            let home = node.stats().await.unwrap().sockets.remove(0).home;
+            homes.push((home.id, home.local));
+        }
+        let known = known.iter().map(|known| (known.id, known.addr));
+        known.filter(|node| homes.contains(node)).collect()
     }
 
     /// Takes the interface down, which takes its routes along.
