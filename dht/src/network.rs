@@ -34,8 +34,10 @@ pub enum NetworkChange {
 #[derive(Debug)]
 pub(crate) struct Line {
     lost: bool,
-    /// Trusty nodes that were asked because of suspects.
+    /// Trusty nodes that were asked because of suspects and may answer still,
     asked: u32,
+    /// and the moment at which the last of them was.
+    asked_at: u32,
     /// When the line changed last: whoever was asked before cannot be blamed.
     since: Time,
     /// The last moment (see [`moment`]) at which somebody was asked who answered,
@@ -73,7 +75,15 @@ pub(crate) enum Silence {
 
 impl Default for Line {
     fn default() -> Self {
-        Self { lost: false, since: Time::ZERO, asked: 0, worked: 0, moments: 0, suspects: Vec::new() }
+        Self {
+            lost: false,
+            since: Time::ZERO,
+            asked: 0,
+            asked_at: 0,
+            worked: 0,
+            moments: 0,
+            suspects: Vec::new(),
+        }
     }
 }
 
@@ -119,8 +129,16 @@ impl Line {
             self.forget_suspects();
             return Silence::Lost;
         }
+        // Whoever was asked before this one has been silent as well. Some did not count, because they had
+        // lost our trust meanwhile, by what was asked right before the network went.
+        if moment >= self.asked_at {
+            self.asked = 0;
+        }
         let ask = limit.saturating_sub(self.asked as usize).min(ASKED_AT_ONCE);
-        self.asked += ask as u32;
+        if ask > 0 {
+            self.asked += ask as u32;
+            self.asked_at = moment + MOMENTS as u32;
+        }
         Silence::Suspect { ask }
     }
 
@@ -239,7 +257,7 @@ mod tests {
         assert!(!answered(&mut line, 10, 9));
         assert_eq!(silent(&mut line, 8, 4, TRUSTY), Silence::Suspect { ask: 2 });
         assert_eq!(silent(&mut line, 9, 4, TRUSTY), Silence::Blamed);
-        assert_eq!(silent(&mut line, 5 + 64, 4, TRUSTY), Silence::Suspect { ask: 1 });
+        assert_eq!(silent(&mut line, 5 + 64, 4, TRUSTY), Silence::Suspect { ask: 2 });
     }
 
     #[test]
@@ -281,6 +299,19 @@ mod tests {
         // Asked before the return, given up after it.
         assert_eq!(silent(&mut line, 19, 4, TRUSTY), Silence::Forgiven);
         assert_eq!(silent(&mut line, 20, 4, TRUSTY), Silence::Blamed);
+    }
+
+    #[test]
+    fn others_are_asked_when_those_that_were_asked_did_not_count() {
+        let mut line = Line::default();
+        let asks: Vec<_> = [1_000, 1_100, 1_200, 4_800, 5_100, 5_200, 8_900]
+            .into_iter()
+            .map(|millis| match silent_at(&mut line, millis, 1, OLD) {
+                Silence::Suspect { ask } => ask,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(asks, [2, 1, 0, 0, 2, 1, 0]);
     }
 
     #[test]
