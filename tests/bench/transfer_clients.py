@@ -52,10 +52,11 @@ def random_file(path, size):
             file.write(os.urandom(min(1 << 20, size - at)))
 
 
-def torrent_of(root, piece, work):
+def torrent_of(root, piece, work, tracker=None):
     path = pathlib.Path(tempfile.mkdtemp(dir=work)) / "made.torrent"
     quiet = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([TARGET / "btfetch", "create", root, "-o", path, "--piece-length", str(piece)], **quiet)
+    tracked = ["--tracker", tracker] if tracker else []
+    subprocess.run([TARGET / "btfetch", "create", root, "-o", path, "--piece-length", str(piece), *tracked], **quiet)
     told = subprocess.run([TARGET / "btfetch", "info", "--json", path], check=True, capture_output=True, text=True)
     info = json.loads(told.stdout)
     joined = root

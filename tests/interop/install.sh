@@ -5,6 +5,7 @@
 # there already is kept.
 #
 #   tests/interop/install.sh            everything, into target/interop
+#   tests/interop/install.sh --rqbit    the client `rqbit` as well, which `tests/bench/wan.py` wants (minutes to build)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 dir=${INTEROP_DIR:-target/interop}
@@ -34,3 +35,9 @@ transmission-daemon --version 2>&1 | head -n 1
 
 cargo build --quiet --release --manifest-path tests/rivals/Cargo.toml --target-dir "$dir/rivals"
 echo "the crates mainline and librqbit-dht: built"
+
+if [[ ${1-} == --rqbit ]]; then
+  cargo install --quiet rqbit --version 9.1.0 --locked --no-default-features --features rust-tls --root "$dir/rqbit" \
+    --target-dir "$dir/rqbit-build"
+  "$dir/rqbit/bin/rqbit" --version
+fi

@@ -15,4 +15,5 @@ pub mod rivals;
 pub mod scenarios;
 pub mod strangers;
 pub mod tracker;
+pub mod wan;
 pub mod wire;
