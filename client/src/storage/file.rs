@@ -2,7 +2,8 @@
 //!
 //! The folder is opened once; below it every component is opened on its own without following
 //! symbolic links, so that no name of a torrent and no link in the folder leads out of it. Files are
-//! made when first written to, sparse, at their full length.
+//! made when first written to, sparse, at their full length; of unwanted ones that do not exist the
+//! bytes lie in a [`PartFile`].
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -10,12 +11,14 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
+use super::part::{PartFile, Place};
 use super::{DiskError, Stamp, Storage};
 use crate::metainfo::Info;
 
@@ -29,6 +32,23 @@ pub struct FileStorage {
     root: OwnedFd,
     root_path: PathBuf,
     open: Mutex<LruCache<usize, Arc<Open>>>,
+    /// Held while a file is made of what lies in the part file.
+    parts: Mutex<Parts>,
+    /// Whether files are unwanted or there is a part file: a cheap look.
+    has_parts: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Parts {
+    part: PartFile,
+    /// By index; files beyond its end are wanted.
+    skipped: Vec<bool>,
+}
+
+impl Parts {
+    fn skips(&self, file: usize) -> bool {
+        self.skipped.get(file) == Some(&true)
+    }
 }
 
 #[derive(Debug)]
@@ -51,8 +71,78 @@ impl FileStorage {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(dir, flags, Mode::empty())
             .map_err(|error| DiskError::new("opening folder", dir, &error.into()))?;
+        let part = PartFile::open(&info, root.as_fd())
+            .map_err(|error| DiskError::new("opening the part file in", dir, &error))?;
+        let has_parts = AtomicBool::new(part.exists());
+        let parts = Mutex::new(Parts { part, skipped: Vec::new() });
         let open = Mutex::new(LruCache::new(max_open));
-        Ok(Self { info, root, root_path: dir.to_owned(), open })
+        Ok(Self { info, root, root_path: dir.to_owned(), open, parts, has_parts })
+    }
+
+    /// What there is beside the files themselves, if anything.
+    fn parts(&self) -> Option<MutexGuard<'_, Parts>> {
+        let any = self.has_parts.load(Ordering::Acquire);
+        any.then(|| self.parts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn place(&self, parts: &Parts, index: usize) -> Option<Place> {
+        let file = self.info.file(index).filter(|file| file.is_stored())?;
+        parts.part.place(index, file.len())
+    }
+
+    /// Reads from the part file what belongs to a file that does not exist.
+    fn read_part(&self, index: usize, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let absent = || io::Error::from(io::ErrorKind::NotFound);
+        let parts = self.parts().ok_or_else(absent)?;
+        let place = self.place(&parts, index).filter(|&place| parts.part.holds(place)).ok_or_else(absent)?;
+        // It may have been made while we waited.
+        match self.file(index, Want::Read) {
+            Ok(open) => open.file.read_exact_at(buf, offset),
+            Err(_) => parts.part.read(place, offset, buf),
+        }
+    }
+
+    /// Writes to the part file if the bytes belong there; else sees to it that the file can be made.
+    fn write_part(&self, index: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> io::Result<bool> {
+        let is_open = || self.lock().get(&index).is_some_and(|open| open.writable);
+        if !self.has_parts.load(Ordering::Acquire) || is_open() {
+            return Ok(false);
+        }
+        let Some(mut parts) = self.parts() else { return Ok(false) };
+        if self.stat(index)?.is_some() {
+            return Ok(false);
+        }
+        let len = bufs.iter().map(|buf| buf.len() as u64).sum();
+        let Some(place) = self.place(&parts, index) else { return Ok(false) };
+        if !parts.skips(index) || !PartFile::takes(place, offset, len) {
+            self.move_out(&mut parts, index, place)?;
+            return Ok(false);
+        }
+        let (file, at) = parts.part.for_writing(self.root.as_fd(), place, (offset, len))?;
+        write_all_at(file, at, bufs)?;
+        Ok(true)
+    }
+
+    /// Makes an absent file of what lies in the part file; says whether there was anything.
+    fn move_out(&self, parts: &mut Parts, index: usize, place: Place) -> io::Result<bool> {
+        if !parts.part.holds(place) {
+            return Ok(false);
+        }
+        let info = self.info.file(index).ok_or(Errno::NOENT)?;
+        let path = info.path();
+        let folder = self.folder(&path, Want::Write)?;
+        let at = folder_fd(&folder, &self.root);
+        let name = path.file_name().ok_or(Errno::INVAL)?;
+        let moving = parts.part.copy_out(self.root.as_fd(), place, mode_of(info))?;
+        match rustix::fs::renameat_with(&self.root, moving, at, name, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => rustix::fs::unlinkat(&self.root, moving, AtFlags::empty())?,
+            // Some file systems know no such flag; it was absent, and others of us wait.
+            Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::renameat(&self.root, moving, at, name)?,
+            moved => moved?,
+        }
+        rustix::fs::fsync(at)?;
+        parts.part.drop_place(self.root.as_fd(), place)?;
+        Ok(true)
     }
 
     fn file(&self, index: usize, want: Want) -> io::Result<Arc<Open>> {
@@ -80,13 +170,8 @@ impl FileStorage {
             Want::Read => common | OFlags::RDONLY,
             Want::Write => common | OFlags::RDWR | OFlags::CREATE,
         };
-        let mode = if info.attributes.is_executable() { 0o777 } else { 0o666 };
-        let file = match rustix::fs::openat(
-            folder_fd(&folder, &self.root),
-            name,
-            flags,
-            Mode::from_raw_mode(mode),
-        ) {
+        let at = folder_fd(&folder, &self.root);
+        let file = match rustix::fs::openat(at, name, flags, mode_of(info)) {
             Ok(file) => file,
             Err(Errno::LOOP) => return Err(io::Error::other("it is a symbolic link")),
             Err(error) => return Err(error.into()),
@@ -147,7 +232,10 @@ impl FileStorage {
     }
 
     fn sync_file(&self, index: usize) -> io::Result<()> {
-        let open = self.file(index, Want::Read)?;
+        let open = match self.file(index, Want::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.sync_part(index, error),
+            open => open?,
+        };
         // The file's entry in its folder is left to the file system: should it be lost in a crash,
         // the file is missed on the next start and its pieces are not believed.
         open.file.sync_all()?;
@@ -157,6 +245,29 @@ impl FileStorage {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the file was deleted"));
         }
         Ok(())
+    }
+
+    /// Syncs the part file for a file that is `absent`. That an unwanted one is, is no error.
+    fn sync_part(&self, index: usize, absent: io::Error) -> io::Result<()> {
+        let Some(mut parts) = self.parts() else { return Err(absent) };
+        let holds = self.place(&parts, index).is_some_and(|place| parts.part.holds(place));
+        match holds {
+            true => parts.part.sync(),
+            false if parts.skips(index) => Ok(()),
+            false => Err(absent),
+        }
+    }
+
+    /// The stamp of a file that is absent, if its bytes lie in the part file. That one is ours alone
+    /// and changes for other files' sake: it is known by its number.
+    fn stamp_part(&self, index: usize) -> io::Result<Option<Stamp>> {
+        let Some(parts) = self.parts() else { return Ok(None) };
+        if !self.place(&parts, index).is_some_and(|place| parts.part.holds(place)) {
+            return Ok(None);
+        }
+        let len = self.info.file(index).map_or(0, |file| file.len());
+        let stat = parts.part.stat()?;
+        Ok(stat.map(|stat| Stamp { len, mtime: -(stat.st_ino as i64).saturating_abs() }))
     }
 
     fn failed(&self, doing: &'static str, index: usize) -> impl FnOnce(io::Error) -> DiskError {
@@ -172,7 +283,10 @@ impl FileStorage {
 
 impl Storage for FileStorage {
     fn read(&self, file: usize, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        let read = self.file(file, Want::Read).and_then(|open| open.file.read_exact_at(buf, offset));
+        let read = match self.file(file, Want::Read) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.read_part(file, offset, buf),
+            open => open.and_then(|open| open.file.read_exact_at(buf, offset)),
+        };
         read.map_err(|error| self.failed("reading", file)(error))
     }
 
@@ -184,11 +298,19 @@ impl Storage for FileStorage {
     }
 
     fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError> {
-        let write = self.file(file, Want::Write).and_then(|open| write_all_at(&open.file, offset, bufs));
+        let write = self.write_part(file, offset, bufs).and_then(|written| match written {
+            true => Ok(()),
+            false => write_all_at(&self.file(file, Want::Write)?.file, offset, bufs),
+        });
         write.map_err(|error| self.failed("writing", file)(error))
     }
 
     fn finish(&self, file: usize) -> Result<(), DiskError> {
+        if self.parts().is_some_and(|parts| parts.skips(file))
+            && self.stat(file).is_ok_and(|stat| stat.is_none())
+        {
+            return Ok(());
+        }
         let len = self.info.file(file).map_or(0, |file| file.len());
         let finish = self.file(file, Want::Write).and_then(|open| match open.file.metadata()?.len() == len {
             true => Ok(()),
@@ -203,10 +325,30 @@ impl Storage for FileStorage {
 
     fn stamp(&self, file: usize) -> Result<Option<Stamp>, DiskError> {
         let stat = self.stat(file).map_err(|error| self.failed("looking at", file)(error))?;
-        Ok(stat.map(|stat| Stamp {
-            len: stat.st_size as u64,
-            mtime: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64),
-        }))
+        let Some(stat) = stat else {
+            return self.stamp_part(file).map_err(|error| self.failed("looking at the part of", file)(error));
+        };
+        let mtime = stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64);
+        Ok(Some(Stamp { len: stat.st_size as u64, mtime }))
+    }
+
+    fn want(&self, files: &[bool]) {
+        let skipped: Vec<bool> = files.iter().map(|wanted| !wanted).collect();
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        self.has_parts.store(parts.part.exists() || skipped.contains(&true), Ordering::Release);
+        parts.skipped = skipped;
+    }
+
+    fn bring_back(&self, file: usize) -> Result<bool, DiskError> {
+        let moved = || {
+            let Some(mut parts) = self.parts().filter(|parts| parts.part.exists()) else { return Ok(false) };
+            let place = self.place(&parts, file).filter(|_| !parts.skips(file));
+            match place.filter(|&place| parts.part.holds(place)) {
+                Some(place) => self.move_out(&mut parts, file, place),
+                None => Ok(false),
+            }
+        };
+        moved().map_err(|error| self.failed("moving out of the part file", file)(error))
     }
 }
 
@@ -215,6 +357,10 @@ pub fn default_open_files() -> NonZeroUsize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let quarter = usize::try_from(limit.unwrap_or(u64::MAX) / 4).unwrap_or(usize::MAX);
     NonZeroUsize::new(quarter.clamp(4, 128)).unwrap_or(NonZeroUsize::MIN)
+}
+
+fn mode_of(file: crate::metainfo::File<'_>) -> Mode {
+    Mode::from_raw_mode(if file.attributes.is_executable() { 0o777 } else { 0o666 })
 }
 
 fn folder_fd<'a>(folder: &'a Option<OwnedFd>, root: &'a OwnedFd) -> std::os::fd::BorrowedFd<'a> {

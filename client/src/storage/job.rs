@@ -18,6 +18,9 @@ pub enum Job {
     Read(Slot, BlockRef),
     /// Make these files, which are empty in the torrent (never for [`super::Access::Seed`]). No answer.
     MakeEmpty(Vec<usize>),
+    /// From now on these files are wanted, by index, those beyond the end included: see
+    /// [`super::Storage::want`]. What others kept of them is brought into them. No answer.
+    Want(Vec<bool>),
     /// Hash pieces on disk; each is answered by [`Done::Checked`], all by [`Done::CheckEnded`].
     Check(Bitfield),
     /// Write everything out, sync it, then write the resume file with the pieces that are safe now

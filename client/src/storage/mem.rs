@@ -81,6 +81,13 @@ impl Storage for MemStorage {
             |file: &MemFile| Some(Stamp { len: file.bytes.as_ref()?.len() as u64, mtime: file.writes });
         Ok(file.and_then(stamp))
     }
+
+    /// All files are kept alike: no folder shows them.
+    fn want(&self, _: &[bool]) {}
+
+    fn bring_back(&self, _: usize) -> Result<bool, DiskError> {
+        Ok(false)
+    }
 }
 
 fn missing(doing: &'static str) -> DiskError {
@@ -192,5 +199,14 @@ impl<S: Storage> Storage for FaultyStorage<S> {
 
     fn stamp(&self, file: usize) -> Result<Option<Stamp>, DiskError> {
         self.inner.stamp(file)
+    }
+
+    fn want(&self, files: &[bool]) {
+        self.inner.want(files);
+    }
+
+    fn bring_back(&self, file: usize) -> Result<bool, DiskError> {
+        self.fails(Fault::SyncError, "moving")?;
+        self.inner.bring_back(file)
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | what a swarm asks and is told | [`Job`], [`Done`] |
 //! | bytes of files | the trait [`Storage`]; [`FileStorage`], [`MemStorage`] |
+//! | edges of files that are skipped | a hidden part file in the folder |
 //! | begin, resume or recheck a download | [`open()`] |
 //! | threads that hash, write, read, check and save | [`Pool`] |
 //! | what survives a restart | [`ResumeFile`] |
@@ -18,6 +19,7 @@ mod job;
 mod lock;
 mod mem;
 mod open;
+mod part;
 mod pool;
 mod resume;
 mod span;
@@ -58,6 +60,14 @@ pub trait Storage: Send + Sync {
 
     /// The file as it is now; `None` if it is absent.
     fn stamp(&self, file: usize) -> Result<Option<Stamp>, DiskError>;
+
+    /// Says which files are wanted, by index; those beyond the end are. Writing to one that is not, and
+    /// is absent, does not make it as long as only the first or last piece's length is written: the
+    /// bytes lie elsewhere, and are read from there. Does not wait for the disk.
+    fn want(&self, files: &[bool]);
+
+    /// Brings what lies elsewhere into a file that is wanted; says whether there was anything.
+    fn bring_back(&self, file: usize) -> Result<bool, DiskError>;
 }
 
 /// By what a change of a file is noticed.

@@ -158,6 +158,11 @@ impl Pool {
             Job::Discard(piece) => batches[self.shared.worker_of(piece)].push(Task::Job(job)),
             // Any thread will do; in front of the next save, as every thread passes that on.
             Job::MakeEmpty(_) => batches[0].push(Task::Job(job)),
+            Job::Want(files) => {
+                // At once, so that no thread makes a file that is skipped; the rest is work.
+                self.shared.storage.want(&files);
+                batches[0].push(Task::Job(Job::Want(files)));
+            }
             Job::Check(pieces) => {
                 let (workers, lanes) = (self.shared.workers(), self.shared.config.lanes);
                 let check = Arc::new(Check::new(pieces.iter().collect(), workers, lanes));
@@ -352,7 +357,7 @@ impl Shared {
     }
 
     /// These files are to be synced again.
-    fn put_back(&self, files: &[usize]) {
+    pub(super) fn put_back(&self, files: &[usize]) {
         let mut progress = self.lock_progress();
         progress.dirty.extend_from_slice(files);
         progress.dirty.sort_unstable();

@@ -78,6 +78,8 @@ enum Stuck {
     Flush,
     /// Make empty files.
     MakeEmpty(Vec<usize>),
+    /// Bring files back that are wanted again.
+    BringBack(Vec<bool>),
 }
 
 pub(super) struct Worker {
@@ -160,6 +162,7 @@ impl Worker {
                 Task::Job(Job::Read(slot, at)) => self.read(slot, at)?,
                 Task::Job(Job::Discard(piece)) => self.discard(piece),
                 Task::Job(Job::MakeEmpty(files)) => self.make_empty(files)?,
+                Task::Job(Job::Want(files)) => self.bring_back(files)?,
                 // Split up and given as tasks of their own.
                 Task::Job(Job::Check(_) | Job::Save(_)) => {}
                 Task::Check(check) => self.checks.push_back(check),
@@ -180,6 +183,7 @@ impl Worker {
             Stuck::Advance(piece) => self.advance(piece),
             Stuck::Flush => self.flush(),
             Stuck::MakeEmpty(files) => self.make_empty(files),
+            Stuck::BringBack(files) => self.bring_back(files),
         }
     }
 
@@ -243,6 +247,19 @@ impl Worker {
             false => Ok(()),
         };
         files.iter().try_for_each(make).inspect_err(|_| self.stuck = Some(Stuck::MakeEmpty(files.clone())))
+    }
+
+    /// Files that are wanted get what lies elsewhere of them; never for [`super::Access::Seed`].
+    fn bring_back(&mut self, files: Vec<bool>) -> Result<(), DiskError> {
+        let bring = |file: usize| {
+            if self.shared.storage.bring_back(file)? {
+                self.shared.put_back(&[file]);
+            }
+            Ok(())
+        };
+        let wanted = |&file: &usize| self.shared.config.finish && files.get(file).copied().unwrap_or(true);
+        let brought = (0..self.shared.info.files().len()).filter(wanted).try_for_each(bring);
+        brought.inspect_err(|_| self.stuck = Some(Stuck::BringBack(files)))
     }
 
     fn discard(&mut self, piece: PieceIndex) {

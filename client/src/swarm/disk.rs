@@ -36,6 +36,7 @@ impl Swarm {
         if self.limits.super_seed && self.is_seed() {
             self.super_seed = self.info().map(|info| SuperSeed::new(info.pieces()));
         }
+        self.tell_wanted(out);
         self.make_empty(empty, out);
         self.set(Timer::Dial, now);
         self.set(Timer::Announce, self.announce.next());
@@ -48,6 +49,14 @@ impl Swarm {
             out.push(Action::Event(Event::Complete));
             self.tell_upload_only(out);
             self.close_seeds(now, out);
+        }
+    }
+
+    /// The disk keeps pieces' overlaps with unwanted files apart from them.
+    pub(super) fn tell_wanted(&self, out: &mut Vec<Action>) {
+        if let Some(info) = self.info() {
+            let wanted = (0..info.files().len()).map(|file| self.select.priority(file) > 0).collect();
+            out.push(Action::Disk(Job::Want(wanted)));
         }
     }
 

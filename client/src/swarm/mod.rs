@@ -426,6 +426,7 @@ impl Swarm {
             self.set(Timer::Dial, now);
             self.tell_upload_only(out);
         }
+        self.tell_wanted(out);
         self.make_empty(empty, out);
         self.interest_all(out);
         self.stirred = true;

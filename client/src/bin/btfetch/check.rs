@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use btfetch::hash::{Lanes, Pieces as Group, Source};
 use btfetch::metainfo::Info;
 use btfetch::piece::PieceIndex;
+use btfetch::storage::{DiskErrorKind, FileStorage, Storage as _};
 use rustix::fs::Advice;
 use serde_json::json;
 
@@ -99,8 +101,9 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     Err(Failure::failed(format!("{} of {} pieces are missing or wrong", bad.len(), wanted.len())))
 }
 
-/// The files of a torrent; those that are not there are `None`.
-struct Files(Vec<Option<File>>);
+/// The files of a torrent; those that are not there are `None`, and what a part file holds of them is
+/// read through the storage.
+struct Files(Vec<Option<File>>, Option<FileStorage>);
 
 impl Files {
     fn open(info: &Info, folder: &Path) -> Result<Self, Failure> {
@@ -120,7 +123,11 @@ impl Files {
                 }
             });
         }
-        Ok(Self(files))
+        let absent =
+            info.files().any(|file| file.is_stored() && !file.is_empty() && files[file.index].is_none());
+        let open = || FileStorage::new(Arc::new(info.clone()), folder, NonZeroUsize::MIN).ok();
+        let parts = if absent { open() } else { None };
+        Ok(Self(files, parts))
     }
 }
 
@@ -149,7 +156,13 @@ impl Source<PieceIndex> for Stored<'_> {
             let (part, behind) = rest.split_at_mut(span.len as usize);
             match self.files.0.get(span.file).and_then(Option::as_ref) {
                 _ if span.pad => part.fill(0),
-                None => return Ok(false),
+                None => match self.files.1.as_ref().map(|all| all.read(span.file, span.offset, part)) {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) if error.kind != DiskErrorKind::Missing => {
+                        return Err((piece, io::Error::other(error)));
+                    }
+                    Some(Err(_)) | None => return Ok(false),
+                },
                 Some(file) => match file.read_exact_at(part, span.offset) {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),

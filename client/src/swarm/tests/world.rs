@@ -416,7 +416,7 @@ impl World {
                 inputs.push(Input::Disk(Done::Read(slot, block, Block::from(bytes))));
             }
             Job::MakeEmpty(files) => self.made.extend(files),
-            Job::Check(_) => {}
+            Job::Check(_) | Job::Want(_) => {}
             Job::Save(_) => inputs.push(Input::Disk(Done::Saved)),
         }
     }
