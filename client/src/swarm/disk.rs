@@ -81,7 +81,8 @@ impl Swarm {
                     out.push(Action::Tell(slot, PeerCommand::Send(block, bytes)));
                 }
             }
-            Done::Checked(..) | Done::CheckEnded => {}
+            Done::Checked(piece, right) => self.checked(now, piece, right, out),
+            Done::CheckEnded => self.check_ended(now, out),
             Done::Saved => self.saves.in_flight = self.saves.in_flight.saturating_sub(1),
             Done::Failed(error) => {
                 self.saves.in_flight = 0;

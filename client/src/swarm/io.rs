@@ -74,6 +74,13 @@ pub enum Command {
     Stop,
     /// Go on after [`Event::DiskFailed`]; the shell has let the disk threads go on before.
     Retry,
+    /// Keep the connections, but neither ask for blocks nor give any until [`Command::Unpause`].
+    Pause,
+    /// End a pause.
+    Unpause,
+    /// Hash these pieces again: [`Event::Checked`] for each, [`Event::CheckEnded`] for all. What is
+    /// wrong is fetched again, what is found is kept. Ends at once before storage is open.
+    Check(Bitfield),
     /// Want these files only, one flag a file (a glob cannot be matched before
     /// [`Event::Metadata`]). Missing flags mean wanted.
     Select(Vec<bool>),
@@ -172,6 +179,10 @@ pub enum Event {
     Piece(PieceIndex),
     /// A piece had the wrong hash; peers banned for it.
     BadPiece(PieceIndex, Vec<SocketAddr>),
+    /// A piece was hashed for [`Command::Check`]: whether it is right.
+    Checked(PieceIndex, bool),
+    /// A [`Command::Check`] has ended.
+    CheckEnded,
     /// A file (its index) is complete.
     File(usize),
     /// Everything that was wanted is verified and on disk.

@@ -16,6 +16,7 @@
 
 mod announce;
 mod blocks;
+mod check;
 mod choker;
 mod conns;
 mod deadlines;
@@ -26,6 +27,7 @@ mod known;
 mod learn;
 mod limits;
 mod metadata;
+mod pause;
 mod peers;
 mod picker;
 mod rate;
@@ -87,6 +89,10 @@ pub struct Swarm {
     wasted: u64,
     /// The disk has failed; nothing is asked for until [`Command::Retry`].
     held: bool,
+    /// No block is asked for or given until [`Command::Unpause`].
+    paused: bool,
+    /// A check has found pieces to be wrong, which are not wanted again yet.
+    lost: bool,
     /// Somebody could use more requests than there were blocks or disk for.
     starved: bool,
     /// Blocks or disk have become free since.
@@ -199,6 +205,8 @@ impl Swarm {
             before: Totals::default(),
             wasted: 0,
             held: false,
+            paused: false,
+            lost: false,
             starved: false,
             stirred: false,
             completed: false,
@@ -364,6 +372,9 @@ impl Swarm {
         if !matches!(self.stage, Stage::Metadata(_) | Stage::Transfer(_)) {
             return; // `opened` sets the timer again
         }
+        if self.paused && self.transfer().is_some() {
+            return; // `unpause` sets it again
+        }
         // Strangers who connect and are slow with their handshake do not keep us from dialing.
         let half_open = self.conns.all().filter(|conn| conn.dialed && conn.hello.is_none()).count();
         let places = self
@@ -394,6 +405,9 @@ impl Swarm {
         match command {
             Command::Stop => self.stop(now, out),
             Command::Retry => self.retry(out),
+            Command::Pause => self.pause(now, out),
+            Command::Unpause => self.unpause(now, out),
+            Command::Check(pieces) => self.check(pieces, out),
             Command::Select(flags) => {
                 self.prioritize(now, flags.into_iter().map(u16::from).collect(), out);
             }
@@ -414,6 +428,11 @@ impl Swarm {
 
     fn prioritize(&mut self, now: Time, priorities: Vec<u16>, out: &mut Vec<Action>) {
         self.select = Select::Priorities(priorities);
+        self.want(now, out);
+    }
+
+    /// Takes another look at what is wanted and not there.
+    fn want(&mut self, now: Time, out: &mut Vec<Action>) {
         let Stage::Transfer(transfer) = &mut self.stage else { return };
         transfer.want(|file| self.select.priority(file), &mut self.rng);
         for conn in self.conns.iter_mut() {
@@ -490,6 +509,9 @@ impl Swarm {
     }
 
     fn choke_round(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.paused {
+            return; // `unpause` sets the timer again
+        }
         let role = if self.is_complete() { Role::Seed } else { Role::Leech };
         let pieces = self.info().map_or(0, |info| info.pieces());
         let candidates: Vec<_> = self

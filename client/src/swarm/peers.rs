@@ -38,7 +38,7 @@ impl Swarm {
             self.peer_event(now, slot, event, out);
         }
         if rejected {
-            self.pause(now, slot);
+            self.leave_alone(now, slot);
         }
         self.refill(now, slot, out);
     }
@@ -149,7 +149,7 @@ impl Swarm {
         if let Stage::Transfer(transfer) = &mut self.stage {
             transfer.peer_lost(&before);
             conn.wanted = transfer.peer_came(&conn.has);
-            tell_interest(conn, out);
+            tell_interest(conn, self.paused, out);
         }
         self.close_if_useless(now, slot, out);
         self.offer_pieces(now, out);
@@ -161,7 +161,7 @@ impl Swarm {
             Stage::Transfer(transfer) => {
                 if conn.has.insert(piece.0, transfer.info().pieces()) && transfer.peer_has(piece) {
                     conn.wanted += 1;
-                    tell_interest(conn, out);
+                    tell_interest(conn, self.paused, out);
                 }
             }
             Stage::Opening(info) => {
@@ -179,7 +179,7 @@ impl Swarm {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         conn.wants = true;
         let source = source_key(conn.addr, self.limits.allow_local);
-        if self.choker.interested(now, slot, source, &self.limits) {
+        if !self.paused && self.choker.interested(now, slot, source, &self.limits) {
             out.push(Action::Tell(slot, PeerCommand::Unchoke));
         }
         self.set(Timer::Choke, self.choker.next());
@@ -195,7 +195,10 @@ impl Swarm {
     }
 
     /// Gives slots that have become free to whoever waits.
-    fn fill_slots(&mut self, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn fill_slots(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.paused {
+            return;
+        }
         for conn in self.conns.iter().filter(|conn| conn.wants) {
             let source = source_key(conn.addr, self.limits.allow_local);
             if self.choker.interested(now, conn.slot, source, &self.limits) {
@@ -247,7 +250,7 @@ impl Swarm {
     }
 
     /// A peer that rejects is left alone for a while, longer each time, so that it costs nothing.
-    fn pause(&mut self, now: Time, slot: Slot) {
+    fn leave_alone(&mut self, now: Time, slot: Slot) {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         let pause = self.limits.reject_pause * (1 << conn.rejects.min(16));
         conn.rejects += 1;
@@ -283,7 +286,7 @@ impl Swarm {
     /// Asks a connection for blocks, if it could use any.
     pub(super) fn refill(&mut self, now: Time, slot: Slot, out: &mut Vec<Action>) {
         let (Stage::Transfer(transfer), Some(conn), false) =
-            (&mut self.stage, self.conns.get_mut(slot), self.held)
+            (&mut self.stage, self.conns.get_mut(slot), self.held || self.paused)
         else {
             return;
         };
@@ -321,7 +324,7 @@ impl Swarm {
     }
 
     pub(super) fn interest_all(&mut self, out: &mut Vec<Action>) {
-        self.conns.iter_mut().for_each(|conn| tell_interest(conn, out));
+        self.conns.iter_mut().for_each(|conn| tell_interest(conn, self.paused, out));
     }
 
     /// Bans peers and closes all connections from where they are.
@@ -457,8 +460,8 @@ impl Swarm {
     }
 }
 
-fn tell_interest(conn: &mut Conn, out: &mut Vec<Action>) {
-    let interested = conn.wanted > 0;
+fn tell_interest(conn: &mut Conn, paused: bool, out: &mut Vec<Action>) {
+    let interested = conn.wanted > 0 && !paused;
     if conn.interested != interested {
         conn.interested = interested;
         let command = if interested { PeerCommand::Interested } else { PeerCommand::NotInterested };

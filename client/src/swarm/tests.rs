@@ -2,6 +2,7 @@
 
 mod choosing;
 mod pair;
+mod pausing;
 mod world;
 
 use std::net::SocketAddr;

@@ -240,6 +240,27 @@ impl Transfer {
         self.blocks.give_back(slot, block);
     }
 
+    /// Takes back all requests to a peer that stays; returns them.
+    pub(super) fn take_back(&mut self, slot: Slot) -> Vec<BlockRef> {
+        let mut asked = Vec::new();
+        while let Some(block) = self.blocks.requests().front(slot) {
+            self.blocks.give_back(slot, block);
+            asked.push(block);
+        }
+        asked
+    }
+
+    /// A piece that was verified is no longer right. [`Transfer::want`] decides whether it is wanted.
+    pub(super) fn lose(&mut self, piece: PieceIndex) {
+        if self.have.remove(piece.0) {
+            let len = self.shape.piece_len(piece);
+            self.have_bytes -= u64::from(len);
+            for file in self.files_of(piece, len) {
+                self.files[file] += 1;
+            }
+        }
+    }
+
     /// A peer answers too slowly: others may be asked for what it holds.
     pub(super) fn snubbed(&mut self, slot: Slot) {
         self.blocks.overdue(slot);
@@ -454,17 +475,21 @@ impl Transfer {
             self.left -= u64::from(len);
         }
         let mut complete = Vec::new();
-        let mut last = None;
-        for span in self.info.layout().spans(piece, 0, len) {
-            if last != Some(span.file) && span.len > 0 {
-                last = Some(span.file);
-                let left = &mut self.files[span.file];
-                *left = left.saturating_sub(1);
-                if *left == 0 && self.info.file(span.file).is_some_and(|file| file.is_stored()) {
-                    complete.push(span.file);
-                }
+        for file in self.files_of(piece, len) {
+            let left = &mut self.files[file];
+            *left = left.saturating_sub(1);
+            if *left == 0 && self.info.file(file).is_some_and(|file| file.is_stored()) {
+                complete.push(file);
             }
         }
         complete
+    }
+
+    /// The files that have bytes in a piece.
+    fn files_of(&self, piece: PieceIndex, len: u32) -> Vec<usize> {
+        let spans = self.info.layout().spans(piece, 0, len).filter(|span| span.len > 0);
+        let mut files: Vec<_> = spans.map(|span| span.file).collect();
+        files.dedup();
+        files
     }
 }

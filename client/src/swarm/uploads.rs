@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::limits::Limits;
-use crate::piece::{BlockRef, Slot};
+use crate::piece::{BlockRef, PieceIndex, Slot};
 
 /// Requests of all peers.
 #[derive(Debug, Default)]
@@ -95,6 +95,15 @@ impl Uploads {
         queue.passed.retain(keep);
     }
 
+    /// A piece cannot be read any more: what a peer waits for of it, which has to be refused.
+    pub(super) fn drop_piece(&mut self, slot: Slot, piece: PieceIndex) -> Vec<BlockRef> {
+        let queue = self.queue(slot);
+        let waits = queue.waiting.iter().chain(&queue.reading).filter(|block| block.piece == piece);
+        let waits: Vec<_> = waits.copied().collect();
+        waits.iter().for_each(|&block| self.cancel(slot, block));
+        waits
+    }
+
     /// A peer was choked or has gone: nothing that it asked for counts any more.
     pub(super) fn clear(&mut self, slot: Slot) {
         *self.queue(slot) = Queue { generation: slot.generation, ..Queue::default() };
@@ -117,7 +126,7 @@ impl Uploads {
 mod tests {
     use super::*;
     use crate::peer::PeerConfig;
-    use crate::piece::{BLOCK_LEN, PieceIndex};
+    use crate::piece::BLOCK_LEN;
 
     const SLOT: Slot = Slot { index: 1, generation: 3 };
 

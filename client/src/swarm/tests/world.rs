@@ -173,6 +173,16 @@ impl World {
         self.input(Input::Found(Source::Tracker, vec![addr]));
     }
 
+    /// The disk has a piece that nobody fetched.
+    pub(crate) fn find(&mut self, piece: u32) {
+        self.have.insert(piece);
+    }
+
+    /// The disk no longer has a piece.
+    pub(crate) fn lose(&mut self, piece: u32) {
+        self.have.remove(piece);
+    }
+
     pub(crate) fn peer(&self, index: usize) -> &Peer {
         &self.peers[index]
     }

@@ -1,0 +1,57 @@
+//! Pieces that are hashed again because the user asks: what is found is ours, what is lost is fetched.
+
+use btdht::Time;
+
+use super::{Action, Event, Stage, Swarm, Timer};
+use crate::bitfield::Bitfield;
+use crate::peer::PeerCommand;
+use crate::piece::PieceIndex;
+use crate::storage::{Job, Verdict};
+
+impl Swarm {
+    /// Has these pieces hashed. Before storage is open there is nothing to check, and it ends at once.
+    pub(super) fn check(&mut self, pieces: Bitfield, out: &mut Vec<Action>) {
+        match &self.stage {
+            Stage::Transfer(transfer) if pieces.len() == transfer.info().pieces() => {
+                out.push(Action::Disk(Job::Check(pieces)));
+            }
+            _ => out.push(Action::Event(Event::CheckEnded)),
+        }
+    }
+
+    pub(super) fn checked(&mut self, now: Time, piece: PieceIndex, right: bool, out: &mut Vec<Action>) {
+        let Stage::Transfer(transfer) = &mut self.stage else { return };
+        out.push(Action::Event(Event::Checked(piece, right)));
+        match (right, transfer.have().contains(piece.0)) {
+            (true, false) => {
+                // It may be half fetched.
+                out.push(Action::Disk(Job::Discard(piece)));
+                self.judge(now, piece, &Verdict::Good, out);
+            }
+            (false, true) => {
+                transfer.lose(piece);
+                self.lost = true;
+                let slots: Vec<_> = self.conns.iter().map(|conn| conn.slot).collect();
+                for slot in slots {
+                    // The disk threads answer no read of it any more.
+                    for block in self.uploads.drop_piece(slot, piece) {
+                        out.push(Action::Tell(slot, PeerCommand::Refuse(block)));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Wants again what was lost: once for all, as it takes a look at every piece.
+    pub(super) fn check_ended(&mut self, now: Time, out: &mut Vec<Action>) {
+        if std::mem::take(&mut self.lost) {
+            // A super-seed has everything.
+            self.super_seed = None;
+            self.want(now, out);
+            self.saves.dirty = self.saves.dirty.max(1);
+            self.set(Timer::Tick, now);
+        }
+        out.push(Action::Event(Event::CheckEnded));
+    }
+}
