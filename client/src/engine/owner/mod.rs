@@ -4,36 +4,36 @@
 //! from the timer; it goes into the swarm, and what the swarm wants done is done here. There is no `if`
 //! about BitTorrent in this file.
 
+mod links;
+mod seek;
+
 use std::collections::HashMap;
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use btdht::{Announce, Event as DhtEvent, Rng, Seeds};
-use futures_util::FutureExt as _;
+use btdht::{Rng, Seeds};
 use krpc::Id;
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::task::{self, JoinError, JoinSet};
+use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::dial::dial;
 use super::disk::{Answer, Disk, Mailbox};
-use super::http;
-use super::peer::Connection;
 use super::session::Shared;
-use super::throttle::{Lanes, Limit};
+use super::throttle::Limit;
 use super::torrent::{AddOptions, Events, Failed, Phase, Rates, Select, Share, Source, Torrent};
-use super::tracker;
+use links::Link;
+use seek::new_torrent;
+
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
-use crate::peer::{CloseReason, Greeting, PeerCommand, PeerConn, PeerEvent, PeerSetup};
+use crate::peer::{Greeting, PeerEvent};
 use crate::piece::Slot;
 use crate::storage::{Done, Job, Totals};
 use crate::swarm::{
-    Action, AnnounceJob, Command, Event, Input, Limits, NewTorrent, Refusal, Source as Found, Status, Swarm,
-    TrackerId, TrackerUrl,
+    Action, Command, Event, Input, Limits, Refusal, Source as Found, Status, Swarm, TrackerId,
 };
 use crate::tracker::{AnnounceReply, TrackerError};
 
@@ -145,70 +145,6 @@ pub(super) fn start(
     }
     tokio::spawn(owner.run());
     (inbox, torrent, Events(user))
-}
-
-/// Hosts and ports that have to be resolved before they are of use.
-struct Elsewhere {
-    /// `x.pe` of a magnet.
-    peers: Vec<(String, u16)>,
-    /// The `nodes` key of a torrent.
-    nodes: Vec<(String, u16)>,
-}
-
-fn new_torrent(
-    infohash: Id,
-    peer_id: [u8; 20],
-    source: Source,
-    options: &AddOptions,
-) -> (NewTorrent, Elsewhere) {
-    let url = |trusted| move |url: &String| TrackerUrl { url: url.clone(), trusted };
-    let mut new = NewTorrent {
-        infohash,
-        peer_id,
-        info: None,
-        trackers: options.trackers.iter().map(|tracker| vec![url(true)(tracker)]).collect(),
-        peers: options.peers.iter().map(|&addr| (Found::User, addr)).collect(),
-        select: None,
-    };
-    let mut elsewhere = Elsewhere { peers: Vec::new(), nodes: Vec::new() };
-    match source {
-        Source::Magnet(magnet) => {
-            new.trackers.extend(magnet.trackers.iter().map(|tracker| vec![url(false)(tracker)]));
-            elsewhere.peers = magnet.peers.into_iter().map(|peer| (peer.host, peer.port)).collect();
-            new.select = magnet.select_only;
-        }
-        Source::Metainfo(torrent) => {
-            new.trackers.extend(torrent.trackers.iter().map(|tier| tier.iter().map(url(false)).collect()));
-            elsewhere.nodes = torrent.nodes;
-            new.info = Some(Arc::new(torrent.info));
-        }
-    }
-    (new, elsewhere)
-}
-
-/// The address in an event of a lookup.
-fn peer(event: &DhtEvent) -> Option<SocketAddr> {
-    match event {
-        DhtEvent::Peer { addr, .. } => Some(*addr),
-        DhtEvent::Done { outcome, stats, .. } => {
-            tracing::debug!(?outcome, ?stats, "lookup ended");
-            None
-        }
-        DhtEvent::Stored { node, .. } => {
-            tracing::debug!(%node, "announced");
-            None
-        }
-        _ => None,
-    }
-}
-
-/// The way to a connection's task.
-struct Link {
-    generation: u32,
-    commands: mpsc::Sender<PeerCommand>,
-    /// What it may receive and send.
-    down: Arc<Limit>,
-    up: Arc<Limit>,
 }
 
 /// What the owner task owns.
@@ -349,126 +285,6 @@ impl Owner {
         }
     }
 
-    // ---- connections ----
-
-    fn dial(&mut self, slot: Slot, addr: SocketAddr) {
-        let (commands, inbox) = (self.link(slot), self.inbox.clone());
-        let session = Arc::clone(&self.session);
-        let setup = self.setup(addr);
-        let lanes = self.lanes(slot);
-        let run = async move {
-            match dial(&session, addr).await {
-                Ok(stream) => {
-                    let conn = PeerConn::outgoing(session.clock.now(), setup);
-                    let connection =
-                        Connection { slot, conn, stream, commands, torrent: inbox, session, lanes };
-                    connection.run().await;
-                }
-                Err(error) => {
-                    tracing::debug!(peer = %addr, %error, "dial failed");
-                    let _ = inbox.send(Inbound::DialFailed(slot)).await;
-                }
-            }
-        };
-        let id = self.connections.spawn(run).id();
-        self.slots.insert(id, slot);
-    }
-
-    fn incoming(&mut self, stream: TcpStream, from: SocketAddr, greeting: Greeting) {
-        let now = self.session.clock.now();
-        let Some(slot) = self.swarm.accept(now, from) else {
-            tracing::debug!(peer = %from, "no place for an incoming connection");
-            return;
-        };
-        let (commands, torrent) = (self.link(slot), self.inbox.clone());
-        let session = Arc::clone(&self.session);
-        let conn = greeting.accept(now, self.setup(from));
-        let lanes = self.lanes(slot);
-        let run = Connection { slot, conn, stream, commands, torrent, session, lanes }.run();
-        let id = self.connections.spawn(run).id();
-        self.slots.insert(id, slot);
-    }
-
-    /// What a connection must know of us and of the torrent.
-    fn setup(&self, remote: SocketAddr) -> PeerSetup {
-        let port = self.session.port;
-        PeerSetup {
-            config: self.limits.peer,
-            infohash: self.infohash,
-            peer_id: self.session.peer_id,
-            remote: remote.ip(),
-            listen_port: (port != 0).then_some(port),
-            dht_port: self.session.dht_port(remote),
-            shape: self.info.as_ref().map(|info| info.shape()),
-            blocks: Arc::clone(&self.session.blocks),
-        }
-    }
-
-    fn link(&mut self, slot: Slot) -> mpsc::Receiver<PeerCommand> {
-        let (commands, receiver) = mpsc::channel(COMMANDS);
-        let index = slot.index as usize;
-        if self.links.len() <= index {
-            self.links.resize_with(index + 1, || None);
-        }
-        let (down, up) = (self.options.rates.peer_down, self.options.rates.peer_up);
-        self.links[index] =
-            Some(Link { generation: slot.generation, commands, down: Limit::new(down), up: Limit::new(up) });
-        receiver
-    }
-
-    /// The limits of a connection that is linked: its own, the torrent's, the session's.
-    fn lanes(&self, slot: Slot) -> Lanes {
-        let link = self.links.get(slot.index as usize).and_then(Option::as_ref);
-        let own = |limit: fn(&Link) -> &Arc<Limit>| {
-            link.map_or_else(|| Limit::new(0), |link| Arc::clone(limit(link)))
-        };
-        Lanes::new(
-            [own(|link| &link.down), Arc::clone(&self.down), Arc::clone(&self.session.down)],
-            [own(|link| &link.up), Arc::clone(&self.up), Arc::clone(&self.session.up)],
-        )
-    }
-
-    fn limit_rates(&mut self, rates: Rates) {
-        let now = self.session.clock.now();
-        self.options.rates = rates;
-        self.down.set(now, rates.down);
-        self.up.set(now, rates.up);
-        for link in self.links.iter().flatten() {
-            link.down.set(now, rates.peer_down);
-            link.up.set(now, rates.peer_up);
-        }
-    }
-
-    fn unlink(&mut self, slot: Slot) {
-        if let Some(place) = self.links.get_mut(slot.index as usize) {
-            place.take_if(|link| link.generation == slot.generation);
-        }
-    }
-
-    fn tell(&mut self, slot: Slot, command: PeerCommand) {
-        let link = self.links.get(slot.index as usize).and_then(Option::as_ref);
-        let Some(link) = link.filter(|link| link.generation == slot.generation) else { return };
-        if let Err(mpsc::error::TrySendError::Full(_)) = link.commands.try_send(command) {
-            // Its task ends when the channel does.
-            self.unlink(slot);
-            let closed = PeerEvent::Closed(CloseReason::Stalled);
-            self.swarm.handle(self.session.clock.now(), Input::Peer(slot, vec![closed]), &mut self.actions);
-        }
-    }
-
-    /// A task has ended, perhaps in a panic, which must not leave the swarm waiting for its last event.
-    fn connection_ended(&mut self, ended: Result<(task::Id, ()), JoinError>) {
-        let (id, panicked) = match &ended {
-            Ok((id, ())) => (*id, false),
-            Err(error) => (error.id(), error.is_panic()),
-        };
-        let Some(slot) = self.slots.remove(&id) else { return };
-        if panicked {
-            tracing::error!("the task of a connection panicked; this is a bug");
-            self.take(Inbound::Peer(slot, vec![PeerEvent::Closed(CloseReason::Disconnected)]));
-        }
-    }
-
     // ---- disk ----
 
     fn open(&mut self, info: Arc<Info>) {
@@ -536,82 +352,6 @@ impl Owner {
             disk.resume();
         }
         self.handle(Input::Command(Command::Retry));
-    }
-
-    // ---- where peers come from ----
-
-    fn announce(&mut self, tracker: TrackerId, job: AnnounceJob) {
-        let (session, inbox) = (Arc::clone(&self.session), self.inbox.clone());
-        let (infohash, key) = (self.infohash, self.key);
-        let (ends, ended) = oneshot::channel();
-        let before = self.announced.insert(tracker, ended);
-        self.announces.spawn(async move {
-            // Nothing is ever sent: the channel closes when the announce before has ended.
-            let _ends: oneshot::Sender<()> = ends;
-            if let Some(before) = before {
-                let _ = before.await;
-            }
-            let reply = Box::pin(tracker::announce(&session, infohash, key, job)).await;
-            let _ = inbox.send(Inbound::Tracker(tracker, reply)).await;
-        });
-    }
-
-    fn look_up(&mut self, infohash: Id, announce: bool, seed: bool) {
-        let (session, inbox) = (Arc::clone(&self.session), self.inbox.clone());
-        self.chores.spawn(async move {
-            // Nobody could connect to port 0.
-            let announce = (announce && session.port != 0).then_some(Announce {
-                port: session.port,
-                implied: false,
-                seed,
-            });
-            if let Some(dht) = &session.dht
-                && let Ok(mut lookup) = dht.get_peers(infohash, announce, false).await
-            {
-                while let Some(event) = lookup.next().await {
-                    // What has come with it goes with it.
-                    let mut found: Vec<_> = peer(&event).into_iter().collect();
-                    while found.len() < FOUND_BATCH
-                        && let Some(Some(event)) = lookup.next().now_or_never()
-                    {
-                        found.extend(peer(&event));
-                    }
-                    if !found.is_empty() && inbox.send(Inbound::Found(Found::Dht, found)).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            let _ = inbox.send(Inbound::LookupEnded).await;
-        });
-    }
-
-    fn add_node(&mut self, addr: SocketAddr) {
-        if let Some(dht) = self.session.dht.clone() {
-            self.chores.spawn(async move {
-                let _ = dht.add_node(addr).await;
-            });
-        }
-    }
-
-    /// Resolves what the source named by host name.
-    fn resolve(&mut self, elsewhere: Elsewhere) {
-        let (session, inbox) = (Arc::clone(&self.session), self.inbox.clone());
-        self.chores.spawn(async move {
-            for (host, port) in elsewhere.peers {
-                if let Ok(addrs) = http::resolve(&host, port, session.allow_local).await {
-                    let _ = inbox.send(Inbound::Found(Found::Magnet, addrs)).await;
-                }
-            }
-        });
-        let Some(dht) = self.session.dht.clone() else { return };
-        let allow_local = self.session.allow_local;
-        self.chores.spawn(async move {
-            for (host, port) in elsewhere.nodes {
-                for addr in http::resolve(&host, port, allow_local).await.unwrap_or_default() {
-                    let _ = dht.add_node(addr).await;
-                }
-            }
-        });
     }
 
     // ---- the user ----
