@@ -56,6 +56,11 @@ impl Mailbox {
         self.filled.notify_one();
     }
 
+    /// Forgets answers of threads that have ended.
+    pub(super) fn clear(&self) {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Waits for answers and takes them all. Cancel safe.
     pub(super) async fn take(&self) -> Vec<Done> {
         loop {

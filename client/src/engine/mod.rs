@@ -10,6 +10,7 @@
 //! | outgoing and incoming TCP | `dial`, `listen` |
 //! | trackers: one door, HTTP(S), UDP | `tracker`, `http`, `udp_tracker` |
 //! | rate limits | `throttle` |
+//! | what a torrent shows | `view` |
 //! | mutable torrents (BEP 46) | `versions` |
 //!
 //! It decides nothing about the protocol: a [`Swarm`](crate::swarm::Swarm) and its
@@ -35,8 +36,15 @@ mod torrent;
 mod tracker;
 mod udp_tracker;
 mod versions;
+mod view;
+
+#[cfg(test)]
+mod tests;
 
 pub use listen::{BindError, Listeners};
 pub use session::{AddError, Options, Session, SessionError};
-pub use torrent::{Accepts, AddOptions, Events, Failed, Phase, Rates, Select, Share, Source, Torrent};
+pub use torrent::{
+    Accepts, AddOptions, CheckError, Events, Failed, Phase, Rates, Select, Share, Source, State, Torrent,
+};
 pub use versions::{Version, VersionError, Versions};
+pub use view::{FileView, Progress};

@@ -223,7 +223,7 @@ impl Session {
         let torrents: Vec<_> = std::mem::take(&mut *self.shared.lock()).into_values().collect();
         for torrent in &torrents {
             // A full channel empties: its reader never waits for us.
-            let _ = tokio::time::timeout(GOOD_BYE, torrent.send(Inbound::Stop)).await;
+            let _ = tokio::time::timeout(GOOD_BYE, torrent.send(Inbound::End)).await;
         }
         let all_gone = async {
             for torrent in &torrents {

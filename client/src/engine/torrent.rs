@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use krpc::Id;
 use krpc::magnet::Magnet;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::owner::Inbound;
-use crate::metainfo::Metainfo;
+use crate::metainfo::{Info, Metainfo};
 use crate::piece::PieceIndex;
 use crate::storage::{Access, DiskError};
 use crate::swarm::{Command, Event, Limits, Status};
@@ -47,6 +49,40 @@ pub struct AddOptions {
     pub metadata_only: bool,
     /// What the files are for: to be downloaded, or there already and only to be shared.
     pub share: Share,
+    /// What it does first.
+    pub initial_state: State,
+}
+
+/// What a torrent is to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// To fetch what is missing and to give.
+    #[default]
+    Started,
+    /// To keep its connections and its place with the trackers, but to ask for no block and give none.
+    /// What a magnet stands for is still found out.
+    Paused,
+    /// To have no connections, take none, and keep no file open. Trackers were told.
+    Stopped,
+}
+
+/// Pieces could not be checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// The files are not open: the torrent is stopped, has failed, or its metadata is not known yet.
+    #[error("the files of the torrent are not open")]
+    NotOpen,
+    /// The torrent was stopped before the end.
+    #[error("the torrent was stopped")]
+    Stopped,
+    /// There is no such piece.
+    #[error("there is no piece {piece}: the torrent has {pieces}, counted from 0")]
+    NoSuchPiece {
+        /// The greatest one that was asked for.
+        piece: u32,
+        /// Pieces of the torrent.
+        pieces: u32,
+    },
 }
 
 /// Rate limits of one torrent in bytes per second of all that its connections receive or send, protocol
@@ -94,9 +130,13 @@ pub trait Accepts: Send {
 #[derive(Clone, Debug)]
 pub struct Torrent {
     pub(super) infohash: Id,
+    pub(super) peer_id: [u8; 20],
+    pub(super) port: u16,
     pub(super) inbox: mpsc::WeakSender<Inbound>,
     pub(super) status: watch::Receiver<Status>,
     pub(super) phase: watch::Receiver<Phase>,
+    pub(super) state: watch::Receiver<State>,
+    pub(super) info: watch::Receiver<Option<Arc<Info>>>,
 }
 
 /// Where a torrent stands.
@@ -108,7 +148,7 @@ pub enum Phase {
     Complete,
     /// It cannot go on. After [`Failed::Disk`] it can be asked to, with [`Torrent::retry`].
     Failed(Failed),
-    /// It has ended.
+    /// It is stopped, or has ended.
     Stopped,
 }
 
@@ -227,11 +267,63 @@ impl Torrent {
         }
     }
 
-    /// Saves, tells trackers and closes all connections; within three seconds.
+    /// What it is to do.
+    pub fn state(&self) -> State {
+        *self.state.borrow()
+    }
+
+    /// Starts it after [`Torrent::stop`] or [`Torrent::pause`]. After a stop trackers hear `started`.
+    pub async fn start(&self) {
+        self.ask(|told| Inbound::Set(State::Started, told)).await;
+    }
+
+    /// Pauses it: connections stay, but no block is asked for or given. A stopped torrent is started
+    /// into the pause.
+    pub async fn pause(&self) {
+        self.ask(|told| Inbound::Set(State::Paused, told)).await;
+    }
+
+    /// Ends a pause; without effect on a stopped torrent.
+    pub async fn resume(&self) {
+        self.ask(Inbound::Resume).await;
+    }
+
+    /// Stops it: saves, tells trackers `stopped`, closes all connections and files. It stays in its
+    /// session and can be started again. Returns when that is done, which trackers and connections do
+    /// not hold up for more than three seconds.
     pub async fn stop(&self) {
+        self.ask(|told| Inbound::Set(State::Stopped, told)).await;
+    }
+
+    /// Stops it and takes it out of its session for good; within three seconds.
+    pub async fn close(&self) {
         if let Some(inbox) = self.inbox.upgrade() {
-            let _ = inbox.send(Inbound::Stop).await;
+            let _ = inbox.send(Inbound::End).await;
             inbox.closed().await;
+        }
+    }
+
+    /// Hashes ranges of pieces on the disk, all pieces when there are none, on all disk threads. Each
+    /// comes as [`Event::Checked`]; returns the bad ones when all are done. A piece that is wrong is given
+    /// up and fetched again if it is wanted, one that is found is kept. One check runs at a time.
+    ///
+    /// # Errors
+    /// See [`CheckError`].
+    pub async fn check(&self, ranges: &[Range<u32>]) -> Result<Vec<PieceIndex>, CheckError> {
+        let (answer, answered) = oneshot::channel();
+        let inbox = self.inbox.upgrade().ok_or(CheckError::Stopped)?;
+        let asked = inbox.send(Inbound::Check(ranges.to_vec(), answer)).await;
+        asked.map_err(|_| CheckError::Stopped)?;
+        answered.await.unwrap_or(Err(CheckError::Stopped))
+    }
+
+    /// Asks for something and waits until it is done, or the torrent has ended.
+    async fn ask(&self, wish: impl FnOnce(oneshot::Sender<()>) -> Inbound) {
+        if let Some(inbox) = self.inbox.upgrade() {
+            let (told, done) = oneshot::channel();
+            if inbox.send(wish(told)).await.is_ok() {
+                let _ = done.await;
+            }
         }
     }
 }

@@ -36,6 +36,7 @@ mod super_seed;
 mod transfer;
 mod uploads;
 mod verify;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ pub use io::{
     Action, AnnounceJob, Command, Event, Input, NewTorrent, Refusal, Source, Status, TrackerId, TrackerUrl,
 };
 pub use limits::{Limits, SeedChoking};
+pub use view::PeerView;
 
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
@@ -371,9 +373,6 @@ impl Swarm {
     fn dial(&mut self, now: Time, out: &mut Vec<Action>) {
         if !matches!(self.stage, Stage::Metadata(_) | Stage::Transfer(_)) {
             return; // `opened` sets the timer again
-        }
-        if self.paused && self.transfer().is_some() {
-            return; // `unpause` sets it again
         }
         // Strangers who connect and are slow with their handshake do not keep us from dialing.
         let half_open = self.conns.all().filter(|conn| conn.dialed && conn.hello.is_none()).count();

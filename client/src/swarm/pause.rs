@@ -1,4 +1,4 @@
-//! Pausing: connections stay, but no block is asked for or given.
+//! Pausing: connections stay and are made, but no block is asked for or given.
 
 use btdht::Time;
 
@@ -34,7 +34,6 @@ impl Swarm {
         self.interest_all(out);
         self.fill_slots(now, out);
         self.set(Timer::Choke, self.choker.next());
-        self.set(Timer::Dial, now);
         self.set(Timer::Tick, now);
         (self.stirred, self.starved) = (true, true);
     }

@@ -46,7 +46,7 @@ pub(crate) async fn fetch_versions(
             newer = later(&mut versions, output) => newer?,
         };
         // It may have the same files, which only one of the two may write.
-        torrent.stop().await;
+        torrent.close().await;
         version = newer;
     }
 }

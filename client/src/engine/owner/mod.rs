@@ -4,36 +4,42 @@
 //! from the timer; it goes into the swarm, and what the swarm wants done is done here. There is no `if`
 //! about BitTorrent in this file.
 
+mod checks;
+mod files;
+mod life;
 mod links;
 mod seek;
 
 use std::collections::HashMap;
 use std::mem;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use btdht::{Rng, Seeds};
+use btdht::{Rng, Seeds, Time};
 use krpc::Id;
 use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::task::{self, JoinSet};
+use tokio::task::{self, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::disk::{Answer, Disk, Mailbox};
+use super::disk::{Disk, Mailbox};
 use super::session::Shared;
 use super::throttle::Limit;
-use super::torrent::{AddOptions, Events, Failed, Phase, Rates, Select, Share, Source, Torrent};
+use super::torrent::{AddOptions, Events, Failed, Phase, Rates, Select, Source, State, Torrent};
+use checks::{Answer as CheckAnswer, Checks};
+use files::{Opening, opened};
+use life::Life;
 use links::Link;
-use seek::new_torrent;
+use seek::{Elsewhere, new_torrent};
 
-use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::peer::{Greeting, PeerEvent};
 use crate::piece::Slot;
-use crate::storage::{Done, Job, Totals};
+use crate::storage::Totals;
 use crate::swarm::{
-    Action, Command, Event, Input, Limits, Refusal, Source as Found, Status, Swarm, TrackerId,
+    Action, Command, Event, Input, Limits, NewTorrent, Refusal, Source as Found, Status, Swarm, TrackerId,
 };
 use crate::tracker::{AnnounceReply, TrackerError};
 
@@ -56,6 +62,9 @@ const LAST_WORDS: Duration = Duration::from_millis(1000);
 /// The timer is looked at again after this, whatever the swarm says.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
+/// Looks at a swarm and tells somebody what it saw.
+pub(super) type Question = Box<dyn FnOnce(&Swarm, Time) + Send>;
+
 /// What comes to the owner task.
 pub(super) enum Inbound {
     /// Events of a connection.
@@ -70,10 +79,16 @@ pub(super) enum Inbound {
     Found(Found, Vec<SocketAddr>),
     /// A DHT lookup has ended.
     LookupEnded,
-    /// Storage is open, or not.
-    Opened(Result<(Disk, Vec<String>), Failed>),
     /// The user wants it to end.
-    Stop,
+    End,
+    /// The user wants another state, and to hear when it is there.
+    Set(State, oneshot::Sender<()>),
+    /// The user wants a pause to end.
+    Resume(oneshot::Sender<()>),
+    /// The user wants to know something.
+    Look(Question),
+    /// The user wants ranges of pieces to be checked.
+    Check(Vec<Range<u32>>, CheckAnswer),
     /// The user wants it to go on after a failure of the disk.
     Retry,
     /// The user changes what is wanted.
@@ -96,7 +111,18 @@ pub(super) fn start(
     let (events, user) = broadcast::channel(EVENTS);
     let (status, status_seen) = watch::channel(Status::default());
     let (phase, phase_seen) = watch::channel(Phase::Running);
-    let torrent = Torrent { infohash, inbox: inbox.downgrade(), status: status_seen, phase: phase_seen };
+    let (state, state_seen) = watch::channel(State::Started);
+    let (info_known, info_seen) = watch::channel(None);
+    let torrent = Torrent {
+        infohash,
+        peer_id: session.peer_id,
+        port: session.port,
+        inbox: inbox.downgrade(),
+        status: status_seen,
+        phase: phase_seen,
+        state: state_seen,
+        info: info_seen,
+    };
 
     let mut limits = Limits {
         allow_local: session.allow_local,
@@ -108,9 +134,10 @@ pub(super) fn start(
         limits.max_peers = max_peers;
     }
     let (new, elsewhere) = new_torrent(infohash, session.peer_id, source, &options);
-    let info = new.info.clone();
+    let (info, origin) = (new.info.clone(), new.clone());
     let limits = Arc::new(limits);
-    let swarm = Swarm::new(Arc::clone(&limits), new, seeds, session.clock.now());
+    let key = Rng::new(seeds.derive("announce key")).next_u32();
+    let swarm = Swarm::new(Arc::clone(&limits), new, Seeds(seeds.0), session.clock.now());
     let mut owner = Owner {
         swarm,
         limits,
@@ -130,15 +157,28 @@ pub(super) fn start(
         up: Limit::new(options.rates.up),
         options,
         info: None,
-        key: Rng::new(seeds.derive("announce key")).next_u32(),
-        stopping: None,
-        ended: false,
+        key,
+        origin,
+        elsewhere,
+        seeds,
+        runs: 0,
+        priorities: None,
+        carried: None,
+        opening: None,
+        checks: Checks::default(),
+        life: Life::Running,
+        waiting: Vec::new(),
+        state,
+        info_known,
         events,
         status,
         phase,
         session,
     };
-    owner.resolve(elsewhere);
+    match owner.options.initial_state {
+        State::Stopped => owner.begin_stopped(),
+        state => owner.begin_first(state),
+    }
     if let Some(info) = info {
         // A swarm that had it from the start does not say so.
         owner.tell_user(Event::Metadata(info));
@@ -177,10 +217,24 @@ struct Owner {
     info: Option<Arc<Info>>,
     /// Tells trackers that we are the same when our address changes.
     key: u32,
-    /// When patience with the good-bye ends.
-    stopping: Option<Instant>,
-    /// The swarm has stopped.
-    ended: bool,
+    /// What each swarm starts from, with what was learned since.
+    origin: NewTorrent,
+    elsewhere: Elsewhere,
+    seeds: Seeds,
+    /// Swarms before this one.
+    runs: u32,
+    /// What the user wants of the files, once that is known.
+    priorities: Option<Vec<u16>>,
+    /// The counters when it was stopped last.
+    carried: Option<Totals>,
+    /// Files that are being opened.
+    opening: Option<JoinHandle<Opening>>,
+    checks: Checks,
+    life: Life,
+    /// Who waits for the next state.
+    waiting: Vec<oneshot::Sender<()>>,
+    state: watch::Sender<State>,
+    info_known: watch::Sender<Option<Arc<Info>>>,
     events: broadcast::Sender<Event>,
     status: watch::Sender<Status>,
     phase: watch::Sender<Phase>,
@@ -194,10 +248,17 @@ impl Owner {
         tokio::pin!(timer);
         let mailbox = Arc::clone(&self.mailbox);
         let mut moved = self.session.moved.clone();
-        while !self.ended && self.stopping.is_none_or(|by| Instant::now() < by) {
+        while self.life != Life::Over {
             let wait = self.swarm.timeout().since(self.session.clock.now()).min(LONGEST_SLEEP);
-            let wake = Instant::now() + wait;
-            timer.as_mut().reset(self.stopping.map_or(wake, |by| by.min(wake)));
+            let mut wake = Instant::now() + wait;
+            if let Life::Leaving { by, then } = self.life {
+                if by <= Instant::now() {
+                    self.rest(then).await;
+                    continue;
+                }
+                wake = wake.min(by);
+            }
+            timer.as_mut().reset(wake);
             tokio::select! {
                 inbound = self.receiver.recv() => {
                     let mut next = inbound;
@@ -212,6 +273,7 @@ impl Owner {
                 }
                 done = mailbox.take() => done.into_iter().for_each(|done| self.disk_did(done)),
                 Some(ended) = self.connections.join_next_with_id() => self.connection_ended(ended),
+                opened = opened(&mut self.opening) => self.opened_or_not(opened),
                 Some(_) = self.chores.join_next() => {}
                 Some(_) = self.announces.join_next() => {}
                 Ok(()) = moved.changed() => self.handle(Input::Moved),
@@ -224,7 +286,6 @@ impl Owner {
                 self.act();
             }
         }
-        self.end().await;
     }
 
     fn take(&mut self, inbound: Inbound) {
@@ -243,12 +304,14 @@ impl Owner {
             Inbound::Tracker(tracker, reply) => self.handle(Input::Tracker(tracker, reply)),
             Inbound::Found(source, addrs) => self.handle(Input::Found(source, addrs)),
             Inbound::LookupEnded => self.handle(Input::LookupEnded),
-            Inbound::Opened(Ok((disk, warnings))) => self.opened(disk, warnings),
-            Inbound::Opened(Err(failed)) => self.fail(failed),
-            Inbound::Stop => self.stop(),
+            Inbound::End => self.leave(None),
+            Inbound::Set(state, told) => self.set_state(state, told),
+            Inbound::Resume(told) => self.resume(told),
+            Inbound::Look(look) => look(&self.swarm, self.session.clock.now()),
+            Inbound::Check(ranges, answer) => self.check(ranges, answer),
             Inbound::Retry => self.retry(),
             Inbound::Prioritize(priorities) => self.prioritize(priorities),
-            Inbound::Command(command) => self.handle(Input::Command(command)),
+            Inbound::Command(command) => self.command(command),
             Inbound::Rates(rates) => self.limit_rates(rates),
         }
     }
@@ -285,81 +348,14 @@ impl Owner {
         }
     }
 
-    // ---- disk ----
-
-    fn open(&mut self, info: Arc<Info>) {
-        // Stopped at the news of what it holds: no disk is touched any more.
-        if self.options.metadata_only || self.stopping.is_some() {
-            return;
-        }
-        let (folder, share) = (self.options.output.clone(), self.options.share);
-        let (mailbox, blocks) = (Arc::clone(&self.mailbox), Arc::clone(&self.session.blocks));
-        let inbox = self.inbox.clone();
-        self.chores.spawn_blocking(move || {
-            let opened = Disk::open(&info, &folder, share.into(), &blocks, &mailbox);
-            // The owner never waits for its own inbox, so there is room soon, or nobody left.
-            let _ = inbox.blocking_send(Inbound::Opened(opened));
-        });
-    }
-
-    fn opened(&mut self, mut disk: Disk, warnings: Vec<String>) {
-        for warning in warnings {
-            self.tell_user(Event::Warning(warning));
-        }
-        let there = disk.begin();
-        self.disk = Some(disk);
-        if let Some((have, totals)) = there {
-            self.data_is_there(have, totals);
-        }
-    }
-
-    fn data_is_there(&mut self, have: Bitfield, totals: Totals) {
-        if self.options.share == Share::SeedOnly && !have.is_full() {
-            let (missing, pieces) = (have.len() - have.count(), have.len());
-            return self.fail(Failed::Missing { missing, pieces });
-        }
-        self.handle(Input::Opened(have, totals));
-    }
-
-    fn give(&mut self, job: Job) {
-        match (&mut self.disk, job) {
-            (Some(disk), job) => disk.submit(job),
-            // There is nothing to save yet.
-            (None, Job::Save(_)) => self.handle(Input::Disk(Done::Saved)),
-            (None, job) => tracing::debug!(?job, "no storage for a job"),
-        }
-    }
-
-    fn disk_did(&mut self, done: Done) {
-        let Some(disk) = &mut self.disk else { return };
-        match disk.take(done) {
-            Answer::Done(done) => self.handle(Input::Disk(done)),
-            Answer::Opened(have, totals) => self.data_is_there(have, totals),
-            Answer::Checking => {}
-        }
-    }
-
-    fn retry(&mut self) {
-        // Only a failure of the disk heals.
-        self.phase.send_if_modified(|phase| {
-            let heals = matches!(phase, Phase::Failed(Failed::Disk(_)));
-            if heals {
-                *phase = Phase::Running;
-            }
-            heals
-        });
-        if let Some(disk) = &self.disk {
-            disk.resume();
-        }
-        self.handle(Input::Command(Command::Retry));
-    }
-
     // ---- the user ----
 
     fn tell_user(&mut self, event: Event) {
         match &event {
             Event::Metadata(info) => {
                 self.info = Some(Arc::clone(info));
+                self.origin.info = Some(Arc::clone(info));
+                self.info_known.send_replace(Some(Arc::clone(info)));
                 self.select_files(&Arc::clone(info));
             }
             Event::Complete => {
@@ -378,11 +374,17 @@ impl Owner {
                 };
                 self.phase.send_replace(Phase::Failed(failed));
             }
-            Event::Stopped => self.ended = true,
+            Event::Stopped => self.said_good_bye(),
+            Event::Checked(piece, right) => self.checks.hashed(*piece, *right),
             _ => {}
         }
+        let check_ended = matches!(event, Event::CheckEnded);
         // Nobody may be listening.
         let _ = self.events.send(event);
+        if check_ended {
+            self.goes_on();
+            self.check_ended();
+        }
     }
 
     fn select_files(&mut self, info: &Info) {
@@ -392,13 +394,20 @@ impl Owner {
             if priorities.iter().all(|&priority| priority == 0) {
                 return self.fail(Failed::Invalid("no file of the torrent is selected".into()));
             }
+            self.priorities = Some(priorities.clone());
             let select = Input::Command(Command::Prioritize(priorities));
             self.swarm.handle(self.session.clock.now(), select, &mut self.actions);
         }
     }
 
     fn prioritize(&mut self, priorities: Vec<u16>) {
+        self.priorities = Some(priorities.clone());
         self.handle(Input::Command(Command::Prioritize(priorities)));
+        self.goes_on();
+    }
+
+    /// What was complete may miss something now.
+    fn goes_on(&mut self) {
         let more = !self.swarm.is_complete();
         self.phase.send_if_modified(|phase| {
             let goes_on = more && *phase == Phase::Complete;
@@ -411,36 +420,18 @@ impl Owner {
 
     fn fail(&mut self, failed: Failed) {
         self.phase.send_replace(Phase::Failed(failed));
-        self.stop();
+        self.leave(None);
     }
 
-    fn stop(&mut self) {
-        if self.stopping.is_none() {
-            self.stopping = Some(Instant::now() + GOOD_BYE);
-            self.handle(Input::Command(Command::Stop));
+    fn command(&mut self, command: Command) {
+        if let Command::MaxPeers(most) = command {
+            // Also for later swarms.
+            Arc::make_mut(&mut self.limits).max_peers = most;
         }
+        self.handle(Input::Command(command));
     }
 
     fn publish(&self) {
         self.status.send_replace(self.swarm.status(self.session.clock.now()));
-    }
-
-    /// Ends everything that still runs.
-    async fn end(mut self) {
-        self.publish();
-        // Connections end when their channels do.
-        self.links.clear();
-        // Trackers that answer are told that we leave; the others are not waited for.
-        let told = async { while self.announces.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(LAST_WORDS, told).await;
-        self.connections.shutdown().await;
-        self.announces.abort_all();
-        self.chores.abort_all();
-        if let Some(disk) = self.disk.take() {
-            disk.close().await;
-        }
-        if !matches!(&*self.phase.borrow(), Phase::Failed(_)) {
-            self.phase.send_replace(Phase::Stopped);
-        }
     }
 }

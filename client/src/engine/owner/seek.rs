@@ -15,6 +15,7 @@ use crate::engine::tracker;
 use crate::swarm::{AnnounceJob, NewTorrent, Source as Found, TrackerId, TrackerUrl};
 
 /// Hosts and ports that have to be resolved before they are of use.
+#[derive(Clone, Debug)]
 pub(super) struct Elsewhere {
     /// `x.pe` of a magnet.
     peers: Vec<(String, u16)>,

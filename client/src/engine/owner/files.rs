@@ -1,0 +1,98 @@
+//! The owner's side of the disk threads: files that are opened, jobs that are given, answers.
+
+use std::sync::Arc;
+
+use tokio::task::{self, JoinHandle};
+
+use super::Owner;
+use super::life::Life;
+use crate::bitfield::Bitfield;
+use crate::engine::disk::{Answer, Disk};
+use crate::engine::torrent::{Failed, Phase, Share};
+use crate::metainfo::Info;
+use crate::storage::{Done, Job, Totals};
+use crate::swarm::{Command, Event, Input};
+
+/// Open files and what the user should know of them, or why there are none.
+pub(super) type Opening = Result<(Disk, Vec<String>), Failed>;
+
+impl Owner {
+    pub(super) fn open(&mut self, info: Arc<Info>) {
+        // Stopped at the news of what it holds: no disk is touched any more.
+        if self.options.metadata_only || self.life != Life::Running {
+            return;
+        }
+        let (folder, share) = (self.options.output.clone(), self.options.share);
+        let (mailbox, blocks) = (Arc::clone(&self.mailbox), Arc::clone(&self.session.blocks));
+        let open = move || Disk::open(&info, &folder, share.into(), &blocks, &mailbox);
+        self.opening = Some(task::spawn_blocking(open));
+    }
+
+    pub(super) fn opened_or_not(&mut self, opened: Opening) {
+        self.opening = None;
+        match opened {
+            Ok((disk, warnings)) => self.opened(disk, warnings),
+            Err(failed) => self.fail(failed),
+        }
+    }
+
+    pub(super) fn opened(&mut self, mut disk: Disk, warnings: Vec<String>) {
+        for warning in warnings {
+            self.tell_user(Event::Warning(warning));
+        }
+        let there = disk.begin();
+        self.disk = Some(disk);
+        if let Some((have, totals)) = there {
+            self.data_is_there(have, totals);
+        }
+    }
+
+    pub(super) fn data_is_there(&mut self, have: Bitfield, totals: Totals) {
+        if self.options.share == Share::SeedOnly && !have.is_full() {
+            let (missing, pieces) = (have.len() - have.count(), have.len());
+            return self.fail(Failed::Missing { missing, pieces });
+        }
+        // What was counted before a stop is more than what may have been saved.
+        self.handle(Input::Opened(have, self.carried.unwrap_or(totals)));
+    }
+
+    pub(super) fn give(&mut self, job: Job) {
+        match (&mut self.disk, job) {
+            (Some(disk), job) => disk.submit(job),
+            // There is nothing to save yet.
+            (None, Job::Save(_)) => self.handle(Input::Disk(Done::Saved)),
+            (None, job) => tracing::debug!(?job, "no storage for a job"),
+        }
+    }
+
+    pub(super) fn disk_did(&mut self, done: Done) {
+        let Some(disk) = &mut self.disk else { return };
+        match disk.take(done) {
+            Answer::Done(done) => self.handle(Input::Disk(done)),
+            Answer::Opened(have, totals) => self.data_is_there(have, totals),
+            Answer::Checking => {}
+        }
+    }
+
+    pub(super) fn retry(&mut self) {
+        // Only a failure of the disk heals.
+        self.phase.send_if_modified(|phase| {
+            let heals = matches!(phase, Phase::Failed(Failed::Disk(_)));
+            if heals {
+                *phase = Phase::Running;
+            }
+            heals
+        });
+        if let Some(disk) = &self.disk {
+            disk.resume();
+        }
+        self.handle(Input::Command(Command::Retry));
+    }
+}
+
+/// Waits for files that are being opened, if there are any.
+pub(super) async fn opened(opening: &mut Option<JoinHandle<Opening>>) -> Opening {
+    let Some(opening) = opening else { return std::future::pending().await };
+    // Only a panic, which is a bug of ours, or the end of the runtime keeps it from an answer.
+    opening.await.unwrap_or_else(|error| Err(Failed::Unsupported(format!("opening files: {error}"))))
+}

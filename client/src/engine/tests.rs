@@ -1,0 +1,217 @@
+//! Sessions that talk to each other over loopback. What is waited for is an event or an answer, never a
+//! time.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use btdht::net::Bind;
+use harness::tracker::{HttpTracker, Reply, announce_reply};
+use sha1::{Digest as _, Sha1};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::metainfo::{Info, Metainfo};
+use crate::piece::PieceIndex;
+use crate::swarm::Event;
+use crate::wire::handshake::Handshake;
+
+const PIECE: usize = 32 << 10;
+const LEN: usize = 20 * PIECE - 1000;
+
+fn payload() -> Vec<u8> {
+    (0..LEN).map(|at| (at / 5 + at / PIECE * 13) as u8).collect()
+}
+
+/// A torrent of two files, of which the first ends within piece 6.
+fn metainfo() -> Metainfo {
+    let payload = payload();
+    let hashes: Vec<u8> = payload.chunks(PIECE).flat_map(|piece| Sha1::digest(piece).to_vec()).collect();
+    let (first, second) = (200_000, LEN - 200_000);
+    let mut raw = format!(
+        "d5:filesld6:lengthi{first}e4:pathl1:aeed6:lengthi{second}e4:pathl1:beee4:name1:t\
+         12:piece lengthi{PIECE}e6:pieces{}:",
+        hashes.len()
+    )
+    .into_bytes();
+    raw.extend(hashes);
+    raw.push(b'e');
+    Metainfo::new(Info::parse(&raw).unwrap())
+}
+
+fn source() -> Source {
+    Source::Metainfo(Box::new(metainfo()))
+}
+
+fn session() -> Session {
+    let bind = Bind { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), required: true };
+    let listeners = Listeners::bind(&[bind]).unwrap();
+    Session::new(Options { listeners, dht: None, allow_local: true, down: 0, up: 0 }).unwrap()
+}
+
+fn put(folder: &Path) {
+    let payload = payload();
+    std::fs::create_dir(folder.join("t")).unwrap();
+    std::fs::write(folder.join("t/a"), &payload[..200_000]).unwrap();
+    std::fs::write(folder.join("t/b"), &payload[200_000..]).unwrap();
+}
+
+/// A session that has everything.
+async fn seeder() -> (Session, Torrent, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path());
+    let session = session();
+    let options = AddOptions { output: folder.path().to_owned(), ..AddOptions::default() };
+    let (torrent, _) = session.add(source(), options).unwrap();
+    torrent.wait_complete().await.unwrap();
+    (session, torrent, folder)
+}
+
+fn leech(from: &Session, session: &Session, folder: &TempDir, initial_state: State) -> (Torrent, Events) {
+    let peers = from.local_addrs().to_vec();
+    let options =
+        AddOptions { output: folder.path().to_owned(), peers, initial_state, ..AddOptions::default() };
+    session.add(source(), options).unwrap()
+}
+
+async fn until(events: &mut Events, is: impl Fn(&Event) -> bool) -> Event {
+    loop {
+        let event = events.next().await.expect("the torrent goes on");
+        if is(&event) {
+            return event;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_paused_torrent_connects_and_goes_on_over_the_same_connection() {
+    let (from, seed, _data) = seeder().await;
+    let (session, folder) = (session(), tempfile::tempdir().unwrap());
+    let (torrent, mut events) = leech(&from, &session, &folder, State::Paused);
+    assert_eq!(torrent.state(), State::Paused);
+    until(&mut events, |event| matches!(event, Event::PeerConnected(..))).await;
+    let peers = torrent.peers().await;
+    assert_eq!(peers.len(), 1);
+    assert!(!peers[0].interests_us && peers[0].downloaded == 0, "{peers:?}");
+    assert_eq!(peers[0].peer_id, seed.peer_id());
+    torrent.resume().await;
+    assert_eq!(torrent.state(), State::Started);
+    let closed = |event: &Event| matches!(event, Event::PeerClosed(..));
+    let end = until(&mut events, |event| matches!(event, Event::Complete) || closed(event)).await;
+    assert!(matches!(end, Event::Complete), "{end:?}");
+    assert_eq!(std::fs::read(folder.path().join("t/b")).unwrap(), payload()[200_000..]);
+}
+
+#[tokio::test]
+async fn a_stopped_torrent_refuses_and_can_be_started_again() {
+    let (from, seed, _data) = seeder().await;
+    seed.stop().await;
+    assert_eq!((seed.state(), seed.phase()), (State::Stopped, Phase::Stopped));
+    seed.resume().await;
+    assert_eq!(seed.state(), State::Stopped, "only a pause is resumed");
+    assert!(seed.pieces().await.unwrap().is_full(), "what it had is still known");
+    let mut stream = TcpStream::connect(from.local_addrs()[0]).await.unwrap();
+    let hello = Handshake { reserved: [0; 8], infohash: seed.infohash(), peer_id: [1; 20] };
+    stream.write_all(&hello.encode()).await.unwrap();
+    assert_eq!(stream.read(&mut [0; 100]).await.unwrap_or(0), 0, "closed without a word");
+    seed.start().await;
+    seed.wait_complete().await.unwrap();
+    let (session, folder) = (session(), tempfile::tempdir().unwrap());
+    let (torrent, _events) = leech(&from, &session, &folder, State::Started);
+    torrent.wait_complete().await.unwrap();
+    torrent.close().await;
+    assert!(torrent.pieces().await.is_none());
+}
+
+#[tokio::test]
+async fn a_torrent_that_is_added_stopped_does_nothing_before_it_is_started() {
+    let (from, _seed, _data) = seeder().await;
+    let (session, folder) = (session(), tempfile::tempdir().unwrap());
+    let (torrent, _events) = leech(&from, &session, &folder, State::Stopped);
+    assert_eq!((torrent.state(), torrent.phase()), (State::Stopped, Phase::Stopped));
+    assert_eq!(torrent.check(&[]).await, Err(CheckError::NotOpen));
+    torrent.prioritize(vec![0, 1]).await;
+    torrent.start().await;
+    torrent.wait_complete().await.unwrap();
+    let files = torrent.files().await;
+    assert_eq!((files[0].priority, files[1].priority), (0, 1), "choices made before hold");
+    assert_eq!((files[1].done, files[1].length), (LEN as u64 - 200_000, LEN as u64 - 200_000));
+    assert!(files[0].done < files[0].length && !torrent.is_seed());
+    // Again with what is there, and the whole of it.
+    let downloaded = torrent.downloaded();
+    torrent.stop().await;
+    torrent.pause().await;
+    assert_eq!(torrent.state(), State::Paused);
+    torrent.prioritize(vec![1, 1]).await;
+    torrent.start().await;
+    torrent.wait_complete().await.unwrap();
+    assert!(torrent.pieces().await.unwrap().is_full());
+    assert!(torrent.downloaded() >= downloaded, "counters go on");
+}
+
+#[tokio::test]
+async fn trackers_hear_each_start_and_stop() {
+    let (from, _seed, _data) = seeder().await;
+    let SocketAddr::V4(peer) = from.local_addrs()[0] else { panic!("it listens on 127.0.0.1") };
+    let tracker = HttpTracker::start(move |_| Reply::Body(announce_reply(&[peer], "i1800e")));
+    let (session, folder) = (session(), tempfile::tempdir().unwrap());
+    let trackers = vec![tracker.url()];
+    let options = AddOptions { output: folder.path().to_owned(), trackers, ..AddOptions::default() };
+    let (torrent, mut events) = session.add(source(), options).unwrap();
+    let heard = |event: &str| tracker.requests().iter().filter(|request| request.contains(event)).count();
+    for round in 1..=2 {
+        // The reply has been read then.
+        until(&mut events, |event| matches!(event, Event::PeerConnected(..))).await;
+        assert_eq!(heard("event=started"), round);
+        torrent.stop().await;
+        assert_eq!(heard("event=stopped"), round);
+        torrent.start().await;
+    }
+}
+
+#[tokio::test]
+async fn a_torrent_says_what_it_is() {
+    let (from, seed, _data) = seeder().await;
+    assert_eq!((seed.name().as_deref(), seed.size()), (Some("t"), Some(LEN as u64)));
+    assert_eq!((seed.piece_length(), seed.port()), (Some(PIECE as u32), from.port()));
+    assert_eq!(seed.infohash(), metainfo().info.hash().v1.unwrap());
+    assert_eq!(seed.progress().await, Some(Progress { finished: 20, unfinished: 0, percentage: 100.0 }));
+    assert!(seed.missing().await.unwrap().is_empty());
+    let files = seed.files().await;
+    assert_eq!(files.len(), 2);
+    assert_eq!((files[0].offset_start, files[0].piece_index_range.clone()), (0, 0..7));
+    assert_eq!((files[1].offset_start, files[1].piece_index_range.clone()), (200_000, 6..20));
+    assert_eq!((files[0].done, files[1].path.as_path()), (200_000, Path::new("t/b")));
+}
+
+#[tokio::test]
+async fn a_check_finds_what_was_damaged_and_it_is_fetched_again() {
+    let (from, _seed, _data) = seeder().await;
+    let (session, folder) = (session(), tempfile::tempdir().unwrap());
+    let (torrent, mut events) = leech(&from, &session, &folder, State::Started);
+    torrent.wait_complete().await.unwrap();
+    assert_eq!(torrent.check(&[]).await, Ok(Vec::new()));
+    let path = folder.path().join("t/a");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[3 * PIECE + 7] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(torrent.check(&[0..3, 5..20]).await, Ok(Vec::new()));
+    while events.try_next().is_some() {}
+    assert_eq!(torrent.check(&[2..4, 3..5]).await, Ok(vec![PieceIndex(3)]));
+    let mut hashed = Vec::new();
+    loop {
+        match events.next().await.unwrap() {
+            Event::Checked(piece, right) => hashed.push((piece.0, right)),
+            Event::CheckEnded => break,
+            _ => {}
+        }
+    }
+    hashed.sort_unstable();
+    assert_eq!(hashed, [(2, true), (3, false), (4, true)]);
+    torrent.wait_complete().await.unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), payload()[..200_000]);
+    assert_eq!(torrent.check(&[]).await, Ok(Vec::new()));
+    let beyond = CheckError::NoSuchPiece { piece: 20, pieces: 20 };
+    assert_eq!(torrent.check(&[0..1, 5..21]).await, Err(beyond));
+}
