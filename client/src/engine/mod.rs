@@ -8,6 +8,7 @@
 //! | between it and the disk threads | `disk` |
 //! | the task of one connection | `peer` |
 //! | outgoing and incoming TCP | `dial`, `listen` |
+//! | a torrent in a folder of its own | `job` |
 //! | trackers: one door, HTTP(S), UDP | `tracker`, `http`, `udp_tracker` |
 //! | rate limits | `throttle` |
 //! | what a torrent shows | `view` |
@@ -27,6 +28,7 @@ pub mod http;
 
 mod dial;
 mod disk;
+mod job;
 mod listen;
 mod owner;
 mod peer;
@@ -41,6 +43,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use job::{Job, JobError, JobStatus};
 pub use listen::{BindError, Listeners};
 pub use session::{AddError, Options, Session, SessionError};
 pub use torrent::{

@@ -1,6 +1,8 @@
 //! Sessions that talk to each other over loopback. What is waited for is an event or an answer, never a
 //! time.
 
+mod jobs;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 

@@ -78,23 +78,7 @@ impl ResumeFile {
     pub fn save(&self, resume: &Resume) -> Result<(), DiskError> {
         let path = self.path();
         let bytes = encode(&self.info, resume);
-        let write = || {
-            let temporary = path.with_extension("btfetch.new");
-            // Left by a killed run, or put there by somebody else: not to be followed.
-            match fs::remove_file(&temporary) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-            let written = file.write_all(&bytes).and_then(|()| file.sync_all());
-            if let Err(error) = written.and_then(|()| fs::rename(&temporary, &path)) {
-                // A full disk should not stay fuller for it.
-                let _ = fs::remove_file(&temporary);
-                return Err(error);
-            }
-            File::open(&self.dir)?.sync_all()
-        };
-        write().map_err(|error| DiskError::new("saving", &path, &error))
+        replace(&path, &bytes).map_err(|error| DiskError::new("saving", &path, &error))
     }
 
     /// Reads the info dictionary of `infohash` out of its resume file in `dir`, if there is one that
@@ -110,7 +94,31 @@ fn path(dir: &Path, infohash: Id) -> PathBuf {
     dir.join(format!(".{infohash}.btfetch"))
 }
 
-fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+/// Replaces a file: whatever happens meanwhile, either the old or the new one is found.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    // Left by a killed run, or put there by somebody else: not to be followed.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
+        // A full disk should not stay fuller for it.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    match path.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Reads a regular file of ours, no longer than a resume file may be; `None` if there is none.
+pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_file() => {}
         Ok(_) => return Err(io::Error::other("it is no regular file")),

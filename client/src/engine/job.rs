@@ -1,0 +1,441 @@
+//! [`Job`]: a torrent with a folder of its own that holds all there is of it, so that it goes on after a
+//! restart without anybody who remembers it.
+//!
+//! | in the folder | what |
+//! |---|---|
+//! | `job` | the source, what the job is to do and the user's choices: bencoded, with a version and a checksum |
+//! | `data` | the files, and beside them the resume file |
+//! | `.<infohash>.btfetch.lock` | while a process has the job |
+//!
+//! The file `job` is replaced as a whole whenever something changes. One that is damaged is refused: the
+//! data is left alone, and [`Job::create`] in another folder with the data moved there checks it.
+//!
+//! ```
+//! use btfetch::engine::{Job, JobError, Source, State};
+//! use krpc::magnet::Magnet;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let dir = folder.path().join("job");
+//! let magnet = Magnet::parse("magnet:?xt=urn:btih:6162636465666768696a30313233343536373839")?;
+//! let job = Job::create(&dir, Source::Magnet(Box::new(magnet.clone())))?;
+//! assert_eq!(job.state(), State::Stopped);
+//! assert!(matches!(Job::load(&dir), Err(JobError::InUse(_))));
+//! drop(job);
+//!
+//! let again = Job::load(&dir)?;
+//! assert_eq!(Some(again.infohash()), magnet.infohash_v1);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use krpc::Id;
+use krpc::bencode::{self, Limits, Writer};
+use krpc::magnet::Magnet;
+use serde::Deserialize;
+use serde_bytes::ByteBuf;
+use sha1::{Digest as _, Sha1};
+
+use super::session::{AddError, Session};
+use super::torrent::{Accepts, AddOptions, Events, Select, Source, State, Torrent};
+use super::view::{FileView, Progress};
+use crate::metainfo::Metainfo;
+use crate::storage::{DiskError, Lock, ResumeFile, read_file, replace_file};
+use crate::swarm::Status;
+
+/// Of the file `job`; another one is not read.
+const VERSION: i64 = 1;
+/// Most connections that a file may ask for.
+const MAX_PEERS: i64 = 100_000;
+
+/// A torrent in a folder of its own. While it lives no other process can have the job.
+#[derive(Debug)]
+pub struct Job {
+    dir: PathBuf,
+    source: Source,
+    infohash: Id,
+    choices: Choices,
+    torrent: Option<Torrent>,
+    _lock: Lock,
+}
+
+/// What the user wants of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Choices {
+    state: State,
+    max_peers: Option<usize>,
+    /// One a file; empty when all are wanted alike.
+    priorities: Vec<u16>,
+}
+
+/// How a job stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobStatus {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// What it is to do.
+    pub state: State,
+    /// Counters, rates and connections; all 0 before [`Job::open`].
+    pub status: Status,
+    /// How much is there; `None` before storage was open.
+    pub progress: Option<Progress>,
+    /// Its files; empty while they are not known.
+    pub files: Vec<FileView>,
+}
+
+/// A job could not be made, loaded, changed or opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// [`Job::create`] makes the folder itself.
+    #[error("{} is there already", .0.display())]
+    Exists(PathBuf),
+    /// There is no job.
+    #[error("{} holds no job", .0.display())]
+    NoJob(PathBuf),
+    /// Its file is not as it was written.
+    #[error("{} cannot be used: {why}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Another process, or another [`Job`] of this one, has it.
+    #[error("the job in {} is in use", .0.display())]
+    InUse(PathBuf),
+    /// The disk refused.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The session refused; or there can be no job of such a source.
+    #[error(transparent)]
+    Add(#[from] AddError),
+}
+
+impl Job {
+    /// Makes a job in `dir`, which must not be there yet; its parent must. It begins stopped. Blocks.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    pub fn create(dir: &Path, source: Source) -> Result<Self, JobError> {
+        let infohash = source.infohash().ok_or(AddError::OnlyV2)?;
+        match fs::create_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(JobError::Exists(dir.to_owned()));
+            }
+            made => made.map_err(|error| DiskError::new("making folder", dir, &error))?,
+        }
+        let lock = lock(dir, infohash)?;
+        let choices = Choices { state: State::Stopped, ..Choices::default() };
+        let job = Self { dir: dir.to_owned(), source, infohash, choices, torrent: None, _lock: lock };
+        job.save()?;
+        Ok(job)
+    }
+
+    /// Loads the job in `dir`, with the state and choices that it had. Blocks.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    pub fn load(dir: &Path) -> Result<Self, JobError> {
+        let (source, _) = read(dir)?;
+        let infohash = source.infohash().ok_or(AddError::OnlyV2)?;
+        let lock = lock(dir, infohash)?;
+        // Whoever had the lock before may have changed it since.
+        let (source, choices) = read(dir)?;
+        Ok(Self { dir: dir.to_owned(), source, infohash, choices, torrent: None, _lock: lock })
+    }
+
+    /// Adds it to a session, in its state. It stays there until [`Job::close`].
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    pub fn open(&mut self, session: &Session) -> Result<Events, JobError> {
+        let select = match self.choices.priorities.is_empty() {
+            true => Select::All,
+            false => Select::Matching(Box::new(Chosen(self.choices.priorities.clone()))),
+        };
+        let options = AddOptions {
+            output: self.data(),
+            max_peers: self.choices.max_peers,
+            initial_state: self.choices.state,
+            select,
+            ..AddOptions::default()
+        };
+        let (torrent, events) = session.add(self.known_source(), options)?;
+        self.torrent = Some(torrent);
+        Ok(events)
+    }
+
+    /// Takes it out of its session, saved; it can be opened again.
+    pub async fn close(&mut self) {
+        if let Some(torrent) = self.torrent.take() {
+            torrent.close().await;
+        }
+    }
+
+    /// Starts it, now and after a restart; see [`Torrent::start`].
+    ///
+    /// # Errors
+    /// [`JobError::Disk`]; then nothing has changed. The same holds for what follows.
+    pub async fn start(&mut self) -> Result<(), JobError> {
+        self.set_state(State::Started).await
+    }
+
+    /// Pauses it, now and after a restart; see [`Torrent::pause`].
+    ///
+    /// # Errors
+    /// As for [`Job::start`].
+    pub async fn pause(&mut self) -> Result<(), JobError> {
+        self.set_state(State::Paused).await
+    }
+
+    /// Ends a pause; without effect on a stopped one.
+    ///
+    /// # Errors
+    /// As for [`Job::start`].
+    pub async fn resume(&mut self) -> Result<(), JobError> {
+        match self.choices.state {
+            State::Paused => self.set_state(State::Started).await,
+            State::Started | State::Stopped => Ok(()),
+        }
+    }
+
+    /// Stops it, now and after a restart; see [`Torrent::stop`].
+    ///
+    /// # Errors
+    /// As for [`Job::start`].
+    pub async fn stop(&mut self) -> Result<(), JobError> {
+        self.set_state(State::Stopped).await
+    }
+
+    /// Changes how many connections it may have.
+    ///
+    /// # Errors
+    /// As for [`Job::start`].
+    pub async fn set_max_peers(&mut self, most: usize) -> Result<(), JobError> {
+        self.change(|choices| choices.max_peers = Some(most.min(MAX_PEERS as usize)))?;
+        if let Some(torrent) = &self.torrent {
+            torrent.set_max_peers(most).await;
+        }
+        Ok(())
+    }
+
+    /// Changes the priorities of files; see [`Torrent::prioritize`].
+    ///
+    /// # Errors
+    /// As for [`Job::start`].
+    pub async fn prioritize(&mut self, priorities: Vec<u16>) -> Result<(), JobError> {
+        self.change(|choices| choices.priorities = priorities.clone())?;
+        if let Some(torrent) = &self.torrent {
+            torrent.prioritize(priorities).await;
+        }
+        Ok(())
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where its files are.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// What names it.
+    pub fn infohash(&self) -> Id {
+        self.infohash
+    }
+
+    /// What it is to do.
+    pub fn state(&self) -> State {
+        self.choices.state
+    }
+
+    /// Its torrent, after [`Job::open`].
+    pub fn torrent(&self) -> Option<&Torrent> {
+        self.torrent.as_ref()
+    }
+
+    /// Whether everything that is wanted is there; not known before [`Job::open`], and not so then.
+    pub fn is_finished(&self) -> bool {
+        self.torrent.as_ref().is_some_and(Torrent::is_complete)
+    }
+
+    /// How much is there; `None` before storage was open.
+    pub async fn progress(&self) -> Option<Progress> {
+        self.torrent.as_ref()?.progress().await
+    }
+
+    /// Its files; empty while they are not known.
+    pub async fn files(&self) -> Vec<FileView> {
+        match &self.torrent {
+            Some(torrent) => torrent.files().await,
+            None => Vec::new(),
+        }
+    }
+
+    /// How it stands.
+    pub async fn status(&self) -> JobStatus {
+        JobStatus {
+            dir: self.dir.clone(),
+            state: self.state(),
+            status: self.torrent.as_ref().map(Torrent::status).unwrap_or_default(),
+            progress: self.progress().await,
+            files: self.files().await,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn choices(&self) -> (Option<usize>, &[u16]) {
+        (self.choices.max_peers, &self.choices.priorities)
+    }
+
+    async fn set_state(&mut self, state: State) -> Result<(), JobError> {
+        self.change(|choices| choices.state = state)?;
+        match (&self.torrent, state) {
+            (Some(torrent), State::Started) => torrent.start().await,
+            (Some(torrent), State::Paused) => torrent.pause().await,
+            (Some(torrent), State::Stopped) => torrent.stop().await,
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Changes something if it can be saved.
+    fn change(&mut self, change: impl FnOnce(&mut Choices)) -> Result<(), JobError> {
+        let before = self.choices.clone();
+        change(&mut self.choices);
+        self.save().inspect_err(|_| self.choices = before)
+    }
+
+    fn save(&self) -> Result<(), JobError> {
+        let path = file(&self.dir);
+        let written = replace_file(&path, &encode(&self.source, &self.choices));
+        Ok(written.map_err(|error| DiskError::new("saving", &path, &error))?)
+    }
+
+    /// The source, with the info dictionary if an earlier run has learned it.
+    fn known_source(&self) -> Source {
+        let Source::Magnet(magnet) = &self.source else { return self.source.clone() };
+        match ResumeFile::load_info(&self.data(), self.infohash) {
+            Some(info) => {
+                let trackers = magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect();
+                Source::Metainfo(Box::new(Metainfo { trackers, ..Metainfo::new(info) }))
+            }
+            None => self.source.clone(),
+        }
+    }
+}
+
+/// Priorities that were chosen before the files were known to this run.
+struct Chosen(Vec<u16>);
+
+impl Accepts for Chosen {
+    fn priority(&self, index: usize, _: &Path) -> u16 {
+        self.0.get(index).copied().unwrap_or(1)
+    }
+}
+
+fn file(dir: &Path) -> PathBuf {
+    dir.join("job")
+}
+
+fn lock(dir: &Path, infohash: Id) -> Result<Lock, JobError> {
+    let lock = Lock::take(dir, infohash).map_err(|error| DiskError::new("locking in", dir, &error))?;
+    lock.ok_or_else(|| JobError::InUse(dir.to_owned()))
+}
+
+fn read(dir: &Path) -> Result<(Source, Choices), JobError> {
+    let path = file(dir);
+    let bytes = read_file(&path).map_err(|error| DiskError::new("reading", &path, &error))?;
+    let bytes = bytes.ok_or_else(|| JobError::NoJob(dir.to_owned()))?;
+    decode(&bytes).map_err(|why| JobError::Damaged { path, why })
+}
+
+/// The file as it is read; exactly one of `magnet` and `torrent` is not empty.
+#[derive(Deserialize)]
+struct Document {
+    version: i64,
+    magnet: ByteBuf,
+    torrent: ByteBuf,
+    state: i64,
+    max_peers: i64,
+    priorities: ByteBuf,
+    checksum: ByteBuf,
+}
+
+fn decode(bytes: &[u8]) -> Result<(Source, Choices), String> {
+    let document: Document = bencode::from_bytes(bytes, Limits::RESUME).map_err(|error| error.to_string())?;
+    if document.version != VERSION {
+        return Err(format!("version {} is not known", document.version));
+    }
+    let numbers = [document.version, document.state, document.max_peers];
+    let strings = [&document.magnet, &document.torrent, &document.priorities];
+    if document.checksum[..] != checksum(numbers, strings.map(|bytes| &bytes[..])) {
+        return Err("the checksum does not match".into());
+    }
+    let source = match document.torrent.is_empty() {
+        true => {
+            let text = std::str::from_utf8(&document.magnet).map_err(|error| error.to_string())?;
+            Source::Magnet(Box::new(Magnet::parse(text).map_err(|error| error.to_string())?))
+        }
+        false => {
+            let torrent = Metainfo::parse(&document.torrent).map_err(|error| error.to_string())?;
+            Source::Metainfo(Box::new(torrent))
+        }
+    };
+    let state = match document.state {
+        0 => State::Started,
+        1 => State::Paused,
+        2 => State::Stopped,
+        other => return Err(format!("state {other} is not known")),
+    };
+    let max_peers = match document.max_peers {
+        -1 => None,
+        most @ 0..=MAX_PEERS => Some(most as usize),
+        _ => return Err("the number of connections is out of range".into()),
+    };
+    let (pairs, rest) = document.priorities.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err("the priorities do not fit".into());
+    }
+    let priorities = pairs.iter().map(|&pair| u16::from_be_bytes(pair)).collect();
+    Ok((source, Choices { state, max_peers, priorities }))
+}
+
+fn encode(source: &Source, choices: &Choices) -> Vec<u8> {
+    let (mut magnet, mut torrent) = (Vec::new(), Vec::new());
+    match source {
+        Source::Magnet(link) => magnet = link.to_string().into_bytes(),
+        Source::Metainfo(metainfo) => metainfo.write(&mut torrent),
+    }
+    let priorities: Vec<u8> = choices.priorities.iter().flat_map(|priority| priority.to_be_bytes()).collect();
+    let state = match choices.state {
+        State::Started => 0,
+        State::Paused => 1,
+        State::Stopped => 2,
+    };
+    let max_peers = choices.max_peers.map_or(-1, |most| (most as i64).min(MAX_PEERS));
+    let checksum = checksum([VERSION, state, max_peers], [&magnet, &torrent, &priorities]);
+    let mut out = Vec::with_capacity(magnet.len() + torrent.len() + priorities.len() + 256);
+    let mut writer = Writer::new(&mut out);
+    writer.dict().key(b"checksum").bytes(&checksum).key(b"magnet").bytes(&magnet);
+    writer.key(b"max_peers").int(max_peers).key(b"priorities").bytes(&priorities);
+    writer.key(b"state").int(state).key(b"torrent").bytes(&torrent).key(b"version").int(VERSION).end();
+    out
+}
+
+fn checksum(numbers: [i64; 3], strings: [&[u8]; 3]) -> [u8; 20] {
+    let mut sum = Sha1::new();
+    numbers.iter().for_each(|number| sum.update(number.to_be_bytes()));
+    for bytes in strings {
+        sum.update((bytes.len() as u64).to_be_bytes());
+        sum.update(bytes);
+    }
+    sum.finalize().into()
+}

@@ -1,0 +1,69 @@
+//! Jobs in folders of their own.
+
+use super::*;
+
+fn magnet(peer: SocketAddr) -> Source {
+    let infohash = metainfo().info.hash().v1.unwrap();
+    let link = format!("magnet:?xt=urn:btih:{infohash}&x.pe={peer}");
+    Source::Magnet(Box::new(krpc::magnet::Magnet::parse(&link).unwrap()))
+}
+
+#[tokio::test]
+async fn a_job_goes_on_after_a_restart_with_its_state_choices_and_data() {
+    let (from, seed, _data) = seeder().await;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("job");
+    let mut job = Job::create(&dir, magnet(from.local_addrs()[0])).unwrap();
+    assert!(matches!(Job::create(&dir, source()), Err(JobError::Exists(_))));
+    assert!(matches!(Job::load(&dir), Err(JobError::InUse(_))));
+    job.start().await.unwrap();
+    job.set_max_peers(7).await.unwrap();
+    let first = session();
+    let _events = job.open(&first).unwrap();
+    job.torrent().unwrap().wait_complete().await.unwrap();
+    assert!(job.is_finished());
+    job.prioritize(vec![1, 2]).await.unwrap();
+    job.pause().await.unwrap();
+    job.close().await;
+    drop(job);
+    first.shutdown().await;
+    // Nobody is left who could tell what the magnet stands for.
+    seed.stop().await;
+
+    let mut job = Job::load(&dir).unwrap();
+    assert_eq!((job.state(), job.choices().0, job.choices().1), (State::Paused, Some(7), &[1, 2][..]));
+    let second = session();
+    let mut events = job.open(&second).unwrap();
+    until(&mut events, |event| matches!(event, Event::Complete)).await;
+    job.resume().await.unwrap();
+    let status = job.status().await;
+    assert_eq!((status.state, status.dir.as_path()), (State::Started, dir.as_path()));
+    assert_eq!(status.progress.unwrap(), Progress { finished: 20, unfinished: 0, percentage: 100.0 });
+    assert_eq!((status.files.len(), status.files[1].priority), (2, 2));
+    assert_eq!(std::fs::read(job.data().join("t/a")).unwrap(), payload()[..200_000]);
+    job.stop().await.unwrap();
+    assert_eq!(job.torrent().unwrap().state(), State::Stopped);
+    drop(job);
+    assert_eq!(Job::load(&dir).unwrap().state(), State::Stopped);
+}
+
+#[test]
+fn a_damaged_job_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("job");
+    assert!(matches!(Job::load(&dir), Err(JobError::NoJob(_))));
+    drop(Job::create(&dir, source()).unwrap());
+    let path = dir.join("job");
+    let whole = std::fs::read(&path).unwrap();
+    assert!(Job::load(&dir).is_ok());
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 8);
+        std::fs::write(&path, &flipped).unwrap();
+        assert!(matches!(Job::load(&dir), Err(JobError::Damaged { .. })), "byte {at}");
+        std::fs::write(&path, &whole[..at]).unwrap();
+        assert!(matches!(Job::load(&dir), Err(JobError::Damaged { .. })), "cut at {at}");
+    }
+    std::fs::write(&path, &whole).unwrap();
+    assert!(Job::load(&dir).is_ok());
+}
