@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::backend::{self, Backend};
 use super::torrent::Failed;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
@@ -74,17 +75,20 @@ impl Mailbox {
 }
 
 impl Disk {
-    /// Opens the files of `info` below `folder` and starts the disk threads; what the user should know
+    /// Opens the files of `info` below `folder`, or its backend, and starts the disk threads; what the user should know
     /// comes along. Blocks.
     pub(super) fn open(
         info: &Arc<Info>,
-        folder: &Path,
+        (folder, backend): (&Path, Option<&dyn Backend>),
         access: Access,
         blocks: &Arc<BlockPool>,
         mailbox: &Arc<Mailbox>,
     ) -> Result<(Self, Vec<String>), Failed> {
         let options = OpenOptions { access, ..OpenOptions::default() };
-        let mut opened = open(info, folder, &options).map_err(explain)?;
+        let mut opened = match backend {
+            Some(backend) => backend::open(backend, info).map_err(Failed::Disk)?,
+            None => open(info, folder, &options).map_err(explain)?,
+        };
         let warnings = std::mem::take(&mut opened.warnings);
         let config = PoolConfig { blocks: Arc::clone(blocks), ..PoolConfig::default() };
         let check =

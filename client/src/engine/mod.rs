@@ -5,6 +5,7 @@
 //! | [`Session`], what all torrents share | `session` |
 //! | the owner task of one swarm | `owner` |
 //! | its handle, a [`Torrent`] | `torrent` |
+//! | bytes kept elsewhere than in files | `backend` |
 //! | between it and the disk threads | `disk` |
 //! | the task of one connection | `peer` |
 //! | outgoing and incoming TCP | `dial`, `listen` |
@@ -26,6 +27,7 @@
 
 pub mod http;
 
+mod backend;
 mod dial;
 mod disk;
 mod job;
@@ -43,6 +45,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use backend::{Backend, Memory};
 pub use job::{Job, JobError, JobStatus};
 pub use listen::{BindError, Listeners};
 pub use session::{AddError, Options, Session, SessionError};

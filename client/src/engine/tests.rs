@@ -5,6 +5,7 @@ mod jobs;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 
 use btdht::net::Bind;
 use harness::tracker::{HttpTracker, Reply, announce_reply};
@@ -216,4 +217,28 @@ async fn a_check_finds_what_was_damaged_and_it_is_fetched_again() {
     assert_eq!(torrent.check(&[]).await, Ok(Vec::new()));
     let beyond = CheckError::NoSuchPiece { piece: 20, pieces: 20 };
     assert_eq!(torrent.check(&[0..1, 5..21]).await, Err(beyond));
+}
+
+#[tokio::test]
+async fn a_torrent_in_memory_is_checked_after_a_stop_and_one_that_is_too_long_fails() {
+    let (from, _seed, _data) = seeder().await;
+    let session = session();
+    let in_memory = |most| {
+        let memory = Arc::new(Memory::new(most));
+        let peers = from.local_addrs().to_vec();
+        (Arc::clone(&memory), AddOptions { storage: Some(memory), peers, ..AddOptions::default() })
+    };
+    let (_, options) = in_memory(LEN as u64 - 1);
+    let (torrent, _events) = session.add(source(), options).unwrap();
+    let failed = torrent.wait_complete().await.unwrap_err();
+    assert!(matches!(failed, Phase::Failed(Failed::Disk(_))), "{failed:?}");
+    torrent.close().await;
+    let (memory, options) = in_memory(LEN as u64);
+    let (torrent, _events) = session.add(source(), options).unwrap();
+    torrent.wait_complete().await.unwrap();
+    assert_eq!(memory.bytes(0).unwrap(), payload()[..200_000]);
+    torrent.stop().await;
+    from.shutdown().await;
+    torrent.start().await;
+    torrent.wait_complete().await.unwrap();
 }

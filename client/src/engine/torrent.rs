@@ -11,6 +11,7 @@ use krpc::Id;
 use krpc::magnet::Magnet;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use super::backend::Backend;
 use super::owner::Inbound;
 use crate::metainfo::{Info, Metainfo};
 use crate::piece::PieceIndex;
@@ -31,6 +32,8 @@ pub enum Source {
 pub struct AddOptions {
     /// Folder to download into.
     pub output: PathBuf,
+    /// Where the bytes are kept; `None` for files in `output`.
+    pub storage: Option<Arc<dyn Backend>>,
     /// Peers that the user named.
     pub peers: Vec<SocketAddr>,
     /// Trackers that the user named, each a tier of its own.

@@ -23,8 +23,9 @@ impl Owner {
             return;
         }
         let (folder, share) = (self.options.output.clone(), self.options.share);
+        let backend = self.options.storage.clone();
         let (mailbox, blocks) = (Arc::clone(&self.mailbox), Arc::clone(&self.session.blocks));
-        let open = move || Disk::open(&info, &folder, share.into(), &blocks, &mailbox);
+        let open = move || Disk::open(&info, (&folder, backend.as_deref()), share.into(), &blocks, &mailbox);
         self.opening = Some(task::spawn_blocking(open));
     }
 
