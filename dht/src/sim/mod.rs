@@ -108,6 +108,7 @@ pub use nat::{Nat, NatKind};
 pub use orders::Orders;
 pub use shard::Told;
 pub use stats::Stats;
+pub use wheel::Wheel;
 
 /// What lives at an address of a [`World`]. It has one IPv4 socket, 0, and one IPv6 socket, 1.
 ///

@@ -35,7 +35,7 @@ const IDLE: u32 = u32::MAX - 2;
 /// An item lies in the level of the highest group of six bits in which its tick differs from the current
 /// one, and all groups above are equal. That stays true while the current tick moves on, until it reaches
 /// the item's slot; so the place of an item follows from its time and need not be stored.
-pub(super) struct Wheel {
+pub struct Wheel {
     /// The tick whose items are in `near`; those of earlier ticks are there too.
     tick: u64,
     heads: [[u32; SLOTS]; LEVELS],
@@ -58,8 +58,15 @@ struct Link {
 
 const _: () = assert!(size_of::<Link>() == 16);
 
+impl Default for Wheel {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Wheel {
-    pub(super) fn new() -> Self {
+    /// A wheel without items.
+    pub fn new() -> Self {
         Self {
             tick: 0,
             heads: [[END; SLOTS]; LEVELS],
@@ -71,13 +78,13 @@ impl Wheel {
     }
 
     /// Makes room for items up to `count`.
-    pub(super) fn reserve(&mut self, count: usize) {
+    pub fn reserve(&mut self, count: usize) {
         self.links.reserve_exact(count.saturating_sub(self.links.len()));
     }
 
-    /// Makes `item` due at `at` and at no other time; at [`Time::NEVER`] it is not due. `tie` decides
-    /// among items that are due at the same time.
-    pub(super) fn set(&mut self, item: u32, at: Time, tie: u64) {
+    /// Makes `item`, the number of one, due at `at` and at no other time; at [`Time::NEVER`] it is not due.
+    /// `tie` decides among items that are due at the same time. Memory follows the highest number.
+    pub fn set(&mut self, item: u32, at: Time, tie: u64) {
         debug_assert!(item < IDLE);
         if self.links.len() <= item as usize {
             self.links.resize(item as usize + 1, Link { at: u64::MAX, next: END, previous: IDLE });
@@ -89,12 +96,12 @@ impl Wheel {
     }
 
     /// When the item is due; [`Time::NEVER`] if it is not.
-    pub(super) fn at(&self, item: u32) -> Time {
+    pub fn at(&self, item: u32) -> Time {
         self.links.get(item as usize).map_or(Time::NEVER, |link| Time::from_micros(link.at))
     }
 
     /// The item that is due first and when; `tie` is what [`Wheel::set`] was told for it.
-    pub(super) fn peek(&mut self, tie: impl Fn(u32) -> u64) -> Option<(Time, u32)> {
+    pub fn peek(&mut self, tie: impl Fn(u32) -> u64) -> Option<(Time, u32)> {
         loop {
             while let Some(&Reverse((at, _, item))) = self.near.peek() {
                 let link = self.links[item as usize];
@@ -113,7 +120,7 @@ impl Wheel {
     }
 
     /// Takes out the item that [`Wheel::peek`] has just told.
-    pub(super) fn pop(&mut self) {
+    pub fn pop(&mut self) {
         if let Some(Reverse((_, _, item))) = self.near.pop() {
             self.links[item as usize] = Link { at: u64::MAX, next: END, previous: IDLE };
         }
