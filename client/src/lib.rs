@@ -35,6 +35,8 @@ pub mod peer;
 pub mod piece;
 #[cfg(feature = "net")]
 mod rates;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod storage;
 pub mod swarm;
 pub mod tracker;

@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is asked of one peer.
 #[derive(Debug)]
-pub(super) struct Download {
+pub(crate) struct Download {
     choked: bool,
     asked: VecDeque<Asked>,
     late: VecDeque<BlockRef>,
@@ -50,7 +50,7 @@ struct Asked {
 
 /// What a `piece` message brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arriving {
+pub(crate) enum Arriving {
     /// A block that is outstanding.
     Wanted,
     /// One that was, or of which we have no right to complain.
@@ -60,7 +60,7 @@ pub(super) enum Arriving {
 }
 
 impl Download {
-    pub(super) fn new(config: &PeerConfig) -> Self {
+    pub(crate) fn new(config: &PeerConfig) -> Self {
         Self {
             choked: true,
             asked: VecDeque::new(),
@@ -78,13 +78,13 @@ impl Download {
     }
 
     /// The peer queues so many requests.
-    pub(super) fn limit(&mut self, config: &PeerConfig, request_queue: u16) {
+    pub(crate) fn limit(&mut self, config: &PeerConfig, request_queue: u16) {
         self.pipeline.limit(config, request_queue);
     }
 
     /// The swarm asks for `block`. `false` if it cannot be asked for now: the peer chokes us, or there
     /// is no end to the requests.
-    pub(super) fn ask(&mut self, now: Time, config: &PeerConfig, block: BlockRef) -> bool {
+    pub(crate) fn ask(&mut self, now: Time, config: &PeerConfig, block: BlockRef) -> bool {
         self.told = self.told.saturating_sub(1);
         if self.choked || self.asked.len() >= usize::from(config.pipeline_max) {
             return false;
@@ -97,7 +97,7 @@ impl Download {
     }
 
     /// The swarm no longer wants `block`. `false` if it is not outstanding.
-    pub(super) fn cancel(&mut self, block: BlockRef) -> bool {
+    pub(crate) fn cancel(&mut self, block: BlockRef) -> bool {
         let found = self.take(Span::of(block));
         if found.is_some() {
             self.remember(block);
@@ -107,7 +107,7 @@ impl Download {
 
     /// The peer chokes us. Without the fast extension all requests are void (BEP 3); with it, each is
     /// rejected by a message of its own (BEP 6).
-    pub(super) fn choke(&mut self, fast: bool, out: &mut Vec<PeerEvent>) {
+    pub(crate) fn choke(&mut self, fast: bool, out: &mut Vec<PeerEvent>) {
         self.choked = true;
         self.told = 0;
         if !fast {
@@ -120,16 +120,16 @@ impl Download {
         out.push(PeerEvent::Choked);
     }
 
-    pub(super) fn unchoke(&mut self) {
+    pub(crate) fn unchoke(&mut self) {
         self.choked = false;
     }
 
-    pub(super) fn is_choked(&self) -> bool {
+    pub(crate) fn is_choked(&self) -> bool {
         self.choked
     }
 
     /// The peer refuses a request (BEP 6). `false` if there was none such.
-    pub(super) fn reject(&mut self, span: Span, out: &mut Vec<PeerEvent>) -> bool {
+    pub(crate) fn reject(&mut self, span: Span, out: &mut Vec<PeerEvent>) -> bool {
         if let Some(asked) = self.take(span) {
             self.fruitless = true;
             out.push(PeerEvent::Rejected(asked.block));
@@ -139,7 +139,7 @@ impl Download {
     }
 
     /// A `piece` message begins.
-    pub(super) fn arriving(&mut self, span: Span) -> Arriving {
+    pub(crate) fn arriving(&mut self, span: Span) -> Arriving {
         if self.asked.iter().any(|asked| Span::of(asked.block) == span) {
             Arriving::Wanted
         } else if self.forget(span) {
@@ -151,17 +151,17 @@ impl Download {
     }
 
     /// What is outstanding, in the order in which it was asked for.
-    pub(super) fn spans(&self) -> impl Iterator<Item = Span> + '_ {
+    pub(crate) fn spans(&self) -> impl Iterator<Item = Span> + '_ {
         self.asked.iter().map(|asked| Span::of(asked.block))
     }
 
     /// Blocks that were never asked for.
-    pub(super) fn strays(&self) -> u32 {
+    pub(crate) fn strays(&self) -> u32 {
         self.strays
     }
 
     /// A block that was wanted when it began to arrive is there.
-    pub(super) fn arrived(&mut self, now: Time, span: Span, payload: Block, out: &mut Vec<PeerEvent>) {
+    pub(crate) fn arrived(&mut self, now: Time, span: Span, payload: Block, out: &mut Vec<PeerEvent>) {
         let Some(asked) = self.take(span) else {
             // Cancelled or voided while it arrived.
             self.forget(span);
@@ -175,7 +175,7 @@ impl Download {
     }
 
     /// Tells the swarm when there is more room than it knows of.
-    pub(super) fn tell_room(&mut self, now: Time, out: &mut Vec<PeerEvent>) {
+    pub(crate) fn tell_room(&mut self, now: Time, out: &mut Vec<PeerEvent>) {
         // Before anything else: a time that has come and stays would be due for ever.
         self.room_due = Time::NEVER;
         if self.choked {
@@ -202,14 +202,14 @@ impl Download {
     }
 
     /// Says so, once, when no block has come for too long.
-    pub(super) fn check_snub(&mut self, now: Time, config: &PeerConfig, out: &mut Vec<PeerEvent>) {
+    pub(crate) fn check_snub(&mut self, now: Time, config: &PeerConfig, out: &mut Vec<PeerEvent>) {
         if now >= self.snub_due(config) {
             self.snubbed = true;
             out.push(PeerEvent::Snubbed);
         }
     }
 
-    pub(super) fn timeout(&self, config: &PeerConfig) -> Time {
+    pub(crate) fn timeout(&self, config: &PeerConfig) -> Time {
         self.room_due.min(self.snub_due(config))
     }
 

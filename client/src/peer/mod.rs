@@ -7,7 +7,7 @@
 mod chatter;
 mod config;
 mod conn;
-mod download;
+pub(crate) mod download;
 mod event;
 mod greeting;
 mod rate;
