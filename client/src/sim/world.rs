@@ -217,8 +217,9 @@ impl World {
         running.account(self.now);
         running.fate.left = true;
         running.swarm = None;
-        running.later.clear();
         running.written.clear();
+        // Those who are about to knock find nobody.
+        running.later.retain(|_, later| matches!(later, Later::Knock(..)));
         let open = running.take_ends();
         open.into_iter().for_each(|end| self.close(end));
         self.tracker.forget(host);
@@ -302,7 +303,9 @@ impl World {
 
     fn dial(&mut self, host: u32, slot: Slot, to: SocketAddr) {
         self.hosts[host as usize].set_side(slot, Some(Side::Dialing));
-        let Some(target) = self.host_at(to) else { return };
+        let Some(target) = self.host_at(to) else {
+            return self.later(host, self.now + STEP, Later::Refused(slot));
+        };
         // SYN, its answer, and the handshake.
         let at = self.now + self.latency(host, target) * 3;
         self.later(target, at, Later::Knock(host, slot));
