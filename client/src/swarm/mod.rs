@@ -99,6 +99,8 @@ pub struct Swarm {
     starved: bool,
     /// Blocks or disk have become free since.
     stirred: bool,
+    /// Somebody has found all places taken since the last tick.
+    turned_away: bool,
     completed: bool,
     saves: Saves,
     ending: Ending,
@@ -211,6 +213,7 @@ impl Swarm {
             lost: false,
             starved: false,
             stirred: false,
+            turned_away: false,
             completed: false,
             saves: Saves { last: now, ..Saves::default() },
             ending: Ending::Not,
@@ -294,10 +297,13 @@ impl Swarm {
         let source = |addr| btdht::addr::source_key(addr, self.limits.allow_local);
         let same = |conn: &&Conn| !conn.dialed && source(conn.addr) == source(addr);
         if !ready
-            || self.conns.len() >= self.limits.max_peers
             || self.conns.all().filter(same).count() >= self.limits.incoming_per_ip
             || self.known.is_banned(addr, &self.limits)
         {
+            return None;
+        }
+        if self.conns.len() >= self.limits.max_peers {
+            self.turned_away = true;
             return None;
         }
         Some(self.conns.insert(now, addr, Source::Incoming, false))

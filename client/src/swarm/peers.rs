@@ -383,10 +383,13 @@ impl Swarm {
         }
     }
 
-    /// When all places are taken and others wait, whoever gave and took nothing for a while goes.
+    /// When all places are taken and others wait, whoever gave and took nothing for a while goes. Those
+    /// who knocked in vain wait, too: latecomers to a swarm that is full everywhere would stay outside,
+    /// since nobody knows their addresses and they try each of ours a few times only.
     pub(super) fn make_room(&mut self, now: Time, out: &mut Vec<Action>) {
+        let knocked = std::mem::take(&mut self.turned_away);
         let full = self.conns.len() >= self.limits.max_peers;
-        if !full || !self.known.has_untried(now, &self.limits) {
+        if !full || !knocked && !self.known.has_untried(now, &self.limits) {
             return;
         }
         let idle = |conn: &&Conn| {

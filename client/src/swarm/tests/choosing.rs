@@ -201,3 +201,19 @@ fn fewer_connections_may_be_had_at_any_time() {
     let open: Vec<_> = (0..8).filter(|&index| world.peer(index).slot.is_some()).collect();
     assert_eq!(open, [6, 7], "those that give stay");
 }
+
+#[test]
+fn who_knocks_in_vain_finds_the_place_of_somebody_idle_soon_after() {
+    let mut world = World::new(torrent(64 << 15, 32 << 10), false);
+    world.run(Duration::from_millis(10));
+    world.limit(|limits| limits.max_peers = 4);
+    let from = |last| SocketAddr::from(([78, 0, 0, last], 50_000));
+    let slots: Vec<_> = (1..=4).map(|last| world.connect(from(last))).collect();
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.swarm.status(world.now).peers, 4, "nobody waits");
+    assert!(world.swarm.accept(world.now, from(9)).is_none());
+    world.run(Duration::from_secs(5));
+    let closed = |event: &Event| matches!(event, Event::PeerClosed(slot, ..) if slots.contains(slot));
+    assert_eq!(world.count(closed), 1, "one a knock");
+    assert!(world.swarm.accept(world.now, from(9)).is_some());
+}
