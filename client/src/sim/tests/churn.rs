@@ -1,0 +1,36 @@
+//! Hosts that go.
+
+use std::time::Duration;
+
+use super::load::{Run, SMALL, crowd, leech, limits};
+use crate::sim::{Kind, Leaves};
+use crate::swarm::Limits;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn everybody_ends_although_all_go_as_soon_as_they_have_everything() {
+    let mut hosts = crowd(60, 5 * MINUTE, (50_000, 200_000), 200_000);
+    hosts[1..].iter_mut().for_each(|host| host.leaves = Leaves::Complete(Duration::ZERO));
+    let run = Run::new(SMALL, limits(), 1, hosts, 60 * MINUTE);
+    let seconds = run.seconds(leech);
+    println!("last {:.0} s, bound {:.0} s", seconds[seconds.len() - 1], run.bound());
+    assert_eq!(seconds.len(), 60);
+    assert_eq!(run.fates(leech).iter().filter(|fate| fate.left).count(), 59);
+}
+
+/// Those of fifty that are complete in the end when the seed goes after it has sent so many hundredths
+/// of the torrent.
+fn complete_without_seed(percent: u64, super_seed: bool) -> usize {
+    let mut hosts = crowd(50, MINUTE / 2, (50_000, 200_000), 100_000);
+    hosts[0].leaves = Leaves::Sent(SMALL.len() * percent / 100);
+    let limits = Limits { super_seed, ..limits() };
+    let run = Run::new(SMALL, limits, 1, hosts, 30 * MINUTE);
+    assert!(run.fates(|host| host.kind == Kind::Seed)[0].left);
+    run.fates(leech).iter().filter(|fate| fate.completed.is_some()).count()
+}
+
+#[test]
+fn a_seed_may_go_after_two_copies_and_a_super_seed_after_one_and_a_half() {
+    assert_eq!([complete_without_seed(200, false), complete_without_seed(150, true)], [50, 50]);
+}
