@@ -63,6 +63,8 @@ pub(crate) struct Host {
     pub(crate) delay: Duration,
     /// Datagrams that came.
     pub(crate) received: u32,
+    /// Datagrams that it sent.
+    pub(crate) sent: u32,
     /// Nothing that it sends or that is sent to it arrives, but from and to others on its machine.
     pub(crate) offline: bool,
     /// The machine is suspended: no timer runs either.
@@ -188,6 +190,7 @@ impl World {
             events: Vec::new(),
             delay: Duration::ZERO,
             received: 0,
+            sent: 0,
             offline: false,
             asleep: false,
             firewall: None,
@@ -418,10 +421,12 @@ impl World {
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         self.sent += 1;
         (self.now.as_micros(), from, to, &bytes).hash(&mut self.digest);
-        if let Some(&(host, _)) = self.by_addr.get(&from)
-            && let Some(firewall) = &mut self.hosts[host].firewall
-        {
-            firewall.insert(to, self.now);
+        if let Some(&(host, _)) = self.by_addr.get(&from) {
+            let host = &mut self.hosts[host];
+            host.sent += 1;
+            if let Some(firewall) = &mut host.firewall {
+                firewall.insert(to, self.now);
+            }
         }
         let is_lost = self.rng.below(100) < self.loss as usize;
         let is_offline = self.by_addr.get(&from).is_some_and(|&(host, _)| self.hosts[host].offline);

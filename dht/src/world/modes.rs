@@ -109,11 +109,9 @@ const MODES: &[Mode] = &[
     }),
     mode("truncated nodes", |asked| {
         let nodes = records(&bogus(asked, 8));
-        asked.reply(Response { nodes: Some(&nodes[..nodes.len() - 1]), ..asked.plain() })
+        asked.lie_beside(&nodes[..nodes.len() - 1])
     }),
-    mode("misaligned nodes of 27 bytes", |asked| {
-        asked.reply(Response { nodes: Some(&[7; 27]), ..asked.plain() })
-    }),
+    mode("misaligned nodes of 27 bytes", |asked| asked.lie_beside(&[7; 27])),
     mode("nodes6 in an IPv4 network", |asked| {
         asked.reply(Response { nodes6: Some(&[0x20; 38 * 20]), ..asked.plain() })
     }),
@@ -241,10 +239,19 @@ impl<'a> Asked<'a> {
 
     /// An answer that should not count, with a peer that must never be told.
     fn with_lies(&self, tid: &[u8], id: Id) -> Datagrams {
+        self.lie(tid, id, &records(&bogus(self, 8)))
+    }
+
+    /// The same, with nothing wrong about it but its `nodes`.
+    fn lie_beside(&self, nodes: &[u8]) -> Datagrams {
+        self.lie(self.message.tid, self.scene.hostile[self.me].0, nodes)
+    }
+
+    fn lie(&self, tid: &[u8], id: Id, nodes: &[u8]) -> Datagrams {
         let mut values = Vec::new();
         put_value(&mut values, LIE);
-        let (nodes, values) = (records(&bogus(self, 8)), Strings::from_raw(&values).ok());
-        vec![(self.from, reply(tid, Response { id, nodes: Some(&nodes), values, ..self.plain() }))]
+        let values = Strings::from_raw(&values).ok();
+        vec![(self.from, reply(tid, Response { id, nodes: Some(nodes), values, ..self.plain() }))]
     }
 
     fn raw(&self, before: &[u8], behind: &[u8]) -> Datagrams {
@@ -327,11 +334,14 @@ fn hostile_nodes_of_every_conduct_hide_no_peer_and_aim_us_at_nobody() {
     let mut failures = Vec::new();
     for mode in MODES {
         let Ambush { mut world, found, searcher } = ambush(mode);
-        let sent = world.node(searcher).counters().queries_out;
+        let (queries, sent) = (world.node(searcher).counters().queries_out, world.hosts[searcher].sent);
         let (victim, most) = world.strays.iter().max_by_key(|(_, count)| **count).unzip();
         let most = most.copied().unwrap_or_default();
         let true_peer = SocketAddr::new(World::v4(0).ip(), 4444);
-        let fate = format!("{}: {sent} queries, {most} to {victim:?}, {:?}", mode.name, found.stats);
+        let fate = format!(
+            "{}: {sent} datagrams, {queries} queries, {most} to {victim:?}, {:?}",
+            mode.name, found.stats
+        );
         println!("{fate} {:?}", found.outcome);
         let good = found.peers.contains(&true_peer)
             && !found.peers.contains(&LIE)
