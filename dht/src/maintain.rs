@@ -14,6 +14,8 @@
 //! at most one a minute per source, so that forged queries cannot use us as a reflector (DECISIONS.md 5).
 
 mod newcomers;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::time::Duration;

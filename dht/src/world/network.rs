@@ -79,11 +79,16 @@ fn dead_routers_are_tried_every_1_to_60_seconds_and_met_within_90_when_they_are_
         world.join(node..node + 1, router);
         world.run(15 * MINUTE);
         let times = asked.borrow().clone();
-        let pauses: Vec<Duration> = times.windows(2).map(|pair| pair[1].since(pair[0])).collect();
-        // An attempt asks a silent router once more; the next attempt comes at least a second later.
-        let attempts: Vec<Duration> = pauses.into_iter().filter(|pause| *pause >= SECOND / 2).collect();
+        // An attempt asks a silent router once more; the next one comes at least a second after it began.
+        let begun: Vec<Time> = times.chunks(2).map(|attempt| attempt[0]).collect();
+        let again = times.chunks_exact(2).map(|attempt| attempt[1].since(attempt[0]));
+        assert!(again.into_iter().all(|pause| pause < SECOND / 2), "{times:?}");
+        let attempts: Vec<Duration> = begun.windows(2).map(|pair| pair[1].since(pair[0])).collect();
         let latest = &attempts[attempts.len() - 8..];
-        assert!(attempts.iter().all(|pause| *pause <= 61 * SECOND), "{attempts:?}");
+        assert!(attempts.iter().all(|pause| (SECOND..=61 * SECOND).contains(pause)), "{attempts:?}");
+        // It backs off, and not in step with others.
+        assert!(attempts[..2].iter().all(|pause| *pause < 10 * SECOND), "{attempts:?}");
+        assert!(latest.iter().all(|pause| *pause >= 40 * SECOND), "{attempts:?}");
         assert!(latest.iter().max().unwrap().saturating_sub(*latest.iter().min().unwrap()) > SECOND);
         assert!((20..60).contains(&attempts.len()), "{attempts:?}");
 
