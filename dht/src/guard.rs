@@ -294,11 +294,20 @@ impl Rate {
     }
 
     fn is_exhausted(&self, until: u64, now: Time) -> bool {
-        until > now.as_micros().saturating_add(self.tolerance)
+        let debt = until.saturating_sub(now.as_micros());
+        debt > self.tolerance && debt <= self.deepest_debt()
     }
 
     fn take(&self, until: u64, now: Time) -> u64 {
-        until.max(now.as_micros()).saturating_add(self.interval)
+        let now = now.as_micros();
+        let owes = until > now && until - now <= self.deepest_debt();
+        if owes { until } else { now }.saturating_add(self.interval)
+    }
+
+    /// A debt beyond this is of a clock that has gone back since; it is forgiven, lest nobody is answered
+    /// until the clock is where it was.
+    fn deepest_debt(&self) -> u64 {
+        self.tolerance.saturating_add(self.interval).saturating_add(UNEVEN_MICROS)
     }
 }
 
@@ -332,15 +341,28 @@ impl ByteRate {
     }
 
     fn is_exhausted(&self, now: Time) -> bool {
-        self.per_byte != 0 && self.until > now.as_micros().saturating_add(Self::BURST_MICROS)
+        let debt = self.until.saturating_sub(now.as_micros());
+        self.per_byte != 0 && debt > Self::BURST_MICROS && debt <= self.deepest_debt()
     }
 
     fn take(&mut self, now: Time, bytes: usize) {
+        if self.until.saturating_sub(now.as_micros()) > self.deepest_debt() {
+            self.until = 0;
+        }
         let cost = self.fraction + self.per_byte.saturating_mul(bytes as u64);
         self.fraction = cost & ((1 << 20) - 1);
         self.until = self.until.max(now.as_micros()).saturating_add(cost >> 20);
     }
+
+    /// As in [`Rate::deepest_debt`].
+    fn deepest_debt(&self) -> u64 {
+        let last = self.micros(u64::from(u16::MAX));
+        Self::BURST_MICROS.saturating_add(last).saturating_add(UNEVEN_MICROS)
+    }
 }
+
+/// So far apart may be what two shards that share a budget take for now.
+const UNEVEN_MICROS: u64 = 60_000_000;
 
 /// Takes one out of a budget of so many a second that all sources share.
 fn take_of_all(per_second: u32, until: &mut u64, now: Time) -> bool {

@@ -165,3 +165,18 @@ fn eleventh_failed_token_in_a_minute_gets_silence() {
     let later = now + std::time::Duration::from_secs(60);
     assert_eq!((0..50).filter(|_| guard.token_failed(later, A)).count(), 10);
 }
+
+#[test]
+fn clock_that_goes_back_far_silences_nobody_and_a_little_forgives_nothing() {
+    let mut guard = guard(&Config { reply_bytes_per_second: 10_000, ..Config::default() });
+    let replies = |guard: &mut Guard, secs| {
+        (0..100).filter(|_| guard.allow_reply(Time::from_secs(secs), A, 50)).count()
+    };
+    let (later, day) = (1_000_000, 86_400);
+    assert_eq!(replies(&mut guard, later), 50);
+    assert_eq!(replies(&mut guard, later - 30), 0);
+    assert!(guard.is_exhausted(Time::from_secs(later - 30), A));
+    assert!(!guard.is_exhausted(Time::from_secs(later - day), A));
+    assert_eq!(replies(&mut guard, later - day), 50);
+    assert_eq!(replies(&mut guard, later - day + 1), 25, "and counts on from there");
+}

@@ -6,6 +6,7 @@ mod address;
 mod amplification;
 mod announced;
 mod bootstrap;
+mod clocks;
 mod crawl;
 mod crowd;
 mod floods;
@@ -69,6 +70,8 @@ pub(crate) struct Host {
     pub(crate) offline: bool,
     /// The machine is suspended: no timer runs either.
     pub(crate) asleep: bool,
+    /// What it takes for now lies so far back.
+    pub(crate) behind: Duration,
     /// Whom it sent to last when; it is reached only by whom it sent to within two minutes, as behind a NAT.
     pub(crate) firewall: Option<BTreeMap<SocketAddr, Time>>,
     timer: Time,
@@ -193,6 +196,7 @@ impl World {
             sent: 0,
             offline: false,
             asleep: false,
+            behind: Duration::ZERO,
             firewall: None,
             timer: Time::NEVER,
         });
@@ -227,6 +231,17 @@ impl World {
         self.rearm(index);
     }
 
+    /// Sets the clock of a host back.
+    pub(crate) fn set_back(&mut self, index: usize, span: Duration) {
+        self.hosts[index].behind += span;
+        self.rearm(index);
+    }
+
+    /// Now, as a host has it.
+    pub(crate) fn clock(&self, index: usize) -> Time {
+        self.now - self.hosts[index].behind
+    }
+
     pub(crate) fn node(&self, index: usize) -> &Node {
         match &self.hosts[index].kind {
             Kind::Node(node) => node,
@@ -235,7 +250,7 @@ impl World {
     }
 
     pub(crate) fn id(&self, index: usize) -> Id {
-        self.node(index).stats(self.now)[0].id
+        self.node(index).stats(self.clock(index))[0].id
     }
 
     pub(crate) fn addr(&self, index: usize) -> SocketAddr {
@@ -251,7 +266,7 @@ impl World {
     }
 
     pub(crate) fn command(&mut self, index: usize, command: Command) -> Option<LookupId> {
-        let now = self.now;
+        let now = self.clock(index);
         let mut name = None;
         self.act(index, |node, out| name = node.handle_command(now, command, out));
         name
@@ -259,13 +274,13 @@ impl World {
 
     /// Tells a node what happened to the network of its first socket.
     pub(crate) fn tell(&mut self, index: usize, change: NetworkChange) {
-        let now = self.now;
+        let now = self.clock(index);
         self.act(index, |node, out| node.handle_network(now, 0, change, out));
     }
 
     /// Has a node ping `to`; the query.
     pub(crate) fn ask_from(&mut self, index: usize, to: SocketAddr) -> Vec<u8> {
-        let (now, command) = (self.now, Command::Ask { to, question: crate::Question::Ping });
+        let (now, command) = (self.clock(index), Command::Ask { to, question: crate::Question::Ping });
         let ask = |node: &mut Node, out: &mut Outbox| {
             node.handle_command(now, command, out);
         };
@@ -285,7 +300,7 @@ impl World {
         from: SocketAddr,
         bytes: &[u8],
     ) -> Vec<Vec<u8>> {
-        let now = self.now;
+        let now = self.clock(index);
         self.act(index, |node, out| node.handle_datagram(now, socket, from, bytes, out))
     }
 
@@ -362,9 +377,9 @@ impl World {
         } else {
             let &(at, index) = self.timers.first().unwrap();
             self.now = self.now.max(at);
-            let now = self.now;
+            let now = self.clock(index);
             self.act(index, |node, out| node.handle_timeout(now, out));
-            assert!(self.hosts[index].timer > now, "host {index} wants to wake up again at once");
+            assert!(self.hosts[index].timer > self.now, "host {index} wants to wake up again at once");
         }
         true
     }
@@ -394,6 +409,7 @@ impl World {
             }
             return;
         }
+        let now = self.clock(index);
         self.act(index, |node, out| node.handle_datagram(now, socket, packet.from, &packet.bytes, out));
     }
 
@@ -446,7 +462,7 @@ impl World {
         let host = &mut self.hosts[index];
         let timer = match &host.kind {
             Kind::Node(_) if host.asleep => Time::NEVER,
-            Kind::Node(node) => node.timeout(),
+            Kind::Node(node) => node.timeout() + host.behind,
             Kind::Dead | Kind::Actor(_) => Time::NEVER,
         };
         if timer != host.timer {
