@@ -364,6 +364,8 @@ fn is_same(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 #[cfg(test)]
+mod distribution;
+#[cfg(test)]
 mod tests {
     use super::*;
 
