@@ -14,6 +14,7 @@ fn house_limits_are_the_defaults() {
     let config = Config::default();
     // D2
     assert_eq!((config.max_tid, config.max_datagram, config.max_amplification), (32, 1024, 12));
+    assert_eq!((config.max_error_amplification, config.reply_bytes_per_second), (2, 8_000_000));
     // D3
     assert_eq!((config.replies_per_second_per_ip, config.reply_burst_per_ip), (25, 50));
     // D4
@@ -32,6 +33,9 @@ fn house_limits_are_the_defaults() {
         (config.lookup_ports_per_ip, config.lookup_values_per_reply, config.lookup_max_peers),
         (8, 200, 2000)
     );
+    // D10
+    assert_eq!((config.address_votes, config.address_agreement), (16, 9));
+    assert_eq!(config.address_change_pause.as_secs(), 600);
     // D11
     assert_eq!((config.max_items, config.signature_checks_per_second), (1000, 200));
     // D12
