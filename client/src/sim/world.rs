@@ -295,7 +295,7 @@ impl World {
                 inputs.push_back(Input::Disk(Done::Read(slot, block, Block::from(Vec::new()))));
             }
             Job::Save(_) => inputs.push_back(Input::Disk(Done::Saved)),
-            Job::MakeEmpty(_) | Job::Check(_) => {}
+            Job::MakeEmpty(_) | Job::Check(_) | Job::Want(_) => {}
         }
     }
 
