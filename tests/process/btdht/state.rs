@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use krpc::{Body, Id, Message, Query, Want};
 
-use crate::harness::{GUARD, Home, NOBODY, Running};
+use crate::harness::{GUARD, Home, INFOHASH, Loopback, NOBODY, Running};
 
 const STATE: &str = ".local/state/btdht/node.bencode";
 const STORE: &str = ".local/state/btdht/store.bencode";
@@ -42,6 +42,28 @@ fn state_in_use_is_exit_code_6_and_one_shot_verbs_do_not_care() {
         .expect_code(0);
     drop(node);
     let (_again, _) = home.serve(NOBODY, &[]);
+}
+
+#[test]
+fn one_shot_verbs_start_from_the_table_of_a_folder_that_is_in_use() {
+    let (home, network) = (Home::new(), Loopback::new(12));
+    let (node, _) = home.serve(&network.router(), &[]);
+    node.line(|line| line.starts_with("bootstrapped "));
+    node.signal("-TERM");
+    node.finish().expect_code(143);
+    let (node, _) = home.serve(NOBODY, &[]);
+    // They know no router: whom they find is in the table, or has been named by who is.
+    let args = ["find-node", INFOHASH, "--bind", "127.0.0.1", "--allow-local", "--bootstrap", NOBODY];
+    let file = home.path().join(STATE);
+    let before = fs::read(&file).unwrap();
+    let found = home.run(&args).expect_code(0);
+    assert_eq!(found.stderr, "");
+    let named = |line: &str| network.nodes().any(|(id, addr)| line == format!("{id} {addr}"));
+    assert!(found.stdout.lines().filter(|line| named(line)).count() >= 7, "{found:#?}");
+    assert_eq!(fs::read(&file).unwrap(), before, "it is read and never written");
+    home.run(&[&args[..], &["--no-state", "--timeout", "1"]].concat()).expect_code(4);
+    node.signal("-TERM");
+    assert_eq!(node.finish().expect_code(143).stderr, "", "who serves noticed nothing");
 }
 
 #[test]

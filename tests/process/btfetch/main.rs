@@ -9,4 +9,5 @@ mod mutable;
 mod trackers;
 mod transfer;
 mod verbs;
+mod words;
 mod world;

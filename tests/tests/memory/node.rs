@@ -77,6 +77,21 @@ fn node_gives_back_what_its_work_took() {
     assert!(weight <= 12_500, "{weight} bytes");
 }
 
+/// S15: strangers who poke a node in every way that they have, and answer it or do not.
+#[test]
+fn pokes_by_tens_of_thousands_of_hosts_cost_a_node_less_than_a_megabyte() {
+    let config = Arc::new(Config { read_only: ReadOnly::No, ..Config::default() });
+    let calm = mean_weight(1, |around, seed| grown(&config, around, seed));
+    let poked = mean_weight(1, |around, seed| {
+        let mut world = World { node: grown(&config, around, seed), now: NOW, out: Outbox::new(), around };
+        world.be_poked(30_000);
+        world.node
+    });
+    println!("{calm} bytes, and {poked} when poked");
+    // The scenario allows 8 MiB.
+    assert!(poked <= calm + (1 << 20), "{calm} {poked}");
+}
+
 /// A node at work.
 struct World<'a> {
     node: Node,
@@ -129,6 +144,48 @@ impl World<'_> {
         let reply = self.out.datagram(reply).to_vec();
         self.around.answer_all(&mut self.node, &mut self.now, &mut self.out);
         reply
+    }
+
+    /// Takes questions of every kind and answers to none from `count` strangers whose ids lie at every
+    /// distance. Two of three answer what they are asked, as themselves.
+    fn be_poked(&mut self, count: u32) {
+        let own = self.node.stats(self.now)[0].id;
+        let before = self.node.stats(self.now).remove(0).nodes;
+        let mut most = 0;
+        for n in 0..count {
+            let (id, from) = self.around.sharing(&own, n % Id::BITS);
+            let target = Rng::from_seed(n.into()).id();
+            let token = b"12345678";
+            let kinds = [
+                Query::Ping,
+                Query::FindNode { target, want: Want::BOTH },
+                Query::GetPeers { infohash: target, want: Want::BOTH, scrape: true, no_seed: true },
+                Query::AnnouncePeer { infohash: target, port: 1, implied_port: false, token, seed: false },
+                Query::Get { target, seq: None, want: Want::BOTH },
+                Query::Put { token, value: b"i1e", signed: None },
+                Query::SampleInfohashes { target, want: Want::BOTH },
+                Query::Other { method: b"vote", target: None, want: Want::BOTH },
+            ];
+            let query = kinds[n as usize % kinds.len()];
+            for (tid, body) in [
+                (b"abcd", Body::Query { id, query }),
+                (&n.to_be_bytes(), Body::Response(Response { nodes: Some(&[7; 208]), ..Response::new(id) })),
+            ] {
+                let mut bytes = Vec::new();
+                Message { tid, version: None, ip: None, read_only: false, body }.encode(&mut bytes);
+                self.node.handle_datagram(self.now, 0, from, &bytes, &mut self.out);
+            }
+            if n % 3 > 0 {
+                self.around.answer_all(&mut self.node, &mut self.now, &mut self.out);
+            }
+            self.out.clear();
+            self.rest(Duration::from_millis(20));
+            let load = self.node.load();
+            most = most.max(load.in_flight);
+        }
+        let stats = self.node.stats(self.now).remove(0);
+        println!("{before} nodes, then {}; at most {most} queries in flight", stats.nodes);
+        assert!(stats.nodes > 2 * before && self.node.store().is_empty(), "{stats:?}");
     }
 
     /// Looks for peers, and announces to the nodes that are nearest.

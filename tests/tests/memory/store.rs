@@ -27,3 +27,37 @@ fn million_peers_over_100_000_infohashes_take_fourteen_bytes_each() {
     // The budget of the store is kept by its own count, which has to be the truth.
     assert!((bytes / told - 1.0).abs() < 0.02, "{bytes} {told}");
 }
+
+/// S11, and the worst that strangers can do beside: a hundred thousand infohashes from one address, then
+/// more from others than the budget holds.
+#[test]
+fn infohashes_without_end_stay_within_the_budget() {
+    let config = Arc::new(Config::default());
+    let mut rng = Rng::from_seed(2);
+    let before = Held::now();
+    let mut store = Store::new(&config, &mut rng);
+    let greedy = SocketAddr::from((Ipv4Addr::new(81, 2, 3, 4), 6881));
+    for _ in 0..100_000 {
+        store.announce(Time::ZERO, &rng.id(), greedy, false);
+    }
+    let of_one = before.since().bytes;
+    assert_eq!(store.len(), config.infohashes_per_ip as usize);
+    let (mut most, mut sources) = (of_one, 0u32);
+    // Twice as many as there is room for: the second half goes in place of the first.
+    let mut full_at = None;
+    while full_at.is_none_or(|full: u32| sources < 2 * full) {
+        let peer = SocketAddr::from((Ipv4Addr::from(0x5500_0000 + sources), 6881));
+        let stored = store.len();
+        assert_eq!(store.announce(Time::from_secs(1), &rng.id(), peer, false), Announced::Stored);
+        sources += 1;
+        if store.len() <= stored {
+            full_at.get_or_insert(sources);
+        }
+        most = most.max(before.since().bytes);
+    }
+    println!("{of_one} bytes of one source; {most} at most, with {} peers at the end", store.len());
+    assert!(of_one <= 1 << 20, "{of_one}");
+    let budget = config.store_memory as isize;
+    assert!(most <= budget + budget / 50, "{most}");
+    assert!(most >= budget - budget / 5, "it was not full: {most}");
+}
