@@ -31,6 +31,7 @@ pub mod bitfield;
 pub mod engine;
 pub mod hash;
 pub mod metainfo;
+pub mod one_piece;
 pub mod peer;
 pub mod piece;
 #[cfg(feature = "net")]
