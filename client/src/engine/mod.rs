@@ -10,6 +10,7 @@
 //! | the task of one connection | `peer` |
 //! | outgoing and incoming TCP | `dial`, `listen` |
 //! | a torrent in a folder of its own | `job` |
+//! | one piece from one peer | `one_piece` |
 //! | trackers: one door, HTTP(S), UDP | `tracker`, `http`, `udp_tracker` |
 //! | rate limits | `throttle` |
 //! | what a torrent shows | `view` |
@@ -32,6 +33,7 @@ mod dial;
 mod disk;
 mod job;
 mod listen;
+mod one_piece;
 mod owner;
 mod peer;
 mod session;
@@ -48,6 +50,7 @@ mod tests;
 pub use backend::{Backend, Memory};
 pub use job::{Job, JobError, JobStatus};
 pub use listen::{BindError, Listeners};
+pub use one_piece::{CallError, PieceDownloader, PieceEvents, PieceHandle, SpawnError};
 pub use session::{AddError, Options, Session, SessionError};
 pub use torrent::{
     Accepts, AddOptions, CheckError, Events, Failed, Phase, Rates, Select, Share, Source, State, Torrent,

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::dial::HALF_OPEN;
 use super::http::{Http, HttpError};
 use super::listen::{Greetings, Listeners, accept};
+use super::one_piece::PieceHandle;
 use super::owner::{self, Inbound};
 use super::throttle::Limit;
 use super::torrent::{AddOptions, Events, Source, Torrent};
@@ -115,6 +116,8 @@ pub(super) struct Shared {
     /// Changes when our address or network does, as the DHT node sees it.
     pub(super) moved: watch::Receiver<()>,
     torrents: Mutex<BTreeMap<Id, mpsc::Sender<Inbound>>>,
+    /// Downloads of single pieces that have a name.
+    pub(super) pieces: Mutex<BTreeMap<String, PieceHandle>>,
     addrs: Vec<SocketAddr>,
 }
 
@@ -155,6 +158,7 @@ impl Session {
             ended: CancellationToken::new(),
             moved,
             torrents: Mutex::default(),
+            pieces: Mutex::default(),
             addrs,
         });
         for listener in options.listeners.into_inner() {
@@ -198,6 +202,16 @@ impl Session {
     /// See [`VersionError`].
     pub async fn versions(&self, magnet: &Magnet) -> Result<Versions, VersionError> {
         Versions::of(magnet, self.shared.dht.as_ref()).await
+    }
+
+    /// The download of a single piece that was given this name and is not over.
+    pub fn piece(&self, name: &str) -> Option<PieceHandle> {
+        let pieces = self.shared.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        pieces.get(name).filter(|piece| !piece.is_over()).cloned()
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Changes the rates of [`Options::down`] and [`Options::up`], also for what is under way.

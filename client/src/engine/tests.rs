@@ -2,6 +2,7 @@
 //! time.
 
 mod jobs;
+mod one_piece;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
