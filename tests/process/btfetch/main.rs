@@ -6,6 +6,7 @@ mod demo;
 mod disk;
 mod hostile;
 mod mutable;
+mod piece;
 mod trackers;
 mod transfer;
 mod verbs;

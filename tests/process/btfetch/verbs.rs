@@ -86,7 +86,6 @@ fn what_does_not_exist_yet_says_so() {
     for words in [
         &["daemon"] as &[&str],
         &["job", "start", "--all"],
-        &["piece", "127.0.0.1:1", "00", "0"],
         &[torrent, "--no-tcp"],
         &[torrent, "--encryption", "require"],
         &["create", torrent, "--v2"],

@@ -111,18 +111,23 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
 
 /// Writes a torrent file; the file is whole or not there.
 pub(crate) fn write_torrent(torrent: &Metainfo, path: &Path, replace: bool) -> Result<(), Failure> {
+    let mut bytes = Vec::new();
+    torrent.write(&mut bytes);
+    write_whole(&bytes, path, replace)
+}
+
+/// Writes a file that anybody may read; it is whole or not there.
+pub(crate) fn write_whole(bytes: &[u8], path: &Path, replace: bool) -> Result<(), Failure> {
     let shown = escape_path(path);
     let refused = |error: std::io::Error| Failure::new(Exit::Disk, format!("writing {shown}: {error}"));
     let folder =
         path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut bytes = Vec::new();
-    torrent.write(&mut bytes);
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(refused)?;
-    file.write_all(&bytes).and_then(|()| file.as_file().sync_all()).map_err(refused)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(refused)?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        // A temporary file is private; a torrent is made to be given away.
+        // A temporary file is private; what we write is made to be given away.
         let _ = file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644));
     }
     let kept = if replace { file.persist(path).map(drop) } else { file.persist_noclobber(path).map(drop) };

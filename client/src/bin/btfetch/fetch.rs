@@ -161,10 +161,8 @@ impl Transfer {
     pub(crate) async fn peers(&self) -> Result<Vec<SocketAddr>, Failure> {
         let mut peers = Vec::new();
         for peer in &self.peer {
-            let parts = peer.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
-            let Some((host, port)) = parts.filter(|(host, port)| !host.is_empty() && *port != 0) else {
-                return Err(Failure::usage(format!("--peer `{}`: expected HOST:PORT", escape(peer))));
-            };
+            let (host, port) = host_port(peer)
+                .ok_or_else(|| Failure::usage(format!("--peer `{}`: expected HOST:PORT", escape(peer))))?;
             match resolve(host, port, true).await {
                 Ok(addrs) => peers.extend(addrs),
                 Err(error) => tracing::warn!("--peer {}: {error}", escape(peer)),
@@ -172,6 +170,13 @@ impl Transfer {
         }
         Ok(peers)
     }
+}
+
+/// The parts of `HOST:PORT`.
+pub(crate) fn host_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok()?;
+    (!host.is_empty() && port != 0).then_some((host, port))
 }
 
 /// Runs the download.

@@ -11,6 +11,7 @@ mod fetch;
 mod follow;
 mod info;
 mod output;
+mod piece;
 mod progress;
 mod run;
 mod scripts;
@@ -70,8 +71,7 @@ enum Verb {
     Completions(scripts::Args),
     /// Prints the manual page
     Man,
-    /// Fetches one piece from one peer (not yet)
-    Piece(Later),
+    Piece(piece::Args),
     /// Works with the jobs of a running daemon (not yet)
     Job(Later),
     /// Runs many torrents behind an HTTP API (not yet)
@@ -125,7 +125,8 @@ fn dispatch(cli: Cli, output: Output) -> Result<(), Failure> {
         Some(Verb::Create(args)) => create::run(&args, output),
         Some(Verb::Completions(args)) => scripts::completions(&args, Cli::command()),
         Some(Verb::Man) => scripts::man(Cli::command()),
-        Some(Verb::Piece(_) | Verb::Job(_) | Verb::Daemon(_)) => Err(not_yet("this verb")),
+        Some(Verb::Piece(args)) => piece::run(&flags, args, output),
+        Some(Verb::Job(_) | Verb::Daemon(_)) => Err(not_yet("this verb")),
     }
 }
 

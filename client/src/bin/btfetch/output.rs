@@ -48,10 +48,15 @@ impl Output {
     }
 }
 
-/// Writes a line to stdout. A closed pipe ends the run without a word.
+/// Writes a line to stdout.
 fn write_line(line: &str) -> Result<(), Failure> {
+    write_raw(&[line.as_bytes(), b"\n"])
+}
+
+/// Writes bytes to stdout as they are. A closed pipe ends the run without a word.
+pub(crate) fn write_raw(parts: &[&[u8]]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()) {
+    match parts.iter().try_for_each(|part| out.write_all(part)).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::quiet(Exit::Closed)),
         Err(error) => Err(Failure::failed(format!("writing to stdout: {error}"))),
