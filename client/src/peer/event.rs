@@ -203,7 +203,8 @@ impl TorrentShape {
     /// Bytes in `piece`; 0 if there is none such.
     pub fn piece_len(&self, piece: PieceIndex) -> u32 {
         match piece.0 {
-            index if index + 1 < self.pieces => self.piece_len,
+            // Any index may be asked about, also by a stranger: nothing is added to it.
+            index if index < self.pieces.saturating_sub(1) => self.piece_len,
             index if index < self.pieces => self.last_piece_len,
             _ => 0,
         }

@@ -879,3 +879,18 @@ fn random_bytes_never_get_past_the_checks() {
         }
     }
 }
+
+#[test]
+fn a_request_for_the_greatest_index_there_is_ends_the_connection() {
+    let mut solo = Solo::fast();
+    solo.tell(PeerCommand::Unchoke);
+    solo.say(Message::Request(Span { index: u32::MAX, begin: 0, len: BLOCK_LEN }));
+    let last = solo.events.last();
+    assert!(
+        matches!(last, Some(PeerEvent::Closed(CloseReason::Protocol(Violation::OutOfRange)))),
+        "{last:?}"
+    );
+    assert_eq!(SHAPE.piece_len(PieceIndex(19)), 1000);
+    let empty = TorrentShape { pieces: 0, ..SHAPE };
+    assert_eq!([SHAPE.piece_len(PieceIndex(20)), empty.piece_len(PieceIndex(0))], [0, 0]);
+}
