@@ -58,16 +58,29 @@ pub const SCENARIOS: &[(&str, &[&str])] = &[
     ),
     ("S9", &["tokens_of_own_addresses_do_not_predict_another"]),
     ("S10", &["source_stores_eight_ports_and_a_reply_stays_within_its_bounds"]),
-    ("S11", &["one_source_keeps_500_infohashes_of_100_000_and_others_still_store"]),
+    (
+        "S11",
+        &[
+            "one_source_keeps_500_infohashes_of_100_000_and_others_still_store",
+            "infohashes_without_end_stay_within_the_budget",
+        ],
+    ),
     ("S12", &["ports_that_cannot_be_are_refused_and_nothing_is_stored"]),
     ("S13", &["read_only_senders_and_unsolicited_repliers_never_enter"]),
     ("S14", &["puts_get_the_errors_of_the_bep", "puts_with_a_good_token_get_the_errors_of_bep_44"]),
-    ("S15", &["nobody_enters_by_a_lie_and_nobody_leaves_by_one"]),
+    (
+        "S15",
+        &[
+            "nobody_enters_by_a_lie_and_nobody_leaves_by_one",
+            "pokes_by_tens_of_thousands_of_hosts_cost_a_node_less_than_a_megabyte",
+        ],
+    ),
     (
         "S16",
         &[
             "s16_lies_of_seven_of_sixteen_networks_leave_the_id",
             "s16_nine_of_sixteen_change_the_id_once_and_again_only_ten_minutes_later",
+            "s16_flapping_liars_move_us_once_in_ten_minutes_at_most",
         ],
     ),
     (
@@ -76,6 +89,8 @@ pub const SCENARIOS: &[(&str, &[&str])] = &[
             "routers_are_tried_again_until_the_network_is_there",
             "dead_routers_are_tried_every_1_to_60_seconds_and_met_within_90_when_they_are_back",
             "the_program_waits_for_a_network_and_bootstraps_when_there_is_one",
+            "a_repeated_complaint_is_one_line_a_minute_with_a_count",
+            "bootstraps_in_vain_begin_one_second_apart_and_back_off_to_sixty",
         ],
     ),
     (
@@ -102,6 +117,8 @@ pub const SCENARIOS: &[(&str, &[&str])] = &[
             "suspended_node_keeps_its_table_and_none_of_its_tokens",
             "a_wall_clock_that_jumps_within_a_boot_changes_nothing",
             "a_program_that_was_stopped_for_a_while_has_its_table_answers_and_asks",
+            "clock_that_goes_back_a_day_costs_a_node_neither_nodes_nor_tokens_nor_what_it_stores",
+            "clock_that_goes_back_far_silences_nobody_and_a_little_forgives_nothing",
         ],
     ),
     (
@@ -119,6 +136,7 @@ pub const SCENARIOS: &[(&str, &[&str])] = &[
         &[
             "when_all_nodes_are_silent_a_lookup_ends_within_twelve_seconds_without_success",
             "silent_nodes_are_exit_code_4_no_answer",
+            "a_network_of_silent_nodes_ends_within_twelve_seconds",
         ],
     ),
     (

@@ -35,7 +35,7 @@ fn tests_in(folder: &Path, names: &mut BTreeSet<String>) {
 #[test]
 fn every_scenario_has_its_tests() {
     let mut names = BTreeSet::new();
-    for folder in ["krpc", "dht", "tests"] {
+    for folder in ["krpc", "dht", "client", "tests"] {
         tests_in(&workspace().join(folder), &mut names);
     }
     assert!(names.len() > 300, "{}", names.len());

@@ -41,7 +41,7 @@ fn infohashes_without_end_stay_within_the_budget() {
         store.announce(Time::ZERO, &rng.id(), greedy, false);
     }
     let of_one = before.since().bytes;
-    assert_eq!(store.len(), config.infohashes_per_ip as usize);
+    assert_eq!(store.len(), config.infohashes_per_ip);
     let (mut most, mut sources) = (of_one, 0u32);
     // Twice as many as there is room for: the second half goes in place of the first.
     let mut full_at = None;
