@@ -91,6 +91,8 @@ impl Line {
     /// Somebody answered a query that was asked at `asked`; whether the line is back.
     pub(crate) fn answered(&mut self, now: Time, asked: Time, config: &Config) -> bool {
         self.note_work(moment(asked, config));
+        // Where the clock went back, what lies ahead of it would be waited for.
+        self.since = self.since.min(now);
         if !self.suspects.is_empty() || self.asked > 0 {
             self.forget_suspects();
         }
@@ -184,8 +186,13 @@ impl Line {
         let (last, moments) = (self.worked, self.moments);
         (self.worked, self.moments) = match moment.checked_sub(last) {
             Some(later) => (moment, moments.checked_shl(later).unwrap_or(0) | 1),
-            // An answer that came late; one that is older than all of them is of no use any more.
-            None => (last, moments | 1u64.checked_shl(last - moment).unwrap_or(0)),
+            // An answer that came late.
+            None if last - moment < u64::BITS => (last, moments | 1 << (last - moment)),
+            // Nothing is waited for that long: the clock went back.
+            None => {
+                self.asked_at = 0;
+                (moment, 1)
+            }
         };
     }
 
@@ -312,6 +319,23 @@ mod tests {
             })
             .collect();
         assert_eq!(asks, [2, 1, 0, 0, 2, 1, 0]);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_a_day_leaves_nodes_to_blame_and_a_line_to_lose() {
+        let mut line = Line::default();
+        line.change(Time::from_secs(90_000));
+        answered(&mut line, 90_001, 90_001);
+        silent(&mut line, 90_005, 1, TRUSTY);
+        answered(&mut line, 3_600, 3_600);
+        assert_eq!(silent(&mut line, 3_600, 1, TRUSTY), Silence::Blamed);
+        for n in [1, 2] {
+            assert_eq!(
+                silent(&mut line, 3_610, n, TRUSTY),
+                Silence::Suspect { ask: [2, 1][usize::from(n) - 1] }
+            );
+        }
+        assert_eq!(silent(&mut line, 3_610, 3, TRUSTY), Silence::Lost);
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub enum NameError {
     Separator,
     /// Holds a NUL byte.
     Nul,
+    /// A name that this program gives to files of its own beside the data: `.INFOHASH.btfetch…`.
+    Reserved,
     /// A component above 255 bytes.
     ComponentTooLong,
     /// A path above 4,096 bytes.
@@ -85,6 +87,7 @@ impl NameError {
             Self::Dots => "is a reference to a folder",
             Self::Separator => "holds a path separator",
             Self::Nul => "holds a NUL byte",
+            Self::Reserved => "is a name that btfetch keeps for its own files",
             Self::ComponentTooLong => "is longer than 255 bytes",
             Self::PathTooLong => "is a path longer than 4096 bytes",
             Self::TooDeep => "is more than 64 folders deep",

@@ -181,12 +181,23 @@ impl FileTable {
     }
 }
 
+/// Whether this may be a file of ours: the part file of another torrent in the same folder, say. Where
+/// upper and lower case are one, so they are here.
+fn is_reserved(name: &[u8]) -> bool {
+    let Some((hash, rest)) = name.strip_prefix(b".").and_then(|rest| rest.split_at_checked(40)) else {
+        return false;
+    };
+    hash.iter().all(u8::is_ascii_hexdigit)
+        && rest.get(..8).is_some_and(|rest| rest.eq_ignore_ascii_case(b".btfetch"))
+}
+
 /// Checks one component of a path, or the name of a torrent.
 pub(super) fn check_component(name: &[u8]) -> Result<(), MetainfoError> {
     let fault = match name {
         b"" => NameError::Empty,
         b"." | b".." => NameError::Dots,
         _ if name.len() > MAX_COMPONENT => NameError::ComponentTooLong,
+        _ if is_reserved(name) => NameError::Reserved,
         _ => match name.iter().find(|byte| matches!(byte, 0 | b'/' | b'\\')) {
             Some(0) => NameError::Nul,
             Some(_) => NameError::Separator,
@@ -281,6 +292,8 @@ mod tests {
         assert_eq!(fault(&[b"li1ee"]), NameError::NotStrings);
         assert_eq!(fault(&[b"4:path"]), NameError::NotStrings);
         assert_eq!(fault(&[format!("l256:{}e", "x".repeat(256)).as_bytes()]), NameError::ComponentTooLong);
+        let own = format!("l54:.{}.btFetch.parte", "aB".repeat(20));
+        assert_eq!(fault(&[own.as_bytes()]), NameError::Reserved);
         assert_eq!(fault(&[format!("l{}e", "1:a".repeat(65)).as_bytes()]), NameError::TooDeep);
         let long = format!("l{}e", format!("250:{}", "x".repeat(250)).repeat(17));
         assert_eq!(fault(&[long.as_bytes()]), NameError::PathTooLong);

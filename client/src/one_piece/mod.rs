@@ -238,7 +238,9 @@ impl PieceDownload {
     /// connection is being opened its own limits hold.
     pub fn timeout(&self) -> Time {
         match &self.part {
-            Some(part) if self.link == Link::Open => part.progress + self.rules.patience,
+            Some(part) if self.link == Link::Open && self.end.is_none() => {
+                part.progress + self.rules.patience
+            }
             _ => Time::NEVER,
         }
     }

@@ -288,6 +288,7 @@ fn a_peer_with_another_id_is_left_at_once_and_a_stop_says_why() {
     let mut world = World::new(with_shape(), &[1], Manners { silent: true, ..Manners::default() });
     let mut out = Vec::new();
     world.download.stop(End::Stopped("enough".into()), &mut out);
+    assert_eq!(world.download.timeout(), Time::NEVER, "nothing is waited for");
     world.carry_out(out);
     assert_eq!(world.events.last(), Some(&PieceEvent::Ended(End::Stopped("enough".into()))));
     assert_eq!(world.switch(wanted(0)), Err(Refused::Ended));

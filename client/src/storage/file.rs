@@ -105,10 +105,12 @@ impl FileStorage {
     /// Writes to the part file if the bytes belong there; else sees to it that the file can be made.
     fn write_part(&self, index: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> io::Result<bool> {
         let is_open = || self.lock().get(&index).is_some_and(|open| open.writable);
-        if !self.has_parts.load(Ordering::Acquire) || is_open() {
+        if is_open() {
             return Ok(false);
         }
-        let Some(mut parts) = self.parts() else { return Ok(false) };
+        // The lock is held until an absent file is made, lest it be skipped meanwhile and another thread
+        // write to the part file what is then looked for in the file.
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         if self.stat(index)?.is_some() {
             return Ok(false);
         }
@@ -116,6 +118,7 @@ impl FileStorage {
         let Some(place) = self.place(&parts, index) else { return Ok(false) };
         if !parts.skips(index) || !PartFile::takes(place, offset, len) {
             self.move_out(&mut parts, index, place)?;
+            self.file(index, Want::Write)?;
             return Ok(false);
         }
         let (file, at) = parts.part.for_writing(self.root.as_fd(), place, (offset, len))?;
@@ -138,7 +141,11 @@ impl FileStorage {
             Err(Errno::EXIST) => rustix::fs::unlinkat(&self.root, moving, AtFlags::empty())?,
             // Some file systems know no such flag; it was absent, and others of us wait.
             Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::renameat(&self.root, moving, at, name)?,
-            moved => moved?,
+            Err(error) => {
+                let _ = rustix::fs::unlinkat(&self.root, moving, AtFlags::empty());
+                return Err(error.into());
+            }
+            Ok(()) => {}
         }
         rustix::fs::fsync(at)?;
         parts.part.drop_place(self.root.as_fd(), place)?;
@@ -258,16 +265,16 @@ impl FileStorage {
         }
     }
 
-    /// The stamp of a file that is absent, if its bytes lie in the part file. That one is ours alone
-    /// and changes for other files' sake: it is known by its number.
+    /// The stamp of a file that is absent, if its bytes lie in the part file. That one changes for other
+    /// files' sake: it is known by its mark, told from times of change by the sign.
     fn stamp_part(&self, index: usize) -> io::Result<Option<Stamp>> {
         let Some(parts) = self.parts() else { return Ok(None) };
         if !self.place(&parts, index).is_some_and(|place| parts.part.holds(place)) {
             return Ok(None);
         }
         let len = self.info.file(index).map_or(0, |file| file.len());
-        let stat = parts.part.stat()?;
-        Ok(stat.map(|stat| Stamp { len, mtime: -(stat.st_ino as i64).saturating_abs() }))
+        let mark = parts.part.mark()?;
+        Ok(mark.map(|mark| Stamp { len, mtime: -((mark >> 1) as i64) }))
     }
 
     fn failed(&self, doing: &'static str, index: usize) -> impl FnOnce(io::Error) -> DiskError {

@@ -13,9 +13,10 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::UNIX_EPOCH;
 
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, Stat};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::metainfo::Info;
@@ -157,14 +158,28 @@ impl PartFile {
         Ok(())
     }
 
-    /// The file as it is now.
-    pub(super) fn stat(&self) -> io::Result<Option<Stat>> {
-        Ok(self.file.as_ref().map(rustix::fs::fstat).transpose()?)
+    /// A number that another part file of this name would not have: it goes by inode and time of birth,
+    /// where the file system knows that.
+    pub(super) fn mark(&self) -> io::Result<Option<u64>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let metadata = file.metadata()?;
+        let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let born = born.map_or(0, |born| born.as_nanos() as u64);
+        // Spread, so that neighbouring inodes of one moment do not meet.
+        Ok(Some(metadata.ino().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ born))
     }
 
     /// Copies what lies at a place into a new file of full length, synced, whose name is returned. It
-    /// replaces what an earlier run has left behind.
+    /// replaces what an earlier run has left behind; a copy that fails leaves nothing.
     pub(super) fn copy_out(&self, root: BorrowedFd<'_>, place: Place, mode: Mode) -> io::Result<&str> {
+        let copied = self.copy(root, place, mode);
+        if copied.is_err() {
+            let _ = rustix::fs::unlinkat(root, &self.moving, AtFlags::empty());
+        }
+        copied.map(|()| self.moving.as_str())
+    }
+
+    fn copy(&self, root: BorrowedFd<'_>, place: Place, mode: Mode) -> io::Result<()> {
         match rustix::fs::unlinkat(root, &self.moving, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error.into()),
@@ -188,8 +203,7 @@ impl PartFile {
             }
             done += len as u64;
         }
-        to.sync_all()?;
-        Ok(&self.moving)
+        to.sync_all()
     }
 
     /// Drops what lies at a place, and the file when nothing is left in it. Where the file system

@@ -303,7 +303,8 @@ impl Swarm {
             return None;
         }
         if self.conns.len() >= self.limits.max_peers {
-            self.turned_away = true;
+            // A pause keeps the connections that there are.
+            self.turned_away = !self.paused;
             return None;
         }
         Some(self.conns.insert(now, addr, Source::Incoming, false))

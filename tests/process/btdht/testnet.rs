@@ -127,9 +127,9 @@ fn five_hundred_idle_nodes_take_less_than_half_a_core() {
     let home = Home::new();
     let net = Net::start(&home, &["--nodes", "500"]);
     std::thread::sleep(Duration::from_secs(60));
-    let before = cpu_ticks(net.running.pid());
+    let before = net.running.cpu_ticks();
     std::thread::sleep(Duration::from_secs(60));
-    let ticks = cpu_ticks(net.running.pid()) - before;
+    let ticks = net.running.cpu_ticks() - before;
     // A tick is 10 ms to all programs, whatever the kernel's is.
     println!(
         "500 idle nodes: {:.1} % of a core, {} MiB",
@@ -145,13 +145,4 @@ fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// Time that a process has had of the processors, its own and the kernel's, in hundredths of a second.
-#[cfg(target_os = "linux")]
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // The name stands in parentheses and may hold anything.
-    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }

@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Example: btfetch piece 192.168.1.5:6881 6162636465666768696a30313233343536373839 7 -o piece-7.bin
 ///
 /// Exit code 1 when its bytes are wrong, 4 when the peer cannot be reached, does not have the piece or
-/// gives nothing for --timeout (60 seconds if not given).
+/// gives nothing for --timeout (60 seconds if not given), or not the whole metadata within it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The peer
@@ -81,6 +81,10 @@ pub(crate) fn run(flags: &Flags, args: Args, output: Output) -> Result<(), Failu
             return Err(Failure::usage("the .torrent is not that of the infohash"));
         }
         wanted(info, args.index)?;
+    }
+    // Before the piece is fetched, which would be in vain.
+    if let Some(path) = args.output.as_deref().filter(|path| !args.force && path.exists()) {
+        return Err(Failure::failed(format!("{} exists", escape_path(path))).hint("--force replaces it"));
     }
     let settings = run::settings(flags)?;
     let patience = flags.timeout.unwrap_or(PATIENCE);

@@ -76,6 +76,9 @@ impl Owner {
     }
 
     pub(super) fn retry(&mut self) {
+        if !matches!(self.life, Life::Running) {
+            return;
+        }
         // Only a failure of the disk heals.
         self.phase.send_if_modified(|phase| {
             let heals = matches!(phase, Phase::Failed(Failed::Disk(_)));

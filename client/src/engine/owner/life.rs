@@ -139,8 +139,11 @@ impl Owner {
         }
         self.mailbox.clear();
         self.checks.clear();
-        let status = *self.status.borrow();
-        self.carried = Some(Totals { downloaded: status.downloaded, uploaded: status.uploaded });
+        // Before its files are open a swarm does not know what earlier runs have counted.
+        if self.swarm.have().is_some() {
+            let status = *self.status.borrow();
+            self.carried = Some(Totals { downloaded: status.downloaded, uploaded: status.uploaded });
+        }
         self.publish();
         if !matches!(&*self.phase.borrow(), Phase::Failed(_)) {
             self.phase.send_replace(Phase::Stopped);
