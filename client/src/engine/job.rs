@@ -38,13 +38,12 @@ use krpc::bencode::{self, Limits, Writer};
 use krpc::magnet::Magnet;
 use serde::Deserialize;
 use serde_bytes::ByteBuf;
-use sha1::{Digest as _, Sha1};
 
 use super::session::{AddError, Session};
 use super::torrent::{Accepts, AddOptions, Events, Select, Source, State, Torrent};
 use super::view::{FileView, Progress};
 use crate::metainfo::Metainfo;
-use crate::storage::{DiskError, Lock, ResumeFile, read_file, replace_file};
+use crate::storage::{DiskError, Lock, ResumeFile, checksum, read_file, replace_file};
 use crate::swarm::Status;
 
 /// Of the file `job`; another one is not read.
@@ -428,14 +427,4 @@ fn encode(source: &Source, choices: &Choices) -> Vec<u8> {
     writer.key(b"max_peers").int(max_peers).key(b"priorities").bytes(&priorities);
     writer.key(b"state").int(state).key(b"torrent").bytes(&torrent).key(b"version").int(VERSION).end();
     out
-}
-
-fn checksum(numbers: [i64; 3], strings: [&[u8]; 3]) -> [u8; 20] {
-    let mut sum = Sha1::new();
-    numbers.iter().for_each(|number| sum.update(number.to_be_bytes()));
-    for bytes in strings {
-        sum.update((bytes.len() as u64).to_be_bytes());
-        sum.update(bytes);
-    }
-    sum.finalize().into()
 }

@@ -36,7 +36,7 @@ pub use open::{Access, OpenError, OpenOptions, Opened, open};
 pub use pool::{Pool, PoolConfig};
 pub use resume::{Resume, ResumeFile};
 #[cfg(feature = "net")]
-pub(crate) use resume::{read as read_file, replace as replace_file};
+pub(crate) use resume::{checksum, read as read_file, replace as replace_file};
 
 /// The files of one torrent, by their index in its layout. Calls block, and may come from several
 /// threads at once. Whoever implements this loops over short reads and writes and over EINTR, so

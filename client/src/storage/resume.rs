@@ -203,7 +203,8 @@ fn encode(info: &Info, resume: &Resume) -> Vec<u8> {
     out
 }
 
-fn checksum(numbers: [i64; 3], strings: [&[u8]; 4]) -> [u8; 20] {
+/// SHA-1 over these numbers and strings, each string with its length in front.
+pub(crate) fn checksum<const N: usize>(numbers: [i64; 3], strings: [&[u8]; N]) -> [u8; 20] {
     let mut sum = Sha1::new();
     numbers.iter().for_each(|number| sum.update(number.to_be_bytes()));
     for bytes in strings {
