@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use harness::process::binary;
+use harness::process::{DEADLINE, binary, eventually};
 use harness::rivals::{Libtorrent, Series, mainline, mainline_program, ready};
 use serde_json::json;
 
-use crate::world::{Net, btdht, libtorrent_dht, serve, serve_at};
+use crate::world::{Net, btdht, libtorrent_dht, mainline_joins, serve, serve_at};
 
 const INFOHASH: &str = "1619ecc9373c3639f4ee3e261638f29b33a6cbd6";
 
@@ -20,14 +20,14 @@ pub(crate) fn libtorrent_uses_our_node(net: Net, series: Series, test: &str) {
     let _node = serve_at(&node, &[&node], &[]);
     let mut announcer = Libtorrent::start(series, &net.node(2), Some(&[]));
     announcer.ask(&json!({"op": "dht_add", "node": node}));
-    harness::process::eventually("our node is in libtorrent's table", || {
+    eventually("our node is in libtorrent's table", || {
         (announcer.ask(&json!({"op": "dht_state"}))["nodes"].as_u64()? > 0).then_some(())
     });
     announcer.ask(&json!({"op": "dht_announce", "infohash": INFOHASH, "port": 4444}));
 
     // The only other node of this DHT is ours, so what it tells was stored by it.
     let question = json!({"q": "get_peers", "a": {"info_hash": format!("hex:{INFOHASH}")}}).to_string();
-    harness::process::eventually("our node stores the announce", || {
+    eventually("our node stores the announce", || {
         let (lines, _) = btdht(&["krpc", &node, &question, "--bind", &net.client(3)]);
         // The second host's port 4444 as a compact peer.
         let peer = match net {
@@ -62,7 +62,7 @@ pub(crate) fn announce_and_get_peers_on_libtorrent_nodes(net: Net, test: &str) {
     let mut nodes = libtorrent_dht(net, 8);
     // A libtorrent node names only nodes that it has pinged since it met them; until the first of them
     // has, the announce reaches few.
-    harness::process::eventually("several libtorrent nodes store the announce", || {
+    eventually("several libtorrent nodes store the announce", || {
         let (stored, done) = btdht(&[
             "announce",
             INFOHASH,
@@ -87,7 +87,7 @@ pub(crate) fn announce_and_get_peers_on_libtorrent_nodes(net: Net, test: &str) {
     nodes[5].dht_finds(INFOHASH, &announced);
     let known: Vec<_> = (1..=8).map(|n| net.node(n)).collect();
     let is_known = |line: &String| line.split_once(' ').is_some_and(|(_, addr)| known.contains(&addr.into()));
-    let closest = harness::process::eventually("several libtorrent nodes are named", || {
+    let closest = eventually("several libtorrent nodes are named", || {
         Some(asked("find-node")).filter(|closest| closest.len() >= 4)
     });
     assert!(closest.iter().all(is_known), "{closest:?}");
@@ -107,11 +107,12 @@ fn a_mainline_node_joins_announces_and_finds_peers() {
     }
     let _nodes: Vec<_> =
         (1..=5).map(|n| serve(&format!("85.{n}.0.1"), &["85.1.0.1:6881", "85.2.0.1:6881"])).collect();
-    let mut server = mainline(&["serve", "85.20.0.1", "6881", "85.1.0.1:6881"]);
-    server.wait_for("mainline joins", |line| (line == "bootstrapped true").then_some(()));
+    let _server = mainline_joins("85.20.0.1", "85.1.0.1:6881", false);
 
-    let mut announcer = mainline(&["announce", "85.21.0.1", INFOHASH, "5555", "85.1.0.1:6881"]);
-    announcer.wait_for("mainline announces", |line| (line == "stored").then_some(()));
+    eventually("mainline announces", || {
+        let mut announcer = mainline(&["announce", "85.21.0.1", INFOHASH, "5555", "85.1.0.1:6881"]);
+        announcer.wait_within(DEADLINE, |line| (line == "stored").then_some(())).ok()
+    });
     let (found, done) =
         btdht(&["get-peers", INFOHASH, "--bind", "85.30.0.1", "--bootstrap", "85.20.0.1:6881", "--no-state"]);
     assert!(done && found == ["85.21.0.1:5555"], "{found:?}");
@@ -129,7 +130,9 @@ fn a_mainline_node_joins_announces_and_finds_peers() {
         "--no-state",
     ]);
     assert!(done && !stored.is_empty());
-    let mut finder = mainline(&["get-peers", "85.22.0.1", other, "85.20.0.1:6881"]);
-    finder.wait_for("mainline finds our peer", |line| (line == "85.31.0.1:6666").then_some(()));
-    assert!(finder.wait(Duration::from_secs(60)).success());
+    eventually("mainline finds our peer", || {
+        let mut finder = mainline(&["get-peers", "85.22.0.1", other, "85.20.0.1:6881"]);
+        finder.wait_within(DEADLINE, |line| (line == "85.31.0.1:6666").then_some(())).ok()?;
+        finder.wait(Duration::from_secs(60)).success().then_some(())
+    });
 }

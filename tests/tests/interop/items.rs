@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use harness::process::{Running, binary, eventually};
+use harness::process::{binary, eventually};
 use harness::rivals::{Libtorrent, Series, mainline, mainline_program, ready};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha512};
 
-use crate::world::{Net, btdht, libtorrent_dht, serve, serve_at};
+use crate::world::{Net, btdht, libtorrent_dht, mainline_joins, serve, serve_at};
 
 /// A dictionary with all of bencode's kinds in it, in canonical form, and its hash.
 const TREE: &str = "d4:listli-7e3:\x01\x02\x7fe4:name5:abcdee";
@@ -241,15 +241,20 @@ fn items_live_on_a_dht_of_libtorrent_nodes_alone() {
     items_on_libtorrent_nodes(Net::V4, "items_live_on_a_dht_of_libtorrent_nodes_alone");
 }
 
-/// `mainline` as a client, from an address of its own, on the DHT of 85.1.0.1; its one line.
+/// `mainline` as a client, from an address of its own, on the DHT of 85.1.0.1; its one line. It asks each
+/// node once and fails when that is lost: then it is asked again.
 fn theirs(words: &[&str]) -> String {
     let mut words = words.to_vec();
     words.insert(1, "85.80.0.1");
     words.push("85.1.0.1:6881");
-    let mut client = mainline(&words);
-    let status = client.wait(Duration::from_secs(60));
-    assert!(status.success(), "mainline {words:?}: {status}\n{}", client.stderr());
-    client.seen().last().expect("a line").clone()
+    eventually(&format!("mainline {words:?}"), || {
+        let mut client = mainline(&words);
+        let done = client.wait(Duration::from_secs(60)).success();
+        if !done {
+            eprintln!("mainline {words:?}: {}", client.stderr());
+        }
+        done.then(|| client.seen().last().expect("a line").clone())
+    })
 }
 
 /// What `mainline` puts we get and the other way round, by whichever nodes stand at 85.1.0.1.
@@ -297,18 +302,7 @@ fn items_live_on_a_dht_of_mainline_nodes_alone() {
     if !ready("items_live_on_a_dht_of_mainline_nodes_alone", &[mainline_program()]) {
         return;
     }
-    let mut nodes: Vec<Running> = Vec::new();
-    for n in 1..=4 {
-        // The first one has nobody to join; the others give up when the machine is slow, and are started again.
-        nodes.push(eventually("mainline joins", || {
-            let mut node = mainline(&["serve", &format!("85.{n}.0.1"), "6881", "85.1.0.1:6881"]);
-            let joined = node.wait_for("an end of its attempt", |line| match line {
-                "bootstrapped true" => Some(true),
-                "bootstrapped false" => Some(false),
-                _ => None,
-            });
-            (joined || n == 1).then_some(node)
-        }));
-    }
+    let _nodes: Vec<_> =
+        (1..=4).map(|n| mainline_joins(&format!("85.{n}.0.1"), "85.1.0.1:6881", n == 1)).collect();
     items_both_ways_with_mainline();
 }

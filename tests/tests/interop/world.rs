@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use harness::netns;
 use harness::process::{Running, binary, eventually};
-use harness::rivals::{Libtorrent, Series, ready, skip};
+use harness::rivals::{Libtorrent, Series, mainline, ready, skip};
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -107,6 +107,21 @@ pub(crate) fn libtorrent_dht(net: Net, count: usize) -> Vec<Libtorrent> {
         });
     }
     nodes
+}
+
+/// A node of the crate `mainline` at `ip:6881` that has joined the DHT of `router`. It asks once and gives
+/// up when that names nobody, as a router that has just started does, or comes late: then it is started
+/// again. With `alone` there is nobody to join.
+pub(crate) fn mainline_joins(ip: &str, router: &str, alone: bool) -> Running {
+    eventually("mainline joins", || {
+        let mut node = mainline(&["serve", ip, "6881", router]);
+        let joined = node.wait_for("an end of its attempt", |line| match line {
+            "bootstrapped true" => Some(true),
+            "bootstrapped false" => Some(false),
+            _ => None,
+        });
+        (joined || alone).then_some(node)
+    })
 }
 
 /// A folder with a generated file and the torrent of it, made by `btfetch create`.
