@@ -172,7 +172,10 @@ impl Lender {
         let bytes = least.max(self.loan);
         let (now, cost) = (now.as_micros(), self.rate.micros(bytes));
         let lend = |until: u64| {
-            (until <= now.saturating_add(self.tolerance)).then(|| until.max(now).saturating_add(cost))
+            let debt = until.saturating_sub(now);
+            // As in `ByteRate::take`: so deep in debt is only whose clock went back.
+            let debt = if debt > self.rate.deepest_debt() { 0 } else { debt };
+            (debt <= self.tolerance).then(|| now.saturating_add(debt).saturating_add(cost))
         };
         match self.until.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lend) {
             Ok(_) => bytes,
@@ -193,6 +196,18 @@ fn take_of_all(rate: Rate, until: &AtomicU64, now: Time) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_lent_again_after_the_clock_went_back_a_day() {
+        let lender = Lender::new(1_000_000, 2);
+        let (day, hour) = (Time::from_secs(86_400), Time::from_secs(3600));
+        let lent = |now| (0..1000).map(|_| lender.lend(now, 1)).sum::<u64>();
+        let burst = lent(day);
+        assert!((100_000..=250_000).contains(&burst) && lent(day) == 0);
+        assert_eq!(lent(hour), burst, "no more than ever, and no less");
+        assert_eq!(lent(hour), 0);
+        assert!(lent(hour + std::time::Duration::from_millis(100)) >= 80_000);
+    }
 
     #[test]
     fn sets_are_made_when_a_source_is_met_and_are_the_same_for_all_shards() {

@@ -119,8 +119,11 @@ impl Node {
                     self.counters.dropped_unsolicited += 1;
                     self.counters.ids_mismatched += 1;
                     let table = &mut self.places[usize::from(socket)].table;
-                    let evicted = table.evict(taken.destination.to, &response.id);
-                    self.counters.nodes_removed += u32::from(evicted);
+                    let to = taken.destination.to;
+                    if table.evict(to, &response.id) {
+                        self.counters.nodes_removed += 1;
+                        self.ping(now, usize::from(socket), (Some(response.id), to), out);
+                    }
                     if let Purpose::Lookup(asked) = taken.purpose
                         && let Some(lookup) = self.lookups.get_mut(asked.lookup)
                     {
@@ -300,6 +303,7 @@ impl Node {
             Insertion::Evicted => {
                 self.counters.nodes_removed += 1;
                 self.counters.ids_mismatched += 1;
+                self.ping(now, home, (Some(id), to), out);
             }
             Insertion::Refused => self.counters.nodes_refused += 1,
             Insertion::Known => {}

@@ -288,3 +288,25 @@ fn each_home_asks_for_its_own_address() {
     assert!(stats[0].id != stats[1].id && stats[1].id != stats[2].id);
     assert_eq!(world.node(node).counters().own_ids_changed, 3);
 }
+
+/// Nodes that start together all take another id once they hear where they are. Whoever knew them under
+/// the first one, and has no router but itself, is left with nobody unless it takes them in again.
+#[test]
+fn network_whose_nodes_all_change_their_ids_at_the_start_knows_itself() {
+    const NODES: usize = 20;
+    let mut world = World::new(26, Config::default());
+    for n in 0..NODES {
+        let id = world.random_id();
+        world.add_node_with(vec![home(id, World::v4(n))]);
+    }
+    world.join(0..NODES, 0);
+    world.run(2 * MINUTE);
+    for node in 0..NODES {
+        let named: Vec<_> = world.node(node).table(world.now).iter().map(|n| (n.id, n.addr)).collect();
+        // The router is nobody's neighbour (BEP 5 says nothing; we keep it out of tables).
+        let others = (1..NODES).filter(|&other| other != node);
+        let unknown = others.filter(|&other| !named.contains(&(world.id(other), world.addr(other)))).count();
+        assert_eq!((node, unknown), (node, 0), "{named:?} {:?}", world.node(node).counters());
+        assert_eq!(world.node(node).counters().own_ids_changed, 1);
+    }
+}
