@@ -11,7 +11,6 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
@@ -32,23 +31,11 @@ pub struct FileStorage {
     root: OwnedFd,
     root_path: PathBuf,
     open: Mutex<LruCache<usize, Arc<Open>>>,
-    /// Held while a file is made of what lies in the part file.
-    parts: Mutex<Parts>,
-    /// Whether files are unwanted or there is a part file: a cheap look.
-    has_parts: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Parts {
-    part: PartFile,
-    /// By index; files beyond its end are wanted.
-    skipped: Vec<bool>,
-}
-
-impl Parts {
-    fn skips(&self, file: usize) -> bool {
-        self.skipped.get(file) == Some(&true)
-    }
+    /// Held while a file is made of what lies in it, which waits for the disk.
+    part: Mutex<PartFile>,
+    /// By index; files beyond its end are wanted. Held for a look or a change alone: whoever says what is
+    /// wanted must not wait for the disk.
+    skipped: Mutex<Vec<bool>>,
 }
 
 #[derive(Debug)]
@@ -73,32 +60,38 @@ impl FileStorage {
             .map_err(|error| DiskError::new("opening folder", dir, &error.into()))?;
         let part = PartFile::open(&info, root.as_fd())
             .map_err(|error| DiskError::new("opening the part file in", dir, &error))?;
-        let has_parts = AtomicBool::new(part.exists());
-        let parts = Mutex::new(Parts { part, skipped: Vec::new() });
         let open = Mutex::new(LruCache::new(max_open));
-        Ok(Self { info, root, root_path: dir.to_owned(), open, parts, has_parts })
+        let (part, skipped) = (Mutex::new(part), Mutex::default());
+        Ok(Self { info, root, root_path: dir.to_owned(), open, part, skipped })
     }
 
-    /// What there is beside the files themselves, if anything.
-    fn parts(&self) -> Option<MutexGuard<'_, Parts>> {
-        let any = self.has_parts.load(Ordering::Acquire);
-        any.then(|| self.parts.lock().unwrap_or_else(PoisonError::into_inner))
+    fn part(&self) -> MutexGuard<'_, PartFile> {
+        self.part.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn place(&self, parts: &Parts, index: usize) -> Option<Place> {
+    fn skips(&self, file: usize) -> bool {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner).get(file) == Some(&true)
+    }
+
+    fn place(&self, part: &PartFile, index: usize) -> Option<Place> {
         let file = self.info.file(index).filter(|file| file.is_stored())?;
-        parts.part.place(index, file.len())
+        part.place(index, file.len())
+    }
+
+    /// The place of a file of which something lies in the part file.
+    fn held(&self, part: &PartFile, index: usize) -> Option<Place> {
+        self.place(part, index).filter(|&place| part.holds(place))
     }
 
     /// Reads from the part file what belongs to a file that does not exist.
     fn read_part(&self, index: usize, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let absent = || io::Error::from(io::ErrorKind::NotFound);
-        let parts = self.parts().ok_or_else(absent)?;
-        let place = self.place(&parts, index).filter(|&place| parts.part.holds(place)).ok_or_else(absent)?;
+        let part = self.part();
+        let place = self.held(&part, index).ok_or_else(absent)?;
         // It may have been made while we waited.
         match self.file(index, Want::Read) {
             Ok(open) => open.file.read_exact_at(buf, offset),
-            Err(_) => parts.part.read(place, offset, buf),
+            Err(_) => part.read(place, offset, buf),
         }
     }
 
@@ -110,25 +103,25 @@ impl FileStorage {
         }
         // The lock is held until an absent file is made, lest it be skipped meanwhile and another thread
         // write to the part file what is then looked for in the file.
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut part = self.part();
         if self.stat(index)?.is_some() {
             return Ok(false);
         }
         let len = bufs.iter().map(|buf| buf.len() as u64).sum();
-        let Some(place) = self.place(&parts, index) else { return Ok(false) };
-        if !parts.skips(index) || !PartFile::takes(place, offset, len) {
-            self.move_out(&mut parts, index, place)?;
+        let Some(place) = self.place(&part, index) else { return Ok(false) };
+        if !self.skips(index) || !PartFile::takes(place, offset, len) {
+            self.move_out(&mut part, index, place)?;
             self.file(index, Want::Write)?;
             return Ok(false);
         }
-        let (file, at) = parts.part.for_writing(self.root.as_fd(), place, (offset, len))?;
+        let (file, at) = part.for_writing(self.root.as_fd(), place, (offset, len))?;
         write_all_at(file, at, bufs)?;
         Ok(true)
     }
 
     /// Makes an absent file of what lies in the part file; says whether there was anything.
-    fn move_out(&self, parts: &mut Parts, index: usize, place: Place) -> io::Result<bool> {
-        if !parts.part.holds(place) {
+    fn move_out(&self, part: &mut PartFile, index: usize, place: Place) -> io::Result<bool> {
+        if !part.holds(place) {
             return Ok(false);
         }
         let info = self.info.file(index).ok_or(Errno::NOENT)?;
@@ -136,7 +129,7 @@ impl FileStorage {
         let folder = self.folder(&path, Want::Write)?;
         let at = folder_fd(&folder, &self.root);
         let name = path.file_name().ok_or(Errno::INVAL)?;
-        let moving = parts.part.copy_out(self.root.as_fd(), place, mode_of(info))?;
+        let moving = part.copy_out(self.root.as_fd(), place, mode_of(info))?;
         match rustix::fs::renameat_with(&self.root, moving, at, name, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => rustix::fs::unlinkat(&self.root, moving, AtFlags::empty())?,
             // Some file systems know no such flag; it was absent, and others of us wait.
@@ -148,7 +141,7 @@ impl FileStorage {
             Ok(()) => {}
         }
         rustix::fs::fsync(at)?;
-        parts.part.drop_place(self.root.as_fd(), place)?;
+        part.drop_place(self.root.as_fd(), place)?;
         Ok(true)
     }
 
@@ -256,11 +249,10 @@ impl FileStorage {
 
     /// Syncs the part file for a file that is `absent`. That an unwanted one is, is no error.
     fn sync_part(&self, index: usize, absent: io::Error) -> io::Result<()> {
-        let Some(mut parts) = self.parts() else { return Err(absent) };
-        let holds = self.place(&parts, index).is_some_and(|place| parts.part.holds(place));
-        match holds {
-            true => parts.part.sync(),
-            false if parts.skips(index) => Ok(()),
+        let mut part = self.part();
+        match self.held(&part, index).is_some() {
+            true => part.sync(),
+            false if self.skips(index) => Ok(()),
             false => Err(absent),
         }
     }
@@ -268,12 +260,12 @@ impl FileStorage {
     /// The stamp of a file that is absent, if its bytes lie in the part file. That one changes for other
     /// files' sake: it is known by its mark, told from times of change by the sign.
     fn stamp_part(&self, index: usize) -> io::Result<Option<Stamp>> {
-        let Some(parts) = self.parts() else { return Ok(None) };
-        if !self.place(&parts, index).is_some_and(|place| parts.part.holds(place)) {
+        let part = self.part();
+        if self.held(&part, index).is_none() {
             return Ok(None);
         }
         let len = self.info.file(index).map_or(0, |file| file.len());
-        let mark = parts.part.mark()?;
+        let mark = part.mark()?;
         Ok(mark.map(|mark| Stamp { len, mtime: -((mark >> 1) as i64) }))
     }
 
@@ -313,9 +305,7 @@ impl Storage for FileStorage {
     }
 
     fn finish(&self, file: usize) -> Result<(), DiskError> {
-        if self.parts().is_some_and(|parts| parts.skips(file))
-            && self.stat(file).is_ok_and(|stat| stat.is_none())
-        {
+        if self.skips(file) && self.stat(file).is_ok_and(|stat| stat.is_none()) {
             return Ok(());
         }
         let len = self.info.file(file).map_or(0, |file| file.len());
@@ -340,18 +330,15 @@ impl Storage for FileStorage {
     }
 
     fn want(&self, files: &[bool]) {
-        let skipped: Vec<bool> = files.iter().map(|wanted| !wanted).collect();
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        self.has_parts.store(parts.part.exists() || skipped.contains(&true), Ordering::Release);
-        parts.skipped = skipped;
+        let skipped = files.iter().map(|wanted| !wanted).collect();
+        *self.skipped.lock().unwrap_or_else(PoisonError::into_inner) = skipped;
     }
 
     fn bring_back(&self, file: usize) -> Result<bool, DiskError> {
         let moved = || {
-            let Some(mut parts) = self.parts().filter(|parts| parts.part.exists()) else { return Ok(false) };
-            let place = self.place(&parts, file).filter(|_| !parts.skips(file));
-            match place.filter(|&place| parts.part.holds(place)) {
-                Some(place) => self.move_out(&mut parts, file, place),
+            let mut part = self.part();
+            match self.held(&part, file).filter(|_| !self.skips(file)) {
+                Some(place) => self.move_out(&mut part, file, place),
                 None => Ok(false),
             }
         };
@@ -478,6 +465,25 @@ mod tests {
         let fifo = dir.path().join("root/e");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         assert!(storage.finish(2).unwrap_err().detail.contains("no regular file"));
+    }
+
+    #[test]
+    fn what_is_wanted_is_said_while_the_part_file_is_busy() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = storage(dir.path(), 8);
+        let (said, heard) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            // As a copy out of it, or a sync, holds it.
+            let busy = storage.part();
+            let storage = &storage;
+            scope.spawn(move || {
+                storage.want(&[true, false]);
+                said.send(storage.skips(1)).unwrap();
+            });
+            let skipped = heard.recv_timeout(std::time::Duration::from_secs(20));
+            drop(busy);
+            assert_eq!(skipped, Ok(true));
+        });
     }
 
     #[test]

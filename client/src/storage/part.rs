@@ -98,11 +98,6 @@ impl PartFile {
         Ok(Self { name, moving, bases, piece_len, file })
     }
 
-    /// Whether there is one.
-    pub(super) fn exists(&self) -> bool {
-        self.file.is_some()
-    }
-
     /// The place of the file of this index and length.
     pub(super) fn place(&self, index: usize, len: u64) -> Option<Place> {
         let base = *self.bases.get(index)?;
