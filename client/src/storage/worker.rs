@@ -26,6 +26,7 @@ const MAX_FREED: u32 = 256 << 10;
 pub(super) enum Task {
     Job(Job),
     Check(Arc<Check>),
+    Found(Found),
     Save(Arc<Barrier>),
 }
 
@@ -35,14 +36,21 @@ pub(super) struct Check {
     next: AtomicUsize,
     /// Pieces that are taken together.
     share: usize,
-    /// Workers that still have a piece of it in hand.
-    workers: AtomicUsize,
+    /// Workers that still have a piece of it in hand, and [`Found`]s on their way.
+    open: AtomicUsize,
+}
+
+/// What a check has found about pieces of one worker.
+pub(super) struct Found {
+    check: Arc<Check>,
+    /// Whether the bytes that were read had the right hash.
+    pieces: Vec<(PieceIndex, bool)>,
 }
 
 impl Check {
     pub(super) fn new(pieces: Vec<u32>, workers: usize, lanes: Lanes) -> Self {
         let share = lanes.share(pieces.len(), workers);
-        Self { pieces, next: AtomicUsize::new(0), share, workers: AtomicUsize::new(workers) }
+        Self { pieces, next: AtomicUsize::new(0), share, open: AtomicUsize::new(workers) }
     }
 
     fn take(&self) -> &[u32] {
@@ -80,6 +88,8 @@ enum Stuck {
     MakeEmpty(Vec<usize>),
     /// Bring files back that are wanted again.
     BringBack(Vec<bool>),
+    /// Judge the pieces of a check.
+    Judge(Found),
 }
 
 pub(super) struct Worker {
@@ -90,6 +100,8 @@ pub(super) struct Worker {
     checks: VecDeque<Arc<Check>>,
     /// Pieces of the check at the front.
     checking: Option<Pieces<PieceIndex>>,
+    /// Parts of a piece were written before it was verified, at least once.
+    wrote_early: bool,
     unfinished: BTreeMap<PieceIndex, Unfinished>,
     /// Bytes of all unfinished pieces in memory.
     held: usize,
@@ -109,6 +121,7 @@ impl Worker {
             stuck: None,
             checks: VecDeque::new(),
             checking: None,
+            wrote_early: false,
             unfinished: BTreeMap::new(),
             held: 0,
             chunks: LruCache::new(NonZeroUsize::new(chunks).unwrap_or(NonZeroUsize::MIN)),
@@ -166,6 +179,7 @@ impl Worker {
                 // Split up and given as tasks of their own.
                 Task::Job(Job::Check(_) | Job::Save(_)) => {}
                 Task::Check(check) => self.checks.push_back(check),
+                Task::Found(found) => self.judge(found)?,
                 Task::Save(barrier) => {
                     self.answer();
                     self.shared.arrive(&barrier);
@@ -184,6 +198,7 @@ impl Worker {
             Stuck::Flush => self.flush(),
             Stuck::MakeEmpty(files) => self.make_empty(files),
             Stuck::BringBack(files) => self.bring_back(files),
+            Stuck::Judge(found) => self.judge(found),
         }
     }
 
@@ -290,6 +305,7 @@ impl Worker {
             let Some(unfinished) = self.unfinished.get_mut(&piece) else { return Ok(()) };
             let layout = self.shared.info.layout();
             self.shared.mark_dirty(piece);
+            self.wrote_early = true;
             for run in unfinished.runs(hashed_only) {
                 span::write(&*self.shared.storage, layout, piece, run.begin, &run.blocks)?;
             }
@@ -354,27 +370,81 @@ impl Worker {
         Ok(())
     }
 
-    /// Compares the pieces whose last step is done.
+    /// Compares the pieces whose last step is done. What is found goes to the worker of each piece, this
+    /// one too: only it knows what it has written meanwhile.
     fn checked(&mut self) {
-        let Some(group) = self.checking.take() else { return };
+        let (Some(group), Some(check)) = (self.checking.take(), self.checks.front()) else { return };
+        let mut found: Vec<Vec<_>> = (0..self.shared.workers()).map(|_| Vec::new()).collect();
         for (piece, digest) in group.digests() {
-            let good = digest.is_some() && self.shared.info.piece_hash(piece) == digest.as_ref();
-            match good {
-                // What was read may still be on its way to the disk: synced before it is claimed.
-                true => self.shared.mark_written(piece),
-                false => drop(self.shared.lock_progress().written.remove(piece.0)),
-            }
-            self.answers.push(Done::Checked(piece, good));
+            found[self.shared.worker_of(piece)].push((piece, self.is_hash(piece, digest.as_ref())));
         }
+        for (worker, pieces) in found.into_iter().enumerate().filter(|(_, pieces)| !pieces.is_empty()) {
+            check.open.fetch_add(1, Ordering::AcqRel);
+            let found = Found { check: Arc::clone(check), pieces };
+            self.shared.queue(worker).push(vec![Task::Found(found)]);
+        }
+    }
+
+    /// Takes what a check has found about pieces of this worker, in order with what it writes.
+    fn judge(&mut self, mut found: Found) -> Result<(), DiskError> {
+        while let Some(&(piece, right)) = found.pieces.last() {
+            match self.still(piece, right) {
+                Ok(right) => self.settle(piece, right),
+                Err(error) => {
+                    self.stuck = Some(Stuck::Judge(found));
+                    return Err(error);
+                }
+            }
+            found.pieces.pop();
+        }
+        self.leave(&found.check);
+        Ok(())
+    }
+
+    /// What holds of a piece that a check has found right or wrong. The bytes may be others than were
+    /// read: a piece that was verified and written since is not lost, and one that was written to
+    /// unverified is not believed. So what would change is hashed once more, where nobody can write.
+    fn still(&self, piece: PieceIndex, right: bool) -> Result<bool, DiskError> {
+        let claimed = self.shared.lock_progress().written.contains(piece.0);
+        let doubtful = if claimed { !right } else { right && self.wrote_early };
+        if !doubtful {
+            return Ok(right);
+        }
+        let mut alone = Pieces::new(Lanes::ONE, [(piece, self.shared.info.layout().piece_len(piece))]);
+        let mut buffer = Vec::new();
+        while alone.step(&Stored(&self.shared), &mut buffer)? {}
+        Ok(alone.digests().any(|(piece, digest)| self.is_hash(piece, digest.as_ref())))
+    }
+
+    fn settle(&mut self, piece: PieceIndex, right: bool) {
+        match right {
+            true => {
+                // What was read may still be on its way to the disk: synced before it is claimed.
+                self.shared.mark_written(piece);
+                // Nothing unverified must be written over it.
+                self.discard(piece);
+            }
+            false => drop(self.shared.lock_progress().written.remove(piece.0)),
+        }
+        self.answers.push(Done::Checked(piece, right));
+    }
+
+    fn is_hash(&self, piece: PieceIndex, digest: Option<&[u8; 20]>) -> bool {
+        digest.is_some() && self.shared.info.piece_hash(piece) == digest
     }
 
     /// Leaves the first check, of which nobody has anything more to take.
     fn check_ended(&mut self) {
         let Some(check) = self.checks.pop_front() else { return };
         self.check_buffer = Vec::new();
-        // Before the end is told, what this thread has found must be.
+        self.leave(&check);
+    }
+
+    /// Tells the end of a check when this was the last part of it.
+    fn leave(&mut self, check: &Check) {
+        // Before that, what this thread has found must be told.
         self.answer();
-        if check.workers.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if check.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.answers.push(Done::CheckEnded);
         }
     }
