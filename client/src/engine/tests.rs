@@ -154,6 +154,31 @@ async fn a_torrent_that_is_added_stopped_does_nothing_before_it_is_started() {
     assert!(torrent.downloaded() >= downloaded, "counters go on");
 }
 
+struct Only(usize);
+
+impl Accepts for Only {
+    fn priority(&self, index: usize, _: &Path) -> u16 {
+        u16::from(index == self.0)
+    }
+}
+
+#[tokio::test]
+async fn what_is_wanted_of_a_stopped_torrent_is_seen_at_once() {
+    let (_from, seed, _data) = seeder().await;
+    seed.stop().await;
+    seed.prioritize(vec![0, 3]).await;
+    let files = seed.files().await;
+    assert_eq!((files[0].priority, files[1].priority), (0, 3));
+    let (session, folder) = (session(), tempfile::tempdir().unwrap());
+    let select = Select::Matching(Box::new(Only(1)));
+    let output = folder.path().to_owned();
+    let initial_state = State::Stopped;
+    let options = AddOptions { output, select, initial_state, ..AddOptions::default() };
+    let (torrent, _events) = session.add(source(), options).unwrap();
+    let files = torrent.files().await;
+    assert_eq!((files[0].priority, files[1].priority), (0, 1), "so is a selection");
+}
+
 #[tokio::test]
 async fn trackers_hear_each_start_and_stop() {
     let (from, _seed, _data) = seeder().await;

@@ -477,6 +477,14 @@ impl Swarm {
 
     fn handle_ending(&mut self, input: Input, out: &mut Vec<Action>) {
         match input {
+            // Nothing comes of it but that it can be seen.
+            Input::Command(Command::Prioritize(priorities)) => {
+                self.select = Select::Priorities(priorities);
+                if let Stage::Transfer(transfer) = &mut self.stage {
+                    transfer.want(|file| self.select.priority(file), &mut self.rng);
+                }
+                return;
+            }
             Input::Disk(Done::Saved) => self.saves.in_flight = self.saves.in_flight.saturating_sub(1),
             Input::Disk(Done::Failed(error)) => {
                 self.saves.in_flight = 0;
