@@ -41,6 +41,14 @@ impl Lock {
             }
         }
     }
+
+    /// The folder that it was taken in has another name now.
+    #[cfg(feature = "net")]
+    pub(crate) fn moved(&mut self, dir: &Path) {
+        if let Some(name) = self.path.file_name() {
+            self.path = dir.join(name);
+        }
+    }
 }
 
 impl Drop for Lock {

@@ -7,8 +7,8 @@
 //! | `data` | the files, and beside them the resume file |
 //! | `.<infohash>.btfetch.lock` | while a process has the job |
 //!
-//! The file `job` is replaced as a whole whenever something changes. One that is damaged is refused: the
-//! data is left alone, and [`Job::create`] in another folder with the data moved there checks it.
+//! A folder that has its name is whole, and the file `job` is replaced as a whole whenever something
+//! changes. One that is damaged is refused: the data is left alone, and [`Job::create`] in another folder with the data moved there checks it.
 //!
 //! ```
 //! use btfetch::engine::{Job, JobError, Source, State};
@@ -29,8 +29,9 @@
 //! # }
 //! ```
 
-use std::fs;
-use std::io;
+mod draft;
+mod error;
+
 use std::path::{Path, PathBuf};
 
 use krpc::Id;
@@ -45,6 +46,8 @@ use super::view::{FileView, Progress};
 use crate::metainfo::Metainfo;
 use crate::storage::{DiskError, Lock, ResumeFile, checksum, read_file, replace_file};
 use crate::swarm::Status;
+use draft::{Draft, FILE};
+pub use error::JobError;
 
 /// Of the file `job`; another one is not read.
 const VERSION: i64 = 1;
@@ -86,35 +89,6 @@ pub struct JobStatus {
     pub files: Vec<FileView>,
 }
 
-/// A job could not be made, loaded, changed or opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum JobError {
-    /// [`Job::create`] makes the folder itself.
-    #[error("{} is there already", .0.display())]
-    Exists(PathBuf),
-    /// There is no job.
-    #[error("{} holds no job", .0.display())]
-    NoJob(PathBuf),
-    /// Its file is not as it was written.
-    #[error("{} cannot be used: {why}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// Another process, or another [`Job`] of this one, has it.
-    #[error("the job in {} is in use", .0.display())]
-    InUse(PathBuf),
-    /// The disk refused.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// The session refused; or there can be no job of such a source.
-    #[error(transparent)]
-    Add(#[from] AddError),
-}
-
 impl Job {
     /// Makes a job in `dir`, which must not be there yet; its parent must. It begins stopped. Blocks.
     ///
@@ -122,17 +96,14 @@ impl Job {
     /// See [`JobError`].
     pub fn create(dir: &Path, source: Source) -> Result<Self, JobError> {
         let infohash = source.infohash().ok_or(AddError::OnlyV2)?;
-        match fs::create_dir(dir) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(JobError::Exists(dir.to_owned()));
-            }
-            made => made.map_err(|error| DiskError::new("making folder", dir, &error))?,
-        }
-        let lock = lock(dir, infohash)?;
         let choices = Choices { state: State::Stopped, ..Choices::default() };
-        let job = Self { dir: dir.to_owned(), source, infohash, choices, torrent: None, _lock: lock };
-        job.save()?;
-        Ok(job)
+        let draft = Draft::begin(dir, infohash)?;
+        if let Err(error) = draft.write(&encode(&source, &choices)) {
+            draft.discard();
+            return Err(error);
+        }
+        let lock = draft.publish(dir)?;
+        Ok(Self { dir: dir.to_owned(), source, infohash, choices, torrent: None, _lock: lock })
     }
 
     /// Loads the job in `dir`, with the state and choices that it had. Blocks.
@@ -341,7 +312,7 @@ impl Accepts for Chosen {
 }
 
 fn file(dir: &Path) -> PathBuf {
-    dir.join("job")
+    dir.join(FILE)
 }
 
 fn lock(dir: &Path, infohash: Id) -> Result<Lock, JobError> {

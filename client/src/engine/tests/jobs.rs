@@ -48,6 +48,50 @@ async fn a_job_goes_on_after_a_restart_with_its_state_choices_and_data() {
 }
 
 #[test]
+fn a_job_whose_making_was_killed_at_any_step_is_made_again() {
+    let infohash = metainfo().info.hash().v1.unwrap();
+    let name = |what: &str| format!(".{infohash}.btfetch.{what}");
+    type Step<'a> = &'a dyn Fn(&Path);
+    let steps: [Step<'_>; 4] = [
+        &|draft| std::fs::create_dir(draft).unwrap(),
+        &|draft| std::fs::write(draft.join(name("lock")), b"").unwrap(),
+        &|draft| std::fs::write(draft.join("job.new"), b"d8:checks").unwrap(),
+        &|draft| std::fs::rename(draft.join("job.new"), draft.join("job")).unwrap(),
+    ];
+    for killed_after in 0..steps.len() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, draft) = (folder.path().join("job"), folder.path().join(name("job")));
+        steps[..=killed_after].iter().for_each(|step| step(&draft));
+        assert!(matches!(Job::load(&dir), Err(JobError::NoJob(_))), "killed after step {killed_after}");
+        let job = Job::create(&dir, source()).unwrap();
+        assert!(matches!(Job::load(&dir), Err(JobError::InUse(_))), "its lock came along");
+        drop(job);
+        assert_eq!(names(&dir), ["job"], "killed after step {killed_after}");
+        assert_eq!(names(folder.path()), ["job"]);
+        assert!(Job::load(&dir).is_ok());
+    }
+}
+
+#[test]
+fn a_job_that_cannot_be_made_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("job")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
+    for taken in ["job", "link"] {
+        assert!(matches!(Job::create(&folder.path().join(taken), source()), Err(JobError::Exists(_))));
+    }
+    assert!(matches!(Job::create(&folder.path().join("none/job"), source()), Err(JobError::Disk(_))));
+    assert_eq!(names(folder.path()), ["job", "link"]);
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
 fn a_damaged_job_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("job");
