@@ -20,7 +20,7 @@ use super::listen::{Greetings, Listeners, accept};
 use super::one_piece::PieceHandle;
 use super::owner::{self, Inbound};
 use super::throttle::Limit;
-use super::torrent::{AddOptions, Events, Source, Torrent};
+use super::torrent::{AddOptions, Events, Known, Source, Torrent};
 use super::versions::{VersionError, Versions};
 use crate::piece::BlockPool;
 
@@ -173,6 +173,16 @@ impl Session {
     /// # Errors
     /// See [`AddError`]. What the disk or the network refuse comes as events.
     pub fn add(&self, source: Source, options: AddOptions) -> Result<(Torrent, Events), AddError> {
+        self.add_known(source, Known::default(), options)
+    }
+
+    /// Adds a torrent of which something is known.
+    pub(super) fn add_known(
+        &self,
+        source: Source,
+        known: Known,
+        options: AddOptions,
+    ) -> Result<(Torrent, Events), AddError> {
         let infohash = source.infohash().ok_or_else(|| match &source {
             Source::Magnet(magnet) if magnet.infohash_v2.is_none() => AddError::Unresolved,
             _ => AddError::OnlyV2,
@@ -191,7 +201,7 @@ impl Session {
             return Err(AddError::TooMany);
         }
         let (inbound, torrent, events) =
-            owner::start(Arc::clone(&self.shared), infohash, source, options, Seeds(seed));
+            owner::start(Arc::clone(&self.shared), infohash, (source, known), options, Seeds(seed));
         torrents.insert(infohash, inbound);
         Ok((torrent, events))
     }

@@ -163,6 +163,27 @@ impl Accepts for Only {
 }
 
 #[tokio::test]
+async fn priorities_that_are_given_before_the_files_are_known_hold_instead_of_the_selection() {
+    let (from, seed, _data) = seeder().await;
+    let (session, folder) = (session(), tempfile::tempdir().unwrap());
+    let source = Source::Magnet(Box::new(krpc::magnet::Magnet::new(seed.infohash())));
+    let select = Select::Matching(Box::new(Only(0)));
+    let options = AddOptions {
+        output: folder.path().to_owned(),
+        peers: from.local_addrs().to_vec(),
+        select,
+        ..AddOptions::default()
+    };
+    // Nothing else runs on this thread before the owner is asked: no peer was dialled yet.
+    let (torrent, _events) = session.add(source, options).unwrap();
+    torrent.prioritize(vec![0, 3]).await;
+    torrent.wait_complete().await.unwrap();
+    let files = torrent.files().await;
+    assert_eq!((files[0].priority, files[1].priority), (0, 3));
+    assert_eq!(files[1].done, files[1].length);
+}
+
+#[tokio::test]
 async fn what_is_wanted_of_a_stopped_torrent_is_seen_at_once() {
     let (_from, seed, _data) = seeder().await;
     seed.stop().await;

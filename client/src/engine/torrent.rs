@@ -122,6 +122,15 @@ pub enum Select {
     Matching(Box<dyn Accepts>),
 }
 
+/// What an earlier run has learned or been told.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The info dictionary that a magnet stands for.
+    pub(super) info: Option<Info>,
+    /// What was wanted of the files: holds instead of [`AddOptions::select`] and `so`.
+    pub(super) priorities: Option<Vec<u16>>,
+}
+
 /// Says which files are wanted, and how much.
 pub trait Accepts: Send {
     /// The priority of the file of this index and path (the torrent's name first): 0 when it is not
@@ -238,7 +247,8 @@ impl Torrent {
 
     /// Changes the priorities of files, one a file; see
     /// [`Command::Prioritize`]. What is missing then is fetched
-    /// also when the torrent was complete before.
+    /// also when the torrent was complete before. Holds instead of [`AddOptions::select`] if the files
+    /// are not known yet, and for later starts if it is stopped.
     pub async fn prioritize(&self, priorities: Vec<u16>) {
         if let Some(inbox) = self.inbox.upgrade() {
             // A torrent that has ended fetches nothing.

@@ -41,7 +41,7 @@ use serde::Deserialize;
 use serde_bytes::ByteBuf;
 
 use super::session::{AddError, Session};
-use super::torrent::{Accepts, AddOptions, Events, Select, Source, State, Torrent};
+use super::torrent::{AddOptions, Events, Known, Source, State, Torrent};
 use super::view::{FileView, Progress};
 use crate::metainfo::Metainfo;
 use crate::storage::{DiskError, Lock, ResumeFile, checksum, read_file, replace_file};
@@ -70,7 +70,7 @@ pub struct Job {
 struct Choices {
     state: State,
     max_peers: Option<usize>,
-    /// One a file; empty when all are wanted alike.
+    /// One a file, 1 beyond the last; empty when nothing was chosen.
     priorities: Vec<u16>,
 }
 
@@ -124,18 +124,13 @@ impl Job {
     /// # Errors
     /// See [`JobError`].
     pub fn open(&mut self, session: &Session) -> Result<Events, JobError> {
-        let select = match self.choices.priorities.is_empty() {
-            true => Select::All,
-            false => Select::Matching(Box::new(Chosen(self.choices.priorities.clone()))),
-        };
         let options = AddOptions {
             output: self.data(),
             max_peers: self.choices.max_peers,
             initial_state: self.choices.state,
-            select,
             ..AddOptions::default()
         };
-        let (torrent, events) = session.add(self.known_source(), options)?;
+        let (torrent, events) = session.add_known(self.source.clone(), self.known(), options)?;
         self.torrent = Some(torrent);
         Ok(events)
     }
@@ -199,7 +194,9 @@ impl Job {
     /// # Errors
     /// As for [`Job::start`].
     pub async fn prioritize(&mut self, priorities: Vec<u16>) -> Result<(), JobError> {
-        self.change(|choices| choices.priorities = priorities.clone())?;
+        // None at all would be no choice: then what a magnet says (`so`) holds.
+        let chosen = if priorities.is_empty() { vec![1] } else { priorities.clone() };
+        self.change(|choices| choices.priorities = chosen)?;
         if let Some(torrent) = &self.torrent {
             torrent.prioritize(priorities).await;
         }
@@ -289,25 +286,14 @@ impl Job {
         Ok(written.map_err(|error| DiskError::new("saving", &path, &error))?)
     }
 
-    /// The source, with the info dictionary if an earlier run has learned it.
-    fn known_source(&self) -> Source {
-        let Source::Magnet(magnet) = &self.source else { return self.source.clone() };
-        match ResumeFile::load_info(&self.data(), self.infohash) {
-            Some(info) => {
-                let trackers = magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect();
-                Source::Metainfo(Box::new(Metainfo { trackers, ..Metainfo::new(info) }))
-            }
-            None => self.source.clone(),
-        }
-    }
-}
-
-/// Priorities that were chosen before the files were known to this run.
-struct Chosen(Vec<u16>);
-
-impl Accepts for Chosen {
-    fn priority(&self, index: usize, _: &Path) -> u16 {
-        self.0.get(index).copied().unwrap_or(1)
+    /// What earlier runs have learned and the user has chosen.
+    fn known(&self) -> Known {
+        let info = match &self.source {
+            Source::Magnet(_) => ResumeFile::load_info(&self.data(), self.infohash),
+            Source::Metainfo(_) => None,
+        };
+        let priorities = (!self.choices.priorities.is_empty()).then(|| self.choices.priorities.clone());
+        Known { info, priorities }
     }
 }
 

@@ -82,6 +82,7 @@ impl Owner {
 
     /// Makes a swarm that never begins, for a torrent that is stopped from the start.
     pub(super) fn begin_stopped(&mut self) {
+        self.tell_priorities();
         self.swarm.handle(self.session.clock.now(), Input::Command(Command::Stop), &mut Vec::new());
         self.life = Life::Stopped;
         self.state.send_replace(State::Stopped);
@@ -91,10 +92,18 @@ impl Owner {
     /// Lets the first swarm begin.
     pub(super) fn begin_first(&mut self, state: State) {
         self.state.send_replace(state);
+        self.tell_priorities();
         if state == State::Paused {
             self.handle(Input::Command(Command::Pause));
         }
         self.resolve(self.elsewhere.clone());
+    }
+
+    /// Tells a new swarm what the user wants of the files, if that was said.
+    fn tell_priorities(&mut self) {
+        if let Some(priorities) = self.priorities.clone() {
+            self.handle(Input::Command(Command::Prioritize(priorities)));
+        }
     }
 
     /// Starts a swarm anew.
@@ -106,9 +115,7 @@ impl Owner {
         self.life = Life::Running;
         self.phase.send_replace(Phase::Running);
         self.state.send_replace(state);
-        if let Some(priorities) = self.priorities.clone() {
-            self.handle(Input::Command(Command::Prioritize(priorities)));
-        }
+        self.tell_priorities();
         if state == State::Paused {
             self.handle(Input::Command(Command::Pause));
         }

@@ -27,7 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::disk::{Disk, Mailbox};
 use super::session::Shared;
 use super::throttle::Limit;
-use super::torrent::{AddOptions, Events, Failed, Phase, Rates, Select, Source, State, Torrent};
+use super::torrent::{AddOptions, Events, Failed, Known, Phase, Rates, Select, Source, State, Torrent};
 use checks::{Answer as CheckAnswer, Checks};
 use files::{Opening, opened};
 use life::Life;
@@ -103,7 +103,7 @@ pub(super) enum Inbound {
 pub(super) fn start(
     session: Arc<Shared>,
     infohash: Id,
-    source: Source,
+    (source, known): (Source, Known),
     options: AddOptions,
     seeds: Seeds,
 ) -> (mpsc::Sender<Inbound>, Torrent, Events) {
@@ -133,7 +133,8 @@ pub(super) fn start(
     if let Some(max_peers) = options.max_peers {
         limits.max_peers = max_peers;
     }
-    let (new, elsewhere) = new_torrent(infohash, session.peer_id, source, &options);
+    let (mut new, elsewhere) = new_torrent(infohash, session.peer_id, source, &options);
+    new.info = new.info.or_else(|| known.info.map(Arc::new));
     let (info, origin) = (new.info.clone(), new.clone());
     let limits = Arc::new(limits);
     let key = Rng::new(seeds.derive("announce key")).next_u32();
@@ -162,7 +163,7 @@ pub(super) fn start(
         elsewhere,
         seeds,
         runs: 0,
-        priorities: None,
+        priorities: known.priorities,
         carried: None,
         opening: None,
         checks: Checks::default(),
@@ -387,8 +388,10 @@ impl Owner {
         }
     }
 
+    /// Applies the selection to the files, now that they are known: unless the user has said something
+    /// else since.
     fn select_files(&mut self, info: &Info) {
-        if let Select::Matching(wanted) = &self.options.select {
+        if let (Select::Matching(wanted), None) = (&self.options.select, &self.priorities) {
             let mut priorities = vec![0; info.files().len()];
             info.files().for_each(|file| priorities[file.index] = wanted.priority(file.index, &file.path()));
             if priorities.iter().all(|&priority| priority == 0) {

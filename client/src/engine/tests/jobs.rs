@@ -1,5 +1,7 @@
 //! Jobs in folders of their own.
 
+use std::time::Duration;
+
 use super::*;
 
 fn magnet(peer: SocketAddr) -> Source {
@@ -45,6 +47,72 @@ async fn a_job_goes_on_after_a_restart_with_its_state_choices_and_data() {
     assert_eq!(job.torrent().unwrap().state(), State::Stopped);
     drop(job);
     assert_eq!(Job::load(&dir).unwrap().state(), State::Stopped);
+}
+
+/// A magnet that wants the second file alone.
+fn selective_magnet(peer: SocketAddr) -> Source {
+    let Source::Magnet(mut magnet) = magnet(peer) else { panic!("it is one") };
+    magnet.select_only = krpc::magnet::Magnet::parse(&format!("{magnet}&so=1")).unwrap().select_only;
+    assert!(magnet.select_only.is_some());
+    Source::Magnet(magnet)
+}
+
+/// Longer than any of this takes: a peer that is never dialled would be waited for for ever.
+async fn complete(job: &Job) {
+    let completes = job.torrent().unwrap().wait_complete();
+    tokio::time::timeout(Duration::from_secs(60), completes).await.expect("it finds the peer").unwrap();
+}
+
+#[tokio::test]
+async fn a_magnet_that_is_known_keeps_its_selection_and_its_peers() {
+    let (from, _seed, _data) = seeder().await;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("job");
+    let mut job = Job::create(&dir, selective_magnet(from.local_addrs()[0])).unwrap();
+    job.start().await.unwrap();
+    let _events = job.open(&session()).unwrap();
+    complete(&job).await;
+    job.close().await;
+    drop(job);
+    // The peer has to be found again.
+    std::fs::remove_file(dir.join("data/t/b")).unwrap();
+    let mut job = Job::load(&dir).unwrap();
+    let _events = job.open(&session()).unwrap();
+    assert!(job.torrent().unwrap().info().is_some(), "it is known from the start");
+    complete(&job).await;
+    let files = job.files().await;
+    assert_eq!((files[0].priority, files[1].priority), (0, 1));
+    assert_eq!(std::fs::read(dir.join("data/t/b")).unwrap(), payload()[200_000..]);
+    assert!(!dir.join("data/t/a").exists(), "it is not wanted");
+    // What the user says holds instead, also that all are wanted.
+    job.prioritize(vec![]).await.unwrap();
+    job.close().await;
+    drop(job);
+    let mut job = Job::load(&dir).unwrap();
+    let _events = job.open(&session()).unwrap();
+    complete(&job).await;
+    assert_eq!(std::fs::read(dir.join("data/t/a")).unwrap(), payload()[..200_000]);
+}
+
+#[tokio::test]
+async fn a_job_of_which_nothing_is_wanted_is_opened_again() {
+    let (from, _seed, _data) = seeder().await;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("job");
+    let mut job = Job::create(&dir, magnet(from.local_addrs()[0])).unwrap();
+    job.start().await.unwrap();
+    job.prioritize(vec![0, 0]).await.unwrap();
+    for _ in 0..2 {
+        let _events = job.open(&session()).unwrap();
+        complete(&job).await;
+        let progress = job.progress().await.unwrap();
+        assert_eq!((progress.finished, progress.unfinished), (0, 0));
+        job.close().await;
+    }
+    job.prioritize(vec![0, 2]).await.unwrap();
+    let _events = job.open(&session()).unwrap();
+    complete(&job).await;
+    assert_eq!(std::fs::read(dir.join("data/t/b")).unwrap(), payload()[200_000..]);
 }
 
 #[test]
