@@ -5,6 +5,8 @@
 //! made when first written to, sparse, at their full length; of unwanted ones that do not exist the
 //! bytes lie in a [`PartFile`].
 
+mod edges;
+
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -14,10 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::part::{PartFile, Place};
+use super::part::PartFile;
 use super::{DiskError, Stamp, Storage};
 use crate::metainfo::Info;
 
@@ -63,86 +65,6 @@ impl FileStorage {
         let open = Mutex::new(LruCache::new(max_open));
         let (part, skipped) = (Mutex::new(part), Mutex::default());
         Ok(Self { info, root, root_path: dir.to_owned(), open, part, skipped })
-    }
-
-    fn part(&self) -> MutexGuard<'_, PartFile> {
-        self.part.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn skips(&self, file: usize) -> bool {
-        self.skipped.lock().unwrap_or_else(PoisonError::into_inner).get(file) == Some(&true)
-    }
-
-    fn place(&self, part: &PartFile, index: usize) -> Option<Place> {
-        let file = self.info.file(index).filter(|file| file.is_stored())?;
-        part.place(index, file.len())
-    }
-
-    /// The place of a file of which something lies in the part file.
-    fn held(&self, part: &PartFile, index: usize) -> Option<Place> {
-        self.place(part, index).filter(|&place| part.holds(place))
-    }
-
-    /// Reads from the part file what belongs to a file that does not exist.
-    fn read_part(&self, index: usize, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let absent = || io::Error::from(io::ErrorKind::NotFound);
-        let part = self.part();
-        let place = self.held(&part, index).ok_or_else(absent)?;
-        // It may have been made while we waited.
-        match self.file(index, Want::Read) {
-            Ok(open) => open.file.read_exact_at(buf, offset),
-            Err(_) => part.read(place, offset, buf),
-        }
-    }
-
-    /// Writes to the part file if the bytes belong there; else sees to it that the file can be made.
-    fn write_part(&self, index: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> io::Result<bool> {
-        let is_open = || self.lock().get(&index).is_some_and(|open| open.writable);
-        if is_open() {
-            return Ok(false);
-        }
-        // The lock is held until an absent file is made, lest it be skipped meanwhile and another thread
-        // write to the part file what is then looked for in the file.
-        let mut part = self.part();
-        if self.stat(index)?.is_some() {
-            return Ok(false);
-        }
-        let len = bufs.iter().map(|buf| buf.len() as u64).sum();
-        let Some(place) = self.place(&part, index) else { return Ok(false) };
-        if !self.skips(index) || !PartFile::takes(place, offset, len) {
-            self.move_out(&mut part, index, place)?;
-            self.file(index, Want::Write)?;
-            return Ok(false);
-        }
-        let (file, at) = part.for_writing(self.root.as_fd(), place, (offset, len))?;
-        write_all_at(file, at, bufs)?;
-        Ok(true)
-    }
-
-    /// Makes an absent file of what lies in the part file; says whether there was anything.
-    fn move_out(&self, part: &mut PartFile, index: usize, place: Place) -> io::Result<bool> {
-        if !part.holds(place) {
-            return Ok(false);
-        }
-        let info = self.info.file(index).ok_or(Errno::NOENT)?;
-        let path = info.path();
-        let folder = self.folder(&path, Want::Write)?;
-        let at = folder_fd(&folder, &self.root);
-        let name = path.file_name().ok_or(Errno::INVAL)?;
-        let moving = part.copy_out(self.root.as_fd(), place, mode_of(info))?;
-        match rustix::fs::renameat_with(&self.root, moving, at, name, RenameFlags::NOREPLACE) {
-            Err(Errno::EXIST) => rustix::fs::unlinkat(&self.root, moving, AtFlags::empty())?,
-            // Some file systems know no such flag; it was absent, and others of us wait.
-            Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::renameat(&self.root, moving, at, name)?,
-            Err(error) => {
-                let _ = rustix::fs::unlinkat(&self.root, moving, AtFlags::empty());
-                return Err(error.into());
-            }
-            Ok(()) => {}
-        }
-        rustix::fs::fsync(at)?;
-        part.drop_place(self.root.as_fd(), place)?;
-        Ok(true)
     }
 
     fn file(&self, index: usize, want: Want) -> io::Result<Arc<Open>> {
@@ -247,28 +169,6 @@ impl FileStorage {
         Ok(())
     }
 
-    /// Syncs the part file for a file that is `absent`. That an unwanted one is, is no error.
-    fn sync_part(&self, index: usize, absent: io::Error) -> io::Result<()> {
-        let mut part = self.part();
-        match self.held(&part, index).is_some() {
-            true => part.sync(),
-            false if self.skips(index) => Ok(()),
-            false => Err(absent),
-        }
-    }
-
-    /// The stamp of a file that is absent, if its bytes lie in the part file. That one changes for other
-    /// files' sake: it is known by its mark, told from times of change by the sign.
-    fn stamp_part(&self, index: usize) -> io::Result<Option<Stamp>> {
-        let part = self.part();
-        if self.held(&part, index).is_none() {
-            return Ok(None);
-        }
-        let len = self.info.file(index).map_or(0, |file| file.len());
-        let mark = part.mark()?;
-        Ok(mark.map(|mark| Stamp { len, mtime: -((mark >> 1) as i64) }))
-    }
-
     fn failed(&self, doing: &'static str, index: usize) -> impl FnOnce(io::Error) -> DiskError {
         let path = self.info.file(index).map(|file| file.path());
         let path = self.root_path.join(path.unwrap_or_default());
@@ -335,14 +235,7 @@ impl Storage for FileStorage {
     }
 
     fn bring_back(&self, file: usize) -> Result<bool, DiskError> {
-        let moved = || {
-            let mut part = self.part();
-            match self.held(&part, file).filter(|_| !self.skips(file)) {
-                Some(place) => self.move_out(&mut part, file, place),
-                None => Ok(false),
-            }
-        };
-        moved().map_err(|error| self.failed("moving out of the part file", file)(error))
+        self.bring_part(file).map_err(|error| self.failed("moving out of the part file", file)(error))
     }
 }
 
