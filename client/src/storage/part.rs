@@ -7,16 +7,18 @@
 //! that could be wrong: whether bytes are right says the hash of their piece, as everywhere.
 //!
 //! A file that exists is where its bytes are, whatever lies here. When a file comes to be wanted, its
-//! bytes are copied into a file beside this one, synced, and that one gets the file's name; only then
-//! are they dropped here. Whenever the process is killed, one of the two has them.
+//! bytes are copied into a file beside this one (or beside the file, if that is on another file system),
+//! synced, and that one gets the file's name; only then are they dropped here. Whenever the process is
+//! killed, one of the two has them.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::UNIX_EPOCH;
 
-use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::metainfo::Info;
@@ -164,9 +166,33 @@ impl PartFile {
         Ok(Some(metadata.ino().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ born))
     }
 
+    /// Makes the file `name` in the folder `at` of what lies at a place, over a copy in the folder `by`. A
+    /// file of that name that is there already stays as it is.
+    pub(super) fn put(
+        &self,
+        by: BorrowedFd<'_>,
+        place: Place,
+        (at, name): (BorrowedFd<'_>, &OsStr),
+        mode: Mode,
+    ) -> io::Result<()> {
+        let moving = self.copy_out(by, place, mode)?;
+        let renamed = match rustix::fs::renameat_with(by, moving, at, name, RenameFlags::NOREPLACE) {
+            // Some file systems know no such flag; it was absent, and others of us wait.
+            Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::renameat(by, moving, at, name),
+            renamed => renamed,
+        };
+        if renamed.is_err() {
+            let _ = rustix::fs::unlinkat(by, moving, AtFlags::empty());
+        }
+        match renamed {
+            Err(Errno::EXIST) => Ok(()),
+            renamed => Ok(renamed?),
+        }
+    }
+
     /// Copies what lies at a place into a new file of full length, synced, whose name is returned. It
     /// replaces what an earlier run has left behind; a copy that fails leaves nothing.
-    pub(super) fn copy_out(&self, root: BorrowedFd<'_>, place: Place, mode: Mode) -> io::Result<&str> {
+    fn copy_out(&self, root: BorrowedFd<'_>, place: Place, mode: Mode) -> io::Result<&str> {
         let copied = self.copy(root, place, mode);
         if copied.is_err() {
             let _ = rustix::fs::unlinkat(root, &self.moving, AtFlags::empty());
@@ -340,6 +366,36 @@ mod tests {
         assert!(bytes[12_768..94_688].iter().all(|&byte| byte == 0));
         assert_eq!(hidden(dir.path()), Vec::<String>::new());
         assert_eq!(ends(&storage), right_ends());
+    }
+
+    #[test]
+    fn file_in_a_folder_of_another_file_system_gets_its_ends_too() {
+        let in_mounts = || {
+            if let Err(why) = harness::netns::enter_mounts() {
+                return eprintln!("SKIPPED: {why}");
+            }
+            let dir = tempfile::tempdir().unwrap();
+            let folder = dir.path().join("t");
+            fs::create_dir(&folder).unwrap();
+            let run = |command: &mut std::process::Command| assert!(command.status().unwrap().success());
+            run(std::process::Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&folder));
+            let storage = with_ends(dir.path());
+            // Left by a run that was killed in the middle of it.
+            fs::write(folder.join(moving_name(dir.path())), b"half of it").unwrap();
+            storage.want(&[]);
+            assert_eq!((storage.bring_back(1), storage.bring_back(1)), (Ok(true), Ok(false)));
+            assert_eq!(fs::read(folder.join("b")).unwrap().len(), 100_000);
+            assert_eq!(ends(&storage), right_ends());
+            assert_eq!((hidden(dir.path()), hidden(&folder)), (vec![], vec![]));
+            drop(storage);
+            run(std::process::Command::new("umount").arg(&folder));
+        };
+        std::thread::spawn(in_mounts).join().unwrap();
+    }
+
+    /// The name of a copy that is under way.
+    fn moving_name(dir: &Path) -> String {
+        hidden(dir)[0].replace(".part", ".moving")
     }
 
     #[test]

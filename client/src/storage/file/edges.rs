@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::{FileStorage, Want, folder_fd, mode_of, write_all_at};
@@ -78,16 +77,11 @@ impl FileStorage {
         let folder = self.folder(&path, Want::Write)?;
         let at = folder_fd(&folder, &self.root);
         let name = path.file_name().ok_or(Errno::INVAL)?;
-        let moving = part.copy_out(self.root.as_fd(), place, mode_of(info))?;
-        match rustix::fs::renameat_with(&self.root, moving, at, name, RenameFlags::NOREPLACE) {
-            Err(Errno::EXIST) => rustix::fs::unlinkat(&self.root, moving, AtFlags::empty())?,
-            // Some file systems know no such flag; it was absent, and others of us wait.
-            Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::renameat(&self.root, moving, at, name)?,
-            Err(error) => {
-                let _ = rustix::fs::unlinkat(&self.root, moving, AtFlags::empty());
-                return Err(error.into());
-            }
-            Ok(()) => {}
+        let put = |by| part.put(by, place, (at, name), mode_of(info));
+        match put(self.root.as_fd()) {
+            // The folder is on a file system of its own: the copy is made in it.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => put(at)?,
+            done => done?,
         }
         rustix::fs::fsync(at)?;
         part.drop_place(self.root.as_fd(), place)?;
