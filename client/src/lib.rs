@@ -23,7 +23,8 @@
 //! 8. When nothing is missing, trackers hear `completed`, the user [`Complete`](swarm::Event::Complete),
 //!    and the swarm goes on as a seed until it is told to stop.
 //!
-//! A `.torrent` file enters at step 5.
+//! A `.torrent` file enters at step 5. Of files that are skipped only the edges come along, in pieces that
+//! a wanted file shares with them; they lie apart, see [`storage`].
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bitfield;

@@ -12,6 +12,15 @@
 //!
 //! Nothing here decides which piece to fetch. Nothing is mapped into memory: an I/O error would come
 //! as SIGBUS and stalls would hide in page faults.
+//!
+//! # The part file
+//!
+//! A piece that overlaps a wanted file may hold bytes of one that is skipped. They are fetched, checked
+//! and shared with the piece, but do not make the skipped file appear: they are kept in the hidden file
+//! `.<infohash>.btfetch.part` in the download folder, at most two pieces of each file. When the file comes
+//! to be wanted ([`Job::Want`]) they are moved into it, and the part file goes with the last of them.
+//! Deleting it between two runs costs the pieces at those edges and nothing else: what is wanted of them is
+//! fetched again. A skipped file that exists already is written to as any other.
 
 mod cache;
 mod file;

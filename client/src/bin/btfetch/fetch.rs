@@ -50,7 +50,8 @@ pub(crate) struct Args {
     #[arg(long)]
     metadata_only: bool,
 
-    /// Fetch only these files: indices such as 0,2-4 (see --list) or a glob such as '*.flac'
+    /// Fetch only these files: indices such as 0,2-4 (see --list) or a glob such as '*.flac'. What their
+    /// first and last pieces hold of other files is kept in a hidden file, until those are wanted too
     #[arg(long, value_name = "LIST", value_parser = Selection::parse)]
     select: Option<Selection>,
 
