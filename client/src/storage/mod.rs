@@ -32,7 +32,6 @@ mod part;
 mod pool;
 mod resume;
 mod span;
-mod worker;
 
 use std::io::{self, IoSlice};
 use std::path::Path;

@@ -4,15 +4,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use lru::LruCache;
 
-use super::cache::Unfinished;
-use super::pool::{Barrier, Shared};
-use super::{DiskError, DiskErrorKind, Done, Job, Verdict, span};
+use super::shared::Shared;
+use super::tasks::{Check, Found, Task};
 use crate::hash::{Lanes, Pieces, Source};
 use crate::piece::{Block, BlockRef, PieceIndex, Slot};
+use crate::storage::cache::Unfinished;
+use crate::storage::{DiskError, DiskErrorKind, Done, Job, Verdict, span};
 
 /// Bytes read at a time for peers, which ask for the blocks of a piece one after the other.
 const CHUNK_LEN: u32 = 128 << 10;
@@ -21,44 +22,6 @@ const MAX_ANSWERS: usize = 64;
 
 /// Freed bytes that are told together.
 const MAX_FREED: u32 = 256 << 10;
-
-/// What a worker is given.
-pub(super) enum Task {
-    Job(Job),
-    Check(Arc<Check>),
-    Found(Found),
-    Save(Arc<Barrier>),
-}
-
-/// A [`Job::Check`]: every worker takes the next pieces that nobody has taken.
-pub(super) struct Check {
-    pieces: Vec<u32>,
-    next: AtomicUsize,
-    /// Pieces that are taken together.
-    share: usize,
-    /// Workers that still have a piece of it in hand, and [`Found`]s on their way.
-    open: AtomicUsize,
-}
-
-/// What a check has found about pieces of one worker.
-pub(super) struct Found {
-    check: Arc<Check>,
-    /// Whether the bytes that were read had the right hash.
-    pieces: Vec<(PieceIndex, bool)>,
-}
-
-impl Check {
-    pub(super) fn new(pieces: Vec<u32>, workers: usize, lanes: Lanes) -> Self {
-        let share = lanes.share(pieces.len(), workers);
-        Self { pieces, next: AtomicUsize::new(0), share, open: AtomicUsize::new(workers) }
-    }
-
-    fn take(&self) -> &[u32] {
-        let begin = self.next.fetch_add(self.share, Ordering::Relaxed).min(self.pieces.len());
-        let end = (begin + self.share).min(self.pieces.len());
-        &self.pieces[begin..end]
-    }
-}
 
 /// Pieces of the torrent on disk.
 struct Stored<'a>(&'a Shared);
@@ -264,7 +227,7 @@ impl Worker {
         files.iter().try_for_each(make).inspect_err(|_| self.stuck = Some(Stuck::MakeEmpty(files.clone())))
     }
 
-    /// Files that are wanted get what lies elsewhere of them; never for [`super::Access::Seed`].
+    /// Files that are wanted get what lies elsewhere of them; never for [`Access::Seed`](crate::storage::Access::Seed).
     fn bring_back(&mut self, files: Vec<bool>) -> Result<(), DiskError> {
         let bring = |file: usize| {
             if self.shared.storage.bring_back(file)? {

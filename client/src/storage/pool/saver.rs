@@ -1,0 +1,112 @@
+//! [`Saver`]: the thread that syncs and saves.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+
+use super::shared::{Shared, panicked};
+use crate::storage::{DiskError, Done, Resume, ResumeFile, Stamp, Totals};
+
+/// Syncs files and writes the resume file.
+pub(super) struct Saver {
+    shared: Arc<Shared>,
+    /// The files when they were last looked at.
+    stamps: Vec<Option<Stamp>>,
+    resume: Option<ResumeFile>,
+    /// Empty files are made, longer ones cut.
+    finished: bool,
+}
+
+impl Saver {
+    pub(super) fn new(shared: Arc<Shared>, stamps: Vec<Option<Stamp>>, resume: Option<ResumeFile>) -> Self {
+        Self { shared, stamps, resume, finished: false }
+    }
+
+    pub(super) fn run(mut self) {
+        while let Some((totals, answers)) = self.next() {
+            match catch_unwind(AssertUnwindSafe(|| self.save(totals))) {
+                Ok(Ok(())) => (self.shared.on_done)((0..answers).map(|_| Done::Saved).collect()),
+                Ok(Err(error)) if self.shared.is_held() => (self.shared.on_done)(vec![Done::Failed(error)]),
+                Ok(Err(error)) => self.shared.hold(error, false),
+                Err(_) => self.shared.hold(panicked(), true),
+            }
+        }
+    }
+
+    fn next(&self) -> Option<(Totals, u32)> {
+        let mut saves = self.shared.lock_saves();
+        loop {
+            if self.shared.is_stopping() {
+                return None;
+            }
+            if saves.answers > 0 {
+                return Some((saves.totals, std::mem::take(&mut saves.answers)));
+            }
+            saves = self.shared.save_wake.wait(saves).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn save(&mut self, totals: Totals) -> Result<(), DiskError> {
+        // What is written after this moment is claimed by the next save.
+        let (mut have, mut dirty, doubted) = {
+            let mut progress = self.shared.lock_progress();
+            (progress.written.clone(), std::mem::take(&mut progress.dirty), progress.doubted.clone())
+        };
+        // Before the syncs, which may take longer than the process is given at the end of a download.
+        if have.is_full() && self.shared.config.finish && !self.finished {
+            if let Err(error) = self.finish(&mut dirty) {
+                self.shared.put_back(&dirty);
+                return Err(error);
+            }
+            self.finished = true;
+        }
+        if let Err((error, rest)) = self.sync(&dirty) {
+            self.shared.put_back(rest);
+            self.shared.lock_progress().doubted.extend(rest.first());
+            return Err(error);
+        }
+        let Some(file) = &self.resume else { return Ok(()) };
+        // A file that was taken away meanwhile takes its claims with it.
+        let gone = self.shared.info.files().filter(|file| file.is_stored());
+        let gone = gone.filter(|file| self.stamps.get(file.index).is_none_or(Option::is_none));
+        for index in gone.map(|file| file.index).chain(doubted) {
+            for piece in self.shared.info.layout().piece_range(index) {
+                have.remove(piece);
+            }
+        }
+        file.save(&Resume { have, stamps: self.stamps.clone(), totals })
+    }
+
+    /// Syncs files and looks at them; on failure says which are left, the failed one first.
+    fn sync<'a>(&mut self, files: &'a [usize]) -> Result<(), (DiskError, &'a [usize])> {
+        for (at, &file) in files.iter().enumerate() {
+            let synced = self.shared.storage.sync(file).and_then(|()| self.look(file));
+            synced.map_err(|error| (error, files.get(at..).unwrap_or_default()))?;
+        }
+        Ok(())
+    }
+
+    fn look(&mut self, file: usize) -> Result<(), DiskError> {
+        let stamp = self.shared.storage.stamp(file)?;
+        if let Some(slot) = self.stamps.get_mut(file) {
+            *slot = stamp;
+        }
+        Ok(())
+    }
+
+    /// All pieces are there: makes empty files and cuts longer ones, which are `dirty` then.
+    fn finish(&mut self, dirty: &mut Vec<usize>) -> Result<(), DiskError> {
+        let info = Arc::clone(&self.shared.info);
+        for file in info.files().filter(|file| file.is_stored()) {
+            let now = self.stamps.get(file.index).copied().flatten();
+            let absent = now.is_none() && file.is_empty();
+            let longer = now.is_some_and(|stamp| stamp.len > file.len());
+            if absent || longer {
+                self.shared.storage.finish(file.index)?;
+                if !dirty.contains(&file.index) {
+                    dirty.push(file.index);
+                }
+            }
+        }
+        Ok(())
+    }
+}
