@@ -1,6 +1,7 @@
 //! The tests that need no process and no network of their own, in one binary.
 #![allow(clippy::unwrap_used)]
 
+mod dependencies;
 mod fuzz_smoke;
 mod krpc_corpus;
 mod metainfo_hostile;
