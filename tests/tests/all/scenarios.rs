@@ -1,11 +1,12 @@
-//! Every test that `harness::scenarios` names exists, and none of the numbers is left out.
+//! Every test that `harness::scenarios` names exists, none of the numbers is left out, and
+//! `tests/SCENARIOS.md` says the same.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use harness::process::workspace;
-use harness::scenarios::SCENARIOS;
+use harness::scenarios::{NOT_YET, scenarios};
 
 /// Names of functions that follow a line with `#[test]` or `#[tokio::test…]`.
 fn tests_in(folder: &Path, names: &mut BTreeSet<String>) {
@@ -39,12 +40,43 @@ fn every_scenario_has_its_tests() {
         tests_in(&workspace().join(folder), &mut names);
     }
     assert!(names.len() > 300, "{}", names.len());
-    for (scenario, tests) in SCENARIOS {
-        for test in *tests {
+    for (scenario, tests) in scenarios() {
+        for test in tests {
             assert!(names.contains(*test), "{scenario}: there is no test {test}");
         }
     }
-    let listed: Vec<_> = SCENARIOS.iter().map(|(scenario, _)| scenario.to_string()).collect();
-    let all: Vec<_> = (1..=28).map(|n| format!("S{n}")).chain((1..=13).map(|n| format!("D{n}"))).collect();
-    assert_eq!(listed, all);
+    let listed: BTreeSet<_> = scenarios().map(|(scenario, _)| scenario.to_owned()).collect();
+    let not_yet: BTreeSet<_> = NOT_YET.iter().map(|(scenario, _)| scenario.to_string()).collect();
+    assert!(listed.is_disjoint(&not_yet));
+    let numbers = [("S", 61), ("D", 13), ("P", 15)];
+    let all = numbers.iter().flat_map(|(letter, last)| (1..=*last).map(move |n| format!("{letter}{n}")));
+    assert_eq!(listed.union(&not_yet).cloned().collect::<BTreeSet<_>>(), all.collect());
+    assert_eq!(listed.len() + not_yet.len(), scenarios().count() + NOT_YET.len(), "one is listed twice");
+}
+
+/// The rows of the tables: number, what happens, what must hold, tests.
+#[test]
+fn the_table_for_readers_says_the_same() {
+    let text = fs::read_to_string(workspace().join("tests/SCENARIOS.md")).unwrap();
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| S") || line.starts_with("| D") || line.starts_with("| P"));
+    let mut told = BTreeSet::new();
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [scenario, what, holds, tests] = cells[..] else { panic!("not four cells: {row}") };
+        assert!(!what.is_empty() && !holds.is_empty(), "{row}");
+        assert!(told.insert(scenario), "{scenario} is told twice");
+        match scenarios().find(|(listed, _)| *listed == scenario) {
+            Some((_, listed)) => {
+                let tests: Vec<_> = tests.split(", ").map(|name| name.trim_matches('`')).collect();
+                assert_eq!(tests, listed, "{scenario}");
+            }
+            None => {
+                let why = NOT_YET.iter().find(|(listed, _)| *listed == scenario).map(|(_, why)| why);
+                assert_eq!(tests.strip_prefix("not yet: "), why.copied(), "{scenario}");
+            }
+        }
+    }
+    assert_eq!(told.len(), scenarios().count() + NOT_YET.len());
 }
