@@ -122,6 +122,8 @@ impl Connection {
             self.conn.handle_timeout(now, batch);
         }
         self.read(now, batch, &mut turn);
+        #[cfg(test)]
+        fault::trip(batch);
         if turn.read_at.is_none() {
             self.lanes.down.pass();
         }
@@ -220,4 +222,34 @@ fn bound_unsent(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT);
     #[cfg(not(any(target_os = "android", target_os = "linux")))]
     let _ = stream;
+}
+
+/// Panics on order, as bugs would.
+#[cfg(test)]
+pub(super) mod fault {
+    use std::cell::Cell;
+
+    use crate::peer::PeerEvent;
+
+    thread_local! {
+        /// On the thread of one test, which runs all its tasks.
+        static LEFT: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// So many of the next connections panic when they have something to tell.
+    pub(in crate::engine) fn order(panics: u32) {
+        LEFT.set(panics);
+    }
+
+    /// How many panics are still to come.
+    pub(in crate::engine) fn left() -> u32 {
+        LEFT.get()
+    }
+
+    pub(super) fn trip(batch: &[PeerEvent]) {
+        if !batch.is_empty() && LEFT.get() > 0 {
+            LEFT.set(LEFT.get() - 1);
+            panic!("injected");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 mod jobs;
 mod one_piece;
+mod panics;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
