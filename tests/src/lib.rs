@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod corpus;
+pub mod faults;
 pub mod fuzz;
 pub mod heap;
 pub mod hostile;

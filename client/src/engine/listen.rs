@@ -21,7 +21,8 @@ use super::owner::Inbound;
 use super::session::Shared;
 use crate::peer::Greeting;
 
-/// Connections that have not said yet what they want.
+/// Connections that have not said yet what they want; fewer where an eighth of what the process may
+/// have open is less.
 const MAX_GREETING: usize = 256;
 /// Those of one IP (of one address and port for local ones, where they are allowed).
 const MAX_GREETING_PER_IP: usize = 4;
@@ -128,17 +129,32 @@ fn listener(addr: SocketAddr) -> io::Result<StdListener> {
 }
 
 /// Who is being greeted.
-#[derive(Debug, Default)]
-pub(super) struct Greetings(Mutex<BTreeMap<SourceKey, usize>>);
+#[derive(Debug)]
+pub(super) struct Greetings {
+    places: Mutex<BTreeMap<SourceKey, usize>>,
+    most: usize,
+}
+
+impl Default for Greetings {
+    fn default() -> Self {
+        let open = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let eighth = open.and_then(|open| usize::try_from(open / 8).ok());
+        Self::at_most(eighth.map_or(MAX_GREETING, |eighth| eighth.clamp(MAX_GREETING_PER_IP, MAX_GREETING)))
+    }
+}
 
 impl Greetings {
+    fn at_most(most: usize) -> Self {
+        Self { places: Mutex::default(), most }
+    }
+
     /// A place for `from`, given back when dropped; `None` when there is none.
     fn enter(self: &Arc<Self>, from: SocketAddr, allow_local: bool) -> Option<Place> {
         let key = source_key(from, allow_local);
-        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = places.values().sum();
         let own = places.get(&key).copied().unwrap_or(0);
-        if all >= MAX_GREETING || own >= MAX_GREETING_PER_IP {
+        if all >= self.most || own >= MAX_GREETING_PER_IP {
             return None;
         }
         places.insert(key, own + 1);
@@ -154,7 +170,7 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut places = self.greetings.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.greetings.places.lock().unwrap_or_else(PoisonError::into_inner);
         match places.get_mut(&self.key) {
             Some(count) if *count > 1 => *count -= 1,
             _ => {
@@ -220,18 +236,18 @@ mod tests {
 
     #[test]
     fn one_address_gets_four_places_and_gives_them_back() {
-        let greetings = Arc::new(Greetings::default());
+        let greetings = Arc::new(Greetings::at_most(MAX_GREETING));
         let from = "8.8.8.8:1".parse().unwrap();
         let places: Vec<_> = (0..5).map(|_| greetings.enter(from, true)).collect();
         assert_eq!(places.iter().flatten().count(), MAX_GREETING_PER_IP);
         drop(places);
         assert!(greetings.enter(from, true).is_some());
-        assert!(greetings.0.lock().unwrap().is_empty());
+        assert!(greetings.places.lock().unwrap().is_empty());
     }
 
     #[test]
     fn local_addresses_count_by_port_only_where_they_are_allowed() {
-        let greetings = Arc::new(Greetings::default());
+        let greetings = Arc::new(Greetings::at_most(MAX_GREETING));
         let from = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let places: Vec<_> = (1..=300).map(|port| greetings.enter(from(port), true)).collect();
         assert_eq!(places.iter().flatten().count(), MAX_GREETING);

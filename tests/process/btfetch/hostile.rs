@@ -27,7 +27,8 @@ struct Cost {
     took: Duration,
 }
 
-fn command(folder: &Path) -> Command {
+/// `btfetch` in a folder of its own, inside this machine.
+pub(crate) fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_btfetch"));
     command.env_clear().env("HOME", folder).current_dir(folder);
     command.args(["--json", "--no-dht", "--no-state", "--allow-local", "--port", "0", "--bind", "127.0.0.1"]);

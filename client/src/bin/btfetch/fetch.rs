@@ -13,6 +13,7 @@ use krpc::magnet::Magnet;
 use serde_json::json;
 
 use crate::create::{torrent_name, write_torrent};
+use crate::descriptors;
 use crate::failure::{Exit, Failure};
 use crate::follow::{fetch_versions, goes_by_key};
 use crate::info::{describe, list_files};
@@ -181,7 +182,7 @@ pub(crate) fn host_port(text: &str) -> Option<(&str, u16)> {
 }
 
 /// Runs the download.
-pub(crate) fn run(flags: &Flags, args: Args, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(flags: &Flags, mut args: Args, output: Output) -> Result<(), Failure> {
     if args.sources.is_empty() {
         return Err(Failure::usage("no source given").hint("see btfetch --help"));
     }
@@ -210,6 +211,7 @@ pub(crate) fn run(flags: &Flags, args: Args, output: Output) -> Result<(), Failu
     }
     let settings = run::settings(flags)?;
     run::block_on(async {
+        args.transfer.max_peers = descriptors::max_peers(args.transfer.max_peers, torrents.len());
         let mut signals = Signals::new()?;
         let running = run::start(&settings, args.transfer.wants())?;
         let fetch = Box::pin(fetch_all(&running, torrents, &args, flags.timeout, output));

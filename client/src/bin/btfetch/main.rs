@@ -6,6 +6,7 @@
 mod check;
 mod create;
 mod demo;
+mod descriptors;
 mod failure;
 mod fetch;
 mod follow;

@@ -9,6 +9,7 @@ use btdht::settings::{Flags, Program, Settings};
 use btfetch::engine::{Listeners, Options, Session};
 use tokio::runtime::Runtime;
 
+use crate::descriptors;
 use crate::failure::{Exit, Failure};
 
 /// Ports that are tried when the user named none.
@@ -33,6 +34,7 @@ pub(crate) struct Wants {
 /// Runs a verb on a runtime of its own. Whatever still runs afterwards is left behind: a name that
 /// does not resolve must not hold up the end.
 pub(crate) fn block_on(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    descriptors::raise();
     let runtime = runtime()?;
     let result = runtime.block_on(verb);
     runtime.shutdown_background();

@@ -8,6 +8,7 @@ use btfetch::engine::{AddOptions, Share, Source};
 use btfetch::swarm::Limits;
 use serde_json::json;
 
+use crate::descriptors;
 use crate::failure::{Exit, Failure};
 use crate::fetch::Transfer;
 use crate::output::Output;
@@ -50,11 +51,12 @@ pub(crate) struct Args {
 }
 
 /// Runs the verb.
-pub(crate) fn run(flags: &Flags, args: Args, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(flags: &Flags, mut args: Args, output: Output) -> Result<(), Failure> {
     args.transfer.check()?;
     let torrent = read_torrent(&args.torrent)?;
     let settings = run::settings(flags)?;
     run::block_on(async {
+        args.transfer.max_peers = descriptors::max_peers(args.transfer.max_peers, 1);
         let mut signals = Signals::new()?;
         let running = run::start(&settings, args.transfer.wants())?;
         for addr in running.session.local_addrs() {
