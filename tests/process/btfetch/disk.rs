@@ -1,13 +1,16 @@
-//! Disks that refuse: S45, S46.
+//! Disks that refuse, and files that are not as they were left: S45 to S49.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
+use harness::faults::fail_writes_from;
 use harness::netns::enter_mounts;
+use harness::process::Running;
 
-use crate::world::{World, code};
+use crate::world::{NAME, World, code, events, pieces_of, wait_event};
 
 /// Runs `test` in a mount namespace of its own, or says why it cannot.
 fn in_mounts(test: impl FnOnce() + Send + 'static) {
@@ -39,6 +42,9 @@ fn a_full_disk_is_exit_5_and_the_download_goes_on_when_there_is_space() {
         let finished = world.run(&mut world.download(addr));
         assert_eq!(code(finished.status), 0, "{}", String::from_utf8_lossy(&finished.stderr));
         assert!(world.is_whole());
+        // What was written before is not fetched again: 4 of 8 MiB, less what was under way.
+        let again = pieces_of(&finished);
+        assert!(again < 384, "{again} of 512 pieces were fetched again");
     });
 }
 
@@ -68,4 +74,120 @@ fn a_folder_that_is_a_file_is_exit_5() {
     let mut command = world.transfer(&[]);
     let refused = world.run(command.arg(world.torrent()).arg("-o").arg(&path));
     assert_eq!(code(refused.status), 5, "{}", String::from_utf8_lossy(&refused.stderr));
+}
+
+/// S46: the disk has a bad place in the middle of the file.
+#[test]
+fn an_input_output_error_is_exit_5_and_what_was_written_is_kept() {
+    let world = World::new(43, 8 << 20);
+    let (_seeder, addr) = world.start_seeder(&[]);
+    let mut command = world.download(addr);
+    command.arg("--sequential");
+    fail_writes_from(&mut command, 6 << 20);
+    let refused = world.run(&mut command);
+    let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(code(refused.status), 5, "{stderr}");
+    assert!(stderr.contains("os error 5") && stderr.contains(NAME), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+    let finished = world.run(&mut world.download(addr));
+    assert_eq!(code(finished.status), 0, "{}", String::from_utf8_lossy(&finished.stderr));
+    assert!(world.is_whole());
+    let again = pieces_of(&finished);
+    assert!(again < 384, "{again} of 512 pieces were fetched again");
+}
+
+/// S46.
+#[test]
+fn a_folder_that_is_removed_on_the_way_is_exit_5() {
+    let world = World::new(44, 8 << 20);
+    let (_seeder, addr) = world.start_seeder(&["--up", "2M"]);
+    let mut leecher = Running::start("leecher", &mut world.download(addr));
+    wait_event(&mut leecher, "piece", |_| Some(()));
+    // A file may be made in it meanwhile.
+    while world.leecher().exists() {
+        let _ = fs::remove_dir_all(world.leecher());
+    }
+    let status = leecher.wait(Duration::from_secs(60));
+    let stderr = leecher.stderr();
+    assert_eq!(code(status), 5, "{stderr}");
+    assert!(stderr.contains("leecher") && !stderr.contains("panicked"), "{stderr}");
+}
+
+/// S47.
+#[test]
+fn a_longer_file_is_cut_after_a_warning_and_what_matches_is_kept() {
+    let world = World::new(45, 1 << 20);
+    let (_seeder, addr) = world.start_seeder(&[]);
+    let mut content = fs::read(world.seeder().join(NAME)).unwrap();
+    content[300_000..500_000].fill(7);
+    content.extend([1; 5000]);
+    fs::write(world.leecher().join(NAME), content).unwrap();
+    let fetched = world.run(&mut world.download(addr));
+    assert_eq!(code(fetched.status), 0, "{}", String::from_utf8_lossy(&fetched.stderr));
+    assert!(world.is_whole());
+    let warned = events(&fetched).iter().any(|event| {
+        event["event"] == "warning" && event["message"].as_str().is_some_and(|text| text.contains("1053576"))
+    });
+    assert!(warned, "{}", String::from_utf8_lossy(&fetched.stdout));
+    let pieces = pieces_of(&fetched);
+    assert!((12..=14).contains(&pieces), "{pieces} pieces were fetched");
+}
+
+/// S48: flips a bit of the resume file of half a download at so many places, and finishes it each time.
+fn survives_flips(places: usize) {
+    let world = World::new(46, 1 << 20);
+    let (_seeder, addr) = world.start_seeder(&[]);
+    let whole = fs::read(world.seeder().join(NAME)).unwrap();
+    // Of the first half the resume file knows, of the second it does not.
+    let mut half = world.download(addr);
+    fail_writes_from(half.arg("--sequential"), 1 << 19);
+    assert_eq!(code(world.run(&mut half).status), 5);
+    let is_resume = |path: &std::path::Path| path.extension().is_some_and(|extension| extension == "btfetch");
+    let mut files = fs::read_dir(world.leecher()).unwrap().map(|entry| entry.unwrap().path());
+    let path = files.find(|path| is_resume(path)).expect("a resume file");
+    let (resume, part) = (fs::read(&path).unwrap(), fs::read(world.leecher().join(NAME)).unwrap());
+    assert_ne!(part, whole);
+    for place in 0..places {
+        let bit = (place * resume.len() * 8 / places + place % 8).min(resume.len() * 8 - 1);
+        let mut flipped = resume.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        fs::write(world.leecher().join(NAME), &part).unwrap();
+        fs::write(&path, flipped).unwrap();
+        let finished = world.run(&mut world.download(addr));
+        assert_eq!(code(finished.status), 0, "bit {bit}: {}", String::from_utf8_lossy(&finished.stderr));
+        assert!(world.is_whole(), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_the_resume_file_never_costs_data() {
+    survives_flips(6);
+}
+
+#[test]
+#[ignore = "S48 in full: 200 downloads"]
+fn two_hundred_flipped_bits_in_the_resume_file_never_cost_data() {
+    survives_flips(200);
+}
+
+/// S49: only the same torrent is refused.
+#[test]
+fn another_torrent_into_a_folder_in_use_goes_on() {
+    let world = World::new(47, 4 << 20);
+    let (_seeder, addr) = world.start_seeder(&["--up", "1M"]);
+    let mut first = Running::start("first", &mut world.download(addr));
+    wait_event(&mut first, "piece", |_| Some(()));
+    let (other, torrent) = (world.seeder().join("other.bin"), world.path("other.torrent"));
+    fs::write(&other, [3; 200_000]).unwrap();
+    assert_eq!(code(world.run(world.command().arg("create").arg(&other).arg("-o").arg(&torrent)).status), 0);
+    let mut seed = world.transfer(&["seed"]);
+    let mut seeder = Running::start("other seeder", seed.arg(&torrent).arg("-o").arg(world.seeder()));
+    let other_addr = wait_event(&mut seeder, "listening", |event| Some(event["addr"].as_str()?.to_owned()));
+    let mut beside = world.transfer(&["--peer", &other_addr]);
+    let beside = world.run(beside.arg(&torrent).arg("-o").arg(world.leecher()));
+    assert_eq!(code(beside.status), 0, "{}", String::from_utf8_lossy(&beside.stderr));
+    assert_eq!(fs::read(world.leecher().join("other.bin")).unwrap(), [3; 200_000]);
+    assert_eq!(code(world.run(&mut world.download(addr)).status), 6, "the first one still works there");
+    first.signal("TERM");
+    assert_eq!(code(first.wait(Duration::from_secs(60))), 143);
 }

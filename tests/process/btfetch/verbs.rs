@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::net::TcpListener;
 use std::process::Stdio;
 
 use crate::world::{NAME, World, code, events};
@@ -76,6 +77,30 @@ fn what_is_invalid_ends_with_exit_2_and_a_reason() {
         assert!(stderr.contains(reason), "{words:?}: {stderr}");
         assert!(ended.stdout.is_empty(), "{words:?}");
     }
+}
+
+/// S29: what is refused opens nothing on the network, whatever it names.
+#[test]
+fn refused_links_open_no_connection() {
+    let world = World::new(8, 1000);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let hash = "6162636465666768696a30313233343536373839";
+    let more =
+        format!("tr=http://{addr}/a&x.pe={addr}&xs=http://{addr}/b&as=http://{addr}/c&ws=http://{addr}/d");
+    for link in [
+        format!("magnet:?{more}"),
+        format!("magnet:?xt=urn:btih:{hash}0&{more}"),
+        format!("magnet:?xt=urn:ed2k:31D6CFE0D16AE931B73C59D7E0C089C0&{more}"),
+        format!("magnet:?xt=urn:btih:{hash}&{more}&x.pe=1.2.3.4:0"),
+        format!("magnet:?xt=urn:btih:{hash}&{more}&so=2-1"),
+        format!("magnet:?xt=urn:btih:{hash}&xt=urn:btih:{}&{more}", "0".repeat(40)),
+    ] {
+        let ended = world.run(&mut world.transfer(&[&link, "--timeout", "5"]));
+        assert_eq!(code(ended.status), 2, "{link}: {}", String::from_utf8_lossy(&ended.stderr));
+    }
+    assert!(listener.accept().is_err(), "somebody connected");
 }
 
 #[test]

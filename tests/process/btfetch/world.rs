@@ -131,6 +131,11 @@ pub(crate) fn events(output: &Output) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }
 
+/// Pieces that a run fetched.
+pub(crate) fn pieces_of(output: &Output) -> usize {
+    events(output).iter().filter(|event| event["event"] == "piece").count()
+}
+
 /// The exit code; one that is a signal's counts as 128 plus its number and is a failure of the test.
 pub(crate) fn code(status: ExitStatus) -> i32 {
     assert_eq!(status.signal(), None, "killed by a signal");

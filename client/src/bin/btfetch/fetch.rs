@@ -308,7 +308,7 @@ async fn fetch_one(
         return show_metadata(&torrent, args, output);
     }
     watch.wait(Until::Complete, timeout).await?;
-    watch.done()?;
+    watch.done().await?;
     match args.seed_limits() {
         Some(limits) => watch.seed(limits).await,
         None => Ok(()),

@@ -96,7 +96,7 @@ async fn seed(
     let (torrent, events) = added.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
     let mut watch = Watch::new(torrent, events, args.output.clone(), output);
     watch.wait(Until::Complete, timeout).await?;
-    watch.done()?;
+    watch.done().await?;
     let time = args.seed_time.and_then(|minutes| Duration::try_from_secs_f64(minutes * 60.0).ok());
     watch.seed(SeedLimits { ratio: args.seed_ratio, time }).await
 }

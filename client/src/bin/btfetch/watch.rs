@@ -135,7 +135,19 @@ impl Watch {
     }
 
     /// Says that everything is there.
-    pub(crate) fn done(&self) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// A file was taken away after it was written: writing to it does not fail.
+    pub(crate) async fn done(&self) -> Result<(), Failure> {
+        let wanted =
+            self.torrent.files().await.into_iter().filter(|file| file.priority > 0 && file.length > 0);
+        for file in wanted {
+            let path = self.folder.join(&file.path);
+            if !path.try_exists().unwrap_or(true) {
+                let message = format!("{} was verified and written, and is gone", escape_path(&path));
+                return Err(Failure::new(Exit::Disk, message));
+            }
+        }
         let status = self.torrent.status();
         let (elapsed, path) = (self.started.elapsed(), self.path());
         self.output.event(|| {
