@@ -7,6 +7,7 @@ mod check;
 mod create;
 mod demo;
 mod descriptors;
+mod download;
 mod failure;
 mod fetch;
 mod follow;
@@ -118,7 +119,7 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli, output: Output) -> Result<(), Failure> {
     let flags = cli.flags;
     match cli.verb {
-        None => fetch::run(&flags, cli.fetch, output),
+        None => download::run(&flags, cli.fetch, output),
         Some(Verb::Demo(args)) => demo::run(&flags, args, output),
         Some(Verb::Seed(args)) => seed::run(&flags, args, output),
         Some(Verb::Info(args)) => info::run(&args, output),

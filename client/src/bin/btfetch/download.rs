@@ -1,0 +1,118 @@
+//! What `btfetch` does without a verb: all that was named is fetched side by side.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use btdht::settings::Flags;
+use btfetch::engine::Source;
+use btfetch::engine::http::{HttpError, Trust};
+use btfetch::metainfo::Metainfo;
+use krpc::magnet::Magnet;
+
+use crate::descriptors;
+use crate::failure::{Exit, Failure};
+use crate::fetch::{Args, fetch, show_metadata};
+use crate::follow::{fetch_versions, goes_by_key};
+use crate::output::Output;
+use crate::run::{self, Running};
+use crate::signals::Signals;
+use crate::sources::{MAX_TORRENT, Named, parse_torrent, read_torrent};
+use crate::text::escape;
+
+/// Sources of one run.
+const MAX_SOURCES: usize = 1000;
+
+/// Runs the download.
+pub(crate) fn run(flags: &Flags, mut args: Args, output: Output) -> Result<(), Failure> {
+    if args.sources.is_empty() {
+        return Err(Failure::usage("no source given").hint("see btfetch --help"));
+    }
+    if args.sources.len() > MAX_SOURCES {
+        return Err(Failure::usage(format!("more than {MAX_SOURCES} sources")));
+    }
+    let named = args.sources.iter().map(|source| Named::parse(source)).collect::<Result<Vec<_>, _>>()?;
+    args.transfer.check()?;
+    // Files are read and checked before anything is opened.
+    let mut torrents = Vec::new();
+    for source in named {
+        torrents.push(match source {
+            Named::Magnet(magnet) if goes_by_key(&magnet, &args) => Wanted::Key(magnet),
+            Named::Magnet(magnet) => Wanted::Source(Box::new(Source::Magnet(magnet))),
+            Named::File(path) => Wanted::Source(Box::new(Source::Metainfo(Box::new(read_torrent(&path)?)))),
+            Named::Url(url) => Wanted::Url(url),
+        });
+    }
+    let by_key = torrents.iter().filter(|wanted| matches!(wanted, Wanted::Key(_))).count();
+    if by_key > 0 && args.transfer.no_dht {
+        let message = "what a key (xs=urn:btpk) stands for is found through the DHT";
+        return Err(Failure::usage(message).hint("leave --no-dht out"));
+    }
+    if args.follow && by_key < torrents.len() {
+        return Err(Failure::usage("--follow is for magnet links that name a key (xs=urn:btpk)"));
+    }
+    let settings = run::settings(flags)?;
+    run::block_on(async {
+        args.transfer.max_peers = descriptors::max_peers(args.transfer.max_peers, torrents.len());
+        let mut signals = Signals::new()?;
+        let running = run::start(&settings, args.transfer.wants())?;
+        let fetch = Box::pin(fetch_all(&running, torrents, &args, flags.timeout, output));
+        let result = tokio::select! {
+            result = fetch => result,
+            exit = signals.next() => Err(Failure::quiet(exit)),
+        };
+        // A second signal ends at once, without a good-bye.
+        tokio::select! {
+            () = running.shutdown() => result,
+            exit = signals.next() => Err(Failure::quiet(exit)),
+        }
+    })
+}
+
+/// A download on its way.
+type Download<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
+
+/// A source whose `.torrent` or infohash may have to be fetched first.
+enum Wanted {
+    Source(Box<Source>),
+    Key(Box<Magnet>),
+    Url(String),
+}
+
+/// Runs all downloads side by side. The first failure ends the run; what the others have is saved on
+/// the way out.
+async fn fetch_all(
+    running: &Running,
+    wanted: Vec<Wanted>,
+    args: &Args,
+    timeout: Option<Duration>,
+    output: Output,
+) -> Result<(), Failure> {
+    let peers = args.transfer.peers().await?;
+    let mut downloads: Vec<Download<'_>> = Vec::new();
+    for wanted in wanted {
+        let source = match wanted {
+            Wanted::Source(source) => *source,
+            Wanted::Key(magnet) => {
+                let versions = fetch_versions(running, *magnet, &peers, args, timeout, output);
+                downloads.push(Box::pin(versions));
+                continue;
+            }
+            Wanted::Url(url) => Source::Metainfo(Box::new(fetch_torrent(running, &url).await?)),
+        };
+        if let (Source::Metainfo(torrent), true) = (&source, args.wants_metadata_only()) {
+            show_metadata(torrent, args, output)?;
+            continue;
+        }
+        let (_, download) = fetch(running, source, &peers, args, timeout, output)?;
+        downloads.push(Box::pin(download));
+    }
+    futures_util::future::try_join_all(downloads).await.map(drop)
+}
+
+async fn fetch_torrent(running: &Running, url: &str) -> Result<Metainfo, Failure> {
+    let bytes = running.session.http().get(url, Trust::User, MAX_TORRENT).await.map_err(|error| {
+        let exit = if matches!(error, HttpError::Timeout) { Exit::Nothing } else { Exit::Failed };
+        Failure::new(exit, format!("fetching {}: {}", escape(url), escape(&error.to_string())))
+    })?;
+    parse_torrent(&bytes, url)
+}
