@@ -3,6 +3,7 @@
 
 mod dependencies;
 mod fuzz_smoke;
+mod imports;
 mod krpc_corpus;
 mod metainfo_hostile;
 mod peer_conn;

@@ -1,0 +1,213 @@
+//! No two modules of one level import each other, neither straight nor by way of others: what is called a
+//! folder here is a module with all below it. A child may use what its parent defines.
+
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use harness::process::workspace;
+use source::File;
+
+type Module = Vec<String>;
+
+/// Imports that still close a circle, by the root of their crate: each is to be taken back, none to be added.
+const TO_MEND: &[(&str, &str, &str)] = &[
+    // `Shared`, which all tasks of a session have, stands in the file of `Session`, and `Inbound`, which
+    // all of them send to a torrent's owner, in that of the owner.
+    ("client/src/lib.rs", "engine::dial", "engine::session"),
+    ("client/src/lib.rs", "engine::listen", "engine::session"),
+    ("client/src/lib.rs", "engine::one_piece", "engine::session"),
+    ("client/src/lib.rs", "engine::owner", "engine::session"),
+    ("client/src/lib.rs", "engine::peer", "engine::owner"),
+    ("client/src/lib.rs", "engine::peer", "engine::session"),
+    ("client/src/lib.rs", "engine::torrent", "engine::owner"),
+    ("client/src/lib.rs", "engine::tracker", "engine::session"),
+    ("client/src/lib.rs", "engine::udp_tracker", "engine::session"),
+    // What the threads share stands in the file of the pool.
+    ("client/src/lib.rs", "storage::worker", "storage::pool"),
+    // What a scenario is told of a fleet stands among the scenarios.
+    ("dht/src/lib.rs", "sim::fleet", "sim::scenario"),
+];
+
+/// The files of a crate, by module.
+struct Crate(BTreeMap<Module, File>);
+
+impl Crate {
+    fn read(root: &Path) -> Self {
+        let mut files = BTreeMap::new();
+        let mut open = vec![(Module::new(), root.to_owned())];
+        while let Some((module, path)) = open.pop() {
+            let text =
+                fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let file = File::parse(&text);
+            let folder = path.parent().unwrap();
+            let own = matches!(path.file_name().unwrap().to_str().unwrap(), "lib.rs" | "main.rs" | "mod.rs");
+            let inside = if own { folder.to_owned() } else { path.with_extension("") };
+            for (name, given) in &file.children {
+                let names = [inside.join(format!("{name}.rs")), inside.join(name).join("mod.rs")];
+                let given = given.as_ref().map(|given| folder.join(given));
+                let child = given.or_else(|| names.into_iter().find(|name| name.exists()));
+                let child = child.unwrap_or_else(|| panic!("no file of {name} beside {}", path.display()));
+                open.push((below(&module, name), child));
+            }
+            files.insert(module, file);
+        }
+        Self(files)
+    }
+
+    /// The module of ours that a path leads to, through what modules on the way import from others.
+    fn resolve(
+        &self,
+        from: &Module,
+        path: &[String],
+        seen: &mut BTreeSet<(Module, String)>,
+    ) -> Option<Module> {
+        let (mut at, mut rest) = match path.first()?.as_str() {
+            "crate" => (Module::new(), &path[1..]),
+            "self" => (from.clone(), &path[1..]),
+            "super" => {
+                let up = path.iter().take_while(|word| *word == "super").count();
+                (from[..from.len().checked_sub(up)?].to_vec(), &path[up..])
+            }
+            child => {
+                let child = below(from, child);
+                if !self.0.contains_key(&child) {
+                    return None;
+                }
+                (child, &path[1..])
+            }
+        };
+        while let [next, tail @ ..] = rest {
+            let child = below(&at, next);
+            if !self.0.contains_key(&child) {
+                break;
+            }
+            (at, rest) = (child, tail);
+        }
+        let elsewhere = rest.split_first().and_then(|(name, tail)| {
+            let import = self.0[&at].names.get(name)?;
+            let on = [import, tail].concat();
+            seen.insert((at.clone(), name.clone())).then(|| self.resolve(&at, &on, seen))?
+        });
+        elsewhere.or(Some(at))
+    }
+
+    /// Which modules import which, both named as they stand side by side.
+    fn imports(&self) -> BTreeMap<Module, BTreeSet<Module>> {
+        let mut imports = BTreeMap::<_, BTreeSet<_>>::new();
+        for (from, file) in &self.0 {
+            let to = file.paths.iter().filter_map(|path| self.resolve(from, path, &mut BTreeSet::new()));
+            for to in to {
+                let same = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+                // Below one another they are not side by side.
+                if same < from.len() && same < to.len() {
+                    imports.entry(from[..=same].to_vec()).or_default().insert(to[..=same].to_vec());
+                }
+            }
+        }
+        imports
+    }
+}
+
+fn below(module: &[String], child: &str) -> Module {
+    let child = child.to_owned();
+    module.iter().cloned().chain([child]).collect()
+}
+
+/// A way from one module to another along imports.
+fn way(imports: &BTreeMap<Module, BTreeSet<Module>>, from: &Module, to: &Module) -> Option<Vec<Module>> {
+    let (mut came_from, mut open) = (BTreeMap::<_, Module>::new(), vec![from.clone()]);
+    while let Some(at) = open.pop() {
+        for next in imports.get(&at).into_iter().flatten() {
+            if !came_from.contains_key(next) {
+                came_from.insert(next.clone(), at.clone());
+                open.push(next.clone());
+            }
+        }
+    }
+    let mut way = vec![came_from.get(to).map(|_| to.clone())?];
+    while way.last() != Some(from) || way.len() == 1 {
+        way.push(came_from[&way[way.len() - 1]].clone());
+    }
+    way.reverse();
+    Some(way)
+}
+
+/// The circles that are left without the imports that are to be mended, a way for each of their modules;
+/// and what is on that list in vain.
+fn circles(tree: &Crate, to_mend: &[(Module, Module)]) -> Vec<String> {
+    let all = tree.imports();
+    let mut cut = all.clone();
+    for (from, to) in to_mend {
+        cut.entry(from.clone()).or_default().remove(to);
+    }
+    let name = |module: &Module| module.join("::");
+    let mut found: Vec<_> = cut
+        .keys()
+        .filter_map(|module| way(&cut, module, module))
+        .map(|way| way.iter().map(name).collect::<Vec<_>>().join(" -> "))
+        .collect();
+    for (from, to) in to_mend {
+        if !all.get(from).is_some_and(|imports| imports.contains(to)) || way(&cut, to, from).is_none() {
+            found.push(format!("{} -> {} closes no circle (any more)", name(from), name(to)));
+        }
+    }
+    found
+}
+
+fn module(path: &str) -> Module {
+    path.split("::").map(str::to_owned).collect()
+}
+
+#[test]
+fn no_modules_of_one_level_import_each_other_in_a_circle() {
+    let mut found = Vec::new();
+    for (root, least) in [
+        ("krpc/src/lib.rs", 15),
+        ("dht/src/lib.rs", 150),
+        ("dht/src/bin/btdht/main.rs", 25),
+        ("client/src/lib.rs", 90),
+        ("client/src/bin/btfetch/main.rs", 15),
+    ] {
+        let tree = Crate::read(&workspace().join(root));
+        assert!(tree.0.len() >= least && !tree.imports().is_empty(), "{root}: {} modules", tree.0.len());
+        let known = TO_MEND.iter().filter(|(of, ..)| *of == root);
+        let known: Vec<_> = known.map(|(_, from, to)| (module(from), module(to))).collect();
+        found.extend(circles(&tree, &known).into_iter().map(|circle| format!("{root}: {circle}")));
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn circles_are_found_through_folders_and_names_that_are_passed_on() {
+    let tree = |files: &[(&str, &str)]| {
+        let file = |(path, text): &(&str, &str)| {
+            (path.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect(), File::parse(text))
+        };
+        Crate(files.iter().map(file).collect())
+    };
+    let straight =
+        tree(&[("", "mod a; mod b;"), ("a", "use crate::b::X;"), ("b", "fn f() { super::a::g() }")]);
+    assert_eq!(circles(&straight, &[]), ["a -> b -> a", "b -> a -> b"]);
+    assert!(circles(&straight, &[(module("a"), module("b"))]).is_empty());
+    // `a` takes from the crate's root what comes from `b::c`.
+    let passed_on = tree(&[
+        ("", "mod a; mod b; pub use b::Thing;"),
+        ("a", "use crate::Thing;"),
+        ("b", "mod c; pub use c::Thing;"),
+        ("b::c", "use crate::a; pub struct Thing;"),
+    ]);
+    assert_eq!(circles(&passed_on, &[]).len(), 2);
+    // A parent and its child are not side by side; what tests import is no matter.
+    let fine = tree(&[
+        ("", "mod a; mod b; pub struct S;"),
+        ("a", "mod c; use c::T; pub struct U;"),
+        ("a::c", "use super::U; use crate::S; #[cfg(test)] mod tests { use crate::b; }"),
+        ("b", "use crate::a::U;"),
+    ]);
+    assert_eq!(circles(&fine, &[]), [""; 0]);
+    let vain = circles(&fine, &[(module("b"), module("a")), (module("a"), module("x"))]);
+    assert_eq!(vain.len(), 2, "{vain:?}");
+}
