@@ -41,8 +41,9 @@ use krpc::Id;
 
 use super::actor::{Actor, Router};
 use super::nursery::{Configs, Nursery};
-use super::scenario::{Stopped, Totals, Watcher};
 use super::topology::{Census, Member};
+use super::totals::Totals;
+use super::watcher::{Stopped, Watcher};
 use super::{Host, Links, Presence, Told, World};
 use crate::secure_id::secure_id;
 use crate::{

@@ -92,6 +92,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 pub mod topology;
+mod totals;
 mod watcher;
 mod wheel;
 

@@ -23,7 +23,8 @@ mod sybil;
 mod tests;
 
 pub use self::experiment::{Params, Scenario};
-pub use self::report::{Cell, Chart, Curve, Report, Totals};
+pub use self::report::{Cell, Chart, Curve, Report};
+pub use super::totals::Totals;
 pub use super::watcher::{Stopped, Unwatched, Watcher};
 
 /// All scenarios, in the order that they are listed in.

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::sim::totals::Totals;
+
 /// What a scenario found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
@@ -57,21 +59,6 @@ pub struct Curve {
     pub points: Vec<(f64, f64)>,
 }
 
-/// What a run consisted of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Nodes and other hosts in the worlds of the run.
-    pub hosts: u64,
-    /// Datagrams that arrived and timers that came due.
-    pub events: u64,
-    /// Datagrams sent.
-    pub datagrams: u64,
-    /// Virtual time that passed, of all worlds of the run together.
-    pub span: Duration,
-    /// The digest over all that was sent: equal runs have equal ones.
-    pub digest: u64,
-}
-
 impl Chart {
     /// How long lookups take: their share over milliseconds.
     pub(super) fn of_times(title: &'static str, curves: Vec<Curve>) -> Self {
@@ -108,19 +95,6 @@ impl Report {
     /// The number that was found under this name.
     pub fn finding(&self, name: &str) -> Option<f64> {
         self.findings.iter().find(|(found, _)| *found == name)?.1.number()
-    }
-}
-
-impl Totals {
-    /// Those of two worlds of a run, the later one last.
-    pub(super) fn and(&self, later: &Self) -> Self {
-        Self {
-            hosts: self.hosts + later.hosts,
-            events: self.events + later.events,
-            datagrams: self.datagrams + later.datagrams,
-            span: self.span + later.span,
-            digest: self.digest.rotate_left(1) ^ later.digest,
-        }
     }
 }
 

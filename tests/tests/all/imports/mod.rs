@@ -27,8 +27,6 @@ const TO_MEND: &[(&str, &str, &str)] = &[
     ("client/src/lib.rs", "engine::udp_tracker", "engine::session"),
     // What the threads share stands in the file of the pool.
     ("client/src/lib.rs", "storage::worker", "storage::pool"),
-    // What a scenario is told of a fleet stands among the scenarios.
-    ("dht/src/lib.rs", "sim::fleet", "sim::scenario"),
 ];
 
 /// The files of a crate, by module.
