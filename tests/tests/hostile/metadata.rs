@@ -15,7 +15,7 @@ fn a_lying_metadata_size_costs_no_memory() {
         let outcome = Fetch::new(&torrent, Source::Magnet, peers).run();
         outcome.complete(&torrent).map(|figures| (outcome.usage.peak_rss_kib, figures))
     };
-    let (quiet, _) = peak(&[]).unwrap();
+    let quiet = (0..5).map(|_| peak(&[]).unwrap().0).max().unwrap();
     let modes = [
         Metadata::SizeZero,
         Metadata::SizeNegative,
@@ -26,12 +26,20 @@ fn a_lying_metadata_size_costs_no_memory() {
         Metadata::SizeString,
     ];
     each(&modes, |&mode| {
-        let (with_it, figures) = peak(&hostile(&torrent, Mode::Metadata(mode), 2))?;
-        // A peak varies by itself by more than a MiB.
-        if with_it > quiet + (4 << 10) {
-            return Err(format!("{with_it} KiB instead of {quiet} KiB"));
+        // A peak varies by itself by more than a MiB, so that S30's two are asked of one run in five, and
+        // four of each. What a lie makes us keep shows in all of them.
+        let mut with_it = 0;
+        for _ in 0..5 {
+            let (peak, figures) = peak(&hostile(&torrent, Mode::Metadata(mode), 2))?;
+            if peak <= quiet + (2 << 10) {
+                return Ok(figures);
+            }
+            with_it = peak;
+            if peak > quiet + (4 << 10) {
+                break;
+            }
         }
-        Ok(figures)
+        Err(format!("{with_it} KiB instead of {quiet} KiB"))
     });
 }
 
