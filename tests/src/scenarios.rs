@@ -16,8 +16,6 @@ pub fn scenarios() -> impl Iterator<Item = Entry> {
 
 /// Scenarios and threats that have no test, and why.
 pub const NOT_YET: &[(&str, &str)] = &[
-    ("S43", "the test is missing"),
-    ("S51", "the test is missing"),
     ("S54", "there is no HTTP service and no dashboard"),
     ("S55", "there is no HTTP service and no dashboard"),
     ("S57", "there is no HTTP service and no dashboard"),

@@ -9,6 +9,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "valid_links_are_understood",
             "invalid_links_are_refused_for_their_reason",
             "local_trackers_of_a_magnet_are_never_contacted_without_allow_local",
+            "refused_links_open_no_connection",
         ],
     ),
     ("S30", &["a_lying_metadata_size_costs_no_memory", "impossible_metadata_sizes_count_as_absent"]),
@@ -116,6 +117,15 @@ pub(super) const DOWNLOADER: &[Entry] = &[
         &[
             "silent_connections_do_not_keep_a_downloader_out",
             "one_address_gets_four_places_and_gives_them_back",
+            "a_thousand_silent_connections_are_closed_and_a_download_goes_on",
+            "a_thousand_silent_connections_cost_a_download_a_fifth_of_its_rate_at_most",
+        ],
+    ),
+    (
+        "S43",
+        &[
+            "few_descriptors_mean_fewer_peers_and_one_warning",
+            "what_all_may_have_open_together_stays_below_the_limit",
         ],
     ),
     (
@@ -140,6 +150,8 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "a_file_that_was_deleted_is_noticed_when_synced",
             "a_read_only_folder_is_exit_5",
             "a_folder_that_is_a_file_is_exit_5",
+            "an_input_output_error_is_exit_5_and_what_was_written_is_kept",
+            "a_folder_that_is_removed_on_the_way_is_exit_5",
         ],
     ),
     (
@@ -148,24 +160,38 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "files_without_a_resume_file_are_checked_and_matching_pieces_kept",
             "a_longer_file_is_announced_and_cut_at_the_end_but_never_for_seeding",
             "wrong_data_on_disk_is_found_and_replaced",
+            "a_longer_file_is_cut_after_a_warning_and_what_matches_is_kept",
         ],
     ),
     (
         "S48",
-        &["a_flipped_bit_anywhere_is_noticed", "a_flipped_bit_in_the_resume_file_costs_a_recheck_at_most"],
+        &[
+            "a_flipped_bit_anywhere_is_noticed",
+            "a_flipped_bit_in_the_resume_file_costs_a_recheck_at_most",
+            "a_flipped_bit_in_the_resume_file_never_costs_data",
+            "two_hundred_flipped_bits_in_the_resume_file_never_cost_data",
+        ],
     ),
     (
         "S49",
         &[
             "a_torrent_is_locked_once_per_folder",
             "a_second_process_on_the_same_torrent_and_folder_is_refused",
+            "another_torrent_into_a_folder_in_use_goes_on",
         ],
     ),
     (
         "S50",
         &["a_signal_saves_and_ends_with_its_code_and_the_next_run_resumes", "a_second_signal_ends_at_once"],
     ),
-    ("S52", &["without_peers_it_gives_up_with_exit_4_and_says_why"]),
+    ("S51", &["a_stopped_download_goes_on", "a_download_that_was_stopped_for_five_minutes_goes_on"]),
+    (
+        "S52",
+        &[
+            "without_peers_it_gives_up_with_exit_4_and_says_why",
+            "a_folder_that_is_removed_on_the_way_is_exit_5",
+        ],
+    ),
     ("S53", &["a_closed_pipe_and_a_dumb_terminal_are_quiet"]),
     // There is no page yet that could show a name.
     ("S56", &["names_of_strangers_are_escaped_everywhere", "what_could_deceive_a_terminal_is_escaped"]),
@@ -196,7 +222,11 @@ pub(super) const DOWNLOADER: &[Entry] = &[
     ),
     (
         "S61",
-        &["a_panic_becomes_a_failure_that_stays", "dependencies_come_from_one_registry_under_known_licences"],
+        &[
+            "a_panic_becomes_a_failure_that_stays",
+            "dependencies_come_from_one_registry_under_known_licences",
+            "a_hundred_panics_in_connections_end_those_and_nothing_else",
+        ],
     ),
     (
         "P1",
@@ -214,6 +244,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "a_peer_that_owes_blocks_for_a_minute_snubs_us",
             "one_address_gets_four_places_and_gives_them_back",
             "local_addresses_count_by_port_only_where_they_are_allowed",
+            "one_address_gets_a_few_places_among_the_incoming",
         ],
     ),
     (
