@@ -40,8 +40,18 @@ impl Held {
     }
 }
 
+/// What `work` makes, and the most bytes that came on top while it did.
+pub fn peak_of<T>(work: impl FnOnce() -> T) -> (T, isize) {
+    let before = Held::now();
+    PEAK.set(before.bytes);
+    let made = work();
+    (made, PEAK.get() - before.bytes)
+}
+
 thread_local! {
     static HELD: Cell<Held> = const { Cell::new(Held { bytes: 0, blocks: 0 }) };
+    /// The most bytes held since [`peak_of`] began.
+    static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
 /// Books a block of `size` bytes as `sign` blocks. A thread that is ending books nothing.
@@ -49,7 +59,9 @@ fn book(size: usize, sign: isize) {
     let block = ((size + 8).next_multiple_of(16)).max(32) as isize;
     let _ = HELD.try_with(|held| {
         let Held { bytes, blocks } = held.get();
-        held.set(Held { bytes: bytes + sign * block, blocks: blocks + sign });
+        let bytes = bytes + sign * block;
+        held.set(Held { bytes, blocks: blocks + sign });
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(bytes)));
     });
 }
 

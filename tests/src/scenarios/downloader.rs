@@ -36,6 +36,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "numbers_out_of_range_are_refused",
             "strange_keys_around_info_are_passed_over",
             "huge_documents_end_within_a_second",
+            "the_largest_torrents_stay_within_256_mib",
             "the_hash_is_taken_over_the_bytes_as_they_came",
         ],
     ),

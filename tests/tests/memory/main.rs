@@ -3,6 +3,7 @@
 
 mod around;
 mod fleet;
+mod metainfo;
 mod node;
 mod store;
 
