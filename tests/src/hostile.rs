@@ -1,4 +1,4 @@
-//! Hostile and honest peers on real sockets, for the tests of RELIABILITY.md's S30 to S40: one way of
+//! Hostile and honest peers on real sockets, for the tests of S30 to S40 (`tests/SCENARIOS.md`): one way of
 //! misbehaving each.
 //!
 //! Everything works on raw bytes with plain threads: nothing of the client's wire code is used here, so

@@ -1,5 +1,5 @@
 //! Trackers that a test controls: an HTTP one whose every reply is the test's, and a UDP one (BEP 15)
-//! that lies in the ways of RELIABILITY, S60. Written from the specifications, sharing nothing with
+//! that lies in the ways of S60 (`tests/SCENARIOS.md`). Written from the specifications, sharing nothing with
 //! the client.
 
 use std::io::{Read as _, Write as _};

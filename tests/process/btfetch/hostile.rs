@@ -16,7 +16,7 @@ use crate::world::{code, sha256, wait_event};
 
 /// Downloads side by side: they mostly wait for the honest peer's rate.
 const AT_ONCE: usize = 6;
-/// RELIABILITY says 12 s on a machine of its own; here several share it with other tests.
+/// S34 says 12 s on a machine of its own; here several share it with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// S34.
 const MAX_MEMORY: u64 = 100 << 20;
@@ -139,7 +139,7 @@ fn fifty_hostile_peers_do_not_crowd_out_one_honest_peer() {
     let mut peers: Vec<_> = evil.iter().map(|peer| peer.addr).collect();
     peers.push(honest.addr);
     let crowded = download(&torrent, false, &peers, "fifty hostile").unwrap();
-    // RELIABILITY says three times; a loaded machine gets some seconds more.
+    // S36 says three times; a loaded machine gets some seconds more.
     assert!(
         crowded.took <= alone * 3 + Duration::from_secs(15),
         "{:?} with, {alone:?} without",

@@ -1,4 +1,4 @@
-//! Malformed and unusual torrents (RELIABILITY S33): each is accepted or refused as it should be,
+//! Malformed and unusual torrents (S33): each is accepted or refused as it should be,
 //! within a second, and what is accepted has the hash of its raw bytes.
 
 use std::path::Component;

@@ -1,4 +1,4 @@
-//! `btfetch` as a process against peers that misbehave (RELIABILITY.md S30 to S32 and S34 to S40): the
+//! `btfetch` as a process against peers that misbehave (S30 to S32 and S34 to S40 of `tests/SCENARIOS.md`): the
 //! file must come out right, in bounded time, memory and work. What is counted is counted by the peers.
 #![allow(clippy::unwrap_used)]
 
