@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::session::Shared;
+use super::shared::Shared;
 
 /// A connection that is not open after this will not be.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use super::backend::{self, Backend};
-use super::torrent::Failed;
+use super::phase::Failed;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::piece::BlockPool;

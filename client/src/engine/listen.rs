@@ -17,8 +17,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::owner::Inbound;
-use super::session::Shared;
+use super::inbound::Inbound;
+use super::shared::Shared;
 use crate::peer::Greeting;
 
 /// Connections that have not said yet what they want; fewer where an eighth of what the process may
@@ -181,8 +181,7 @@ impl Drop for Place {
 }
 
 /// Accepts until the session ends.
-pub(super) async fn accept(listener: TcpListener, session: Arc<Shared>) {
-    let greetings = Arc::clone(&session.greetings);
+pub(super) async fn accept(listener: TcpListener, greetings: Arc<Greetings>, session: Arc<Shared>) {
     let mut complained = false;
     loop {
         let accepted = tokio::select! {

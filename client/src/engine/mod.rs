@@ -2,15 +2,16 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | [`Session`], what all torrents share | `session` |
-//! | the owner task of one swarm | `owner` |
+//! | [`Session`], what its tasks share | `session`, `shared` |
+//! | the owner task of one swarm, what comes to it | `owner`, `inbound` |
 //! | its handle, a [`Torrent`] | `torrent` |
+//! | how it is run, where it stands | `options`, `phase` |
 //! | bytes kept elsewhere than in files | `backend` |
 //! | between it and the disk threads | `disk` |
 //! | the task of one connection | `peer` |
 //! | outgoing and incoming TCP | `dial`, `listen` |
 //! | a torrent in a folder of its own | `job` |
-//! | one piece from one peer | `one_piece` |
+//! | one piece from one peer, its handle | `one_piece`, `piece_handle` |
 //! | trackers: one door, HTTP(S), UDP | `tracker`, `http`, `udp_tracker` |
 //! | rate limits | `throttle` |
 //! | what a torrent shows | `view` |
@@ -31,12 +32,17 @@ pub mod http;
 mod backend;
 mod dial;
 mod disk;
+mod inbound;
 mod job;
 mod listen;
 mod one_piece;
+mod options;
 mod owner;
 mod peer;
+mod phase;
+mod piece_handle;
 mod session;
+mod shared;
 mod throttle;
 mod torrent;
 mod tracker;
@@ -50,10 +56,11 @@ mod tests;
 pub use backend::{Backend, Memory};
 pub use job::{Job, JobError, JobStatus};
 pub use listen::{BindError, Listeners};
-pub use one_piece::{CallError, PieceDownloader, PieceEvents, PieceHandle, SpawnError};
+pub use one_piece::{PieceDownloader, PieceEvents, SpawnError};
+pub use options::{Accepts, AddOptions, Rates, Select, Share, Source, State};
+pub use phase::{CheckError, Failed, Phase};
+pub use piece_handle::{CallError, PieceHandle};
 pub use session::{AddError, Options, Session, SessionError};
-pub use torrent::{
-    Accepts, AddOptions, CheckError, Events, Failed, Phase, Rates, Select, Share, Source, State, Torrent,
-};
+pub use torrent::{Events, Torrent};
 pub use versions::{Version, VersionError, Versions};
 pub use view::{FileView, Progress};

@@ -9,16 +9,18 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use krpc::Id;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::dial::dial;
-use super::owner::Inbound;
+use super::inbound::Inbound;
 use super::peer::Connection;
-use super::session::{Session, Shared};
+use super::piece_handle::{Order, PieceHandle};
+use super::session::Session;
+use super::shared::Shared;
 use super::throttle::{Lanes, Limit};
-use crate::one_piece::{End, Output, PieceDownload, PieceEvent, PieceStatus, Refused, Rules, Wanted};
+use crate::one_piece::{End, Output, PieceDownload, PieceEvent, Refused, Rules, Wanted};
 use crate::peer::{CloseReason, PeerCommand, PeerConfig, PeerConn, PeerSetup, TorrentShape};
 use crate::piece::Slot;
 
@@ -48,13 +50,6 @@ pub struct PieceDownloader {
     name: Option<String>,
 }
 
-/// A cloneable handle of a download of single pieces. Dropping it changes nothing.
-#[derive(Clone, Debug)]
-pub struct PieceHandle {
-    orders: mpsc::Sender<Order>,
-    task: AbortHandle,
-}
-
 /// The events of a download of single pieces, in order; [`PieceEvent::Ended`] is the last one, unless
 /// the task was ended by force.
 #[derive(Debug)]
@@ -73,28 +68,6 @@ pub enum SpawnError {
     /// The session has ended.
     #[error("the session has ended")]
     Ended,
-}
-
-/// A call of a download came to nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// There was no answer in time.
-    #[error("no answer in time")]
-    Timeout,
-    /// The download is over.
-    #[error("the download is over")]
-    Ended,
-    /// The piece cannot be asked for.
-    #[error(transparent)]
-    Piece(#[from] Refused),
-}
-
-type Question = Box<dyn FnOnce(&PieceDownload) + Send>;
-
-enum Order {
-    Switch(Wanted, oneshot::Sender<Result<(), Refused>>),
-    Look(Question),
-    Stop(String),
 }
 
 impl PieceDownloader {
@@ -232,75 +205,6 @@ impl PieceDownloader {
             Ok(())
         });
         (sender, inbox, task)
-    }
-}
-
-impl PieceHandle {
-    /// Asks for another piece on the same connection; what is outstanding of the earlier one is cancelled.
-    ///
-    /// # Errors
-    /// [`CallError`]; after `Timeout` it may happen yet.
-    pub async fn switch_piece(&self, wanted: Wanted, timeout: Duration) -> Result<(), CallError> {
-        let (answer, answered) = oneshot::channel();
-        Ok(self.order(Order::Switch(wanted, answer), answered, timeout).await??)
-    }
-
-    /// Asks the download something.
-    ///
-    /// # Errors
-    /// [`CallError`].
-    pub async fn call<T: Send + 'static>(
-        &self,
-        request: impl FnOnce(&PieceDownload) -> T + Send + 'static,
-        timeout: Duration,
-    ) -> Result<T, CallError> {
-        let (answer, answered) = oneshot::channel();
-        let look = move |download: &PieceDownload| drop(answer.send(request(download)));
-        self.order(Order::Look(Box::new(look)), answered, timeout).await
-    }
-
-    /// How it stands.
-    ///
-    /// # Errors
-    /// [`CallError`].
-    pub async fn status(&self, timeout: Duration) -> Result<PieceStatus, CallError> {
-        self.call(PieceDownload::status, timeout).await
-    }
-
-    /// Closes the connection and waits until it is; the last event has the reason. What is not over
-    /// after `timeout` is ended by force, without that event.
-    ///
-    /// # Errors
-    /// [`CallError::Timeout`] when it came to that.
-    pub async fn stop(&self, reason: impl Into<String>, timeout: Duration) -> Result<(), CallError> {
-        let stopped = async {
-            // One that is over hears nothing, and need not.
-            let _ = self.orders.send(Order::Stop(reason.into())).await;
-            self.orders.closed().await;
-        };
-        let ended = tokio::time::timeout(timeout, stopped).await;
-        ended.map_err(|_| {
-            self.task.abort();
-            CallError::Timeout
-        })
-    }
-
-    /// Whether it is over.
-    pub fn is_over(&self) -> bool {
-        self.orders.is_closed()
-    }
-
-    async fn order<T>(
-        &self,
-        order: Order,
-        answered: oneshot::Receiver<T>,
-        timeout: Duration,
-    ) -> Result<T, CallError> {
-        let answer = async {
-            self.orders.send(order).await.map_err(|_| CallError::Ended)?;
-            answered.await.map_err(|_| CallError::Ended)
-        };
-        tokio::time::timeout(timeout, answer).await.unwrap_or(Err(CallError::Timeout))
     }
 }
 

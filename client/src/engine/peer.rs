@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
-use super::owner::Inbound;
-use super::session::Shared;
+use super::inbound::Inbound;
+use super::shared::Shared;
 use super::throttle::Lanes;
 use crate::peer::{PeerCommand, PeerConn, PeerEvent};
 use crate::piece::Slot;

@@ -1,7 +1,6 @@
 //! [`Session`]: many torrents that share listening sockets, rate limits, disk threads, the HTTP client
 //! and the DHT node.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,16 +10,19 @@ use btdht::net::{Clock, Dht, Topic};
 use krpc::Id;
 use krpc::magnet::Magnet;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::dial::HALF_OPEN;
 use super::http::{Http, HttpError};
+use super::inbound::Inbound;
 use super::listen::{Greetings, Listeners, accept};
-use super::one_piece::PieceHandle;
-use super::owner::{self, Inbound};
+use super::options::{AddOptions, Known, Source};
+use super::owner;
+use super::piece_handle::PieceHandle;
+use super::shared::Shared;
 use super::throttle::Limit;
-use super::torrent::{AddOptions, Events, Known, Source, Torrent};
+use super::torrent::{Events, Torrent};
 use super::versions::{VersionError, Versions};
 use crate::piece::BlockPool;
 
@@ -96,31 +98,6 @@ pub struct Session {
     shared: Arc<Shared>,
 }
 
-/// What the tasks of a session share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) clock: Clock,
-    pub(super) http: Http,
-    pub(super) dht: Option<Dht>,
-    pub(super) allow_local: bool,
-    pub(super) peer_id: [u8; 20],
-    /// Our TCP port; 0 when nobody can connect.
-    pub(super) port: u16,
-    pub(super) down: Arc<Limit>,
-    pub(super) up: Arc<Limit>,
-    pub(super) half_open: Semaphore,
-    pub(super) announces: Semaphore,
-    pub(super) blocks: Arc<BlockPool>,
-    pub(super) greetings: Arc<Greetings>,
-    pub(super) ended: CancellationToken,
-    /// Changes when our address or network does, as the DHT node sees it.
-    pub(super) moved: watch::Receiver<()>,
-    torrents: Mutex<BTreeMap<Id, mpsc::Sender<Inbound>>>,
-    /// Downloads of single pieces that have a name.
-    pub(super) pieces: Mutex<BTreeMap<String, PieceHandle>>,
-    addrs: Vec<SocketAddr>,
-}
-
 impl Session {
     /// Starts a session on the current tokio runtime.
     ///
@@ -154,16 +131,16 @@ impl Session {
             half_open: Semaphore::new(HALF_OPEN),
             announces: Semaphore::new(ANNOUNCES),
             blocks: BlockPool::new(SPARE_BLOCKS),
-            greetings: Arc::default(),
             ended: CancellationToken::new(),
             moved,
             torrents: Mutex::default(),
             pieces: Mutex::default(),
             addrs,
         });
+        let greetings: Arc<Greetings> = Arc::default();
         for listener in options.listeners.into_inner() {
             let listener = TcpListener::from_std(listener).map_err(SessionError::Listen)?;
-            tokio::spawn(accept(listener, Arc::clone(&shared)));
+            tokio::spawn(accept(listener, Arc::clone(&greetings), Arc::clone(&shared)));
         }
         Ok(Self { shared })
     }
@@ -278,43 +255,5 @@ async fn watch_moves(dht: Dht, mover: watch::Sender<()>) {
             },
             () = mover.closed() => return,
         }
-    }
-}
-
-impl Shared {
-    /// The torrent that a peer asks for.
-    pub(super) fn torrent(&self, infohash: Id) -> Option<mpsc::Sender<Inbound>> {
-        self.lock().get(&infohash).cloned()
-    }
-
-    /// Where a connection to `remote` must come from: what the user bound us to holds for what we open,
-    /// too. `Ok(None)` leaves the choice to the system.
-    ///
-    /// # Errors
-    /// We listen on addresses of the other family only.
-    pub(super) fn source_for(&self, remote: SocketAddr) -> std::io::Result<Option<SocketAddr>> {
-        if self.addrs.is_empty() {
-            return Ok(None);
-        }
-        let mut same = self.addrs.iter().filter(|local| local.is_ipv4() == remote.is_ipv4()).peekable();
-        let Some(first) = same.peek().copied() else {
-            return Err(std::io::Error::new(
-                std::io::ErrorKind::AddrNotAvailable,
-                "no address of this family was bound",
-            ));
-        };
-        let free = same.any(|local| local.ip().is_unspecified());
-        Ok((!free).then(|| SocketAddr::new(first.ip(), 0)))
-    }
-
-    /// The UDP port of our DHT node, as a peer at `remote` can reach it.
-    pub(super) fn dht_port(&self, remote: SocketAddr) -> Option<u16> {
-        let dht = self.dht.as_ref()?;
-        let mut addrs = dht.local_addrs().filter(|local| local.is_ipv4() == remote.is_ipv4());
-        addrs.next().map(|local| local.port()).filter(|&port| port != 0)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Id, mpsc::Sender<Inbound>>> {
-        self.torrents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,142 +1,18 @@
-//! [`Torrent`]: the handle of one torrent, and what it is started with.
+//! [`Torrent`]: the handle of one torrent.
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use krpc::Id;
-use krpc::magnet::Magnet;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::backend::Backend;
-use super::owner::Inbound;
-use crate::metainfo::{Info, Metainfo};
+use super::inbound::Inbound;
+use super::options::{Rates, State};
+use super::phase::{CheckError, Phase};
+use crate::metainfo::Info;
 use crate::piece::PieceIndex;
-use crate::storage::{Access, DiskError};
-use crate::swarm::{Command, Event, Limits, Status};
-
-/// What a torrent is made from.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// A magnet link.
-    Magnet(Box<Magnet>),
-    /// A `.torrent` file.
-    Metainfo(Box<Metainfo>),
-}
-
-/// How to run a torrent.
-#[derive(Debug, Default)]
-pub struct AddOptions {
-    /// Folder to download into.
-    pub output: PathBuf,
-    /// Where the bytes are kept; `None` for files in `output`.
-    pub storage: Option<Arc<dyn Backend>>,
-    /// Peers that the user named.
-    pub peers: Vec<SocketAddr>,
-    /// Trackers that the user named, each a tier of its own.
-    pub trackers: Vec<String>,
-    /// Caps, intervals and rules of the swarm. What the other options and the session say wins.
-    pub limits: Limits,
-    /// Connections; `None` for what `limits` says.
-    pub max_peers: Option<usize>,
-    /// Bytes per second, beside the session's limits.
-    pub rates: Rates,
-    /// Which files are wanted.
-    pub select: Select,
-    /// Ask for pieces in ascending order.
-    pub sequential: bool,
-    /// Get the info dictionary and touch no disk.
-    pub metadata_only: bool,
-    /// What the files are for: to be downloaded, or there already and only to be shared.
-    pub share: Share,
-    /// What it does first.
-    pub initial_state: State,
-}
-
-/// What a torrent is to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum State {
-    /// To fetch what is missing and to give.
-    #[default]
-    Started,
-    /// To keep its connections and its place with the trackers, but to ask for no block and give none.
-    /// What a magnet stands for is still found out.
-    Paused,
-    /// To have no connections, take none, and keep no file open. Trackers were told.
-    Stopped,
-}
-
-/// Pieces could not be checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CheckError {
-    /// The files are not open: the torrent is stopped, has failed, or its metadata is not known yet.
-    #[error("the files of the torrent are not open")]
-    NotOpen,
-    /// The torrent was stopped before the end.
-    #[error("the torrent was stopped")]
-    Stopped,
-    /// There is no such piece.
-    #[error("there is no piece {piece}: the torrent has {pieces}, counted from 0")]
-    NoSuchPiece {
-        /// The greatest one that was asked for.
-        piece: u32,
-        /// Pieces of the torrent.
-        pieces: u32,
-    },
-}
-
-/// Rate limits of one torrent in bytes per second of all that its connections receive or send, protocol
-/// included; 0 lifts one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rates {
-    /// Received, by all connections together.
-    pub down: u64,
-    /// Sent, by all connections together.
-    pub up: u64,
-    /// Received, by each connection.
-    pub peer_down: u64,
-    /// Sent, by each connection.
-    pub peer_up: u64,
-}
-
-/// What the files of a torrent are for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Share {
-    /// What is missing is downloaded.
-    #[default]
-    Download,
-    /// Everything is there: nothing is written, and [`Failed::Missing`] is the answer if it is not.
-    SeedOnly,
-}
-
-/// Which files of a torrent are wanted.
-#[derive(Default)]
-pub enum Select {
-    /// All, or what the magnet says (`so`).
-    #[default]
-    All,
-    /// Those that are accepted.
-    Matching(Box<dyn Accepts>),
-}
-
-/// What an earlier run has learned or been told.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// The info dictionary that a magnet stands for.
-    pub(super) info: Option<Info>,
-    /// What was wanted of the files: holds instead of [`AddOptions::select`] and `so`.
-    pub(super) priorities: Option<Vec<u16>>,
-}
-
-/// Says which files are wanted, and how much.
-pub trait Accepts: Send {
-    /// The priority of the file of this index and path (the torrent's name first): 0 when it is not
-    /// wanted, else its weight, see [`Command::Prioritize`].
-    fn priority(&self, index: usize, path: &Path) -> u16;
-}
+use crate::swarm::{Command, Event, Status};
 
 /// A cloneable handle of a torrent. Dropping it changes nothing.
 #[derive(Clone, Debug)]
@@ -151,52 +27,9 @@ pub struct Torrent {
     pub(super) info: watch::Receiver<Option<Arc<Info>>>,
 }
 
-/// Where a torrent stands.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Phase {
-    /// Something is missing.
-    Running,
-    /// Everything that was wanted is verified and on disk; it is given to others.
-    Complete,
-    /// It cannot go on. After [`Failed::Disk`] it can be asked to, with [`Torrent::retry`].
-    Failed(Failed),
-    /// It is stopped, or has ended.
-    Stopped,
-}
-
-/// Why a torrent cannot go on.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Failed {
-    /// The disk refused.
-    Disk(DiskError),
-    /// Another process works on this torrent in this folder.
-    InUse(PathBuf),
-    /// Its info dictionary breaks a rule, or nothing of it is wanted.
-    Invalid(String),
-    /// We cannot do it yet.
-    Unsupported(String),
-    /// Not everything is there, and nothing is to be downloaded ([`Share::SeedOnly`]).
-    Missing {
-        /// Pieces that are missing or wrong.
-        missing: u32,
-        /// Pieces in all.
-        pieces: u32,
-    },
-}
-
 /// The events of a torrent, in order.
 #[derive(Debug)]
 pub struct Events(pub(super) broadcast::Receiver<Event>);
-
-impl Source {
-    /// What names the swarm; `None` for a torrent of version 2 alone.
-    pub(super) fn infohash(&self) -> Option<Id> {
-        match self {
-            Self::Magnet(magnet) => magnet.infohash_v1,
-            Self::Metainfo(torrent) => torrent.info.hash().v1,
-        }
-    }
-}
 
 impl Torrent {
     /// What names it.
@@ -237,7 +70,7 @@ impl Torrent {
         }
     }
 
-    /// Goes on after [`Failed::Disk`].
+    /// Goes on after [`Failed::Disk`](super::Failed::Disk).
     pub async fn retry(&self) {
         if let Some(inbox) = self.inbox.upgrade() {
             // It has ended otherwise, and there is nothing to go on with.
@@ -247,7 +80,7 @@ impl Torrent {
 
     /// Changes the priorities of files, one a file; see
     /// [`Command::Prioritize`]. What is missing then is fetched
-    /// also when the torrent was complete before. Holds instead of [`AddOptions::select`] if the files
+    /// also when the torrent was complete before. Holds instead of [`AddOptions::select`](super::AddOptions::select) if the files
     /// are not known yet, and for later starts if it is stopped.
     pub async fn prioritize(&self, priorities: Vec<u16>) {
         if let Some(inbox) = self.inbox.upgrade() {
@@ -363,24 +196,6 @@ impl Events {
                 Err(broadcast::error::TryRecvError::Lagged(_)) => {}
                 Err(_) => return None,
             }
-        }
-    }
-}
-
-impl fmt::Debug for Select {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All => f.write_str("All"),
-            Self::Matching(_) => f.write_str("Matching"),
-        }
-    }
-}
-
-impl From<Share> for Access {
-    fn from(share: Share) -> Self {
-        match share {
-            Share::Download => Self::Download,
-            Share::SeedOnly => Self::Seed,
         }
     }
 }

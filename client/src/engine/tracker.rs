@@ -3,7 +3,7 @@
 use krpc::Id;
 
 use super::http::{HttpError, MAX_ANNOUNCE, Trust};
-use super::session::Shared;
+use super::shared::Shared;
 use super::udp_tracker;
 use crate::swarm::AnnounceJob;
 use crate::tracker::url::{Scheme, scheme};

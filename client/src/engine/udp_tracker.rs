@@ -7,7 +7,7 @@ use btdht::{Rng, Seeds};
 use tokio::net::UdpSocket;
 
 use super::http::{HttpError, resolve};
-use super::session::Shared;
+use super::shared::Shared;
 use crate::tracker::udp::{Patience, UdpTracker};
 use crate::tracker::url::UdpUrl;
 use crate::tracker::{Announce, AnnounceReply, TrackerError};

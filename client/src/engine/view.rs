@@ -7,7 +7,7 @@ use std::sync::Arc;
 use btdht::Time;
 use tokio::sync::oneshot;
 
-use super::owner::Inbound;
+use super::inbound::Inbound;
 use super::torrent::Torrent;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;

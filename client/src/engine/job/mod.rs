@@ -40,8 +40,9 @@ use krpc::magnet::Magnet;
 use serde::Deserialize;
 use serde_bytes::ByteBuf;
 
+use super::options::{AddOptions, Known, Source, State};
 use super::session::{AddError, Session};
-use super::torrent::{AddOptions, Events, Known, Source, State, Torrent};
+use super::torrent::{Events, Torrent};
 use super::view::{FileView, Progress};
 use crate::metainfo::Metainfo;
 use crate::storage::{DiskError, Lock, ResumeFile, checksum, read_file, replace_file};

@@ -3,22 +3,18 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use tokio::sync::oneshot;
-
 use super::Owner;
 use crate::bitfield::Bitfield;
-use crate::engine::torrent::CheckError;
+use crate::engine::inbound::CheckAnswer;
+use crate::engine::phase::CheckError;
 use crate::piece::PieceIndex;
 use crate::swarm::{Command, Input};
-
-/// Who hears of the bad pieces.
-pub(super) type Answer = oneshot::Sender<Result<Vec<PieceIndex>, CheckError>>;
 
 /// Checks that wait, and the one that runs.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
-    waiting: VecDeque<(Bitfield, Answer)>,
-    running: Option<(Vec<PieceIndex>, Answer)>,
+    waiting: VecDeque<(Bitfield, CheckAnswer)>,
+    running: Option<(Vec<PieceIndex>, CheckAnswer)>,
 }
 
 impl Checks {
@@ -54,7 +50,7 @@ impl Checks {
 
 impl Owner {
     /// Checks ranges of pieces; all pieces when there are none.
-    pub(super) fn check(&mut self, ranges: Vec<Range<u32>>, answer: Answer) {
+    pub(super) fn check(&mut self, ranges: Vec<Range<u32>>, answer: CheckAnswer) {
         let pieces = match (&self.disk, self.swarm.have()) {
             (Some(_), Some(have)) => chosen(&ranges, have.len()),
             _ => Err(CheckError::NotOpen),

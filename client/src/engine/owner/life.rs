@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{GOOD_BYE, Inbound, LAST_WORDS, Owner};
-use crate::engine::torrent::{Phase, State};
+use crate::engine::options::State;
+use crate::engine::phase::Phase;
 use crate::storage::Totals;
 use crate::swarm::{Command, Input, Swarm};
 

@@ -9,9 +9,9 @@ use tokio::task::{self, JoinError};
 
 use super::{COMMANDS, Inbound, Owner};
 use crate::engine::dial::dial;
+use crate::engine::options::Rates;
 use crate::engine::peer::Connection;
 use crate::engine::throttle::{Lanes, Limit};
-use crate::engine::torrent::Rates;
 use crate::peer::{CloseReason, Greeting, PeerCommand, PeerConn, PeerEvent, PeerSetup};
 use crate::piece::Slot;
 use crate::swarm::Input;

@@ -12,36 +12,33 @@ mod seek;
 
 use std::collections::HashMap;
 use std::mem;
-use std::net::SocketAddr;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use btdht::{Rng, Seeds, Time};
+use btdht::{Rng, Seeds};
 use krpc::Id;
-use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::{self, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::disk::{Disk, Mailbox};
-use super::session::Shared;
+use super::inbound::Inbound;
+use super::options::{AddOptions, Known, Select, Source, State};
+use super::phase::{Failed, Phase};
+use super::shared::Shared;
 use super::throttle::Limit;
-use super::torrent::{AddOptions, Events, Failed, Known, Phase, Rates, Select, Source, State, Torrent};
-use checks::{Answer as CheckAnswer, Checks};
+use super::torrent::{Events, Torrent};
+use checks::Checks;
 use files::{Opening, opened};
 use life::Life;
 use links::Link;
 use seek::{Elsewhere, new_torrent};
 
 use crate::metainfo::Info;
-use crate::peer::{Greeting, PeerEvent};
+use crate::peer::PeerEvent;
 use crate::piece::Slot;
 use crate::storage::Totals;
-use crate::swarm::{
-    Action, Command, Event, Input, Limits, NewTorrent, Refusal, Source as Found, Status, Swarm, TrackerId,
-};
-use crate::tracker::{AnnounceReply, TrackerError};
+use crate::swarm::{Action, Command, Event, Input, Limits, NewTorrent, Refusal, Status, Swarm, TrackerId};
 
 /// Batches that wait for the owner.
 const INBOX: usize = 256;
@@ -61,43 +58,6 @@ const GOOD_BYE: Duration = Duration::from_millis(1600);
 const LAST_WORDS: Duration = Duration::from_millis(1000);
 /// The timer is looked at again after this, whatever the swarm says.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
-
-/// Looks at a swarm and tells somebody what it saw.
-pub(super) type Question = Box<dyn FnOnce(&Swarm, Time) + Send>;
-
-/// What comes to the owner task.
-pub(super) enum Inbound {
-    /// Events of a connection.
-    Peer(Slot, Vec<PeerEvent>),
-    /// A dial came to nothing.
-    DialFailed(Slot),
-    /// Somebody connected and asked for this torrent.
-    Incoming(TcpStream, SocketAddr, Greeting),
-    /// An announce has ended.
-    Tracker(TrackerId, Result<AnnounceReply, TrackerError>),
-    /// Addresses were found.
-    Found(Found, Vec<SocketAddr>),
-    /// A DHT lookup has ended.
-    LookupEnded,
-    /// The user wants it to end.
-    End,
-    /// The user wants another state, and to hear when it is there.
-    Set(State, oneshot::Sender<()>),
-    /// The user wants a pause to end.
-    Resume(oneshot::Sender<()>),
-    /// The user wants to know something.
-    Look(Question),
-    /// The user wants ranges of pieces to be checked.
-    Check(Vec<Range<u32>>, CheckAnswer),
-    /// The user wants it to go on after a failure of the disk.
-    Retry,
-    /// The user changes what is wanted.
-    Prioritize(Vec<u16>),
-    /// The user wants something else that changes no phase.
-    Command(Command),
-    /// The user changes the rate limits.
-    Rates(Rates),
-}
 
 /// Starts the owner task. Returns the way to it, its handle and its events from the first on.
 pub(super) fn start(

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{FOUND_BATCH, Inbound, Owner};
 use crate::engine::http;
-use crate::engine::torrent::{AddOptions, Source};
+use crate::engine::options::{AddOptions, Source};
 use crate::engine::tracker;
 use crate::swarm::{AnnounceJob, NewTorrent, Source as Found, TrackerId, TrackerUrl};
 

@@ -12,23 +12,6 @@ use source::File;
 
 type Module = Vec<String>;
 
-/// Imports that still close a circle, by the root of their crate: each is to be taken back, none to be added.
-const TO_MEND: &[(&str, &str, &str)] = &[
-    // `Shared`, which all tasks of a session have, stands in the file of `Session`, and `Inbound`, which
-    // all of them send to a torrent's owner, in that of the owner.
-    ("client/src/lib.rs", "engine::dial", "engine::session"),
-    ("client/src/lib.rs", "engine::listen", "engine::session"),
-    ("client/src/lib.rs", "engine::one_piece", "engine::session"),
-    ("client/src/lib.rs", "engine::owner", "engine::session"),
-    ("client/src/lib.rs", "engine::peer", "engine::owner"),
-    ("client/src/lib.rs", "engine::peer", "engine::session"),
-    ("client/src/lib.rs", "engine::torrent", "engine::owner"),
-    ("client/src/lib.rs", "engine::tracker", "engine::session"),
-    ("client/src/lib.rs", "engine::udp_tracker", "engine::session"),
-    // What the threads share stands in the file of the pool.
-    ("client/src/lib.rs", "storage::worker", "storage::pool"),
-];
-
 /// The files of a crate, by module.
 struct Crate(BTreeMap<Module, File>);
 
@@ -133,30 +116,12 @@ fn way(imports: &BTreeMap<Module, BTreeSet<Module>>, from: &Module, to: &Module)
     Some(way)
 }
 
-/// The circles that are left without the imports that are to be mended, a way for each of their modules;
-/// and what is on that list in vain.
-fn circles(tree: &Crate, to_mend: &[(Module, Module)]) -> Vec<String> {
-    let all = tree.imports();
-    let mut cut = all.clone();
-    for (from, to) in to_mend {
-        cut.entry(from.clone()).or_default().remove(to);
-    }
+/// The circles of a crate, a way for each of their modules.
+fn circles(tree: &Crate) -> Vec<String> {
+    let imports = tree.imports();
+    let ways = imports.keys().filter_map(|module| way(&imports, module, module));
     let name = |module: &Module| module.join("::");
-    let mut found: Vec<_> = cut
-        .keys()
-        .filter_map(|module| way(&cut, module, module))
-        .map(|way| way.iter().map(name).collect::<Vec<_>>().join(" -> "))
-        .collect();
-    for (from, to) in to_mend {
-        if !all.get(from).is_some_and(|imports| imports.contains(to)) || way(&cut, to, from).is_none() {
-            found.push(format!("{} -> {} closes no circle (any more)", name(from), name(to)));
-        }
-    }
-    found
-}
-
-fn module(path: &str) -> Module {
-    path.split("::").map(str::to_owned).collect()
+    ways.map(|way| way.iter().map(name).collect::<Vec<_>>().join(" -> ")).collect()
 }
 
 #[test]
@@ -171,9 +136,7 @@ fn no_modules_of_one_level_import_each_other_in_a_circle() {
     ] {
         let tree = Crate::read(&workspace().join(root));
         assert!(tree.0.len() >= least && !tree.imports().is_empty(), "{root}: {} modules", tree.0.len());
-        let known = TO_MEND.iter().filter(|(of, ..)| *of == root);
-        let known: Vec<_> = known.map(|(_, from, to)| (module(from), module(to))).collect();
-        found.extend(circles(&tree, &known).into_iter().map(|circle| format!("{root}: {circle}")));
+        found.extend(circles(&tree).into_iter().map(|circle| format!("{root}: {circle}")));
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
@@ -188,8 +151,7 @@ fn circles_are_found_through_folders_and_names_that_are_passed_on() {
     };
     let straight =
         tree(&[("", "mod a; mod b;"), ("a", "use crate::b::X;"), ("b", "fn f() { super::a::g() }")]);
-    assert_eq!(circles(&straight, &[]), ["a -> b -> a", "b -> a -> b"]);
-    assert!(circles(&straight, &[(module("a"), module("b"))]).is_empty());
+    assert_eq!(circles(&straight), ["a -> b -> a", "b -> a -> b"]);
     // `a` takes from the crate's root what comes from `b::c`.
     let passed_on = tree(&[
         ("", "mod a; mod b; pub use b::Thing;"),
@@ -197,7 +159,7 @@ fn circles_are_found_through_folders_and_names_that_are_passed_on() {
         ("b", "mod c; pub use c::Thing;"),
         ("b::c", "use crate::a; pub struct Thing;"),
     ]);
-    assert_eq!(circles(&passed_on, &[]).len(), 2);
+    assert_eq!(circles(&passed_on).len(), 2);
     // A parent and its child are not side by side; what tests import is no matter.
     let fine = tree(&[
         ("", "mod a; mod b; pub struct S;"),
@@ -205,7 +167,5 @@ fn circles_are_found_through_folders_and_names_that_are_passed_on() {
         ("a::c", "use super::U; use crate::S; #[cfg(test)] mod tests { use crate::b; }"),
         ("b", "use crate::a::U;"),
     ]);
-    assert_eq!(circles(&fine, &[]), [""; 0]);
-    let vain = circles(&fine, &[(module("b"), module("a")), (module("a"), module("x"))]);
-    assert_eq!(vain.len(), 2, "{vain:?}");
+    assert_eq!(circles(&fine), [""; 0]);
 }
