@@ -258,20 +258,31 @@ impl Maintain {
         }
     }
 
-    /// Whether a stranger that queried us should be pinged now; counts it as pinged if so.
+    /// Whether a stranger that queried us should be pinged now, and under which id; counts it as pinged if
+    /// so. One that we know at that address under another id may have changed it, or somebody poses as it:
+    /// it may answer under any.
     pub(crate) fn may_ping_newcomer(
         &mut self,
         now: Time,
         (id, from): (Id, SocketAddr),
         table: &FamilyTable,
         config: &Config,
-    ) -> bool {
+    ) -> Option<Option<Id>> {
         let young = table.len() < config.young_table;
-        self.newcomers.has_budget(now, young, config)
+        let may_look = self.newcomers.has_budget(now, young, config)
             && self.newcomers.may_look(now, young, config)
-            && !self.is_router(from)
-            && table.wants(now, id, from, config)
-            && self.newcomers.take(now, from, young, config)
+            && !self.is_router(from);
+        if !may_look {
+            return None;
+        }
+        let expected = if table.wants(now, id, from, config) {
+            Some(id)
+        } else if table.knows_otherwise(id, from) {
+            None
+        } else {
+            return None;
+        };
+        self.newcomers.take(now, from, young, config).then_some(expected)
     }
 
     /// Whether a node that somebody named should be pinged because nobody is known where it lives: if the

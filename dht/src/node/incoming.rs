@@ -86,9 +86,9 @@ impl Node {
         }
         let table = &mut self.places[home].table;
         if !table.heard(now, id, from)
-            && self.maintain.may_ping_newcomer(now, (id, from), table, &self.config)
+            && let Some(expected) = self.maintain.may_ping_newcomer(now, (id, from), table, &self.config)
         {
-            self.ping(now, home, (Some(id), from), out);
+            self.ping(now, home, (expected, from), out);
         }
     }
 
@@ -228,9 +228,10 @@ impl Node {
                 let end = code.map_or(AnnounceEnd::Silent, refused);
                 self.announce_over(now, asked, end, out);
             }
-            // Who lives but answers no ping is no better than who is gone.
-            Purpose::Ping => self.blame(now, taken.destination, out),
-            Purpose::Spread | Purpose::Missing => {}
+            // Who lives but answers no ping is no better than who is gone; who answers under another id has
+            // lost its place, or has it under that one.
+            Purpose::Ping if code.is_some() => self.blame(now, taken.destination, out),
+            Purpose::Ping | Purpose::Spread | Purpose::Missing => {}
             Purpose::Ask(lookup) => {
                 let (from, answer) = (taken.destination.to, Some((bytes.to_vec(), taken.rtt)));
                 out.events.push(Event::Answered { lookup, from, answer });

@@ -91,6 +91,11 @@ impl FamilyTable {
         either!(self, table => contact(id, addr).is_some_and(|contact| table.wants(now, &contact, config)))
     }
 
+    /// See [`Table::knows_otherwise`].
+    pub(crate) fn knows_otherwise(&self, id: Id, addr: SocketAddr) -> bool {
+        either!(self, table => contact(id, addr).is_some_and(|contact| table.knows_otherwise(&contact)))
+    }
+
     /// See [`Table::failed`].
     pub(crate) fn failed(&mut self, addr: SocketAddr, config: &Config) -> Failure {
         either!(self, table => match Address::from_socket(addr) {

@@ -7,7 +7,8 @@
 //! buckets are wide ([`Config::wide_buckets`]) and keep their nodes apart ([`spread`]).
 //!
 //! Diversity (RELIABILITY.md D6): one node per IP in the table, two per /24 (IPv6: /64) in a bucket.
-//! A node that comes back with another id at the same address is evicted and asked once more. Nodes whose id belongs to
+//! A node that comes back with another id at the same address is evicted and asked once more. Nodes whose
+//! id belongs to
 //! their address (BEP 42) are preferred: they wait in front and take the place of questionable others.
 //!
 //! The table decides about places; when to ping and to refresh is [`crate::maintain`]'s business.
@@ -338,8 +339,7 @@ impl<A: Address> Table<A> {
         self.bounds.range(depth, self.len()).len() >= capacity(depth, &config.wide_buckets, config.k)
     }
 
-    /// Whether a stranger would find a place if it answered, so that pinging it makes sense; one who lives
-    /// where we know somebody under another id would find that one's.
+    /// Whether a stranger would find a place if it answered, so that pinging it makes sense.
     pub(crate) fn wants(&self, now: Time, contact: &Contact<A>, config: &Config) -> bool {
         let depth = self.depth_of(&contact.id);
         // What is cheap and says no most often comes first: in a grown table the bucket is full of
@@ -351,10 +351,13 @@ impl<A: Address> Table<A> {
                     .bounds
                     .range(depth, self.len())
                     .any(|i| self.standing(i, now, config) != Standing::Trusty))
-            && match self.entries.iter().find(|entry| same_source(entry.addr, contact.addr, config)) {
-                Some(known) => known.addr == contact.addr && known.id != contact.id,
-                None => self.has_subnet_room(depth, contact.addr, usize::MAX, config),
-            }
+            && !self.entries.iter().any(|entry| same_source(entry.addr, contact.addr, config))
+            && self.has_subnet_room(depth, contact.addr, usize::MAX, config)
+    }
+
+    /// Whether somebody is known at this very address under another id, so that it may have changed it.
+    pub(crate) fn knows_otherwise(&self, contact: &Contact<A>) -> bool {
+        self.entries.iter().any(|entry| entry.addr == contact.addr && entry.id != contact.id)
     }
 
     /// The number of the bucket that should be refreshed first, and when.

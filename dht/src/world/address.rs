@@ -303,7 +303,7 @@ fn network_whose_nodes_all_change_their_ids_at_the_start_knows_itself() {
     world.run(2 * MINUTE);
     for node in 0..NODES {
         let named: Vec<_> = world.node(node).table(world.now).iter().map(|n| (n.id, n.addr)).collect();
-        // The router is nobody's neighbour (BEP 5 says nothing; we keep it out of tables).
+        // A router is in no table.
         let others = (1..NODES).filter(|&other| other != node);
         let unknown = others.filter(|&other| !named.contains(&(world.id(other), world.addr(other)))).count();
         assert_eq!((node, unknown), (node, 0), "{named:?} {:?}", world.node(node).counters());

@@ -363,3 +363,43 @@ fn late_answer_still_counts() {
     assert!(found.stats.elapsed > Duration::from_secs(2));
     assert_eq!(found.closest, [(id, addr)]);
 }
+
+/// Pretends to be every node of the table, under ids of our own neighbourhood, which has room for them.
+fn pose_as_known(world: &mut World, node: usize, rounds: usize) {
+    let own = world.id(node);
+    for round in 0..rounds {
+        let known: Vec<_> = world.node(node).table(world.now).iter().map(|known| known.addr).collect();
+        for (n, from) in known.into_iter().enumerate() {
+            let mut id = *own.as_bytes();
+            id[18..].copy_from_slice(&[round as u8 + 1, n as u8]);
+            world.inject(node, from, &query(Id::new(id), Query::Ping));
+            world.run(Duration::from_secs(1));
+        }
+        world.run(MINUTE);
+    }
+}
+
+// D6, S15: nobody is blamed for what others say in its name, where somebody waits for its place as well.
+#[test]
+fn nobody_loses_its_place_to_queries_that_others_send_in_its_name() {
+    let config = Config { wide_buckets: Vec::new(), ..Config::default() };
+    let mut world = World::new(17, config);
+    for _ in 0..60 {
+        world.add_node(&[]);
+    }
+    world.join(1..60, 0);
+    world.run(5 * MINUTE);
+    let sorted = |world: &World| {
+        let mut nodes: Vec<_> = world.node(5).table(world.now).iter().map(|n| (n.id, n.addr)).collect();
+        nodes.sort_unstable();
+        nodes
+    };
+    let (before, counters) = (sorted(&world), world.node(5).counters());
+    assert!(before.len() >= 16);
+    pose_as_known(&mut world, 5, 4);
+    let passed = world.node(5).counters().since(&counters);
+    assert_eq!((passed.nodes_removed, passed.ids_mismatched), (0, 0), "{passed:?}");
+    assert!(passed.queries_ping >= 2 * before.len() as u64);
+    let after = sorted(&world);
+    assert!(before.iter().all(|node| after.contains(node)), "{before:?} {after:?}");
+}
