@@ -101,8 +101,10 @@ pub(super) enum Later {
     Input(Input),
     /// Somebody has dialed: the host and its connection.
     Knock(u32, Slot),
-    /// Nobody was there, or has a place.
+    /// Nobody was there.
     Refused(Slot),
+    /// Whoever was there has no place, and hung up.
+    HungUp(Slot),
     Arrive,
     Leave,
 }

@@ -15,7 +15,7 @@ use super::tracker::{INTERVAL, Tracker};
 use super::{PORT, STEP, VERIFY};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
-use crate::peer::{Hello, PeerCommand, PeerEvent};
+use crate::peer::{CloseReason, Hello, PeerCommand, PeerEvent};
 use crate::piece::{Block, BlockRef, PieceIndex, Slot};
 use crate::storage::{Done, Job, Totals, Verdict};
 use crate::swarm::{Action, Event, Input, Limits, NewTorrent, Swarm, TrackerUrl};
@@ -183,6 +183,11 @@ impl World {
                 self.hosts[host as usize].set_side(slot, None);
                 self.input(host, Input::DialFailed(slot));
             }
+            Later::HungUp(slot) => {
+                self.hosts[host as usize].set_side(slot, None);
+                let closed = PeerEvent::Closed(CloseReason::Disconnected);
+                self.input(host, Input::Peer(slot, vec![closed]));
+            }
             Later::Arrive => self.arrive(host),
             Later::Leave => self.leave(host),
         }
@@ -317,9 +322,11 @@ impl World {
         }
         let latency = self.latency(host, from);
         let remote = addr(from, EPHEMERAL);
-        let swarm = &mut self.hosts[host as usize].swarm;
-        let Some(ours) = swarm.as_mut().and_then(|swarm| swarm.accept(self.now, remote)) else {
+        let Some(swarm) = &mut self.hosts[host as usize].swarm else {
             return self.later(from, self.now + latency, Later::Refused(theirs));
+        };
+        let Some(ours) = swarm.accept(self.now, remote) else {
+            return self.later(from, self.now + latency, Later::HungUp(theirs));
         };
         let number = self.ends.len() as u32;
         let end = |host, slot| Some(Box::new(End::new(host, slot, latency, self.limits.peer)));

@@ -31,6 +31,8 @@ pub(super) struct Conn {
     /// When the dial or connection began.
     pub(super) since: Time,
     pub(super) hello: Option<Hello>,
+    /// The other side has closed it.
+    pub(super) hung_up: bool,
     pub(super) has: Has,
     /// Pieces that it has and we want.
     pub(super) wanted: u32,
@@ -75,6 +77,7 @@ impl Conns {
             dialed,
             since: now,
             hello: None,
+            hung_up: false,
             has: Has::Nothing,
             wanted: 0,
             upload_only: false,

@@ -155,6 +155,7 @@ impl Swarm {
         }
         self.save(now, out);
         self.tell_upload_only(out);
+        self.known.retire_full(&self.limits);
         self.close_seeds(now, out);
     }
 

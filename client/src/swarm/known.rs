@@ -2,7 +2,9 @@
 //!
 //! Addresses of strangers are judged by `btdht::addr::acceptable`; those given by the user and those
 //! that connected to us always count. An address that never completes a handshake is dialed a few
-//! times in all, so that nobody can make swarms knock at a victim's door for long.
+//! times in all, so that nobody can make swarms knock at a victim's door for long. One that takes the
+//! connection and hangs up may be a seed without a free place, perhaps the only one: as long as
+//! something is missing it gets some more dials, ever further apart.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -30,6 +32,8 @@ pub(super) struct Known {
 pub(super) enum Outcome {
     /// No handshake.
     Silent,
+    /// The connection opened and was closed before the handshake: whoever is there may be full.
+    HungUp,
     /// It shook hands, but gave nothing.
     Useless,
     /// It gave or took payload.
@@ -44,6 +48,8 @@ struct Entry {
     real: bool,
     /// Not to be dialed again.
     retired: bool,
+    /// The last dial ended with [`Outcome::HungUp`].
+    hung_up: bool,
     /// Dials since the last handshake; for one that never shook hands, dials in all.
     dials: u8,
     /// Connections in a row that came to nothing.
@@ -104,6 +110,7 @@ impl Known {
             state: State::Idle,
             real: false,
             retired: false,
+            hung_up: false,
             dials: 0,
             failures: 0,
             not_before: now,
@@ -175,12 +182,14 @@ impl Known {
     ) {
         let Some(entry) = self.peers.get_mut(&addr) else { return };
         entry.state = State::Idle;
+        entry.hung_up = outcome == Outcome::HungUp;
         entry.failures = match outcome {
             Outcome::Useful => 0,
-            Outcome::Silent | Outcome::Useless => entry.failures.saturating_add(1),
+            Outcome::Silent | Outcome::HungUp | Outcome::Useless => entry.failures.saturating_add(1),
         };
-        let (first, most) = match entry.source {
-            Source::User => (USER_BACKOFF, limits.user_backoff_max),
+        let (first, most) = match (entry.source, outcome) {
+            (Source::User, _) => (USER_BACKOFF, limits.user_backoff_max),
+            (_, Outcome::HungUp) if !entry.real => (limits.dial_backoff, limits.full_backoff_max),
             _ => (limits.dial_backoff, limits.dial_backoff_max),
         };
         let wait = (first * (1 << u32::from(entry.failures.saturating_sub(1).min(16)))).min(most);
@@ -215,7 +224,13 @@ impl Known {
         }
     }
 
-    /// Something is missing again: seeds count as before.
+    /// Nothing is missing: those that hung up on us every time are left alone.
+    pub(super) fn retire_full(&mut self, limits: &Limits) {
+        let full = |entry: &&mut Entry| entry.is_doubtful(limits);
+        self.peers.values_mut().filter(full).for_each(|entry| entry.retired = true);
+    }
+
+    /// Something is missing again: seeds and those without a place count as before.
     pub(super) fn revive(&mut self) {
         self.peers.values_mut().for_each(|entry| entry.retired = false);
     }
@@ -232,7 +247,9 @@ impl Known {
 
     /// Whether somebody could be dialed now who was never connected.
     pub(super) fn has_untried(&self, now: Time, limits: &Limits) -> bool {
-        let untried = |entry: &Entry| !entry.real && entry.ready_at(limits).is_some_and(|at| at <= now);
+        let untried = |entry: &Entry| {
+            !entry.real && !entry.is_doubtful(limits) && entry.ready_at(limits).is_some_and(|at| at <= now)
+        };
         self.peers.values().any(untried)
     }
 
@@ -248,7 +265,7 @@ impl Known {
             .iter()
             .filter(|(_, entry)| entry.state == State::Idle && entry.source != Source::User)
             .find(|(_, entry)| {
-                let dead = entry.is_dead(limits);
+                let dead = entry.is_dead(limits) || entry.is_doubtful(limits);
                 let untried = entry.dials == 0 && !entry.real;
                 dead && now.since(entry.recent[DIALS_A_MINUTE - 1]) >= DEAD_KEPT
                     || untried && entry.source > source
@@ -263,7 +280,13 @@ const USER_BACKOFF: Duration = Duration::from_secs(2);
 
 impl Entry {
     fn is_dead(&self, limits: &Limits) -> bool {
-        self.retired || !self.real && self.source != Source::User && self.dials >= limits.dials_of_silent
+        let most = if self.hung_up { limits.dials_of_full } else { limits.dials_of_silent };
+        self.retired || !self.real && self.source != Source::User && self.dials >= most
+    }
+
+    /// Whether nobody has shaken hands there in as many dials as a silent address gets.
+    fn is_doubtful(&self, limits: &Limits) -> bool {
+        !self.real && self.source != Source::User && self.dials >= limits.dials_of_silent
     }
 
     /// When it may be dialed; `None` while it is busy, or never again.
@@ -327,7 +350,7 @@ mod tests {
                 for due in self.due(9) {
                     assert_eq!(due, addr);
                     dials += 1;
-                    if outcome != Outcome::Silent {
+                    if matches!(outcome, Outcome::Useful | Outcome::Useless) {
                         self.known.shook_hands(addr);
                     }
                     self.ended(addr, outcome);
@@ -375,6 +398,36 @@ mod tests {
         assert_eq!(world.dials(addr(1), Outcome::Silent, Duration::from_secs(3600)), 3);
         assert!(!world.insert(addr(1), Source::Tracker));
         assert_eq!(world.dials(addr(1), Outcome::Silent, Duration::from_secs(3600)), 0);
+    }
+
+    #[test]
+    fn who_hangs_up_is_tried_ever_more_rarely_and_not_for_ever() {
+        let mut world = World::new();
+        world.insert(addr(1), Source::Dht);
+        let [hour, day] = [3600, 86_400].map(Duration::from_secs);
+        let in_an_hour = world.dials(addr(1), Outcome::HungUp, hour);
+        assert!((9..=12).contains(&in_an_hour), "{in_an_hour}");
+        let later = world.dials(addr(1), Outcome::HungUp, hour);
+        assert!((1..=2).contains(&later), "{later}");
+        let most = usize::from(world.limits.dials_of_full);
+        assert_eq!(world.dials(addr(1), Outcome::HungUp, 7 * day), most - in_an_hour - later);
+    }
+
+    #[test]
+    fn an_address_that_hung_up_is_left_alone_while_nothing_is_missing_or_once_it_is_silent() {
+        let mut world = World::new();
+        world.insert(addr(1), Source::Dht);
+        let minute = Duration::from_secs(60);
+        assert_eq!(world.dials(addr(1), Outcome::HungUp, minute), 4);
+        world.known.retire_full(&world.limits);
+        assert_eq!(world.dials(addr(1), Outcome::HungUp, 60 * minute), 0);
+        world.known.revive();
+        assert!(world.known.next(&world.limits) < Time::NEVER);
+        assert!(!world.known.has_untried(world.now, &world.limits), "nobody has to go to make room for it");
+        world.now = world.known.next(&world.limits);
+        assert_eq!(world.due(1), [addr(1)]);
+        world.ended(addr(1), Outcome::Silent);
+        assert_eq!(world.known.next(&world.limits), Time::NEVER);
     }
 
     #[test]

@@ -35,10 +35,15 @@ pub struct Limits {
     /// Dials of an address that has never completed a handshake, in all (except those given by the
     /// user).
     pub dials_of_silent: u8,
+    /// The same of one that takes connections and closes them before the handshake, as a seed without
+    /// a free place does, as long as something is missing.
+    pub dials_of_full: u8,
     /// First wait before a second dial of the same address; doubles up to `dial_backoff_max`.
     pub dial_backoff: Duration,
     /// Longest wait between dials of one address.
     pub dial_backoff_max: Duration,
+    /// Longest wait between dials of an address that closes every connection before the handshake.
+    pub full_backoff_max: Duration,
     /// Longest wait between dials of an address given by the user.
     pub user_backoff_max: Duration,
     /// Banned sources that are remembered; the oldest goes first.
@@ -167,8 +172,10 @@ impl Default for Limits {
             max_known: 1000,
             ports_per_ip: 2,
             dials_of_silent: 3,
+            dials_of_full: 24,
             dial_backoff: Duration::from_secs(5),
             dial_backoff_max: Duration::from_secs(600),
+            full_backoff_max: Duration::from_secs(1800),
             user_backoff_max: Duration::from_secs(30),
             max_banned: 1000,
             useless_after: Duration::from_secs(15),

@@ -75,7 +75,10 @@ impl Swarm {
             }
             PeerEvent::DhtPort(port) => self.dht_port(slot, port, out),
             PeerEvent::Metadata(message) => self.metadata(now, slot, message, out),
-            PeerEvent::Closed(reason) => self.ended(now, slot, words(reason), out),
+            PeerEvent::Closed(reason) => {
+                self.with(slot, |conn| conn.hung_up = reason == CloseReason::Disconnected);
+                self.ended(now, slot, words(reason), out);
+            }
         }
     }
 
@@ -443,6 +446,7 @@ impl Swarm {
         let outcome = match conn.hello {
             Some(_) if conn.down.total() + conn.up.total() > 0 => Outcome::Useful,
             Some(_) => Outcome::Useless,
+            None if conn.hung_up && !self.is_complete() => Outcome::HungUp,
             None => Outcome::Silent,
         };
         if let Some(addr) = conn.listens {

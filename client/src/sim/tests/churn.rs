@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::load::{Run, SMALL, crowd, leech, limits};
-use crate::sim::{Kind, Leaves};
+use crate::sim::{Host, Kind, Leaves};
 use crate::swarm::Limits;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -33,4 +33,23 @@ fn complete_without_seed(percent: u64, super_seed: bool) -> usize {
 #[test]
 fn a_seed_may_go_after_two_copies_and_a_super_seed_after_one_and_a_half() {
     assert_eq!([complete_without_seed(200, false), complete_without_seed(150, true)], [50, 50]);
+}
+
+#[test]
+fn a_latecomer_is_served_by_a_seed_that_was_full_at_its_first_dials() {
+    let seed = Host { kind: Kind::Seed, ..Host::new(20_000, 20_000, Duration::ZERO) };
+    // Two who take the seed's places for minutes, go when they are done, and have no place either.
+    let early =
+        Host { leaves: Leaves::Complete(Duration::ZERO), ..Host::new(20_000, 20_000, Duration::ZERO) };
+    let late = Host::new(20_000, 20_000, MINUTE);
+    let run = |dials_of_full| {
+        let limits = Limits { max_peers: 2, dials_of_full, ..Limits::default() };
+        Run::new(SMALL, limits, 1, vec![seed, early, early, late], 60 * MINUTE)
+    };
+    let (patient, hasty) = (run(Limits::default().dials_of_full), run(3));
+    let places = patient.world.fate(1).completed.expect("nothing hinders it");
+    let done = patient.world.fate(3).completed;
+    println!("places after {:?}, the latecomer was done after {done:?}", places - MINUTE);
+    assert!(done.is_some_and(|done| done < 30 * MINUTE));
+    assert_eq!(hasty.world.fate(3).completed, None, "the seed was full for longer than three dials");
 }
