@@ -1,0 +1,163 @@
+use proptest::prelude::{prop, prop_assert_eq, proptest};
+
+use super::*;
+
+fn picker(pieces: u32) -> (Picker, Rng) {
+    let mut rng = Rng::from_seed(1);
+    let mut picker = Picker::new(pieces);
+    picker.reset(&Bitfield::full(pieces), &[], &mut rng);
+    (picker, rng)
+}
+
+fn some(pieces: u32, members: &[u32]) -> Has {
+    let mut field = Bitfield::new(pieces);
+    for &member in members {
+        field.insert(member);
+    }
+    Has::Some(field)
+}
+
+fn assert_sorted(picker: &Picker) {
+    for (at, order) in picker.orders.iter().enumerate() {
+        let mut start = 0;
+        for (availability, &end) in order.bounds.iter().enumerate() {
+            for place in start..end {
+                let piece = order.pieces[place as usize];
+                assert_eq!(picker.availability[piece as usize] as usize, availability);
+                assert_eq!((picker.place[piece as usize], picker.order_of(piece)), (place, at));
+                assert!(order.fresh.contains(piece));
+            }
+            start = end;
+        }
+        assert_eq!(start as usize, order.pieces.len());
+        assert_eq!(order.fresh.count() as usize, order.pieces.len());
+    }
+}
+
+#[test]
+fn the_rarest_piece_that_the_peer_has_comes_first() {
+    let (mut picker, mut rng) = picker(4);
+    picker.add_peer(&some(4, &[0, 1, 2]));
+    picker.add_peer(&some(4, &[0, 1]));
+    picker.add_peer(&some(4, &[0]));
+    let peer = some(4, &[0, 1, 2]);
+    let mut chosen = Vec::new();
+    while let Some(piece) = picker.choose(&peer, Strategy::RarestFirst, 100, &mut rng) {
+        picker.take(piece);
+        chosen.push(piece);
+    }
+    assert_eq!(chosen, [2, 1, 0]);
+    assert_eq!(picker.choose(&Has::All, Strategy::RarestFirst, 100, &mut rng), Some(3));
+    assert_eq!(picker.choose(&Has::Nothing, Strategy::RarestFirst, 100, &mut rng), None);
+}
+
+#[test]
+fn sequential_takes_the_lowest_index() {
+    let (mut picker, mut rng) = picker(200);
+    picker.take(0);
+    assert_eq!(picker.choose(&Has::All, Strategy::Sequential, 9, &mut rng), Some(1));
+    let peer = some(200, &[150, 199]);
+    assert_eq!(picker.choose(&peer, Strategy::Sequential, 9, &mut rng), Some(150));
+}
+
+#[test]
+fn different_seeds_begin_with_different_pieces() {
+    let first = |seed| {
+        let mut rng = Rng::from_seed(seed);
+        let mut picker = Picker::new(1000);
+        picker.reset(&Bitfield::full(1000), &[], &mut rng);
+        picker.choose(&Has::All, Strategy::RarestFirst, 9, &mut rng)
+    };
+    assert_ne!(first(1), first(2));
+    assert_eq!(first(1), first(1));
+}
+
+#[test]
+fn a_weight_is_a_share_of_the_choices() {
+    let (mut picker, mut rng) = picker(3000);
+    let weights: Vec<u16> = (0..3000).map(|piece| [1, 3, 6][piece / 1000]).collect();
+    picker.reset(&Bitfield::full(3000), &weights, &mut rng);
+    let mut chosen = [0; 3];
+    for _ in 0..1000 {
+        let piece = picker.choose(&Has::All, Strategy::RarestFirst, 9, &mut rng).unwrap();
+        picker.take(piece);
+        chosen[piece as usize / 1000] += 1;
+    }
+    assert!((70..=130).contains(&chosen[0]) && (560..=640).contains(&chosen[2]), "{chosen:?}");
+    // Whoever has nothing of the others gives what it has.
+    let peer = some(3000, &[17, 999]);
+    while let Some(piece) = picker.choose(&peer, Strategy::RarestFirst, 9, &mut rng) {
+        assert!([17, 999].contains(&piece));
+        picker.take(piece);
+    }
+    let first = |strategy, rng: &mut Rng| picker.choose(&Has::All, strategy, 9, rng).unwrap();
+    assert!((2000..3000).contains(&first(Strategy::Sequential, &mut rng)));
+}
+
+#[test]
+fn priorities_change_while_pieces_are_rare_begun_and_back() {
+    let (mut picker, mut rng) = picker(100);
+    (0..100).for_each(|piece| (0..piece % 7).for_each(|_| picker.add(piece)));
+    picker.take(5);
+    let mut fresh = Bitfield::full(100);
+    fresh.remove(5);
+    // More priorities than are told apart.
+    let weights: Vec<u16> = (0..100).collect();
+    picker.reset(&fresh, &weights, &mut rng);
+    assert_eq!(picker.orders.len(), MAX_ORDERS);
+    assert_sorted(&picker);
+    picker.put(5);
+    picker.remove(6);
+    picker.add(99);
+    assert_sorted(&picker);
+    let fresh = Bitfield::full(100);
+    picker.reset(&fresh, &[], &mut rng);
+    assert_sorted(&picker);
+    assert_eq!(picker.orders.len(), 1);
+    let rarest = picker.choose(&Has::All, Strategy::RarestFirst, 9, &mut rng).unwrap();
+    assert_eq!(rarest % 7, 0);
+}
+
+#[test]
+fn steps_do_not_grow_with_the_number_of_pieces() {
+    const PIECES: u32 = 2_000_000;
+    let (mut picker, mut rng) = picker(PIECES);
+    for round in 0..50 {
+        for piece in (0..PIECES).step_by(20_000) {
+            picker.add(piece + round);
+        }
+    }
+    let rare = some(PIECES, &[77, 1_999_999]);
+    picker.steps.set(0);
+    for piece in [0, 1_000_000, 1_999_999] {
+        picker.add(piece);
+        picker.remove(piece);
+        picker.take(piece);
+        picker.put(piece);
+    }
+    assert!(picker.steps.get() <= 3 * 8, "{}", picker.steps.get());
+    picker.steps.set(0);
+    assert!(picker.choose(&rare, Strategy::RarestFirst, 512, &mut rng).is_some());
+    assert!(picker.choose(&Has::All, Strategy::RarestFirst, 512, &mut rng).is_some());
+    assert!(picker.steps.get() <= 513, "{}", picker.steps.get());
+}
+
+proptest! {
+    #[test]
+    fn the_order_survives_any_history(history in prop::collection::vec((0u8..4, 0u32..40), 0..400)) {
+        let (mut picker, mut rng) = picker(40);
+        picker.reset(&Bitfield::full(40), &[1, 2, 3, 1, 9], &mut rng);
+        let mut model = vec![0u16; 40];
+        for (kind, piece) in history {
+            match kind {
+                0 => { picker.add(piece); model[piece as usize] += 1; }
+                1 if model[piece as usize] > 0 => { picker.remove(piece); model[piece as usize] -= 1; }
+                2 => picker.take(piece),
+                3 => picker.put(piece),
+                _ => {}
+            }
+            assert_sorted(&picker);
+        }
+        prop_assert_eq!(picker.availability, model);
+    }
+}
