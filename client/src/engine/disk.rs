@@ -12,7 +12,7 @@ use super::phase::Failed;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::piece::BlockPool;
-use crate::storage::{Access, DiskError, Done, Job, OpenError, OpenOptions, Pool, PoolConfig, Totals, open};
+use crate::storage::{DiskError, Done, Job, OpenError, OpenOptions, Pool, PoolConfig, Totals, open};
 
 /// The open files of a torrent.
 #[derive(Debug)]
@@ -80,14 +80,13 @@ impl Disk {
     pub(super) fn open(
         info: &Arc<Info>,
         (folder, backend): (&Path, Option<&dyn Backend>),
-        access: Access,
+        options: &OpenOptions,
         blocks: &Arc<BlockPool>,
         mailbox: &Arc<Mailbox>,
     ) -> Result<(Self, Vec<String>), Failed> {
-        let options = OpenOptions { access, ..OpenOptions::default() };
         let mut opened = match backend {
             Some(backend) => backend::open(backend, info).map_err(Failed::Disk)?,
-            None => open(info, folder, &options).map_err(explain)?,
+            None => open(info, folder, options).map_err(explain)?,
         };
         let warnings = std::mem::take(&mut opened.warnings);
         let config = PoolConfig { blocks: Arc::clone(blocks), ..PoolConfig::default() };

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,6 +38,8 @@ pub struct AddOptions {
     pub limits: Limits,
     /// Connections; `None` for what `limits` says.
     pub max_peers: Option<usize>,
+    /// Files kept open; `None` for [`default_open_files`](crate::storage::default_open_files).
+    pub max_open_files: Option<NonZeroUsize>,
     /// Bytes per second, beside the session's limits.
     pub rates: Rates,
     /// Which files are wanted.

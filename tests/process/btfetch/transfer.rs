@@ -110,6 +110,29 @@ fn files_are_listed_and_only_selected_ones_are_fetched() {
     assert_eq!((parts, check("0-12")), (0, 0));
 }
 
+/// All of it is there at once then, but in the part file.
+#[test]
+fn a_file_that_came_with_the_edge_of_another_is_brought_out_when_it_is_wanted() {
+    let world = World::new(23, 10);
+    let film = world.seeder().join("film");
+    fs::create_dir(&film).unwrap();
+    for (name, len) in [("film.mkv", 300_000), ("film.nfo", 100)] {
+        let mut content = vec![0; len];
+        Rng::from_seed(len as u64).fill(&mut content);
+        fs::write(film.join(name), content).unwrap();
+    }
+    fs::remove_file(world.torrent()).unwrap();
+    let made = world.run(world.command().arg("create").arg(&film).arg("-o").arg(world.torrent()));
+    assert_eq!(code(made.status), 0);
+    let (_seeder, addr) = world.start_seeder(&[]);
+    let small = world.leecher().join("film/film.nfo");
+    let fetched = world.run(world.download(addr).args(["--select", "0"]));
+    assert_eq!((code(fetched.status), small.exists()), (0, false));
+    let rest = world.run(&mut world.download(addr));
+    assert_eq!(code(rest.status), 0, "{}", String::from_utf8_lossy(&rest.stderr));
+    assert_eq!(sha256(&film.join("film.nfo")), sha256(&small));
+}
+
 /// BEP 16, and limits on both sides that do not stop it.
 #[test]
 fn a_super_seed_feeds_a_single_leecher_within_limits() {

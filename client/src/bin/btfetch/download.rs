@@ -52,7 +52,8 @@ pub(crate) fn run(flags: &Flags, mut args: Args, output: Output) -> Result<(), F
     }
     let settings = run::settings(flags)?;
     run::block_on(async {
-        args.transfer.max_peers = descriptors::max_peers(args.transfer.max_peers, torrents.len());
+        let shares = descriptors::shares(args.transfer.max_peers, torrents.len());
+        (args.transfer.max_peers, args.transfer.max_open_files) = (shares.0, Some(shares.1));
         let mut signals = Signals::new()?;
         let running = run::start(&settings, args.transfer.wants())?;
         let fetch = Box::pin(fetch_all(&running, torrents, &args, flags.timeout, output));

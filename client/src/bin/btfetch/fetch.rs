@@ -1,6 +1,7 @@
 //! One torrent: the flags of a download, and how it goes to the end that is wanted.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -119,6 +120,10 @@ pub(crate) struct Transfer {
     /// Most connections per torrent
     #[arg(long, value_name = "N")]
     pub(crate) max_peers: Option<usize>,
+
+    /// Files that each torrent keeps open: what descriptors are enough for.
+    #[arg(skip)]
+    pub(crate) max_open_files: Option<NonZeroUsize>,
 }
 
 /// What `--encryption` takes.
@@ -186,6 +191,7 @@ pub(crate) fn fetch(
         peers: peers.to_vec(),
         trackers: args.transfer.tracker.clone(),
         max_peers: args.transfer.max_peers,
+        max_open_files: args.transfer.max_open_files,
         select: args.choice(),
         sequential: args.sequential,
         metadata_only: args.wants_metadata_only(),

@@ -56,7 +56,8 @@ pub(crate) fn run(flags: &Flags, mut args: Args, output: Output) -> Result<(), F
     let torrent = read_torrent(&args.torrent)?;
     let settings = run::settings(flags)?;
     run::block_on(async {
-        args.transfer.max_peers = descriptors::max_peers(args.transfer.max_peers, 1);
+        let shares = descriptors::shares(args.transfer.max_peers, 1);
+        (args.transfer.max_peers, args.transfer.max_open_files) = (shares.0, Some(shares.1));
         let mut signals = Signals::new()?;
         let running = run::start(&settings, args.transfer.wants())?;
         for addr in running.session.local_addrs() {
@@ -88,6 +89,7 @@ async fn seed(
         peers: args.transfer.peers().await?,
         trackers: args.transfer.tracker.clone(),
         max_peers: args.transfer.max_peers,
+        max_open_files: args.transfer.max_open_files,
         share: Share::SeedOnly,
         limits: Limits { super_seed: args.super_seed, ..Limits::default() },
         ..AddOptions::default()

@@ -17,6 +17,8 @@ use crate::text::{escape, escape_bytes, escape_path, size, span};
 
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
+/// What the part file held of a file is copied and synced within this.
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
 /// Between two progress events (JSON).
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
@@ -139,16 +141,11 @@ impl Watch {
     /// # Errors
     /// A file was taken away after it was written: writing to it does not fail.
     pub(crate) async fn done(&self) -> Result<(), Failure> {
-        let wanted =
-            self.torrent.files().await.into_iter().filter(|file| file.priority > 0 && file.length > 0);
-        for file in wanted {
-            let path = self.folder.join(&file.path);
-            if !path.try_exists().unwrap_or(true) {
-                let message = format!("{} was verified and written, and is gone", escape_path(&path));
-                return Err(Failure::new(Exit::Disk, message));
-            }
-        }
         let status = self.torrent.status();
+        if let Some(path) = self.gone().await {
+            let message = format!("{} was verified and written, and is gone", escape_path(&path));
+            return Err(Failure::new(Exit::Disk, message));
+        }
         let (elapsed, path) = (self.started.elapsed(), self.path());
         self.output.event(|| {
             json!({
@@ -159,6 +156,26 @@ impl Watch {
         })?;
         let (total, took) = (size(status.wanted), elapsed.as_secs_f64());
         self.output.plain(format!("done {path}: {total} verified, {took:.1} s"))
+    }
+
+    /// A wanted file that is not there. One whose bytes stood in the part file may be on its way.
+    async fn gone(&self) -> Option<PathBuf> {
+        let files = self.torrent.files().await.into_iter();
+        let wanted = files.filter(|file| file.priority > 0 && file.length > 0);
+        let paths: Vec<_> = wanted.map(|file| self.folder.join(&file.path)).collect();
+        let gone = move || {
+            paths.into_iter().find(|path| {
+                let end = Instant::now() + ON_ITS_WAY;
+                while !path.try_exists().unwrap_or(true) {
+                    if Instant::now() >= end {
+                        return true;
+                    }
+                    std::thread::sleep(TICK);
+                }
+                false
+            })
+        };
+        tokio::task::spawn_blocking(gone).await.ok().flatten()
     }
 
     /// Shows the events that are there already.

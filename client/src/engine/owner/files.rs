@@ -11,7 +11,7 @@ use crate::engine::disk::{Answer, Disk};
 use crate::engine::options::Share;
 use crate::engine::phase::{Failed, Phase};
 use crate::metainfo::Info;
-use crate::storage::{Done, Job, Totals};
+use crate::storage::{Done, Job, OpenOptions, Totals};
 use crate::swarm::{Command, Event, Input};
 
 /// Open files and what the user should know of them, or why there are none.
@@ -23,10 +23,14 @@ impl Owner {
         if self.options.metadata_only || self.life != Life::Running {
             return;
         }
-        let (folder, share) = (self.options.output.clone(), self.options.share);
+        let (folder, usual) = (self.options.output.clone(), OpenOptions::default());
+        let options = OpenOptions {
+            access: self.options.share.into(),
+            max_open: self.options.max_open_files.unwrap_or(usual.max_open),
+        };
         let backend = self.options.storage.clone();
         let (mailbox, blocks) = (Arc::clone(&self.mailbox), Arc::clone(&self.session.blocks));
-        let open = move || Disk::open(&info, (&folder, backend.as_deref()), share.into(), &blocks, &mailbox);
+        let open = move || Disk::open(&info, (&folder, backend.as_deref()), &options, &blocks, &mailbox);
         self.opening = Some(task::spawn_blocking(open));
     }
 
