@@ -78,7 +78,7 @@ impl Nursery {
         let config = self.configs.of(&home);
         let mut rng = Rng::from_seed(self.seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let table = census.table(&id, config, &mut rng);
-        let known: Vec<_> = table
+        let mut known: Vec<_> = table
             .into_iter()
             .map(|member| {
                 let pair = Pair { from: number as u32, to: member.number };
@@ -87,6 +87,9 @@ impl Nursery {
                 acquaintance(member, (self.addresses.v4(member.number), rtt), now, config, &mut rng)
             })
             .collect();
+        // A bucket changed last when the last of its nodes answered; in any other order most buckets of the
+        // world would be due for a refresh at once, which takes it ten minutes to get over.
+        known.sort_unstable_by_key(|other| (other.id.prefix_len(&id), other.seen, other.id));
         let seeds = Seeds::from_u64(rng.next_u64());
         Node::grown(Arc::clone(config), home, &known, seeds, now)
     }

@@ -283,7 +283,8 @@ fn nodes_that_move_keep_their_tables_and_are_known_again() {
 
 #[test]
 fn unreachable_nodes_behind_nats_leave_all_tables_and_find_and_announce_all_the_same() {
-    let report = run("nat", NODES, 30, 100);
+    // Up to their next probe, 35 minutes after they came. At 30 one of 35,000 entries may still be such a node.
+    let report = run("nat", NODES, 33, 100);
     for line in ["open", "full cone", "address restricted", "port restricted", "symmetric"] {
         let of = |column| number(&report, &[line], column);
         // As in the network without NATs: who asks is answered.
