@@ -69,7 +69,7 @@ impl External {
             config.address_votes.clamp(1, usize::from(u16::MAX)),
         );
         let ip = claim.ip();
-        if self.claimed().filter(|claim| claim.ip() == ip).count() < config.address_agreement {
+        if self.ports(ip).map(|(votes, _)| votes).sum::<usize>() < config.address_agreement {
             return None;
         }
         let moved = self.ip() != Some(ip);
@@ -147,11 +147,20 @@ impl External {
         self.votes.iter().filter_map(|vote| self.claims.get(usize::from(vote.claim)).copied())
     }
 
+    /// How many votes each claim of `ip` has, and its port. They are counted for each answer that comes, and
+    /// nearly always there is one claim.
+    fn ports(&self, ip: IpAddr) -> impl Iterator<Item = (usize, u16)> {
+        let claims = self.claims.iter().enumerate().filter(move |(_, claim)| claim.ip() == ip);
+        claims.map(|(index, claim)| {
+            let votes = self.votes.iter().filter(|vote| usize::from(vote.claim) == index).count();
+            (votes, claim.port())
+        })
+    }
+
     /// The port that most of those see who name `ip`; of several the smallest.
     fn port(&self, ip: IpAddr) -> u16 {
-        let ports = || self.claimed().filter(|claim| claim.ip() == ip).map(|claim| claim.port());
-        let votes = |port: u16| ports().filter(|&other| other == port).count();
-        ports().max_by_key(|&port| (votes(port), std::cmp::Reverse(port))).unwrap_or(0)
+        let made = self.ports(ip).filter(|&(votes, _)| votes > 0);
+        made.max_by_key(|&(votes, port)| (votes, std::cmp::Reverse(port))).map_or(0, |(_, port)| port)
     }
 }
 
