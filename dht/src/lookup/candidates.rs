@@ -76,6 +76,18 @@ pub(crate) struct Candidate {
     pub(crate) answered_as: Option<Id>,
 }
 
+/// Somebody whom a search is told of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Offered {
+    /// `None` for a router.
+    pub(super) id: Option<Id>,
+    pub(super) addr: SocketAddr,
+    /// Referrals between the start and this node.
+    pub(super) depth: u16,
+    /// See [`Place::is_reserve`].
+    pub(super) is_reserve: bool,
+}
+
 /// The `announce_peer` to a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AnnounceState {
@@ -123,25 +135,17 @@ impl Candidate {
 }
 
 impl Candidates {
-    /// Adds somebody at `depth` referrals, unless they are there already. Beyond `most` fresh ones the farthest of
-    /// these goes. The serial, if it was new and stays.
-    pub(super) fn offer(
-        &mut self,
-        (id, addr, depth): (Option<Id>, SocketAddr, u16),
-        target: &Id,
-        allow_local: bool,
-        most: usize,
-    ) -> Option<u32> {
-        let subnet = subnet_key(addr, allow_local).short();
-        // One address is in one network.
-        if let Some(known) = self.places.iter().position(|place| {
-            place.subnet == subnet && self.candidates[place.index as usize].is_same(id, addr)
-        }) {
-            self.places[known].is_reserve = false;
-            return None;
-        }
+    /// Adds somebody, unless they are there already. Beyond `most` fresh ones the farthest of these goes.
+    /// Whether it was new and stays.
+    pub(super) fn offer(&mut self, offered: Offered, target: &Id, allow_local: bool, most: usize) -> bool {
+        let Offered { id, addr, depth, is_reserve } = offered;
         // Routers come first: they are offered where nobody else is of use.
         let distance = id.map_or(ROUTERS_FIRST, |id| id.distance(target));
+        let first = self.places.partition_point(|place| place.distance < distance);
+        if let Some(known) = self.known(first, &distance, id, addr) {
+            self.places[known].is_reserve = false;
+            return false;
+        }
         let serial = self.next_serial;
         self.next_serial += 1;
         let candidate = Candidate {
@@ -154,24 +158,37 @@ impl Candidates {
             announce: AnnounceState::No,
             answered_as: None,
         };
-        let at = self.place_for(id, addr, &distance);
+        let at = first + self.equals_before(first, id, addr, &distance);
         let index = self.keep(candidate);
-        let state = State::Fresh;
-        let place = Place { subnet, distance, serial, index, state, tries: 0, open: 0, is_reserve: false };
+        let (subnet, state) = (subnet_key(addr, allow_local).short(), State::Fresh);
+        let place = Place { subnet, distance, serial, index, state, tries: 0, open: 0, is_reserve };
+        if self.places.capacity() == 0 {
+            self.places.reserve(ROOM);
+        }
         self.places.insert(at, place);
         self.fresh += 1;
-        if self.fresh > most && self.drop_farthest() == Some(serial) { None } else { Some(serial) }
+        self.fresh <= most || self.drop_farthest() != Some(serial)
     }
 
-    /// Where somebody at that distance belongs. Whoever claims the id of another stands behind it if only that
-    /// one's belongs to its address (BEP 42), or if it came first.
-    fn place_for(&self, id: Option<Id>, addr: SocketAddr, distance: &Distance) -> usize {
-        let other = |place: &Place| &self.candidates[place.index as usize];
+    /// The place of whom an offer is of, where `first` is the first place at that distance. Whoever has the
+    /// same id is at the same distance, and who stands for a router before all.
+    fn known(&self, first: usize, distance: &Distance, id: Option<Id>, addr: SocketAddr) -> Option<usize> {
+        let is_same = |place: &Place| self.of(place).is_same(id, addr);
+        if id.is_none() {
+            return self.places.iter().position(is_same);
+        }
+        let routers = self.places.iter().take_while(|place| place.distance == ROUTERS_FIRST);
+        let equals = self.places[first..].iter().take_while(|place| place.distance == *distance);
+        let mut all = routers.enumerate().chain((first..).zip(equals));
+        all.find(|(_, place)| is_same(place)).map(|(at, _)| at)
+    }
+
+    /// How many of those at the same distance, from `first` on, somebody belongs behind. Whoever claims the id
+    /// of another stands behind it if only that one's belongs to its address (BEP 42), or if it came first.
+    fn equals_before(&self, first: usize, id: Option<Id>, addr: SocketAddr, distance: &Distance) -> usize {
         let is_not = || id.is_none_or(|id| !is_secure(&id, addr.ip()));
-        self.places.partition_point(|place| {
-            place.distance < *distance
-                || place.distance == *distance && (other(place).is_secure() || is_not())
-        })
+        self.places[first..]
+            .partition_point(|place| place.distance == *distance && (self.of(place).is_secure() || is_not()))
     }
 
     fn keep(&mut self, candidate: Candidate) -> u32 {
@@ -181,6 +198,9 @@ impl Candidates {
                 index
             }
             None => {
+                if self.candidates.capacity() == 0 {
+                    self.candidates.reserve(ROOM);
+                }
                 self.candidates.push(candidate);
                 self.candidates.len() as u32 - 1
             }
@@ -245,6 +265,9 @@ impl Candidates {
         self.places.iter().map(|place| self.of(place))
     }
 }
+
+/// Candidates that there is room for from the start: half of the searches come by with that.
+const ROOM: usize = 64;
 
 /// The distance of nodes whose id is unknown.
 const ROUTERS_FIRST: Distance = Distance::ZERO;

@@ -13,6 +13,7 @@ mod env;
 mod findings;
 mod kind;
 mod lead;
+mod named;
 mod peers;
 mod remembered;
 mod running;
@@ -23,7 +24,7 @@ mod weights;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use krpc::compact::{self, Address, V4, V6};
+use krpc::compact::{self, V4, V6};
 use krpc::{ErrorCode, Id, Response};
 
 use self::candidates::{AnnounceState, Candidate, Facts};
@@ -32,6 +33,7 @@ use self::findings::Findings;
 pub(crate) use self::findings::{estimate as merge_filters, told_samples};
 use self::kind::Interest;
 pub(crate) use self::kind::Kind;
+use self::named::{Named, named};
 pub(crate) use self::remembered::Remembered;
 pub(crate) use self::running::Lookups;
 pub(crate) use self::sampled::Sampled;
@@ -285,6 +287,10 @@ impl Lookup {
         self.searches.iter().map(Search::len).max().unwrap_or(0)
     }
 
+    pub(crate) fn key(&self) -> u64 {
+        self.key
+    }
+
     pub(crate) fn owner(&self) -> Owner {
         self.owner
     }
@@ -299,11 +305,12 @@ impl Lookup {
             return;
         };
         let (own, query) = (place.id(), self.kind.query(self.target, want(env.places)));
+        let mut walk = self.searches[home].walk();
         loop {
             let late = now >= self.started + approach_time(env.config);
             let spent = late || self.stats.queries >= self.most_queries(env.config);
             let search = &mut self.searches[home];
-            let index = match search.step(env.config) {
+            let index = match search.go_on(&mut walk, env.config) {
                 Step::Ask(_) if spent => {
                     self.out_of_budget = true;
                     search.phase = Phase::Announcing;
@@ -383,35 +390,19 @@ impl Lookup {
     fn take_nodes(&mut self, response: &Response<'_>, depth: u16, router: bool, env: &Env<'_>) -> u16 {
         // Routers answer with 16 (libtorrent's bootstrap node), and there are few of them.
         let most = env.config.lookup_nodes_per_reply.saturating_mul(if router { 2 } else { 1 });
-        let v4 = response.nodes.map_or_else(Vec::new, |raw| self.sound_nodes::<V4>(raw, most, env));
-        let v6 = response.nodes6.map_or_else(Vec::new, |raw| self.sound_nodes::<V6>(raw, most, env));
+        let v4 = response.nodes.map_or_else(Named::new, |raw| named::<V4>(raw, &self.target, most, env));
+        let v6 = response.nodes6.map_or_else(Named::new, |raw| named::<V6>(raw, &self.target, most, env));
         let mut new = 0;
         for (index, place) in env.places.iter().enumerate() {
             let nodes = if place.family == Family::V4 { &v4 } else { &v6 };
             let search = &mut self.searches[index];
             if search.phase == Phase::Approaching {
                 let offered =
-                    nodes.iter().filter(|&&(id, addr)| search.offer(Some(id), addr, depth, env.config));
+                    nodes.iter().filter(|&&(_, id, addr)| search.offer(Some(id), addr, depth, env.config));
                 new += offered.count() as u16;
             }
         }
         new
-    }
-
-    /// The `most` nodes of a record string that are nearest to the target and may exist.
-    fn sound_nodes<A: Address>(&self, raw: &[u8], most: usize, env: &Env<'_>) -> Vec<(Id, SocketAddr)> {
-        if !compact::is_whole_nodes::<A>(raw) {
-            return Vec::new();
-        }
-        let sound = |&(id, addr): &(Id, SocketAddr)| {
-            acceptable(addr, env.config.allow_local)
-                && !env.places.iter().any(|place| place.local == addr || place.id() == id)
-        };
-        let mut nodes: Vec<_> =
-            compact::nodes::<A>(raw).map(|c| (c.id, c.addr.to_socket())).filter(sound).collect();
-        nodes.sort_by_key(|(id, _)| id.distance(&self.target));
-        nodes.truncate(most);
-        nodes
     }
 
     /// The upkeep makes do with a third of the queries, so that whoever lures us into endless referrals gets

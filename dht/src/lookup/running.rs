@@ -1,7 +1,7 @@
 //! [`Lookups`]: all lookups of a node. At most [`Config::max_lookups`] of the owner's run; further
 //! ones wait for their turn. Those of the upkeep, a few at a time, never hold up the owner's.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use krpc::{Id, Response};
 
@@ -22,7 +22,8 @@ pub(crate) struct Lookups {
 
 #[derive(Debug, Default)]
 struct Busy {
-    running: BTreeMap<u64, Lookup>,
+    /// By key. Few, most often one, and walked for each answer.
+    running: Vec<Lookup>,
     waiting: VecDeque<(LookupId, Kind, Id, bool)>,
     /// Cached minimum of the timeouts of those that run.
     timeout: Option<Time>,
@@ -45,13 +46,13 @@ impl Lookups {
     /// The next lookup whose turn it is, made but not advanced; its key.
     pub(crate) fn start_waiting(&mut self, now: Time, env: &Env<'_>) -> Option<u64> {
         let busy = self.busy.as_mut()?;
-        let owners = busy.running.values().filter(|lookup| matches!(lookup.owner(), Owner::User { .. }));
+        let owners = busy.running.iter().filter(|lookup| matches!(lookup.owner(), Owner::User { .. }));
         if owners.count() >= env.config.max_lookups {
             return None;
         }
         let (id, kind, target, trace) = busy.waiting.pop_front()?;
         let what = (Owner::User { id, trace }, kind, target);
-        busy.running.insert(id.0, Lookup::new(now, id.0, what, env));
+        busy.add(Lookup::new(now, id.0, what, env));
         Some(id.0)
     }
 
@@ -59,7 +60,7 @@ impl Lookups {
     pub(crate) fn start_upkeep(&mut self, now: Time, owner: Owner, target: Id, env: &Env<'_>) -> u64 {
         let key = self.name().0;
         let what = (owner, Kind::FindNode, target);
-        self.busy.get_or_insert_default().running.insert(key, Lookup::new(now, key, what, env));
+        self.busy.get_or_insert_default().add(Lookup::new(now, key, what, env));
         key
     }
 
@@ -67,8 +68,9 @@ impl Lookups {
     pub(crate) fn advance(&mut self, now: Time, key: u64, env: &mut Env<'_>) -> Option<Finished> {
         let busy = self.busy.as_mut()?;
         busy.timeout = None;
-        let outcome = busy.running.get_mut(&key)?.advance(now, env)?;
-        let lookup = busy.running.remove(&key)?;
+        let at = busy.position(key)?;
+        let outcome = busy.running[at].advance(now, env)?;
+        let lookup = busy.running.remove(at);
         self.rest();
         Some(lookup.finish(now, outcome, env))
     }
@@ -77,8 +79,8 @@ impl Lookups {
     pub(crate) fn cancel(&mut self, now: Time, id: LookupId, env: &mut Env<'_>) {
         let Some(busy) = &mut self.busy else { return };
         busy.timeout = None;
-        if let Some(lookup) = busy.running.remove(&id.0) {
-            lookup.finish(now, Outcome::Cancelled, env);
+        if let Some(at) = busy.position(id.0) {
+            busy.running.remove(at).finish(now, Outcome::Cancelled, env);
         } else if let Some(at) = busy.waiting.iter().position(|waiting| waiting.0 == id) {
             busy.waiting.remove(at);
             let (outcome, stats) = (Outcome::Cancelled, LookupStats::default());
@@ -91,7 +93,7 @@ impl Lookups {
     pub(crate) fn drop_upkeep(&mut self, owner: Owner) {
         if let Some(busy) = &mut self.busy {
             busy.timeout = None;
-            busy.running.retain(|_, lookup| lookup.owner() != owner);
+            busy.running.retain(|lookup| lookup.owner() != owner);
         }
         self.rest();
     }
@@ -106,44 +108,44 @@ impl Lookups {
         (asked, taken): (Asked, &Taken<Purpose>),
         response: &Response<'_>,
         env: &mut Env<'_>,
-    ) -> Vec<u64> {
-        let mut fed = vec![asked.lookup];
+    ) -> impl Iterator<Item = u64> + use<> {
+        let mut fed = Vec::new();
         if taken.destination.id.is_none() {
-            for (&key, lookup) in self.busy.iter_mut().flat_map(|busy| &mut busy.running) {
-                if key != asked.lookup && lookup.overhears(response, env) {
-                    fed.push(key);
+            for lookup in self.busy.iter_mut().flat_map(|busy| &mut busy.running) {
+                if lookup.key() != asked.lookup && lookup.overhears(response, env) {
+                    fed.push(lookup.key());
                 }
             }
         }
         if let Some(lookup) = self.get_mut(asked.lookup) {
             lookup.answered(now, (asked, taken), response, env);
         }
-        fed
+        std::iter::once(asked.lookup).chain(fed)
     }
 
     pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut Lookup> {
-        self.busy.as_mut()?.running.get_mut(&key)
+        let busy = self.busy.as_mut()?;
+        busy.position(key).map(|at| &mut busy.running[at])
     }
 
     /// Keys of those that nobody has answered yet.
     pub(crate) fn hungry(&self) -> Vec<u64> {
-        self.running().filter(|(_, lookup)| lookup.is_hungry()).map(|(&key, _)| key).collect()
+        self.running().filter(|lookup| lookup.is_hungry()).map(Lookup::key).collect()
     }
 
     /// Keys of those that are due.
     pub(crate) fn due(&self, now: Time, config: &Config) -> Vec<u64> {
-        let due = self.running().filter(|(_, lookup)| lookup.timeout(config) <= now);
-        due.map(|(&key, _)| key).collect()
+        self.running().filter(|lookup| lookup.timeout(config) <= now).map(Lookup::key).collect()
     }
 
     /// Whether a lookup of this kind is under way.
     pub(crate) fn has(&self, owner: Owner) -> bool {
-        self.running().any(|(_, lookup)| lookup.owner() == owner)
+        self.running().any(|lookup| lookup.owner() == owner)
     }
 
     /// Lookups that run and that wait, and the most candidates that one of those that run remembers.
     pub(crate) fn load(&self) -> (usize, usize, usize) {
-        let most = self.running().map(|(_, lookup)| lookup.candidates()).max().unwrap_or(0);
+        let most = self.running().map(Lookup::candidates).max().unwrap_or(0);
         let waiting = self.busy.as_ref().map_or(0, |busy| busy.waiting.len());
         (self.running().count(), waiting, most)
     }
@@ -153,16 +155,29 @@ impl Lookups {
         let Some(busy) = &mut self.busy else { return Time::NEVER };
         let running = &busy.running;
         *busy.timeout.get_or_insert_with(|| {
-            running.values().map(|lookup| lookup.timeout(config)).min().unwrap_or(Time::NEVER)
+            running.iter().map(|lookup| lookup.timeout(config)).min().unwrap_or(Time::NEVER)
         })
     }
 
-    fn running(&self) -> impl Iterator<Item = (&u64, &Lookup)> {
+    fn running(&self) -> impl Iterator<Item = &Lookup> {
         self.busy.iter().flat_map(|busy| &busy.running)
     }
 
     /// Gives the memory back when nothing is left to do.
     fn rest(&mut self) {
         self.busy.take_if(|busy| busy.running.is_empty() && busy.waiting.is_empty());
+    }
+}
+
+impl Busy {
+    fn add(&mut self, lookup: Lookup) {
+        // Who waited has an older key than what the upkeep began meanwhile.
+        let at = self.running.partition_point(|other| other.key() < lookup.key());
+        self.running.reserve_exact(1);
+        self.running.insert(at, lookup);
+    }
+
+    fn position(&self, key: u64) -> Option<usize> {
+        self.running.iter().position(|lookup| lookup.key() == key)
     }
 }

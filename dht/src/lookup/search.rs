@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use arrayvec::ArrayVec;
 use krpc::{Distance, Id};
 
-use super::candidates::{Candidate, Candidates, Facts, Place, State};
+use super::candidates::{Candidate, Candidates, Facts, Offered, Place, State};
 use super::lead::Lead;
 use super::weights::SPARE;
 use crate::Config;
@@ -66,6 +66,35 @@ enum Way {
     Converged,
 }
 
+/// A walk through the candidates of a search, nearest first, for whom to ask. When somebody has been asked
+/// it goes on from there: of those before nobody becomes one to ask by that.
+pub(crate) struct Walk {
+    /// Index of the next candidate to look at.
+    at: usize,
+    among: Among,
+    /// Networks of the nearest that answered.
+    closest: ArrayVec<u64, MAX_K>,
+    /// Networks of those that have been asked.
+    pending: ArrayVec<u64, MAX_K>,
+    waiting: bool,
+    lead: Lead,
+}
+
+/// Who may be asked on a [`Walk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Among {
+    /// All but the reserve.
+    Usual,
+    All,
+}
+
+impl Walk {
+    fn new(nearest_answered: Option<&Distance>, among: Among) -> Self {
+        let lead = Lead::new(nearest_answered);
+        Self { at: 0, among, closest: ArrayVec::new(), pending: ArrayVec::new(), waiting: false, lead }
+    }
+}
+
 impl Search {
     pub(crate) fn new(target: Id, config: &Config) -> Self {
         Self {
@@ -82,52 +111,51 @@ impl Search {
     /// Adds a candidate, unless it is there already. Beyond [`Config::lookup_candidates`] the farthest
     /// unasked one goes. Whether it was new and stays.
     pub(crate) fn offer(&mut self, id: Option<Id>, addr: SocketAddr, depth: u16, config: &Config) -> bool {
-        self.add(id, addr, depth, config).is_some()
+        self.add(Offered { id, addr, depth, is_reserve: false }, config)
     }
 
     /// Adds a candidate that is asked when there is nobody else to ask.
     pub(crate) fn offer_reserve(&mut self, id: Id, addr: SocketAddr, config: &Config) {
-        let serial = self.add(Some(id), addr, 0, config);
-        if let Some(at) = serial.and_then(|serial| self.candidates.position(serial)) {
-            self.candidates.place_mut(at).is_reserve = true;
-        }
+        self.add(Offered { id: Some(id), addr, depth: 0, is_reserve: true }, config);
     }
 
-    fn add(&mut self, id: Option<Id>, addr: SocketAddr, depth: u16, config: &Config) -> Option<u32> {
-        let offered = (id, addr, depth);
+    fn add(&mut self, offered: Offered, config: &Config) -> bool {
         self.candidates.offer(offered, &self.target, config.allow_local, config.lookup_candidates)
     }
 
-    /// What to do now. Changes nothing: tell [`Search::asked`] about a query that was sent.
-    pub(crate) fn step(&self, config: &Config) -> Step {
-        match self.step_among(config, |place| !place.is_reserve) {
-            Way::Ask(index) => Step::Ask(index),
-            Way::Blocked => Step::Wait,
+    /// The beginning of a [`Walk`].
+    pub(crate) fn walk(&self) -> Walk {
+        Walk::new(self.nearest_answered(), Among::Usual)
+    }
+
+    /// What to do now, and after that: who was asked in between, which [`Search::asked`] has been told, is all
+    /// that may have changed since the walk began.
+    pub(crate) fn go_on(&self, walk: &mut Walk, config: &Config) -> Step {
+        match self.step_among(walk, config) {
             // Nobody but the reserve is left to ask.
-            Way::Wait | Way::Converged => match self.step_among(config, |_| true) {
-                Way::Ask(index) => Step::Ask(index),
-                Way::Blocked | Way::Wait => Step::Wait,
-                Way::Converged => Step::Converged,
-            },
+            Way::Wait | Way::Converged if walk.among == Among::Usual => {
+                *walk = Walk::new(self.nearest_answered(), Among::All);
+                self.go_on(walk, config)
+            }
+            Way::Ask(index) => Step::Ask(index),
+            Way::Blocked | Way::Wait => Step::Wait,
+            Way::Converged => Step::Converged,
         }
     }
 
-    fn step_among(&self, config: &Config, may_be_asked: impl Fn(&Place) -> bool) -> Way {
-        let mut closest = ArrayVec::<u64, MAX_K>::new();
-        let mut pending = ArrayVec::<u64, MAX_K>::new();
-        let mut waiting = false;
-        let mut lead = Lead::new(self.nearest_answered());
+    fn step_among(&self, walk: &mut Walk, config: &Config) -> Way {
+        let Walk { at, closest, pending, waiting, lead, among } = walk;
         let k = config.k.clamp(1, MAX_K);
         // Who sits around the target may be a ring of liars: some others are heard before the end.
         let heard_enough = self.sent - self.in_flight >= config.lookup_min_queries;
         let asked_enough = self.sent >= config.lookup_min_queries;
-        for (at, place) in self.candidates.places().iter().enumerate() {
+        let places = self.candidates.places();
+        while let Some(place) = places.get(*at) {
             let settled = closest.len() == k;
             if settled && heard_enough {
                 break;
             }
             let subnet = place.subnet;
-            let is_router = place.distance == Distance::ZERO && self.candidates.of(place).id.is_none();
             match place.state() {
                 State::Answered => {
                     if !settled && !closest.contains(&subnet) {
@@ -136,31 +164,38 @@ impl Search {
                     lead.answered();
                 }
                 State::Asked => {
-                    waiting = true;
+                    *waiting = true;
                     let _ = pending.try_push(subnet);
-                    if !is_router {
+                    if !self.is_router(place) {
                         lead.pending(&place.distance);
                     }
                 }
-                State::Fresh if !may_be_asked(place) => {}
+                State::Fresh if place.is_reserve && *among == Among::Usual => {}
                 State::Fresh | State::Again if settled && asked_enough => {}
                 State::Fresh | State::Again => {
                     // One node of a network in the closest set (RELIABILITY.md D7): the others wait
                     // until the nearer one turns out to be silent.
-                    if closest.contains(&subnet) || pending.contains(&subnet) || !self.may_ask(at, config) {
-                        continue;
+                    if !closest.contains(&subnet) && !pending.contains(&subnet) && self.may_ask(*at, config) {
+                        let may_send = self.credit > 0
+                            && self.in_flight < config.lookup_max_in_flight
+                            && (!*waiting
+                                || settled
+                                || self.is_router(place)
+                                || lead.allows(&place.distance));
+                        return if may_send { Way::Ask(*at) } else { Way::Blocked };
                     }
-                    let may_send = self.credit > 0
-                        && self.in_flight < config.lookup_max_in_flight
-                        && (!waiting || settled || is_router || lead.allows(&place.distance));
-                    return if may_send { Way::Ask(at) } else { Way::Blocked };
                 }
                 State::Slow | State::Failed => {}
             }
+            *at += 1;
         }
         // When nobody has answered, somebody still may.
-        let late = self.answered == 0 && self.candidates.places().iter().any(|place| place.open > 0);
-        if waiting || late { Way::Wait } else { Way::Converged }
+        let late = self.answered == 0 && places.iter().any(|place| place.open > 0);
+        if *waiting || late { Way::Wait } else { Way::Converged }
+    }
+
+    fn is_router(&self, place: &Place) -> bool {
+        place.distance == Distance::ZERO && self.candidates.of(place).id.is_none()
     }
 
     /// Whether the diversity rules allow a query to the candidate at `index`: one answering node of an

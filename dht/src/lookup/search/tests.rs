@@ -2,6 +2,13 @@
 
 use super::*;
 
+impl Search {
+    /// What to do now, by a walk from the beginning.
+    fn step(&self, config: &Config) -> Step {
+        self.go_on(&mut self.walk(), config)
+    }
+}
+
 fn at(distance: u8) -> Option<Id> {
     let mut bytes = [0; 20];
     bytes[1] = distance;
@@ -291,4 +298,47 @@ fn routers_are_asked_before_all_others_and_never_dropped() {
         asked.push(search.by_serial(serial).unwrap().addr);
     }
     assert_eq!(asked, [addr(50), addr(51)]);
+}
+
+#[test]
+fn walk_that_goes_on_asks_the_same_as_one_from_the_beginning() {
+    let mut rng = crate::Rng::from_seed(7);
+    for round in 0..2000 {
+        let config = Config {
+            lookup_start_width: 1 + round % 12,
+            lookup_min_queries: 4 + round % 9,
+            k: 1 + round % 8,
+            ..Config::default()
+        };
+        let mut search = Search::new(Id::ZERO, &config);
+        let mut serials = Vec::new();
+        for _ in 0..6 {
+            // Several of a network, some of them in reserve, and now and then a router.
+            for _ in 0..rng.below(12) {
+                let addr = ([81, 2, rng.below(12) as u8, rng.below(3) as u8], 6881).into();
+                match rng.below(10) {
+                    0 => _ = search.offer(None, addr, 0, &config),
+                    1 | 2 => search.offer_reserve(rng.id(), addr, &config),
+                    _ => _ = search.offer(Some(rng.id()), addr, 1, &config),
+                }
+            }
+            let mut walk = search.walk();
+            loop {
+                let step = search.go_on(&mut walk, &config);
+                assert_eq!(step, search.step(&config));
+                let Step::Ask(index) = step else { break };
+                serials.push(search.candidate(index).serial);
+                search.asked(index);
+            }
+            for _ in 0..rng.below(serials.len() + 1) {
+                let serial = serials[rng.below(serials.len())];
+                match rng.below(4) {
+                    0 => _ = search.slow(serial, &config),
+                    1 => _ = search.silent(serial),
+                    _ => _ = search.answered(serial, rng.id(), (None, None), &config),
+                }
+            }
+        }
+        assert!(!serials.is_empty() || search.is_empty());
+    }
 }
