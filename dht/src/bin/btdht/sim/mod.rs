@@ -1,5 +1,6 @@
 //! `btdht sim`: the node in a virtual network, an experiment at a time.
 
+mod pages;
 mod plot;
 mod show;
 mod watch;
@@ -66,6 +67,7 @@ pub(crate) fn run(args: &Args, flags: &Flags) -> Result<(), Failure> {
     };
     let scenario = Scenario::named(name).ok_or_else(|| unknown(name))?;
     let params = params(args, scenario);
+    pages::enlarge(params.nodes);
     let began = Instant::now();
     let (report, spent) = watched(scenario, params, (flags, &out))?;
     let cost = Cost::measure(began, params.threads, spent, &report.totals);
