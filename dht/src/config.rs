@@ -15,7 +15,7 @@
 //!   of `guard`, `reach`, `store` and `table`);
 //! - queues and pauses of the tokio shell (`net`), which decide nothing about the protocol.
 //!
-//! The threats to a node by their numbers in the design (RELIABILITY.md 2.1), and what bounds each; names
+//! The threats to a node by their numbers in the design (`tests/SCENARIOS.md`), and what bounds each; names
 //! without a file are fields:
 //!
 //! | | threat | bounds |
@@ -187,7 +187,7 @@ pub struct Config {
     /// A reply is at most so many times longer than its query.
     pub max_amplification: usize,
     /// An error is at most so many times longer than what it answers, which may be no query at all
-    /// (RELIABILITY.md S4).
+    /// (S4).
     pub max_error_amplification: usize,
     /// Largest datagram that we read.
     pub max_incoming: usize,
@@ -244,7 +244,7 @@ pub struct Config {
     /// counting as an address of its own.
     pub allow_local: bool,
     /// Networks (IPv4 /24, IPv6 /64) whose last word on our own address counts (BEP 42;
-    /// RELIABILITY.md D10).
+    /// D10).
     pub address_votes: usize,
     /// So many of [`Config::address_votes`] have to agree.
     pub address_agreement: usize,

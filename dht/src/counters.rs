@@ -77,10 +77,10 @@ counters! {
     /// Replies and errors that answer none of our queries, or from another address or id.
     dropped_unsolicited,
     /// Of those, the ones with the transaction id of a query of ours that went to another address: a guess
-    /// that hit, or somebody who listens (RELIABILITY.md D8).
+    /// that hit, or somebody who listens (D8).
     replies_spoofed,
     /// Of those, the ones from the address that was asked, under another id than the node there is known by
-    /// (RELIABILITY.md D6).
+    /// (D6).
     ids_mismatched,
     /// Messages with keys out of order, which we read all the same.
     tolerated_unsorted,

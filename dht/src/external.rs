@@ -5,7 +5,7 @@
 //! [`Config::address_votes`] networks (IPv4 /24, IPv6 /64) heard of last counts, and our address is what
 //! at least [`Config::address_agreement`] of them say. It changes at most once per
 //! [`Config::address_change_pause`], since a new address means a new id and that every node has to
-//! learn it (RELIABILITY.md D10, S16). Only answers to queries of ours have a vote; whether one is, is
+//! learn it (D10, S16). Only answers to queries of ours have a vote; whether one is, is
 //! checked elsewhere.
 //!
 //! Local addresses, as voters and as what they claim, count with [`Config::allow_local`] alone: a router

@@ -118,7 +118,7 @@ impl Guard {
         take_of_all(self.config.scrapes_per_second, &mut self.scraped_until, now)
     }
 
-    /// Takes one check of a signature out of the budget of all sources (RELIABILITY.md D11).
+    /// Takes one check of a signature out of the budget of all sources (D11).
     pub fn allow_signature(&mut self, now: Time) -> bool {
         take_of_all(self.config.signature_checks_per_second, &mut self.checked_until, now)
     }

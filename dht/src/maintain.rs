@@ -2,7 +2,7 @@
 //! carries out each [`Chore`] with the lookups and queries that it has.
 //!
 //! Bootstrap: nodes of an earlier run first; routers when those leave us with fewer than k nodes.
-//! Attempts repeat after 1 to 60 seconds, with jitter (RELIABILITY.md S17). Routers are asked, never
+//! Attempts repeat after 1 to 60 seconds, with jitter (S17). Routers are asked, never
 //! inserted (BEP 5, DECISIONS.md 13). After a bootstrap, and when the line
 //! has returned, the buckets are filled and gaps in the wide ones looked for.
 //!

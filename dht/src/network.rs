@@ -1,5 +1,5 @@
 //! [`Line`]: whether a home's line to the world works, and so whom a silence may be blamed on
-//! (RELIABILITY.md S17, S18).
+//! (S17, S18).
 //!
 //! A node that does not answer may be gone, or our network is. So a node is blamed for its silence
 //! only if somebody answered who was asked at the same moment or shortly before. (That somebody

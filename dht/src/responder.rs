@@ -2,7 +2,7 @@
 //! lookups and the table's growth are no business of its.
 //!
 //! Nobody gets much for little: a reply is at most [`Config::max_datagram`](crate::Config::max_datagram) bytes, errors carry no
-//! version and few words, and the guard has the last word on every reply (RELIABILITY.md D2, D3).
+//! version and few words, and the guard has the last word on every reply (D2, D3).
 
 mod items;
 mod reply;

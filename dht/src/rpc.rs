@@ -1,5 +1,5 @@
 //! [`Rpc`]: our queries in flight. An answer counts only if transaction id, address and socket are
-//! those of a query (RELIABILITY.md D8); who asked, and what the answer means, is not known here.
+//! those of a query (D8); who asked, and what the answer means, is not known here.
 //!
 //! A query has two deadlines. At the *soft* one, which follows the round-trip times that we see (see
 //! [`Patience`]), whoever asked may go on without it; until the *hard* one a late answer

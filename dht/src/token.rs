@@ -1,5 +1,5 @@
 //! [`TokenServer`]: the write tokens of BEP 5 ("get_peers", "announce_peer"), which prove that
-//! whoever announces can receive at the address that it announces from (RELIABILITY.md D4).
+//! whoever announces can receive at the address that it announces from (D4).
 //!
 //! A token is HMAC-SHA1 (RFC 2104) over the whole address (not its /64) and the infohash, cut to eight
 //! bytes. A CRC, as some nodes use, is linear: a few tokens of one's own give everybody else's.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What one connection may cost, and how long it may take. RELIABILITY, section 2.2, has the reasons.
+/// What one connection may cost, and how long it may take. `tests/SCENARIOS.md` has the reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerConfig {
     /// From the first byte of the connection to the end of the peer's handshake, in all.

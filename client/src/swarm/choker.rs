@@ -1,6 +1,6 @@
 //! [`Choker`]: whom we serve (BEP 3, "choking"): tit for tat while we download, by one of the rules of
 //! [`SeedChoking`] when we seed, one optimistic unchoke, and one slot per source address, so that one
-//! host with many connections cannot take all slots (RELIABILITY P15).
+//! host with many connections cannot take all slots (P15).
 //!
 //! How many are served follows from how fast they take it: a slot more for each peer that is faster than
 //! its rank asks for. So a thin line is not split into trickles, and a thick one not held by a few slow

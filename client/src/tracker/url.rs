@@ -36,8 +36,7 @@ pub fn scheme(url: &str) -> Result<Scheme, TrackerError> {
 
 /// Whether an announce or request may go to this address; asked about the very address that is
 /// contacted, after DNS. `free` says that local ones are fine: the user named the URL, or allows them
-/// to everybody. A torrent or magnet must not make us send requests into the user's own network
-/// (RELIABILITY, T1).
+/// to everybody. A torrent or magnet must not make us send requests into the user's own network.
 pub fn may_contact(ip: IpAddr, free: bool) -> bool {
     // The port is not what is asked here, but 0 would be refused.
     btdht::addr::acceptable(SocketAddr::new(ip, 1), free)

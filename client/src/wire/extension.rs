@@ -11,7 +11,7 @@ pub const HANDSHAKE: u8 = 0;
 pub const UT_METADATA: u8 = 2;
 /// What we call ourselves, `v`.
 pub const CLIENT: &str = concat!("btfetch ", env!("CARGO_PKG_VERSION"));
-/// Largest info dictionary that we believe in (RELIABILITY, P7).
+/// Largest info dictionary that we believe in (P7).
 pub const MAX_METADATA: u32 = 64 << 20;
 /// Bytes of `v` that are kept.
 const MAX_CLIENT: usize = 64;

@@ -3,7 +3,7 @@
 use super::WireError;
 use crate::piece::{BLOCK_LEN, BlockRef, PieceIndex};
 
-/// Largest payload of an extension message (RELIABILITY, P8).
+/// Largest payload of an extension message (P8).
 pub const MAX_EXTENSION: u32 = 128 << 10;
 /// Largest bitfield: 2^21 pieces.
 pub const MAX_BITFIELD: u32 = 1 << 18;

@@ -38,7 +38,7 @@ pub enum Event {
     Samples {
         /// The node.
         node: SocketAddr,
-        /// Its key as a source of datagrams: one node counts for each (RELIABILITY.md D7).
+        /// Its key as a source of datagrams: one node counts for each (D7).
         source: SourceKey,
         /// A choice of them.
         infohashes: Vec<Id>,

@@ -1,4 +1,4 @@
-//! [`Frontier`]: the nodes that a crawl knows, one for each IP (RELIABILITY.md D7): who may be asked, who
+//! [`Frontier`]: the nodes that a crawl knows, one for each IP (D7): who may be asked, who
 //! has been asked and is left alone, and until when.
 //!
 //! Memory is bounded twice. Nodes that may be asked lie in slices of equal parts of the key space, each of

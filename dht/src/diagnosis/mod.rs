@@ -377,7 +377,7 @@ fn changing_ids(facts: &Facts) -> Option<Finding> {
 }
 
 fn disputed_address(facts: &Facts) -> Option<Finding> {
-    // A few voices are too few to speak of; nine networks would have to agree (BEP 42, RELIABILITY.md D10).
+    // A few voices are too few to speak of; nine networks would have to agree (BEP 42, D10).
     let many = |socket: &SocketFacts| socket.votes.iter().map(|(_, networks)| networks).sum::<usize>() >= 9;
     let torn = |socket: &&SocketFacts| socket.external.is_none() && socket.votes.len() > 1 && many(socket);
     let disputed = facts.sockets.iter().find(torn)?;

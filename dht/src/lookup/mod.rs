@@ -6,7 +6,7 @@
 //! not hold up the other. One struct serves all kinds of lookups; [`Kind`] has what differs.
 //!
 //! Everything in a reply is a stranger's word: addresses that cannot be, our own, port 0, more than
-//! [`Config::lookup_nodes_per_reply`] nodes and half records are ignored (RELIABILITY.md D7, D9).
+//! [`Config::lookup_nodes_per_reply`] nodes and half records are ignored (D7, D9).
 
 mod candidates;
 mod env;
@@ -149,7 +149,7 @@ impl Lookup {
         let from = taken.destination.to;
         let (target, interest) = (self.target, self.kind.interest());
         let name = (LookupId(self.key), &target, interest);
-        // Whoever cannot name nodes is not believed in the rest either (RELIABILITY.md S27).
+        // Whoever cannot name nodes is not believed in the rest either (S27).
         let is_whole = response.nodes.is_none_or(compact::is_whole_nodes::<V4>)
             && response.nodes6.is_none_or(compact::is_whole_nodes::<V6>);
         if !is_whole {

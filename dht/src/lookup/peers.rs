@@ -1,4 +1,4 @@
-//! [`Peers`]: the peers that one lookup has found, each told once (RELIABILITY.md D9).
+//! [`Peers`]: the peers that one lookup has found, each told once (D9).
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

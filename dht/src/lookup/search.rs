@@ -173,7 +173,7 @@ impl Search {
                 State::Fresh if place.is_reserve && *among == Among::Usual => {}
                 State::Fresh | State::Again if settled && asked_enough => {}
                 State::Fresh | State::Again => {
-                    // One node of a network in the closest set (RELIABILITY.md D7): the others wait
+                    // One node of a network in the closest set (D7): the others wait
                     // until the nearer one turns out to be silent.
                     if !closest.contains(&subnet) && !pending.contains(&subnet) && self.may_ask(*at, config) {
                         let may_send = self.credit > 0

@@ -1,6 +1,6 @@
 //! [`Items`]: the items of BEP 44 that others put here, immutable and mutable ones, under their caps:
 //! so many in all, so many of a source, [`Config::item_expiry`] after the last put. The one that was
-//! asked for or put least recently goes when there are too many (RELIABILITY.md D11).
+//! asked for or put least recently goes when there are too many (D11).
 //!
 //! An item takes at most 1,000 bytes of value and 200 of the rest, so that 1,000 of them stay within
 //! 1.2 MB. Nothing is allocated before the first put.

@@ -1,6 +1,6 @@
 //! [`Store`]: the peers that announced themselves (BEP 5, "announce_peer"), with every cap on them:
 //! peers of an infohash, ports of a source, infohashes of a source, age, and one budget of memory
-//! over everything (RELIABILITY.md D5). Tokens, replies and which addresses are acceptable are decided elsewhere.
+//! over everything (D5). Tokens, replies and which addresses are acceptable are decided elsewhere.
 //!
 //! When the budget is spent, the stalest infohash of 16 drawn at random goes with all its
 //! peers, which evicts from the stalest tenth or so of the store without keeping the store in order.

@@ -1,6 +1,6 @@
 //! [`Samples`]: the infohashes that BEP 51 hands out. A choice is made once and kept for
 //! [`crate::Config::sample_interval`], so that asking again gains nobody anything and costs us little
-//! (RELIABILITY.md D12).
+//! (D12).
 
 use std::time::Duration;
 

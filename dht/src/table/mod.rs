@@ -6,10 +6,10 @@
 //! space until the last bit, so that bucket numbers are bit lengths of distances; the farthest
 //! buckets are wide ([`Config::wide_buckets`]) and keep their nodes apart ([`spread`]).
 //!
-//! Diversity (RELIABILITY.md D6): one node per IP in the table, two per /24 (IPv6: /64) in a bucket.
+//! Diversity (D6): one node per IP in the table, two per /24 (IPv6: /64) in a bucket.
 //! A node that comes back with another id at the same address is evicted and asked once more. Nodes whose
-//! id belongs to
-//! their address (BEP 42) are preferred: they wait in front and take the place of questionable others.
+//! id belongs to their address (BEP 42) are preferred: they wait in front and take the place of
+//! questionable others.
 //!
 //! The table decides about places; when to ping and to refresh is [`crate::maintain`]'s business.
 

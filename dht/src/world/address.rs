@@ -1,4 +1,4 @@
-//! Our own address as others see it (BEP 42; RELIABILITY.md D10, S16), and several of them (BEP 45).
+//! Our own address as others see it (BEP 42; D10, S16), and several of them (BEP 45).
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! Hosts that lie, fall silent or flood (RELIABILITY.md, scenarios S7, S13, S25 to S27).
+//! Hosts that lie, fall silent or flood (scenarios S7, S13, S25 to S27).
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! A small virtual network for tests: nodes and actors of any conduct on virtual time, with latency
 //! and loss from a seed. Everything that happens goes into a digest, so that two runs can be compared.
-//! Which tests belong to which scenario of RELIABILITY.md is listed in `tests/src/scenarios.rs`.
+//! Which tests belong to which scenario of `tests/SCENARIOS.md` is listed in `tests/src/scenarios.rs`.
 
 mod address;
 mod amplification;

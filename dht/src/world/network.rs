@@ -1,4 +1,4 @@
-//! A node whose network goes and comes back (RELIABILITY.md S17, S18, S21).
+//! A node whose network goes and comes back (S17, S18, S21).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// The node whose network fails.
 const IT: usize = 0;
-/// RELIABILITY.md S18: so many good nodes again, within so long.
+/// S18: so many good nodes again, within so long.
 const ENOUGH: usize = 50;
 const SOON: Duration = Duration::from_secs(120);
 

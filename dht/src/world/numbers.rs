@@ -1,4 +1,4 @@
-//! The house limits of RELIABILITY.md as this node has them: D2 to D12 in its settings, D7 and D9 in what a
+//! The house limits of `tests/SCENARIOS.md` as this node has them: D2 to D12 in its settings, D7 and D9 in what a
 //! lookup takes from strangers.
 
 use std::net::Ipv4Addr;

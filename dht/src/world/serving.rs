@@ -1,4 +1,4 @@
-//! One node and strangers' datagrams: what each gets in answer (BEP 5; RELIABILITY.md S8, S10, S12).
+//! One node and strangers' datagrams: what each gets in answer (BEP 5; S8, S10, S12).
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -40,7 +40,7 @@ pub struct Limits {
 impl Limits {
     /// The deepest nesting that any reader accepts, whatever its limits say.
     pub const MAX_DEPTH: u32 = 100;
-    /// A datagram: depth 10, 500 tokens (libtorrent's numbers), 2,048 bytes (RELIABILITY.md D1).
+    /// A datagram: depth 10, 500 tokens (libtorrent's numbers), 2,048 bytes (D1).
     pub const KRPC: Self = Self { depth: 10, tokens: 500, len: 2048 };
     /// An extension message (BEP 10, 9, 11): depth 8, 2,000 tokens, 128 KiB.
     pub const EXTENSION: Self = Self { depth: 8, tokens: 2000, len: 128 << 10 };

@@ -187,6 +187,8 @@ pub(super) const NODE: &[Entry] = &[
         &[
             "one_node_per_ip_and_two_per_network_in_a_bucket",
             "id_change_at_an_address_evicts",
+            "network_whose_nodes_all_change_their_ids_at_the_start_knows_itself",
+            "nobody_loses_its_place_to_queries_that_others_send_in_its_name",
             "nobody_enters_by_a_lie_and_nobody_leaves_by_one",
         ],
     ),

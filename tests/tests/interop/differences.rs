@@ -204,7 +204,7 @@ const IMMUTABLE: [Case; 13] = [
     ("put and get of 1,000 bytes", "id; same", |m| m.round_trip(&value_of(1000))),
     ("put of 1,001 bytes", "error 205", |m| m.put_value(&value_of(1001))),
     ("put of unsorted keys", MALFORMED, |m| m.put_value(b"d1:bi1e1:ai2ee")),
-    // What is no bencode at all gets no answer from us (RELIABILITY.md D2).
+    // What is no bencode at all gets no answer from us (D2).
     ("put of a key twice", SILENCE, |m| m.put_value(b"d1:ai1e1:ai2ee")),
     ("put of a number with a leading zero", SILENCE, |m| m.put_value(b"i01e")),
     ("put without value", MALFORMED, |m| m.put(m.target, &[])),

@@ -20,7 +20,7 @@ use harness::wire::{Asker, dict, list, string};
 
 use cable::{Cable, ROUTER};
 
-/// RELIABILITY.md S18: so many good nodes again, within so long.
+/// S18: so many good nodes again, within so long.
 const ENOUGH: usize = 50;
 const SOON: Duration = Duration::from_secs(120);
 

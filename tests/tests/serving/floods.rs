@@ -1,4 +1,4 @@
-//! A real `btdht serve` under floods and for long (RELIABILITY S5, S6, S22), in a network of internet-like
+//! A real `btdht serve` under floods and for long (S5, S6, S22), in a network of internet-like
 //! addresses, so that its limits per source are in force. What is counted is asserted: replies, memory,
 //! descriptors. The whole forms, ignored for their length or for what they ask of the machine, run the
 //! same functions.

@@ -1,4 +1,4 @@
-//! A real `btdht serve` against malformed datagrams over loopback (RELIABILITY S1, S2, S3: this runs
+//! A real `btdht serve` against malformed datagrams over loopback (S1, S2, S3: this runs
 //! in debug builds too).
 #![allow(clippy::unwrap_used)]
 
@@ -187,7 +187,7 @@ fn deeply_nested_datagrams_are_dropped_cheaply_and_in_silence() {
         }
     }
     assert_eq!(Stranger::new(at).answer_to(&bombs[0]), None);
-    // RELIABILITY S2: at most 1 ms each; a debug build is given the same.
+    // S2: at most 1 ms each; a debug build is given the same.
     let spent = cpu(node.pid()) - before.expect("the first round");
     assert!(spent <= Duration::from_secs(1), "{spent:?} for 1000 datagrams");
 }

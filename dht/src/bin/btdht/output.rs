@@ -77,7 +77,7 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// A stranger's bytes, safe for a terminal: escaped, and cut off after 64 bytes (RELIABILITY.md D13).
+/// A stranger's bytes, safe for a terminal: escaped, and cut off after 64 bytes (D13).
 pub(crate) fn remote(bytes: &[u8]) -> String {
     let shown = bytes.get(..MAX_REMOTE).unwrap_or(bytes);
     let more = if shown.len() < bytes.len() { "..." } else { "" };

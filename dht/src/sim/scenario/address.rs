@@ -20,7 +20,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 /// How long they live before it: an id stays for ten minutes at least.
 const BEFORE: Duration = Duration::from_secs(12 * 60);
-/// Enough nodes that have answered at the new address (RELIABILITY.md S18).
+/// Enough nodes that have answered at the new address (S18).
 const ENOUGH: usize = 50;
 /// When is looked, in seconds since the change; and every minute.
 const MOMENTS: [u64; 7] = [1, 2, 5, 10, 20, 30, 45];

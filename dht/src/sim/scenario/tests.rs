@@ -169,7 +169,7 @@ fn announces_survive(minutes: u64) {
     assert!(number(&report, &[&minutes.to_string()], "renewed_found") >= 0.95, "{report:?}");
     assert_eq!(number(&report, &["60"], "once_found"), 0.0, "{report:?}");
     // A third of the nodes is away and sessions last two hours: of eight that store, the chance that all are
-    // gone after a quarter of an hour is (1 - 2^-1/8)^8, one in 10^8. What is lost is lost to lookups: RELIABILITY.md
+    // gone after a quarter of an hour is (1 - 2^-1/8)^8, one in 10^8. What is lost is lost to lookups: `tests/SCENARIOS.md`
     // S28 wants 95 % of them to succeed under ten times this loss.
     assert!(report.finding("renewed_found_at_least").unwrap() >= 0.95, "{report:?}");
 }
@@ -236,7 +236,7 @@ fn made_up_nodes_get_no_place_in_any_table() {
     for liars in ["0", "1.000", "5.000", "20.0"] {
         let of = |column| number(&report, &[liars], column);
         assert_eq!(of("made_up_in_tables"), 0.0, "{report:?}");
-        // All of 100 found it; RELIABILITY.md S28 wants 95 % under loss, and a liar's answer is as good as lost.
+        // All of 100 found it; S28 wants 95 % under loss, and a liar's answer is as good as lost.
         assert!(of("found") >= 0.95, "{report:?}");
         // Measured 0.35 without liars and 0.63 with a fifth of them. The budget of pings is 5: four of newcomers
         // and one of questionable nodes a second; liars must not come near to spending it.
@@ -275,7 +275,7 @@ fn nodes_that_move_keep_their_tables_and_are_known_again() {
     let report = run("address", NODES, 3, 1);
     let finding = |name| report.finding(name).unwrap();
     assert_eq!(finding("fifty_heard_again"), finding("moved"), "{report:?}");
-    assert!(finding("fifty_heard_again_p90_ms") <= 120_000.0, "RELIABILITY.md S18: {report:?}");
+    assert!(finding("fifty_heard_again_p90_ms") <= 120_000.0, "S18: {report:?}");
     assert!(number(&report, &["180"], "kept") >= 0.9, "{report:?}");
     assert!(number(&report, &["180"], "new_id") >= 0.9, "{report:?}");
     assert!(number(&report, &["180"], "known_by_p50") >= 8.0, "{report:?}");
