@@ -32,7 +32,6 @@ mod peers;
 mod picker;
 mod rate;
 mod requests;
-mod rivals;
 mod super_seed;
 mod transfer;
 mod uploads;
@@ -66,7 +65,6 @@ use conns::{Conn, Conns};
 use known::Known;
 use metadata::Fetch;
 use rate::Rate;
-use rivals::Rivals;
 use super_seed::{Company, SuperSeed};
 use transfer::Transfer;
 use uploads::Uploads;
@@ -85,7 +83,6 @@ pub struct Swarm {
     announce: Announce,
     choker: Choker,
     uploads: Uploads,
-    rivals: Rivals,
     super_seed: Option<SuperSeed>,
     down: Rate,
     up: Rate,
@@ -206,7 +203,6 @@ impl Swarm {
             announce,
             choker: Choker::new(now),
             uploads: Uploads::default(),
-            rivals: Rivals::new(torrent.peer_id),
             super_seed: None,
             down: Rate::new(now),
             up: Rate::new(now),

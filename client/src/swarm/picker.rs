@@ -15,7 +15,6 @@ mod tests;
 use btdht::Rng;
 
 use super::has::Has;
-use super::rivals::Rivals;
 use crate::bitfield::Bitfield;
 
 /// Rarest-first orders over the pieces that are wanted, missing and not begun.
@@ -56,8 +55,6 @@ pub(super) enum Strategy {
 }
 
 const ABSENT: u32 = u32::MAX;
-/// Pieces that are compared for one that others leave to us.
-const COMPARED: usize = 32;
 /// Different priorities that are told apart; lower ones count as the lowest of these.
 const MAX_ORDERS: usize = 16;
 
@@ -186,16 +183,13 @@ impl Picker {
         self.place[piece as usize] = ABSENT;
     }
 
-    /// The piece to begin with a peer that has `has`: of those that only seeds have one
-    /// that other downloaders leave to us.
-    /// Looks at most at `max_steps` pieces in order of rarity, then takes any that the peer has, which
-    /// costs a step per 64 pieces.
+    /// The piece to begin with a peer that has `has`. Looks at most at `max_steps` pieces in order of
+    /// rarity, then takes any that the peer has, which costs a step per 64 pieces.
     pub(super) fn choose(
         &self,
         has: &Has,
         strategy: Strategy,
         max_steps: usize,
-        rivals: &Rivals,
         rng: &mut Rng,
     ) -> Option<u32> {
         let mut left: u64 = self.orders.iter().map(Order::stake).sum();
@@ -218,7 +212,7 @@ impl Picker {
         for _ in 0..self.orders.len() {
             let order = &self.orders[first];
             if order.stake() > 0
-                && let Some(piece) = self.choose_of(order, has, strategy, max_steps, rivals, rng)
+                && let Some(piece) = self.choose_of(order, has, strategy, max_steps, rng)
             {
                 return Some(piece);
             }
@@ -252,7 +246,6 @@ impl Picker {
         has: &Has,
         strategy: Strategy,
         max_steps: usize,
-        rivals: &Rivals,
         rng: &mut Rng,
     ) -> Option<u32> {
         let start = match strategy {
@@ -261,29 +254,14 @@ impl Picker {
             Strategy::RarestFirst => 0,
         };
         let (before, from) = order.pieces.split_at(start);
-        let seen = from.iter().chain(before).copied().take(max_steps).inspect(|_| self.step());
-        let mut near = seen.filter(|&piece| has.contains(piece));
-        let Some(first) = near.next() else {
+        let rarest = from.iter().chain(before).take(max_steps).find(|&&piece| {
+            self.step();
+            has.contains(piece)
+        });
+        rarest.copied().or_else(|| {
             let from = rng.below(order.fresh.len() as usize) as u32;
-            return order.any(has, from).or_else(|| order.any(has, 0));
-        };
-        // Only seeds have to be spared. Where all leave what they can have of each other to the same ones,
-        // large crowds end later.
-        let with_seeds_only = |&piece: &u32| self.availability(piece) == 0;
-        if !with_seeds_only(&first) {
-            return Some(first);
-        }
-        let (mut best, mut before) = (first, rivals.before_us(first, usize::MAX));
-        let mut others = near.take_while(with_seeds_only).take(COMPARED);
-        while before > 0
-            && let Some(piece) = others.next()
-        {
-            let fewer = rivals.before_us(piece, before);
-            if fewer < before {
-                (best, before) = (piece, fewer);
-            }
-        }
-        Some(best)
+            order.any(has, from).or_else(|| order.any(has, 0))
+        })
     }
 
     fn order_of(&self, piece: u32) -> usize {

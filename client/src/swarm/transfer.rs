@@ -12,7 +12,6 @@ use super::deadlines::{Deadlines, patience};
 use super::has::Has;
 use super::limits::Limits;
 use super::picker::{Picker, Strategy};
-use super::rivals::Rivals;
 use super::verify::Verify;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
@@ -53,8 +52,6 @@ pub(super) struct Asked<'a> {
     pub(super) room: usize,
     /// Bytes per second that it gives; looked at where pieces have deadlines only.
     pub(super) rate: u64,
-    /// Who else downloads.
-    pub(super) rivals: &'a Rivals,
 }
 
 /// What a verdict leads to.
@@ -411,10 +408,7 @@ impl Transfer {
             if committed > limits.unfinished_bytes && self.blocks.unfinished() >= 2 {
                 return;
             }
-            let Some(piece) = self.picker.choose(peer.has, strategy, limits.pick_steps, peer.rivals, rng)
-            else {
-                return;
-            };
+            let Some(piece) = self.picker.choose(peer.has, strategy, limits.pick_steps, rng) else { return };
             let piece = PieceIndex(piece);
             if !self.verify.admits(peer.addr, piece) {
                 return;
