@@ -141,13 +141,8 @@ fn the_program_waits_for_a_network_and_bootstraps_when_there_is_one() {
     let mut command = Command::new(program);
     // A name that cannot be resolved without a network, and a router that cannot be reached.
     command.args(["serve", "--no-state", "--bootstrap", "router.invalid:6881", "--bootstrap", ROUTER]);
-    // One address asks it for much at the end.
-    command.env("BTDHT_REPLIES_PER_SECOND_PER_IP", "0");
     let mut serve = Running::start("btdht serve", &mut command);
-    let port: u16 = serve.wait_for("the node listens", |line| {
-        let port = line.strip_prefix("listening 0.0.0.0:")?.split(' ').next()?;
-        Some(port.parse().expect("a port"))
-    });
+    serve.wait_for("the node listens", |line| line.starts_with("listening 0.0.0.0:").then_some(()));
     // Long enough for a few attempts that fail, and for one complaint.
     let early =
         serve.wait_within(Duration::from_secs(15), |line| line.starts_with("bootstrapped ").then_some(()));
@@ -157,10 +152,6 @@ fn the_program_waits_for_a_network_and_bootstraps_when_there_is_one() {
     cable.plug("84.0.0.2");
     // Somebody has answered. Whom else it knows by then is a matter of luck.
     serve.wait_for("the bootstrap", |line| line.starts_with("bootstrapped ").then_some(()));
-    let node = format!("84.0.0.2:{port}");
-    eventually("it knows 50 nodes within two minutes", || {
-        (named(&mut Asker::new("84.0.0.2"), &node).len() >= ENOUGH).then_some(())
-    });
 }
 
 /// Addresses that the node at `addr` names, asked for 16 places of the key space.
