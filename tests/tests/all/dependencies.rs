@@ -48,11 +48,12 @@ fn dependencies_come_from_one_registry_under_known_licences() {
     let told: Value = serde_json::from_str(&output(cargo.current_dir(workspace()))).unwrap();
     let packages = told["packages"].as_array().unwrap();
     assert!(packages.len() > 100, "{}", packages.len());
+    let registry = packages.iter().find_map(|package| package["source"].as_str()).unwrap();
+    assert!(registry.starts_with("registry+https://"), "{registry}");
     for package in packages {
         let name = format!("{} {}", package["name"], package["version"]);
         let source = package["source"].as_str();
         let ours = source.is_none() && package["name"].as_str().is_some_and(is_ours);
-        let registry = "registry+https://github.com/rust-lang/crates.io-index";
         assert!(ours || source == Some(registry), "{name} comes from {source:?}");
         let licence = package["license"].as_str().unwrap_or_default();
         assert!(ours || acceptable(licence), "{name} is under `{licence}`");
