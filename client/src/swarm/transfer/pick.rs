@@ -1,0 +1,196 @@
+//! Which blocks to ask a peer for.
+
+use std::net::SocketAddr;
+
+use btdht::{Rng, Time};
+
+use super::Transfer;
+use crate::piece::{BLOCK_LEN, BlockRef, PieceIndex, Slot};
+use crate::swarm::blocks::{Duplicates, Relation};
+use crate::swarm::deadlines::patience;
+use crate::swarm::has::Has;
+use crate::swarm::limits::Limits;
+use crate::swarm::picker::Strategy;
+
+/// A peer that could be asked for something.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::swarm) struct Asked<'a> {
+    pub(in crate::swarm) slot: Slot,
+    pub(in crate::swarm) addr: SocketAddr,
+    pub(in crate::swarm) has: &'a Has,
+    /// How many requests it could use.
+    pub(in crate::swarm) room: usize,
+    /// Bytes per second that it gives; looked at where pieces have deadlines only.
+    pub(in crate::swarm) rate: u64,
+}
+
+/// Requests that are always allowed when nothing is under way, so that blocks which the disk threads
+/// keep until their piece is whole can never stop the transfer.
+const LIVENESS: usize = 16;
+
+impl Transfer {
+    /// Chooses the blocks to ask a peer for.
+    pub(in crate::swarm) fn pick(
+        &mut self,
+        now: Time,
+        peer: Asked<'_>,
+        limits: &Limits,
+        rng: &mut Rng,
+    ) -> Vec<BlockRef> {
+        let mut out = Vec::new();
+        let count = peer.room.min(self.allowance(peer.slot, limits));
+        let suspect = self.verify.is_suspect(peer.addr);
+        if self.is_urgent() {
+            self.pick_urgent(now, peer, count, limits, &mut out);
+        }
+        self.share(now, peer, Relation::Own, count, &mut out);
+        if !suspect {
+            self.share(now, peer, Relation::Orphan, count, &mut out);
+        }
+        self.begin(now, peer, count, limits, rng, &mut out);
+        if suspect && out.is_empty() {
+            // Nothing is left that it could fetch alone.
+            self.share(now, peer, Relation::Orphan, count, &mut out);
+        }
+        if !suspect {
+            self.share(now, peer, Relation::Foreign, count, &mut out);
+        }
+        if out.is_empty() && count > 0 && self.picker.is_empty() {
+            let rule = Duplicates {
+                holders: limits.endgame_holders,
+                holders_late: limits.endgame_holders_late,
+                patience: limits.endgame_patience,
+            };
+            let verify = &self.verify;
+            let may = |piece| peer.has.contains(piece) && verify.admits(peer.addr, PieceIndex(piece));
+            self.blocks.request_again(now, peer.slot, may, rule, count, &mut out);
+        }
+        let mut last = None;
+        for block in &out {
+            if last != Some(block.piece) {
+                self.verify.involve(peer.addr, block.piece);
+                last = Some(block.piece);
+            }
+        }
+        out
+    }
+
+    /// How many blocks `slot` may be asked for before the disk has to catch up. Where it is slow peers
+    /// that use the budget up and not the disk, everybody else still gets a few.
+    fn allowance(&self, slot: Slot, limits: &Limits) -> usize {
+        let requests = self.blocks.requests();
+        let used = self.buffered + requests.outstanding();
+        let free = limits.write_budget.saturating_sub(used) / u64::from(BLOCK_LEN.min(self.shape.piece_len));
+        let few = match self.buffered < limits.write_budget / 2 {
+            true => limits.requests_beyond_budget.saturating_sub(requests.on_time(slot)),
+            false => 0,
+        };
+        match usize::try_from(free).unwrap_or(usize::MAX).max(few) {
+            0 if self.blocks.is_stalled() => LIVENESS,
+            free => free,
+        }
+    }
+
+    /// Asks for open blocks of begun pieces.
+    fn share(
+        &mut self,
+        now: Time,
+        peer: Asked<'_>,
+        relation: Relation,
+        count: usize,
+        out: &mut Vec<BlockRef>,
+    ) {
+        if out.len() >= count {
+            return;
+        }
+        let verify = &self.verify;
+        let open = self.blocks.open_for(peer.slot, peer.has, relation);
+        let open: Vec<_> = open.take(count - out.len()).collect();
+        for piece in open {
+            // A bad piece is fetched again by one peer.
+            let mixes = verify.is_case(piece) && relation == Relation::Foreign;
+            if out.len() < count && !mixes && verify.admits(peer.addr, piece) {
+                self.blocks.request(now, peer.slot, piece, count - out.len(), out);
+                if relation == Relation::Orphan {
+                    self.blocks.adopt(piece, peer.slot);
+                }
+            }
+        }
+    }
+
+    /// Begins further pieces and asks for their blocks.
+    fn begin(
+        &mut self,
+        now: Time,
+        peer: Asked<'_>,
+        count: usize,
+        limits: &Limits,
+        rng: &mut Rng,
+        out: &mut Vec<BlockRef>,
+    ) {
+        let strategy = match limits.sequential {
+            true => Strategy::Sequential,
+            false if self.verified < limits.random_first => Strategy::Random,
+            false => Strategy::RarestFirst,
+        };
+        while out.len() < count {
+            let committed = self.blocks.committed() + u64::from(self.shape.piece_len);
+            if committed > limits.unfinished_bytes && self.blocks.unfinished() >= 2 {
+                return;
+            }
+            let Some(piece) = self.picker.choose(peer.has, strategy, limits.pick_steps, rng) else { return };
+            let piece = PieceIndex(piece);
+            if !self.verify.admits(peer.addr, piece) {
+                return;
+            }
+            self.begin_piece(piece, peer);
+            self.blocks.request(now, peer.slot, piece, count - out.len(), out);
+        }
+    }
+
+    fn begin_piece(&mut self, piece: PieceIndex, peer: Asked<'_>) {
+        self.picker.take(piece.0);
+        self.blocks.begin(piece, peer.slot);
+        if self.verify.is_case(piece) || self.verify.is_suspect(peer.addr) {
+            self.blocks.reserve(piece);
+        }
+        self.verify.involve(peer.addr, piece);
+    }
+
+    /// Asks for blocks of pieces with a deadline: first those that nobody is on, then those that the
+    /// peer would have brought sooner than whoever is. May begin as much again as other pieces may.
+    fn pick_urgent(
+        &mut self,
+        now: Time,
+        peer: Asked<'_>,
+        count: usize,
+        limits: &Limits,
+        out: &mut Vec<BlockRef>,
+    ) {
+        let urgent: Vec<_> = self.deadlines.urgent().filter(|&piece| peer.has.contains(piece)).collect();
+        for piece in urgent.into_iter().map(PieceIndex) {
+            if out.len() >= count {
+                return;
+            }
+            // A bad piece is fetched again by one peer, a suspect's by nobody else.
+            let alone = self.verify.is_case(piece) || self.verify.is_suspect(peer.addr);
+            let fresh = self.picker.is_fresh(piece.0);
+            if alone && !fresh || !self.verify.admits(peer.addr, piece) {
+                continue;
+            }
+            if fresh {
+                if self.blocks.committed() > 2 * limits.unfinished_bytes && self.blocks.unfinished() >= 2 {
+                    continue;
+                }
+                self.begin_piece(piece, peer);
+            }
+            self.blocks.request(now, peer.slot, piece, count - out.len(), out);
+            let owed = self.blocks.requests().on_time(peer.slot);
+            if let Some(patience) = patience(peer.rate, owed) {
+                let rule = Duplicates { holders: 1, holders_late: 2, patience };
+                let left = count.saturating_sub(out.len());
+                self.blocks.request_again(now, peer.slot, |other| other == piece.0, rule, left, out);
+            }
+        }
+    }
+}
