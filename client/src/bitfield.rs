@@ -1,8 +1,10 @@
 //! [`Bitfield`]: which pieces somebody has, most significant bit first as on the wire (BEP 3,
 //! "bitfield").
 
+use crate::steps;
+
 /// A set of piece indices with a fixed size.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(PartialEq, Eq, Debug, Default)]
 pub struct Bitfield {
     words: Vec<u64>,
     len: u32,
@@ -12,12 +14,15 @@ pub struct Bitfield {
 impl Bitfield {
     /// An empty set over `len` pieces.
     pub fn new(len: u32) -> Self {
-        Self { words: vec![0; (len as usize).div_ceil(64)], len, ones: 0 }
+        let words = vec![0; (len as usize).div_ceil(64)];
+        steps::count(words.len());
+        Self { words, len, ones: 0 }
     }
 
     /// The full set over `len` pieces.
     pub fn full(len: u32) -> Self {
         let mut words = vec![u64::MAX; (len as usize).div_ceil(64)];
+        steps::count(words.len());
         if let (Some(last), spare @ 1..) = (words.last_mut(), len % 64) {
             *last = u64::MAX << (64 - spare);
         }
@@ -35,6 +40,7 @@ impl Bitfield {
             return None;
         }
         let mut words = Vec::with_capacity((len as usize).div_ceil(64));
+        steps::count(words.capacity());
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
@@ -47,6 +53,7 @@ impl Bitfield {
     /// Appends the wire form.
     pub fn put_wire(&self, out: &mut Vec<u8>) {
         let end = out.len() + (self.len as usize).div_ceil(8);
+        steps::count(self.words.len());
         for word in &self.words {
             out.extend_from_slice(&word.to_be_bytes());
         }
@@ -102,6 +109,7 @@ impl Bitfield {
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.words.iter().enumerate().flat_map(|(at, &word)| {
             let mut rest = word;
+            steps::count(1);
             std::iter::from_fn(move || {
                 let bit = rest.leading_zeros();
                 (bit < 64).then(|| {
@@ -114,6 +122,7 @@ impl Bitfield {
 
     /// How many members it shares with `other`.
     pub fn common(&self, other: &Self) -> u32 {
+        steps::count(self.words.len());
         self.words.iter().zip(&other.words).map(|(a, b)| (a & b).count_ones()).sum()
     }
 
@@ -122,6 +131,7 @@ impl Bitfield {
         let start = from as usize / 64;
         let words = self.words.iter().zip(&other.words).enumerate().skip(start);
         for (at, (a, b)) in words {
+            steps::count(1);
             let skipped = if at == start { u64::MAX >> (from % 64) } else { u64::MAX };
             let both = a & b & skipped;
             if both != 0 {
@@ -133,6 +143,13 @@ impl Bitfield {
 
     fn mask(index: u32) -> u64 {
         1 << (63 - index % 64)
+    }
+}
+
+impl Clone for Bitfield {
+    fn clone(&self) -> Self {
+        steps::count(self.words.len());
+        Self { words: self.words.clone(), ..*self }
     }
 }
 

@@ -39,6 +39,7 @@ pub mod piece;
 mod rates;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod steps;
 pub mod storage;
 pub mod swarm;
 pub mod tracker;

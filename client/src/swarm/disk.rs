@@ -22,7 +22,7 @@ impl Swarm {
         let mut transfer = Transfer::new(Arc::clone(info), have, priority, &self.limits, &mut self.rng);
         self.before = totals;
         for conn in self.conns.iter_mut() {
-            conn.wanted = transfer.peer_came(&conn.has);
+            conn.wanted = transfer.peer_came(conn.slot, &conn.has);
         }
         out.extend(transfer.complete_files().map(|file| Action::Event(Event::File(file))));
         let empty = transfer.empty_files(|file| priority(file) > 0);

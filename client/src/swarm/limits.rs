@@ -135,8 +135,8 @@ pub struct Limits {
     /// With fewer connections than this, sources are asked sooner.
     pub few_peers: usize,
 
-    /// Progress is saved when this many bytes were verified since the last time (at most once in
-    /// `save_pause`) ...
+    /// Progress is saved when this many bytes and a 256th of all were verified since the last time (at
+    /// most once in `save_pause`): a save writes a bit for each piece that there is ...
     pub save_bytes: u64,
     /// ... or when something was and this long has passed.
     pub save_interval: Duration,

@@ -172,6 +172,8 @@ impl Timer {
     const COUNT: usize = 5;
 }
 
+/// The part of a large torrent that is worth a save.
+const SAVED_SHARE: u64 = 256;
 const TICK: std::time::Duration = std::time::Duration::from_secs(1);
 /// The same while pieces have deadlines: late blocks are taken over then.
 const URGENT_TICK: std::time::Duration = std::time::Duration::from_millis(100);
@@ -503,7 +505,8 @@ impl Swarm {
         if std::mem::take(&mut self.stirred) && std::mem::take(&mut self.starved) {
             self.refill_all(now, out);
         }
-        if self.saves.dirty >= self.limits.save_bytes {
+        let share = self.info().map_or(0, |info| info.total() / SAVED_SHARE);
+        if self.saves.dirty >= self.limits.save_bytes.max(share) {
             self.save_if_due(now, self.limits.save_pause, out);
         }
     }

@@ -151,7 +151,7 @@ impl Swarm {
         let before = std::mem::replace(&mut conn.has, Has::from(pieces));
         if let Stage::Transfer(transfer) = &mut self.stage {
             transfer.peer_lost(&before);
-            conn.wanted = transfer.peer_came(&conn.has);
+            conn.wanted = transfer.peer_came(slot, &conn.has);
             tell_interest(conn, self.paused, out);
         }
         self.close_if_useless(now, slot, out);
@@ -162,7 +162,7 @@ impl Swarm {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         match &mut self.stage {
             Stage::Transfer(transfer) => {
-                if conn.has.insert(piece.0, transfer.info().pieces()) && transfer.peer_has(piece) {
+                if conn.has.insert(piece.0, transfer.info().pieces()) && transfer.peer_has(slot, piece) {
                     conn.wanted += 1;
                     tell_interest(conn, self.paused, out);
                 }

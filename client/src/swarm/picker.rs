@@ -225,6 +225,16 @@ impl Picker {
         None
     }
 
+    /// The one of these pieces, all of which may be begun, that comes first in the order of the highest
+    /// priority that any of them has.
+    pub(super) fn first_of(&self, pieces: &[u32], strategy: Strategy) -> Option<u32> {
+        let place = |&piece: &u32| match strategy {
+            Strategy::Sequential => (self.order_of(piece), piece),
+            Strategy::RarestFirst | Strategy::Random => (self.order_of(piece), self.place[piece as usize]),
+        };
+        pieces.iter().copied().min_by_key(place)
+    }
+
     /// Peers that have `piece`, those that came with everything not counted.
     pub(super) fn availability(&self, piece: u32) -> u16 {
         self.availability.get(piece as usize).copied().unwrap_or(0)
@@ -251,6 +261,8 @@ impl Picker {
         let start = match strategy {
             Strategy::Sequential => return order.any(has, 0),
             Strategy::Random => rng.below(order.pieces.len()),
+            // Whoever has some is counted for each of them: nothing that nobody has need be looked at.
+            Strategy::RarestFirst if matches!(has, Has::Some(_)) => order.bounds[0] as usize,
             Strategy::RarestFirst => 0,
         };
         let (before, from) = order.pieces.split_at(start);
@@ -293,6 +305,7 @@ impl Picker {
     #[cfg(test)]
     fn step(&self) {
         self.steps.set(self.steps.get() + 1);
+        crate::steps::count(1);
     }
 
     #[cfg(not(test))]

@@ -3,6 +3,7 @@
 
 mod pick;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,9 @@ pub(super) struct Transfer {
     /// Pieces that each file lacks.
     files: Vec<u32>,
     picker: Picker,
+    /// Peers of whose pieces none may be begun but those that they told of since, at most [`MAX_TOLD`]:
+    /// nobody looks through all of them at each event.
+    barren: BTreeMap<Slot, Vec<u32>>,
     deadlines: Deadlines,
     blocks: Blocks,
     verify: Verify,
@@ -55,6 +59,9 @@ pub(super) enum Judged {
     /// We have it already, or there is no such piece.
     Known,
 }
+
+/// Pieces that a peer told of and nobody has begun: 4 KiB a connection.
+const MAX_TOLD: usize = 1024;
 
 impl Transfer {
     /// A transfer that starts with the pieces in `have`.
@@ -76,6 +83,7 @@ impl Transfer {
         }
         let mut transfer = Self {
             picker: Picker::new(shape.pieces),
+            barren: BTreeMap::new(),
             deadlines: Deadlines::default(),
             missing: Bitfield::new(shape.pieces),
             blocks: Blocks::new(shape),
@@ -127,6 +135,7 @@ impl Transfer {
             }
         }
         self.picker.reset(&fresh, &weights, rng);
+        self.barren.clear();
     }
 
     /// Needs `piece` at `at`, or no longer at a certain time.
@@ -140,7 +149,8 @@ impl Transfer {
     }
 
     /// A peer came with these pieces; returns how many of them we want.
-    pub(super) fn peer_came(&mut self, has: &Has) -> u32 {
+    pub(super) fn peer_came(&mut self, slot: Slot, has: &Has) -> u32 {
+        self.barren.remove(&slot);
         self.picker.add_peer(has);
         has.common(&self.missing)
     }
@@ -153,13 +163,22 @@ impl Transfer {
     /// A peer has gone.
     pub(super) fn peer_gone(&mut self, slot: Slot, addr: SocketAddr, has: &Has) {
         self.picker.remove_peer(has);
+        self.barren.remove(&slot);
         self.blocks.give_back_all(slot);
         self.verify.forget(addr);
     }
 
     /// A peer got a further piece; returns whether we want it.
-    pub(super) fn peer_has(&mut self, piece: PieceIndex) -> bool {
+    pub(super) fn peer_has(&mut self, slot: Slot, piece: PieceIndex) -> bool {
         self.picker.add(piece.0);
+        if self.picker.is_fresh(piece.0)
+            && let Some(told) = self.barren.get_mut(&slot)
+        {
+            told.push(piece.0);
+            if told.len() > MAX_TOLD {
+                self.barren.remove(&slot); // all that it has is looked through once more
+            }
+        }
         self.missing.contains(piece.0)
     }
 
@@ -239,6 +258,7 @@ impl Transfer {
                 let liars = self.verify.bad(piece, &givers, blocks);
                 if self.missing.contains(piece.0) {
                     self.picker.put(piece.0);
+                    self.barren.clear();
                 }
                 Judged::Bad { liars }
             }

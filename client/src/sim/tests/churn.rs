@@ -1,5 +1,6 @@
 //! Hosts that go.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::load::{Run, SMALL, crowd, leech, limits};
@@ -7,6 +8,8 @@ use crate::sim::{Host, Kind, Leaves};
 use crate::swarm::Limits;
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// Whether the seed has given a certain piece away in time depends on the seed of the run.
+const SEEDS: RangeInclusive<u64> = 1..=3;
 
 #[test]
 fn everybody_ends_although_all_go_as_soon_as_they_have_everything() {
@@ -19,20 +22,33 @@ fn everybody_ends_although_all_go_as_soon_as_they_have_everything() {
     assert_eq!(run.fates(leech).iter().filter(|fate| fate.left).count(), 59);
 }
 
-/// Those of fifty that are complete in the end when the seed goes after it has sent so many hundredths
-/// of the torrent.
-fn complete_without_seed(percent: u64, super_seed: bool) -> usize {
-    let mut hosts = crowd(50, MINUTE / 2, (50_000, 200_000), 100_000);
-    hosts[0].leaves = Leaves::Sent(SMALL.len() * percent / 100);
-    let limits = Limits { super_seed, ..limits() };
-    let run = Run::new(SMALL, limits, 1, hosts, 30 * MINUTE);
-    assert!(run.fates(|host| host.kind == Kind::Seed)[0].left);
-    run.fates(leech).iter().filter(|fate| fate.completed.is_some()).count()
+/// How fifty fare when their only seed goes after it has sent so many hundredths of the torrent, in the
+/// median over `SEEDS`: pieces that the best of them has in the end, and how many are complete.
+fn without_seed(percent: u64, super_seed: bool) -> (u32, usize) {
+    let mut runs: Vec<_> = SEEDS
+        .map(|seed| {
+            let mut hosts = crowd(50, MINUTE / 2, (50_000, 200_000), 100_000);
+            hosts[0].leaves = Leaves::Sent(SMALL.len() * percent / 100);
+            let limits = Limits { super_seed, ..limits() };
+            let run = Run::new(SMALL, limits, seed, hosts, 30 * MINUTE);
+            assert!(run.fates(|host| host.kind == Kind::Seed)[0].left);
+            let fates = run.fates(leech);
+            let best = fates.iter().map(|fate| fate.pieces).max().unwrap_or(0);
+            (best, fates.iter().filter(|fate| fate.completed.is_some()).count())
+        })
+        .collect();
+    println!("{percent} %, super-seed {super_seed}: {runs:?}");
+    runs.sort_unstable();
+    runs[runs.len() / 2]
 }
 
+/// Whether the last piece has been given away after two copies is a matter of luck: of thirty seeds seven
+/// had it, of twelve each after two and a half.
 #[test]
-fn a_seed_may_go_after_two_copies_and_a_super_seed_after_one_and_a_half() {
-    assert_eq!([complete_without_seed(200, false), complete_without_seed(150, true)], [50, 50]);
+fn a_seed_may_go_after_two_copies_and_a_half_and_a_super_seed_after_one_and_a_half() {
+    assert_eq!([without_seed(250, false), without_seed(150, true)], [(64, 50); 2]);
+    let (best, _) = without_seed(200, false);
+    assert!(best >= 62, "after two copies {best} pieces of 64 were given away");
 }
 
 #[test]

@@ -138,7 +138,7 @@ impl Transfer {
             if committed > limits.unfinished_bytes && self.blocks.unfinished() >= 2 {
                 return;
             }
-            let Some(piece) = self.picker.choose(peer.has, strategy, limits.pick_steps, rng) else { return };
+            let Some(piece) = self.fresh_piece(peer, strategy, limits, rng) else { return };
             let piece = PieceIndex(piece);
             if !self.verify.admits(peer.addr, piece) {
                 return;
@@ -146,6 +146,25 @@ impl Transfer {
             self.begin_piece(piece, peer);
             self.blocks.request(now, peer.slot, piece, count - out.len(), out);
         }
+    }
+
+    /// A piece that may be begun and that a peer has.
+    fn fresh_piece(
+        &mut self,
+        peer: Asked<'_>,
+        strategy: Strategy,
+        limits: &Limits,
+        rng: &mut Rng,
+    ) -> Option<u32> {
+        if let Some(told) = self.barren.get_mut(&peer.slot) {
+            told.retain(|&piece| self.picker.is_fresh(piece));
+            return self.picker.first_of(told, strategy);
+        }
+        let piece = self.picker.choose(peer.has, strategy, limits.pick_steps, rng);
+        if piece.is_none() {
+            self.barren.insert(peer.slot, Vec::new()); // one a connection
+        }
+        piece
     }
 
     fn begin_piece(&mut self, piece: PieceIndex, peer: Asked<'_>) {
