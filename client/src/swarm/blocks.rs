@@ -63,7 +63,8 @@ impl Duplicates {
 pub(super) enum Relation {
     /// The peer works on it.
     Own,
-    /// Nobody works on it.
+    /// Nobody works on it, or whoever does was asked for nothing: it rejected, chokes or is left alone,
+    /// and must not keep the piece from others for as long.
     Orphan,
     /// Another peer works on it.
     Foreign,
@@ -295,7 +296,8 @@ impl Blocks {
     ) -> impl Iterator<Item = PieceIndex> + 'a {
         let fits = move |piece: &&u32| {
             let unfinished = &self.pieces[*piece];
-            let fits = match (relation, unfinished.owner) {
+            let active = |&owner: &Slot| owner == slot || self.requests.on_time(owner) > 0;
+            let fits = match (relation, unfinished.owner.filter(active)) {
                 (Relation::Own, owner) => owner == Some(slot),
                 (Relation::Orphan, owner) => owner.is_none(),
                 (Relation::Foreign, owner) => owner.is_some() && owner != Some(slot) && !unfinished.alone,

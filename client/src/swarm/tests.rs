@@ -108,6 +108,17 @@ fn peers_that_reject_choke_close_or_keep_silent_delay_but_do_not_stop() {
 }
 
 #[test]
+fn who_rejects_a_piece_that_one_peer_is_to_give_alone_loses_it_to_others() {
+    for seed in 0..20 {
+        let mut world = World::seeded(torrent(1_000_000, 64 << 10), false, seed);
+        (0..6).for_each(|_| world.add(Kind::Liar));
+        (0..6).for_each(|_| world.add(Kind::Rejects));
+        world.add(Kind::Honest);
+        world.run_until_complete(Duration::from_secs(60));
+    }
+}
+
+#[test]
 fn a_peer_that_rejects_everything_is_asked_rarely() {
     let mut world = World::new(torrent(1_000_000, 64 << 10), false);
     world.add(Kind::Rejects);
