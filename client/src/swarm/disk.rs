@@ -111,7 +111,7 @@ impl Swarm {
     pub(super) fn judge(&mut self, now: Time, piece: PieceIndex, verdict: &Verdict, out: &mut Vec<Action>) {
         let Stage::Transfer(transfer) = &mut self.stage else { return };
         let len = u64::from(transfer.info().shape().piece_len(piece));
-        match transfer.judge(piece, verdict) {
+        match transfer.judge(now, piece, verdict) {
             Judged::Known => return,
             Judged::Good { files, liars } => {
                 self.saves.dirty += len;

@@ -6,6 +6,7 @@ mod pair;
 mod pausing;
 mod world;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -67,6 +68,25 @@ fn the_sole_giver_of_bad_pieces_is_banned_after_at_most_two() {
     assert!(world.peer(0).banned && !world.peer(1).banned);
     assert!(world.bad_pieces <= 2, "{}", world.bad_pieces);
     assert!(world.peer(0).dials <= 1);
+}
+
+#[test]
+fn liars_that_share_their_pieces_with_a_fast_peer_spoil_two_and_no_third() {
+    for seed in 0..40 {
+        let mut world = World::seeded(torrent(3 << 20, 256 << 10), false, seed);
+        for (index, kind) in [Kind::Liar, Kind::Liar, Kind::Honest].into_iter().enumerate() {
+            world.add(kind);
+            world.set_speed(index, if kind == Kind::Honest { 16 } else { 1 });
+        }
+        world.run_until_complete(Duration::from_secs(60));
+        assert!(!world.peer(2).banned, "seed {seed}");
+        for liar in [0, 1] {
+            let lies = &world.peer(liar).lies;
+            let pieces: BTreeSet<_> = lies.iter().map(|block| block.piece).collect();
+            let figures = format!("seed {seed}: {} wrong blocks of {} pieces", lies.len(), pieces.len());
+            assert!(pieces.len() <= 2 && lies.len() <= 2 * 16, "{figures}");
+        }
+    }
 }
 
 #[test]

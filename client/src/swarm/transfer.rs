@@ -243,7 +243,7 @@ impl Transfer {
     }
 
     /// The disk threads have judged a piece.
-    pub(super) fn judge(&mut self, piece: PieceIndex, verdict: &Verdict) -> Judged {
+    pub(super) fn judge(&mut self, now: Time, piece: PieceIndex, verdict: &Verdict) -> Judged {
         if piece.0 >= self.shape.pieces || self.have.contains(piece.0) {
             return Judged::Known;
         }
@@ -255,7 +255,7 @@ impl Transfer {
                 Judged::Good { files: self.gain(piece), liars }
             }
             Verdict::Bad { blocks } => {
-                let liars = self.verify.bad(piece, &givers, blocks);
+                let liars = self.verify.bad(now, piece, &givers, blocks);
                 if self.missing.contains(piece.0) {
                     self.picker.put(piece.0);
                     self.barren.clear();

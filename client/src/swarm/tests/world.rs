@@ -48,6 +48,10 @@ pub(crate) struct Peer {
     pub(crate) requests: usize,
     pub(crate) banned: bool,
     unchoked: bool,
+    /// Blocks that it gives per step.
+    pub(crate) speed: usize,
+    /// The wrong blocks that it gave.
+    pub(crate) lies: Vec<BlockRef>,
 }
 
 pub(crate) struct World {
@@ -169,6 +173,8 @@ impl World {
             requests: 0,
             banned: false,
             unchoked: false,
+            speed: SPEED,
+            lies: Vec::new(),
         });
         self.input(Input::Found(Source::Tracker, vec![addr]));
     }
@@ -185,6 +191,11 @@ impl World {
 
     pub(crate) fn peer(&self, index: usize) -> &Peer {
         &self.peers[index]
+    }
+
+    /// Makes a peer give so many blocks per step.
+    pub(crate) fn set_speed(&mut self, index: usize, speed: usize) {
+        self.peers[index].speed = speed;
     }
 
     /// All requests to all peers, in order.
@@ -369,7 +380,7 @@ impl World {
             peer.slot = None;
             events.push(PeerEvent::Closed(crate::peer::CloseReason::Disconnected));
         }
-        for _ in 0..SPEED {
+        for _ in 0..peer.speed {
             if matches!(peer.kind, Kind::Silent) || closes {
                 break;
             }
@@ -397,6 +408,7 @@ impl World {
                     };
                     if lies {
                         bytes[0] ^= 0xff;
+                        peer.lies.push(block);
                     }
                     events.push(PeerEvent::Block(block, Block::from(bytes)));
                 }

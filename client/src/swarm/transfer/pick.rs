@@ -62,7 +62,7 @@ impl Transfer {
                 patience: limits.endgame_patience,
             };
             let verify = &self.verify;
-            let may = |piece| peer.has.contains(piece) && verify.admits(peer.addr, PieceIndex(piece));
+            let may = |piece| peer.has.contains(piece) && verify.admits(now, peer.addr, PieceIndex(piece));
             self.blocks.request_again(now, peer.slot, may, rule, count, &mut out);
         }
         let mut last = None;
@@ -109,7 +109,7 @@ impl Transfer {
         for piece in open {
             // A bad piece is fetched again by one peer.
             let mixes = verify.is_case(piece) && relation == Relation::Foreign;
-            if out.len() < count && !mixes && verify.admits(peer.addr, piece) {
+            if out.len() < count && !mixes && verify.admits(now, peer.addr, piece) {
                 self.blocks.request(now, peer.slot, piece, count - out.len(), out);
                 if relation == Relation::Orphan {
                     self.blocks.adopt(piece, peer.slot);
@@ -140,7 +140,7 @@ impl Transfer {
             }
             let Some(piece) = self.fresh_piece(peer, strategy, limits, rng) else { return };
             let piece = PieceIndex(piece);
-            if !self.verify.admits(peer.addr, piece) {
+            if !self.verify.admits(now, peer.addr, piece) {
                 return;
             }
             self.begin_piece(piece, peer);
@@ -194,7 +194,7 @@ impl Transfer {
             // A bad piece is fetched again by one peer, a suspect's by nobody else.
             let alone = self.verify.is_case(piece) || self.verify.is_suspect(peer.addr);
             let fresh = self.picker.is_fresh(piece.0);
-            if alone && !fresh || !self.verify.admits(peer.addr, piece) {
+            if alone && !fresh || !self.verify.admits(now, peer.addr, piece) {
                 continue;
             }
             if fresh {
