@@ -81,9 +81,8 @@ struct Upkeep {
     /// The next bucket to fill for the first time; 0 when that is over or has not begun.
     filling: u32,
     line: LineState,
-    /// Lookups done for that bucket, and nodes in the table before the last one.
+    /// Lookups done for that bucket.
     fills: u32,
-    nodes_before: u32,
 }
 
 /// What a home knows of its line to the world.
@@ -112,7 +111,6 @@ impl Maintain {
             filling: 0,
             line: LineState::Usual,
             fills: 0,
-            nodes_before: 0,
         };
         let newcomers = Newcomers::new(&mut rng);
         let homes = (0..homes).map(|_| home()).collect();
@@ -360,15 +358,15 @@ impl Upkeep {
         let deepest = Id::BITS + 1 - table.buckets().max(1) as u32;
         while self.filling >= deepest && self.filling > 0 {
             let number = self.filling;
-            let target = table.random_id(number, rng);
-            // A lookup meets some 30 nodes of the far half; a wide bucket takes several.
+            // A lookup meets some 30 nodes of the far half; a wide bucket takes several. In a small network
+            // everybody names the same k nearest to its target, so each looks where the others did not.
             let width = config.wide_buckets.get((Id::BITS - number) as usize).copied().unwrap_or(config.k);
-            let in_vain = self.fills > 0 && table.len() == self.nodes_before as usize;
-            if table.is_full(&target, config) || in_vain || self.fills as usize >= width.div_ceil(32) {
+            let lookups = width.div_ceil(32) as u32;
+            let target = table.random_id_in_part(number, (self.fills, lookups), rng);
+            if table.is_full(&target, config) || self.fills >= lookups {
                 (self.filling, self.fills) = (number - 1, 0);
             } else {
                 self.fills += 1;
-                self.nodes_before = table.len() as u32;
                 table.refreshing(now, number);
                 self.refresh_at = now + FILL_PAUSE;
                 return Some(target);

@@ -250,6 +250,11 @@ impl FamilyTable {
         either!(self, table => table.random_id(number, rng))
     }
 
+    /// See [`Table::random_id_in_part`].
+    pub(crate) fn random_id_in_part(&self, number: u32, part: (u32, u32), rng: &mut Rng) -> Id {
+        either!(self, table => table.random_id_in_part(number, part, rng))
+    }
+
     /// See [`Table::uncovered`].
     pub(crate) fn uncovered(&self, rng: &mut Rng, config: &Config) -> Option<Id> {
         either!(self, table => table.uncovered(rng, config))

@@ -6,7 +6,7 @@ use krpc::Id;
 use krpc::compact::Address;
 
 use super::Table;
-use super::bucket::{capacity, random_id};
+use super::bucket::{capacity, depth, random_id};
 use crate::{Config, Rng};
 
 /// Most cells of a bucket: it is not more than 400 wide.
@@ -21,12 +21,26 @@ impl<A: Address> Table<A> {
     pub(crate) fn uncovered(&self, rng: &mut Rng, config: &Config) -> Option<Id> {
         let gaps = self.gaps(config);
         let (depth, cell, bits) = *gaps.get(rng.below(gaps.len()))?;
+        Some(self.in_cell(depth, (cell, bits), rng))
+    }
+
+    /// A random id in part `part` of bucket `number`, of so many equal `parts` (rounded up to a power of two).
+    /// The first few parts lie as far apart as there is room: the second one opens the other half.
+    pub(crate) fn random_id_in_part(&self, number: u32, (part, parts): (u32, u32), rng: &mut Rng) -> Id {
+        let bits = parts.max(1).next_power_of_two().ilog2();
+        let cell = part.reverse_bits().checked_shr(u32::BITS - bits).unwrap_or(0);
+        self.in_cell(depth(number), (cell as usize, bits as usize), rng)
+    }
+
+    /// A random id in that cell of the bucket at `depth`, which `bits` further bits tell from the others.
+    fn in_cell(&self, depth: usize, (cell, bits): (usize, usize), rng: &mut Rng) -> Id {
         let mut id = *random_id(&self.own, Id::BITS - depth as u32, rng).as_bytes();
         for bit in 0..bits {
             let (index, mask) = ((depth + 1 + bit) / 8, 0x80u8 >> ((depth + 1 + bit) % 8));
-            if cell >> (bits - 1 - bit) & 1 == 1 { id[index] |= mask } else { id[index] &= !mask }
+            let Some(byte) = id.get_mut(index) else { break };
+            if cell >> (bits - 1 - bit) & 1 == 1 { *byte |= mask } else { *byte &= !mask }
         }
-        Some(Id::new(id))
+        Id::new(id)
     }
 
     /// Places where wide buckets have nobody.
@@ -164,5 +178,27 @@ mod tests {
         let mut small = Table::new(Id::ZERO);
         (1..4).for_each(|depth| _ = put(&mut small, depth, 0, &config));
         assert_eq!((small.uncovered(&mut rng, &config), small.gap_count(&config)), (None, 0));
+    }
+
+    #[test]
+    fn parts_of_a_bucket_are_gone_through_far_ones_first() {
+        let mut rng = Rng::from_seed(2);
+        let table = Table::<V4>::new(rng.id());
+        for (number, parts, cells) in
+            [(160, 4, vec![0, 2, 1, 3]), (159, 2, vec![0, 1]), (150, 1, vec![0]), (160, 3, vec![0, 2, 1])]
+        {
+            let bits = cells.len().next_power_of_two().ilog2() as usize;
+            for _ in 0..20 {
+                let ids = (0..).zip(&cells).map(|(part, _)| {
+                    let id = table.random_id_in_part(number, (part, parts), &mut rng);
+                    assert_eq!(table.depth_of(&id), depth(number));
+                    cell(&id, depth(number), bits)
+                });
+                assert_eq!(ids.collect::<Vec<_>>(), cells, "{parts} parts of bucket {number}");
+            }
+        }
+        // Few bits are left at the end; more parts than ids are no reason to fail.
+        assert_eq!(table.depth_of(&table.random_id_in_part(1, (200, 256), &mut rng)), 159);
+        assert_eq!(table.depth_of(&table.random_id_in_part(160, (u32::MAX, 0), &mut rng)), 0);
     }
 }

@@ -279,3 +279,45 @@ fn answers_from_the_own_machine_do_not_stand_for_the_network() {
     assert!(!stats(&world).online);
     assert_eq!(counters(&world).nodes_removed, removed);
 }
+
+/// Nodes that start one after the other and take an id of their address when they have heard of it.
+fn internet(seed: u64, count: usize) -> World {
+    let mut world = World::new(seed, Config::default());
+    for host in 0..count {
+        add_unsettled(&mut world, host);
+        world.run(SECOND / 50);
+    }
+    world.run(MINUTE / 2);
+    world
+}
+
+/// A node that does not know its address yet, with host 0 as its router.
+fn add_unsettled(world: &mut World, address: usize) -> usize {
+    let home = Home { id: world.random_id(), local: World::v4(address), external: None, saved: Vec::new() };
+    let node = world.add_node_with(vec![home]);
+    world.join(node..node + 1, 0);
+    node
+}
+
+// S17, S18: nobody of the others looks around any more, so that it finds only whom it looks for.
+#[test]
+fn node_that_comes_late_to_a_small_network_knows_fifty_of_eighty_within_two_minutes() {
+    for seed in [2, 7, 11, 12] {
+        let mut world = internet(seed, 80);
+        let late = add_unsettled(&mut world, 100);
+        world.hosts[late].offline = true;
+        world.run(MINUTE / 4);
+        for (address, span) in [(100, SOON), (101, SOON)] {
+            world.move_to(late, World::v4(address));
+            world.hosts[late].offline = false;
+            world.tell(late, NetworkChange::Changed);
+            world.run(span);
+            let stats = world.node(late).stats(world.now).remove(0);
+            assert!(stats.trusty >= ENOUGH, "seed {seed}: {stats:?}");
+            world.hosts[late].offline = true;
+            world.run(MINUTE);
+        }
+        let sent = world.hosts[late].sent;
+        assert!(sent < 2500, "seed {seed}: {sent} datagrams");
+    }
+}
