@@ -9,6 +9,7 @@
 mod cable;
 
 use std::collections::BTreeSet;
+use std::fs::{DirEntry, read_dir, read_to_string};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -176,6 +177,18 @@ fn named(asker: &mut Asker, addr: &str) -> BTreeSet<Vec<u8>> {
     records
 }
 
+/// Stops a program, and waits until none of its threads runs: the kernel stops them one by one.
+fn stop(program: &Running) {
+    program.signal("STOP");
+    let threads = format!("/proc/{}/task", program.pid());
+    let is_stopped = |thread: std::io::Result<DirEntry>| {
+        let stat = read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        // The name stands in parentheses and may hold anything.
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    };
+    eventually("all threads stand still", || read_dir(&threads).unwrap().all(is_stopped).then_some(()));
+}
+
 // S21, as far as a process shows it: CLOCK_BOOTTIME cannot be moved here, so that the clock jumps by no
 // more than the time for which it was stopped. The tests of the core let it jump by days.
 #[test]
@@ -194,7 +207,7 @@ fn a_program_that_was_stopped_for_a_while_has_its_table_answers_and_asks() {
         (named.len() >= ENOUGH).then_some(named)
     });
 
-    serve.signal("STOP");
+    stop(&serve);
     let newcomer = Asker::new("84.0.0.2");
     let socket = UdpSocket::bind("84.0.0.2:0").unwrap();
     // Longer than `Config::asleep_after`.
