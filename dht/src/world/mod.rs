@@ -13,6 +13,7 @@ mod floods;
 mod homes;
 mod hostile;
 mod items;
+mod messages;
 mod modes;
 mod network;
 mod numbers;
@@ -30,6 +31,8 @@ use std::time::Duration;
 use krpc::{Body, Id, Message, Query, Response, Want};
 use sha1::{Digest as _, Sha1};
 
+use self::messages::longest;
+pub(crate) use self::messages::{find_node, get_peers, query, reply, target_of};
 use crate::secure_id::secure_id;
 use crate::{
     Announce, Command, Config, Event, Home, LookupId, LookupStats, NetworkChange, Node, Outbox, Outcome, Rng,
@@ -472,49 +475,5 @@ impl World {
                 self.timers.insert((timer, index));
             }
         }
-    }
-}
-
-/// A query as a stranger sends it.
-pub(crate) fn query(id: Id, query: Query<'_>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let body = Body::Query { id, query };
-    Message { tid: b"aa", version: None, ip: None, read_only: false, body }.encode(&mut bytes);
-    bytes
-}
-
-/// A reply to a query with this transaction id.
-pub(crate) fn reply(tid: &[u8], response: Response<'_>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let body = Body::Response(response);
-    Message { tid, version: None, ip: None, read_only: false, body }.encode(&mut bytes);
-    bytes
-}
-
-/// The target of a query, if it has one.
-pub(crate) fn target_of(message: &Message<'_>) -> Option<Id> {
-    match message.body {
-        Body::Query { query: Query::FindNode { target, .. }, .. } => Some(target),
-        Body::Query { query: Query::GetPeers { infohash, .. }, .. } => Some(infohash),
-        _ => None,
-    }
-}
-
-/// A `find_node` for IPv4.
-pub(crate) fn find_node(target: Id) -> Query<'static> {
-    Query::FindNode { target, want: Want::UNSPECIFIED }
-}
-
-/// A `get_peers` for IPv4.
-pub(crate) fn get_peers(infohash: Id) -> Query<'static> {
-    Query::GetPeers { infohash, want: Want::UNSPECIFIED, scrape: false, no_seed: false }
-}
-
-/// BEP 32's limit, but for what carries an item of BEP 44, which may not fit it.
-fn longest(bytes: &[u8]) -> usize {
-    match Message::decode(bytes).map(|message| message.body) {
-        Ok(Body::Query { query: Query::Put { .. }, .. }) => 1400,
-        Ok(Body::Response(response)) if response.value.is_some() => 1232,
-        _ => 1024,
     }
 }
