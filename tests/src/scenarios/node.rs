@@ -98,6 +98,7 @@ pub(super) const NODE: &[Entry] = &[
             "network_that_comes_and_goes_is_found_again_within_two_minutes",
             "network_that_goes_and_comes_20_times_costs_no_node",
             "node_at_another_address_is_known_again_within_two_minutes",
+            "node_that_comes_late_to_a_small_network_knows_fifty_of_eighty_within_two_minutes",
             "a_node_knows_fifty_nodes_again_after_its_interface_was_down_and_its_address_changed",
             "a_node_knows_fifty_nodes_again_each_time_its_interface_was_down_of_twenty",
             "a_neighbour_on_our_own_machine_does_not_hide_that_the_network_is_gone",
@@ -135,7 +136,7 @@ pub(super) const NODE: &[Entry] = &[
         &[
             "when_all_nodes_are_silent_a_lookup_ends_within_twelve_seconds_without_success",
             "silent_nodes_are_exit_code_4_no_answer",
-            "a_network_of_silent_nodes_ends_within_twelve_seconds",
+            "a_network_of_silent_nodes_is_asked_twice_at_most_and_given_up",
         ],
     ),
     (
