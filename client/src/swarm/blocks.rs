@@ -168,8 +168,9 @@ impl Blocks {
         }
     }
 
-    /// End game: asks `slot` for up to `count` blocks that others were asked for already, in pieces
-    /// that `may` allows. The last ones first: whoever was asked first begins at the other end.
+    /// End game: asks `slot` for up to `count` blocks that others were asked for already, all of one piece
+    /// that `may` allows; returns which. The last ones first: whoever was asked first begins at the other
+    /// end.
     pub(super) fn request_again(
         &mut self,
         now: Time,
@@ -178,7 +179,7 @@ impl Blocks {
         rule: Duplicates,
         count: usize,
         out: &mut Vec<BlockRef>,
-    ) {
+    ) -> Option<PieceIndex> {
         let mut taken = 0;
         for (&piece, unfinished) in self.pieces.iter_mut().rev() {
             if unfinished.missing == 0 || !may(piece) {
@@ -188,7 +189,7 @@ impl Blocks {
             let piece_len = self.shape.piece_len(piece);
             for (index, state) in unfinished.blocks.iter_mut().enumerate().rev() {
                 if taken == count {
-                    return;
+                    break;
                 }
                 let late = now.since(state.since) >= rule.patience;
                 let most = rule.holders_after(now.since(state.since));
@@ -206,7 +207,11 @@ impl Blocks {
                 out.push(block);
                 taken += 1;
             }
+            if taken > 0 {
+                return Some(piece);
+            }
         }
+        None
     }
 
     /// A block arrived from `slot`, whose address is `from`. `None`: it was not asked for, or is

@@ -26,7 +26,7 @@ fn request(blocks: &mut Blocks, slot: Slot, piece: u32, count: usize) -> Vec<Blo
 
 fn again(blocks: &mut Blocks, now: Time, slot: Slot) -> Vec<BlockRef> {
     let mut out = Vec::new();
-    blocks.request_again(now, slot, |_| true, RULE, 100, &mut out);
+    while blocks.request_again(now, slot, |_| true, RULE, 100, &mut out).is_some() {}
     out
 }
 

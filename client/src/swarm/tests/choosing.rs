@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::world::{Kind, World, torrent, two_files};
 use crate::bitfield::Bitfield;
-use crate::peer::PeerEvent;
+use crate::peer::{CloseReason, PeerEvent};
 use crate::piece::{PieceIndex, Slot};
 use crate::swarm::{Action, Command, Event, Input, Source};
 
@@ -216,4 +216,41 @@ fn who_knocks_in_vain_finds_the_place_of_somebody_idle_soon_after() {
     let closed = |event: &Event| matches!(event, Event::PeerClosed(slot, ..) if slots.contains(slot));
     assert_eq!(world.count(closed), 1, "one a knock");
     assert!(world.swarm.accept(world.now, from(9)).is_some());
+}
+
+/// Pieces of which a peer was asked for blocks.
+fn asked_of(world: &World, slot: Slot) -> BTreeSet<PieceIndex> {
+    world.requests().iter().filter(|(to, _)| *to == slot).map(|(_, block)| block.piece).collect()
+}
+
+#[test]
+fn who_has_proved_nothing_takes_over_no_third_piece_in_one_go() {
+    for gone in 1..=3 {
+        let mut world = World::new(torrent(64 << 15, 32 << 10), false);
+        world.run(Duration::from_millis(10));
+        let all: Vec<_> = (0..63).collect();
+        let others: Vec<_> = (0..gone).map(|last| peer_with(&mut world, last, &all, 2)).collect();
+        let slot = peer_with(&mut world, 9, &all, 2);
+        assert_eq!(asked_of(&world, slot).len(), 1);
+        for other in others {
+            world.input(Input::Peer(other, vec![PeerEvent::Closed(CloseReason::Disconnected)]));
+        }
+        world.input(Input::Peer(slot, vec![PeerEvent::Room(16)]));
+        assert_eq!(asked_of(&world, slot).len(), 2, "{gone} pieces that nobody works on, and fresh ones");
+    }
+}
+
+#[test]
+fn who_has_proved_nothing_is_asked_for_two_pieces_in_the_end_game() {
+    let mut world = World::new(torrent(64 << 15, 32 << 10), false);
+    let wanted = 4;
+    for piece in wanted..64 {
+        world.find(piece);
+    }
+    world.run(Duration::from_millis(10));
+    for piece in 0..wanted {
+        peer_with(&mut world, piece as u8, &[piece], 2);
+    }
+    let slot = peer_with(&mut world, 9, &[0, 1, 2, 3], 16);
+    assert_eq!(asked_of(&world, slot).len(), 2);
 }

@@ -61,16 +61,7 @@ impl Transfer {
                 holders_late: limits.endgame_holders_late,
                 patience: limits.endgame_patience,
             };
-            let verify = &self.verify;
-            let may = |piece| peer.has.contains(piece) && verify.admits(now, peer.addr, PieceIndex(piece));
-            self.blocks.request_again(now, peer.slot, may, rule, count, &mut out);
-        }
-        let mut last = None;
-        for block in &out {
-            if last != Some(block.piece) {
-                self.verify.involve(peer.addr, block.piece);
-                last = Some(block.piece);
-            }
+            self.share_again(now, peer, rule, count, &mut out);
         }
         out
     }
@@ -103,18 +94,37 @@ impl Transfer {
         if out.len() >= count {
             return;
         }
-        let verify = &self.verify;
         let open = self.blocks.open_for(peer.slot, peer.has, relation);
         let open: Vec<_> = open.take(count - out.len()).collect();
         for piece in open {
             // A bad piece is fetched again by one peer.
-            let mixes = verify.is_case(piece) && relation == Relation::Foreign;
-            if out.len() < count && !mixes && verify.admits(now, peer.addr, piece) {
+            let mixes = self.verify.is_case(piece) && relation == Relation::Foreign;
+            if out.len() < count && !mixes && self.verify.admits(now, peer.addr, piece) {
                 self.blocks.request(now, peer.slot, piece, count - out.len(), out);
+                // At once: the next piece may be one too many.
+                self.verify.involve(peer.addr, piece);
                 if relation == Relation::Orphan {
                     self.blocks.adopt(piece, peer.slot);
                 }
             }
+        }
+    }
+
+    /// End game: asks for blocks that others were asked for already.
+    fn share_again(
+        &mut self,
+        now: Time,
+        peer: Asked<'_>,
+        rule: Duplicates,
+        count: usize,
+        out: &mut Vec<BlockRef>,
+    ) {
+        while out.len() < count {
+            let verify = &self.verify;
+            let may = |piece| peer.has.contains(piece) && verify.admits(now, peer.addr, PieceIndex(piece));
+            let left = count - out.len();
+            let Some(piece) = self.blocks.request_again(now, peer.slot, may, rule, left, out) else { return };
+            self.verify.involve(peer.addr, piece);
         }
     }
 
@@ -203,12 +213,16 @@ impl Transfer {
                 }
                 self.begin_piece(piece, peer);
             }
+            let asked = out.len();
             self.blocks.request(now, peer.slot, piece, count - out.len(), out);
             let owed = self.blocks.requests().on_time(peer.slot);
             if let Some(patience) = patience(peer.rate, owed) {
                 let rule = Duplicates { holders: 1, holders_late: 2, patience };
                 let left = count.saturating_sub(out.len());
                 self.blocks.request_again(now, peer.slot, |other| other == piece.0, rule, left, out);
+            }
+            if out.len() > asked {
+                self.verify.involve(peer.addr, piece);
             }
         }
     }
