@@ -6,6 +6,14 @@ use std::sync::{Arc, Mutex};
 
 /// Bytes of a block that we request, 16 KiB (BEP 3: "all current implementations use 2^14").
 pub const BLOCK_LEN: u32 = 1 << 14;
+/// Bytes of a stretch: neighbouring pieces that are fetched one after the other where all peers are
+/// seeds, so that they can be written together. Longer pieces are a stretch each.
+pub(crate) const STRETCH_LEN: u32 = 1 << 18;
+
+/// Pieces of one stretch, at least 1.
+pub(crate) fn stretch(piece_len: u32) -> u32 {
+    (STRETCH_LEN / piece_len.max(1)).max(1)
+}
 
 /// Index of a piece, checked against its torrent when it was made from a stranger's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -288,6 +288,7 @@ impl Swarm {
 
     /// Asks a connection for blocks, if it could use any.
     pub(super) fn refill(&mut self, now: Time, slot: Slot, out: &mut Vec<Action>) {
+        let among_seeds = self.conns.iter().all(|conn| conn.has == Has::All);
         let (Stage::Transfer(transfer), Some(conn), false) =
             (&mut self.stage, self.conns.get_mut(slot), self.held || self.paused)
         else {
@@ -304,7 +305,7 @@ impl Swarm {
         // Whoever answers slowly or not at all gets a block at a time, as a test.
         let room = if conn.snubbed || conn.rejects > 0 { 1 } else { usize::from(conn.room) };
         let rate = if transfer.is_urgent() { conn.down.per_second(now) } else { 0 };
-        let asked = Asked { slot, addr: conn.addr, has: &conn.has, room, rate };
+        let asked = Asked { slot, addr: conn.addr, has: &conn.has, room, rate, among_seeds };
         let blocks = transfer.pick(now, asked, &self.limits, &mut self.rng);
         conn.room -= blocks.len().min(usize::from(conn.room)) as u16;
         self.starved |= conn.room > 0;

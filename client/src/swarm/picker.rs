@@ -28,6 +28,8 @@ pub(super) struct Picker {
     place: Vec<u32>,
     /// Peers that have a piece, those with everything not counted.
     availability: Vec<u16>,
+    /// The piece that was begun last.
+    begun: u32,
     #[cfg(test)]
     steps: std::cell::Cell<usize>,
 }
@@ -48,6 +50,10 @@ struct Order {
 pub(super) enum Strategy {
     /// The piece that the fewest peers have.
     RarestFirst,
+    /// The piece behind the one that was begun last, within a stretch of so many pieces; where a
+    /// stretch ends, the first of another one. What comes together can be written together, but
+    /// downloaders then have less for each other.
+    Beside(u32),
     /// Any.
     Random,
     /// The one with the lowest index; those of the highest priority before all others.
@@ -66,6 +72,7 @@ impl Picker {
             order_of: Vec::new(),
             place: vec![ABSENT; pieces as usize],
             availability: vec![0; pieces as usize],
+            begun: ABSENT,
             #[cfg(test)]
             steps: std::cell::Cell::new(0),
         }
@@ -181,6 +188,7 @@ impl Picker {
         order.pieces.pop();
         order.bounds[top] -= 1;
         self.place[piece as usize] = ABSENT;
+        self.begun = piece;
     }
 
     /// The piece to begin with a peer that has `has`. Looks at most at `max_steps` pieces in order of
@@ -230,7 +238,7 @@ impl Picker {
     pub(super) fn first_of(&self, pieces: &[u32], strategy: Strategy) -> Option<u32> {
         let place = |&piece: &u32| match strategy {
             Strategy::Sequential => (self.order_of(piece), piece),
-            Strategy::RarestFirst | Strategy::Random => (self.order_of(piece), self.place[piece as usize]),
+            _ => (self.order_of(piece), self.place[piece as usize]),
         };
         pieces.iter().copied().min_by_key(place)
     }
@@ -261,6 +269,7 @@ impl Picker {
         let start = match strategy {
             Strategy::Sequential => return order.any(has, 0),
             Strategy::Random => rng.below(order.pieces.len()),
+            Strategy::Beside(stretch) => return self.beside(order, has, stretch.max(1), max_steps, rng),
             // Whoever has some is counted for each of them: nothing that nobody has need be looked at.
             Strategy::RarestFirst if matches!(has, Has::Some(_)) => order.bounds[0] as usize,
             Strategy::RarestFirst => 0,
@@ -274,6 +283,16 @@ impl Picker {
             let from = rng.below(order.fresh.len() as usize) as u32;
             order.any(has, from).or_else(|| order.any(has, 0))
         })
+    }
+
+    fn beside(&self, order: &Order, has: &Has, stretch: u32, max_steps: usize, rng: &mut Rng) -> Option<u32> {
+        let next = self.begun.saturating_add(1);
+        let end = next.checked_next_multiple_of(stretch).unwrap_or(next).min(self.place.len() as u32);
+        if let Some(next) = (next..end).find(|&next| order.fresh.contains(next) && has.contains(next)) {
+            return Some(next);
+        }
+        let rarest = self.choose_of(order, has, Strategy::RarestFirst, max_steps, rng)?;
+        order.any(has, rarest - rarest % stretch)
     }
 
     fn order_of(&self, piece: u32) -> usize {

@@ -61,6 +61,27 @@ fn sequential_takes_the_lowest_index() {
 }
 
 #[test]
+fn a_stretch_is_fetched_from_its_first_piece_to_its_last() {
+    let (mut picker, mut rng) = picker(1000);
+    // Without one that is taken, and one that the peer has not.
+    picker.take(23);
+    let peer = some(1000, &(0..1000).filter(|&piece| piece != 42).collect::<Vec<_>>());
+    let mut chosen = Vec::new();
+    while let Some(piece) = picker.choose(&peer, Strategy::Beside(8), 100, &mut rng) {
+        picker.take(piece);
+        chosen.push(piece);
+    }
+    let stretches: Vec<_> = chosen.chunk_by(|a, b| a / 8 == b / 8).collect();
+    assert!(stretches.iter().all(|stretch| stretch.is_sorted()));
+    let mut firsts: Vec<_> = stretches.iter().map(|stretch| stretch[0] / 8).collect();
+    assert!(!firsts.is_sorted());
+    firsts.sort_unstable();
+    assert_eq!(firsts, (0..125).collect::<Vec<_>>());
+    chosen.sort_unstable();
+    assert_eq!(chosen, (0..1000).filter(|&piece| piece != 23 && piece != 42).collect::<Vec<_>>());
+}
+
+#[test]
 fn different_seeds_begin_with_different_pieces() {
     let first = |seed| {
         let mut rng = Rng::from_seed(seed);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use btdht::{Rng, Time};
 
 use super::Transfer;
-use crate::piece::{BLOCK_LEN, BlockRef, PieceIndex, Slot};
+use crate::piece::{BLOCK_LEN, BlockRef, PieceIndex, Slot, stretch};
 use crate::swarm::blocks::{Duplicates, Relation};
 use crate::swarm::deadlines::patience;
 use crate::swarm::has::Has;
@@ -22,6 +22,8 @@ pub(in crate::swarm) struct Asked<'a> {
     pub(in crate::swarm) room: usize,
     /// Bytes per second that it gives; looked at where pieces have deadlines only.
     pub(in crate::swarm) rate: u64,
+    /// Everybody else who is there has everything, too.
+    pub(in crate::swarm) among_seeds: bool,
 }
 
 /// Requests that are always allowed when nothing is under way, so that blocks which the disk threads
@@ -141,6 +143,7 @@ impl Transfer {
         let strategy = match limits.sequential {
             true => Strategy::Sequential,
             false if self.verified < limits.random_first => Strategy::Random,
+            false if peer.among_seeds => Strategy::Beside(stretch(self.shape.piece_len)),
             false => Strategy::RarestFirst,
         };
         while out.len() < count {
