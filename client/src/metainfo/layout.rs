@@ -108,7 +108,8 @@ impl Layout {
         TorrentShape { pieces, piece_len: self.piece_len, last_piece_len, metadata_size }
     }
 
-    fn piece_offset(&self, piece: PieceIndex) -> u64 {
+    /// Where `piece` begins in the payload.
+    pub(crate) fn piece_offset(&self, piece: PieceIndex) -> u64 {
         u64::from(piece.0) * u64::from(self.piece_len)
     }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::hash::Lanes;
-use crate::piece::BlockPool;
+use crate::piece::{BlockPool, STRETCH_LEN};
 
 /// Limits of a [`Pool`](super::Pool).
 #[derive(Clone, Debug)]
@@ -14,6 +14,10 @@ pub struct PoolConfig {
     /// Bytes of unfinished pieces in memory before parts of them are written early. Should be less
     /// than what the swarm has on its way to the disk, or the swarm waits. Default 16 MiB.
     pub write_cache: usize,
+    /// Pieces that lie within so many bytes go to the same thread, and it writes neighbours together
+    /// that were verified one after the other, at the latest when it holds so many bytes of them or
+    /// has no further block to take. Default 256 KiB.
+    pub join: u32,
     /// Bytes of read-ahead kept for seeding. Default 4 MiB.
     pub read_cache: usize,
     /// Blocks to be written or read that wait for one thread; further ones are refused. Default
@@ -33,6 +37,7 @@ impl Default for PoolConfig {
         Self {
             threads: NonZeroUsize::new(2).unwrap_or(NonZeroUsize::MIN),
             write_cache: 16 << 20,
+            join: STRETCH_LEN,
             read_cache: 4 << 20,
             queue: 8192,
             finish: true,

@@ -11,6 +11,7 @@
 //! that a download can end with what it has.
 
 mod config;
+mod ready;
 mod saver;
 mod shared;
 mod tasks;

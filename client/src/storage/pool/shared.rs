@@ -85,7 +85,8 @@ impl Shared {
     }
 
     pub(super) fn worker_of(&self, piece: PieceIndex) -> usize {
-        piece.0 as usize % self.queues.len()
+        let stretch = self.config.join / self.info.layout().nominal_piece_len().max(1);
+        (piece.0 / stretch.max(1)) as usize % self.queues.len()
     }
 
     pub(super) fn workers(&self) -> usize {
@@ -104,12 +105,13 @@ impl Shared {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that `piece` is verified and lies in its files.
-    pub(super) fn mark_written(&self, piece: PieceIndex) {
-        let len = self.info.layout().piece_len(piece);
+    /// Notes that these pieces are verified and lie in their files.
+    pub(super) fn mark_written(&self, pieces: &[PieceIndex]) {
         let mut progress = self.lock_progress();
-        progress.written.insert(piece.0);
-        self.dirty(&mut progress, piece, len);
+        for &piece in pieces {
+            progress.written.insert(piece.0);
+            self.dirty(&mut progress, piece, self.info.layout().piece_len(piece));
+        }
     }
 
     /// Notes that part of `piece` was written before it was verified.

@@ -2,6 +2,7 @@
 
 mod checks;
 mod faults;
+mod joins;
 
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, channel};

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use lru::LruCache;
 
+use super::ready::{Ready, write_row};
 use super::shared::Shared;
 use super::tasks::{Check, Found, Task};
 use crate::hash::{Lanes, Pieces, Source};
@@ -45,6 +46,8 @@ impl Source<PieceIndex> for Stored<'_> {
 enum Stuck {
     /// Hash on, and compare and write the piece if it is all there.
     Advance(PieceIndex),
+    /// Write what is ready.
+    WriteOut,
     /// Make room in the cache.
     Flush,
     /// Make empty files.
@@ -65,7 +68,9 @@ pub(super) struct Worker {
     checking: Option<Pieces<PieceIndex>>,
     /// Parts of a piece were written before it was verified, at least once.
     wrote_early: bool,
+    /// Not only those: also what is ready.
     unfinished: BTreeMap<PieceIndex, Unfinished>,
+    ready: Ready,
     /// Bytes of all unfinished pieces in memory.
     held: usize,
     chunks: LruCache<(PieceIndex, u32), Vec<u8>>,
@@ -86,6 +91,7 @@ impl Worker {
             checking: None,
             wrote_early: false,
             unfinished: BTreeMap::new(),
+            ready: Ready::default(),
             held: 0,
             chunks: LruCache::new(NonZeroUsize::new(chunks).unwrap_or(NonZeroUsize::MIN)),
             check_buffer: Vec::new(),
@@ -100,7 +106,8 @@ impl Worker {
         if shared.is_held() {
             self.pass_saves();
         }
-        let idle = self.tasks.is_empty() && self.stuck.is_none() && self.checks.is_empty();
+        let idle =
+            self.tasks.is_empty() && self.stuck.is_none() && self.checks.is_empty() && self.ready.is_empty();
         let wait = || !shared.is_stopping() && (idle || shared.is_held());
         shared.queue(self.index).take(&mut self.tasks, wait);
         if shared.is_held() {
@@ -129,6 +136,11 @@ impl Worker {
             self.retry(stuck)?;
         }
         while !self.shared.is_held() && !self.shared.is_stopping() {
+            // Nothing waits for a neighbour that may not come, and all else finds what came before it
+            // on disk.
+            if !matches!(self.tasks.front(), Some(Task::Job(Job::Write(..)))) {
+                self.write_out()?;
+            }
             let Some(task) = self.tasks.pop_front() else {
                 return self.check();
             };
@@ -158,6 +170,7 @@ impl Worker {
     fn retry(&mut self, stuck: Stuck) -> Result<(), DiskError> {
         match stuck {
             Stuck::Advance(piece) => self.advance(piece),
+            Stuck::WriteOut => self.write_out(),
             Stuck::Flush => self.flush(),
             Stuck::MakeEmpty(files) => self.make_empty(files),
             Stuck::BringBack(files) => self.bring_back(files),
@@ -185,11 +198,14 @@ impl Worker {
         }
         self.held += len;
         self.advance(at.piece)?;
+        if self.ready.held() >= self.shared.config.join as usize {
+            self.write_out()?;
+        }
         self.flush()
     }
 
-    /// Hashes `piece` on; when it is all there, compares it and writes it. After an error it will be
-    /// done again.
+    /// Hashes `piece` on; when it is all there, compares it, and it is ready or dropped. After an error
+    /// that will be done again.
     fn advance(&mut self, piece: PieceIndex) -> Result<(), DiskError> {
         self.try_advance(piece).inspect_err(|_| self.stuck = Some(Stuck::Advance(piece)))
     }
@@ -200,21 +216,37 @@ impl Worker {
         let read = |begin, block: &mut [u8]| span::read(storage, layout, piece, begin, block);
         unfinished.hash(read)?;
         let Some(digest) = unfinished.finished() else { return Ok(()) };
-        let verdict = if self.shared.info.piece_hash(piece) == Some(&digest) {
-            for run in unfinished.runs(false) {
-                span::write(storage, layout, piece, run.begin, &run.blocks)?;
-            }
-            self.shared.mark_written(piece);
-            // It may have been read, then found damaged and fetched anew.
-            for chunk in 0..layout.piece_len(piece).div_ceil(CHUNK_LEN) {
-                self.chunks.pop(&(piece, chunk));
-            }
-            Verdict::Good
-        } else {
-            Verdict::Bad { blocks: unfinished.block_hashes(read)? }
-        };
+        if self.shared.info.piece_hash(piece) == Some(&digest) {
+            self.ready.push(piece, unfinished.held());
+            return Ok(());
+        }
+        let verdict = Verdict::Bad { blocks: unfinished.block_hashes(read)? };
         self.discard(piece);
         self.answers.push(Done::Piece(piece, verdict));
+        Ok(())
+    }
+
+    /// Writes what is ready and tells of it. After an error the rest will be written again.
+    fn write_out(&mut self) -> Result<(), DiskError> {
+        self.try_write_out().inspect_err(|_| self.stuck = Some(Stuck::WriteOut))
+    }
+
+    fn try_write_out(&mut self) -> Result<(), DiskError> {
+        let shared = Arc::clone(&self.shared);
+        let layout = shared.info.layout();
+        while !self.ready.is_empty() {
+            let write = |row: &[PieceIndex]| write_row(&*shared.storage, layout, row, &self.unfinished);
+            let row = self.ready.take_row(write)?;
+            shared.mark_written(&row);
+            for piece in row {
+                // It may have been read, then found damaged and fetched anew.
+                for chunk in 0..layout.piece_len(piece).div_ceil(CHUNK_LEN) {
+                    self.chunks.pop(&(piece, chunk));
+                }
+                self.discard(piece);
+                self.answers.push(Done::Piece(piece, Verdict::Good));
+            }
+        }
         Ok(())
     }
 
@@ -255,6 +287,9 @@ impl Worker {
 
     fn try_flush(&mut self) -> Result<(), DiskError> {
         let budget = self.shared.config.write_cache / self.shared.workers();
+        if self.held > budget {
+            self.try_write_out()?;
+        }
         while self.held > budget {
             let by_hashed = self.unfinished.iter().max_by_key(|(_, piece)| piece.held_hashed());
             let hashed_only = by_hashed.is_some_and(|(_, piece)| piece.held_hashed() > 0);
@@ -383,7 +418,7 @@ impl Worker {
         match right {
             true => {
                 // What was read may still be on its way to the disk: synced before it is claimed.
-                self.shared.mark_written(piece);
+                self.shared.mark_written(&[piece]);
                 // Nothing unverified must be written over it.
                 self.discard(piece);
             }

@@ -106,7 +106,8 @@ fn a_piece_that_is_written_while_a_check_reads_it_stays() {
         have.insert(3);
         let opened = Opened::over(Arc::clone(&info), Arc::clone(&storage) as _, have).unwrap();
         let (sender, answers) = channel();
-        let config = PoolConfig { lanes: Lanes::ONE, ..threads(threads_of_pool) };
+        // Neighbours go to different threads.
+        let config = PoolConfig { lanes: Lanes::ONE, join: 0, ..threads(threads_of_pool) };
         let pool = opened.start(config, move |done| sender.send(done).unwrap_or(())).unwrap();
         let wait = Duration::from_secs(20);
         let mut seen = Vec::new();
