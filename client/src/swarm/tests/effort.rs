@@ -135,7 +135,9 @@ fn costs(pieces: u32) -> Costs {
     let seed = download.peer(Bitfield::full(pieces));
     let [quick, late] = [(); 2].map(|()| download.peer(Bitfield::new(pieces)));
     // A bitfield is made once for each of them.
-    (download.has(quick, 0), download.has(late, 0));
+    for slot in [quick, late] {
+        download.has(slot, 0);
+    }
     let round = steps::of(|| {
         for round in 1..=ROUNDS {
             download.tick();
