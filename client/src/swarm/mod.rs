@@ -8,7 +8,7 @@
 //! | `known` | which address to dial, who is banned |
 //! | `announce` | which source of peers to ask when (BEP 12, 27) |
 //! | `metadata` | from whom to get the info dictionary (BEP 9) |
-//! | `transfer` over `picker`, `deadlines`, `blocks`, `verify` | which blocks to ask whom for, who lied |
+//! | `transfer` over `picker`, `rivals`, `deadlines`, `blocks`, `verify` | which blocks to ask whom for, who lied |
 //! | `choker`, `uploads`, `super_seed` | whom to serve with what |
 //!
 //! A magnet starts in the metadata stage; then storage is opened; then pieces are transferred, for as
@@ -32,6 +32,7 @@ mod peers;
 mod picker;
 mod rate;
 mod requests;
+mod rivals;
 mod super_seed;
 mod transfer;
 mod uploads;
@@ -65,6 +66,7 @@ use conns::{Conn, Conns};
 use known::Known;
 use metadata::Fetch;
 use rate::Rate;
+use rivals::Rivals;
 use super_seed::{Company, SuperSeed};
 use transfer::Transfer;
 use uploads::Uploads;
@@ -83,6 +85,7 @@ pub struct Swarm {
     announce: Announce,
     choker: Choker,
     uploads: Uploads,
+    rivals: Rivals,
     super_seed: Option<SuperSeed>,
     down: Rate,
     up: Rate,
@@ -205,6 +208,7 @@ impl Swarm {
             announce,
             choker: Choker::new(now),
             uploads: Uploads::default(),
+            rivals: Rivals::new(torrent.peer_id),
             super_seed: None,
             down: Rate::new(now),
             up: Rate::new(now),

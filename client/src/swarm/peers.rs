@@ -110,6 +110,7 @@ impl Swarm {
                 return;
             }
         }
+        self.rivals.enter(slot, hello.peer_id);
         if let Some(info) = self.info() {
             out.push(Action::Tell(slot, PeerCommand::Torrent(info.shape())));
         }
@@ -128,6 +129,9 @@ impl Swarm {
     fn extended(&mut self, now: Time, slot: Slot, hello: &ExtendedHello, out: &mut Vec<Action>) {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         conn.upload_only = hello.upload_only;
+        if conn.upload_only {
+            self.rivals.leave(slot);
+        }
         let (addr, dialed) = (conn.addr, conn.dialed);
         if let Some(port) = hello.listen_port.filter(|&port| port > 0 && !dialed) {
             let listens = SocketAddr::new(addr.ip(), port);
@@ -154,6 +158,9 @@ impl Swarm {
             conn.wanted = transfer.peer_came(slot, &conn.has);
             tell_interest(conn, self.paused, out);
         }
+        if conn.has.is_all() {
+            self.rivals.leave(slot);
+        }
         self.close_if_useless(now, slot, out);
         self.offer_pieces(now, out);
     }
@@ -173,6 +180,7 @@ impl Swarm {
             Stage::Metadata(_) | Stage::Refused => {}
         }
         if conn.has.is_all() {
+            self.rivals.leave(slot);
             self.close_if_useless(now, slot, out);
         }
         self.offer_pieces(now, out);
@@ -288,7 +296,6 @@ impl Swarm {
 
     /// Asks a connection for blocks, if it could use any.
     pub(super) fn refill(&mut self, now: Time, slot: Slot, out: &mut Vec<Action>) {
-        let among_seeds = self.conns.iter().all(|conn| conn.has == Has::All);
         let (Stage::Transfer(transfer), Some(conn), false) =
             (&mut self.stage, self.conns.get_mut(slot), self.held || self.paused)
         else {
@@ -305,7 +312,7 @@ impl Swarm {
         // Whoever answers slowly or not at all gets a block at a time, as a test.
         let room = if conn.snubbed || conn.rejects > 0 { 1 } else { usize::from(conn.room) };
         let rate = if transfer.is_urgent() { conn.down.per_second(now) } else { 0 };
-        let asked = Asked { slot, addr: conn.addr, has: &conn.has, room, rate, among_seeds };
+        let asked = Asked { slot, addr: conn.addr, has: &conn.has, room, rate, rivals: &self.rivals };
         let blocks = transfer.pick(now, asked, &self.limits, &mut self.rng);
         conn.room -= blocks.len().min(usize::from(conn.room)) as u16;
         self.starved |= conn.room > 0;
@@ -440,6 +447,7 @@ impl Swarm {
             Stage::Opening(_) | Stage::Refused => {}
         }
         self.choker.gone(slot);
+        self.rivals.leave(slot);
         if let Some(seed) = &mut self.super_seed {
             seed.gone(slot);
         }

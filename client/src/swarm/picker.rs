@@ -15,6 +15,7 @@ mod tests;
 use btdht::Rng;
 
 use super::has::Has;
+use super::rivals::Rivals;
 use crate::bitfield::Bitfield;
 
 /// Rarest-first orders over the pieces that are wanted, missing and not begun.
@@ -61,6 +62,8 @@ pub(super) enum Strategy {
 }
 
 const ABSENT: u32 = u32::MAX;
+/// Pieces that are compared for one that others leave to us.
+const COMPARED: usize = 32;
 /// Different priorities that are told apart; lower ones count as the lowest of these.
 const MAX_ORDERS: usize = 16;
 
@@ -191,13 +194,15 @@ impl Picker {
         self.begun = piece;
     }
 
-    /// The piece to begin with a peer that has `has`. Looks at most at `max_steps` pieces in order of
-    /// rarity, then takes any that the peer has, which costs a step per 64 pieces.
+    /// The piece to begin with a peer that has `has`: of those that only seeds have one that other
+    /// downloaders leave to us. Looks at most at `max_steps` pieces in order of rarity, then takes any
+    /// that the peer has, which costs a step per 64 pieces.
     pub(super) fn choose(
         &self,
         has: &Has,
         strategy: Strategy,
         max_steps: usize,
+        rivals: &Rivals,
         rng: &mut Rng,
     ) -> Option<u32> {
         let mut left: u64 = self.orders.iter().map(Order::stake).sum();
@@ -220,7 +225,7 @@ impl Picker {
         for _ in 0..self.orders.len() {
             let order = &self.orders[first];
             if order.stake() > 0
-                && let Some(piece) = self.choose_of(order, has, strategy, max_steps, rng)
+                && let Some(piece) = self.choose_of(order, has, strategy, max_steps, rivals, rng)
             {
                 return Some(piece);
             }
@@ -264,34 +269,60 @@ impl Picker {
         has: &Has,
         strategy: Strategy,
         max_steps: usize,
+        rivals: &Rivals,
         rng: &mut Rng,
     ) -> Option<u32> {
         let start = match strategy {
             Strategy::Sequential => return order.any(has, 0),
             Strategy::Random => rng.below(order.pieces.len()),
-            Strategy::Beside(stretch) => return self.beside(order, has, stretch.max(1), max_steps, rng),
+            Strategy::Beside(stretch) => {
+                return self.beside(order, has, stretch.max(1), max_steps, rivals, rng);
+            }
             // Whoever has some is counted for each of them: nothing that nobody has need be looked at.
             Strategy::RarestFirst if matches!(has, Has::Some(_)) => order.bounds[0] as usize,
             Strategy::RarestFirst => 0,
         };
         let (before, from) = order.pieces.split_at(start);
-        let rarest = from.iter().chain(before).take(max_steps).find(|&&piece| {
-            self.step();
-            has.contains(piece)
-        });
-        rarest.copied().or_else(|| {
+        let seen = from.iter().chain(before).copied().take(max_steps).inspect(|_| self.step());
+        let mut near = seen.filter(|&piece| has.contains(piece));
+        let Some(first) = near.next() else {
             let from = rng.below(order.fresh.len() as usize) as u32;
-            order.any(has, from).or_else(|| order.any(has, 0))
-        })
+            return order.any(has, from).or_else(|| order.any(has, 0));
+        };
+        // Only seeds have to be spared. Where all leave what they can have of each other to the same ones,
+        // large crowds end later.
+        let with_seeds_only = |&piece: &u32| self.availability(piece) == 0;
+        if !with_seeds_only(&first) {
+            return Some(first);
+        }
+        let (mut best, mut before) = (first, rivals.before_us(first, usize::MAX));
+        let mut others = near.take_while(with_seeds_only).take(COMPARED);
+        while before > 0
+            && let Some(piece) = others.next()
+        {
+            let fewer = rivals.before_us(piece, before);
+            if fewer < before {
+                (best, before) = (piece, fewer);
+            }
+        }
+        Some(best)
     }
 
-    fn beside(&self, order: &Order, has: &Has, stretch: u32, max_steps: usize, rng: &mut Rng) -> Option<u32> {
+    fn beside(
+        &self,
+        order: &Order,
+        has: &Has,
+        stretch: u32,
+        max_steps: usize,
+        rivals: &Rivals,
+        rng: &mut Rng,
+    ) -> Option<u32> {
         let next = self.begun.saturating_add(1);
         let end = next.checked_next_multiple_of(stretch).unwrap_or(next).min(self.place.len() as u32);
         if let Some(next) = (next..end).find(|&next| order.fresh.contains(next) && has.contains(next)) {
             return Some(next);
         }
-        let rarest = self.choose_of(order, has, Strategy::RarestFirst, max_steps, rng)?;
+        let rarest = self.choose_of(order, has, Strategy::RarestFirst, max_steps, rivals, rng)?;
         order.any(has, rarest - rarest % stretch)
     }
 

@@ -1,6 +1,9 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::{prop, prop_assert_eq, proptest};
 
 use super::*;
+use crate::piece::Slot;
 
 fn picker(pieces: u32) -> (Picker, Rng) {
     let mut rng = Rng::from_seed(1);
@@ -15,6 +18,11 @@ fn some(pieces: u32, members: &[u32]) -> Has {
         field.insert(member);
     }
     Has::Some(field)
+}
+
+/// Nobody else downloads.
+fn alone() -> Rivals {
+    Rivals::new([0; 20])
 }
 
 fn assert_sorted(picker: &Picker) {
@@ -42,22 +50,22 @@ fn the_rarest_piece_that_the_peer_has_comes_first() {
     picker.add_peer(&some(4, &[0]));
     let peer = some(4, &[0, 1, 2]);
     let mut chosen = Vec::new();
-    while let Some(piece) = picker.choose(&peer, Strategy::RarestFirst, 100, &mut rng) {
+    while let Some(piece) = picker.choose(&peer, Strategy::RarestFirst, 100, &alone(), &mut rng) {
         picker.take(piece);
         chosen.push(piece);
     }
     assert_eq!(chosen, [2, 1, 0]);
-    assert_eq!(picker.choose(&Has::All, Strategy::RarestFirst, 100, &mut rng), Some(3));
-    assert_eq!(picker.choose(&Has::Nothing, Strategy::RarestFirst, 100, &mut rng), None);
+    assert_eq!(picker.choose(&Has::All, Strategy::RarestFirst, 100, &alone(), &mut rng), Some(3));
+    assert_eq!(picker.choose(&Has::Nothing, Strategy::RarestFirst, 100, &alone(), &mut rng), None);
 }
 
 #[test]
 fn sequential_takes_the_lowest_index() {
     let (mut picker, mut rng) = picker(200);
     picker.take(0);
-    assert_eq!(picker.choose(&Has::All, Strategy::Sequential, 9, &mut rng), Some(1));
+    assert_eq!(picker.choose(&Has::All, Strategy::Sequential, 9, &alone(), &mut rng), Some(1));
     let peer = some(200, &[150, 199]);
-    assert_eq!(picker.choose(&peer, Strategy::Sequential, 9, &mut rng), Some(150));
+    assert_eq!(picker.choose(&peer, Strategy::Sequential, 9, &alone(), &mut rng), Some(150));
 }
 
 #[test]
@@ -67,7 +75,7 @@ fn a_stretch_is_fetched_from_its_first_piece_to_its_last() {
     picker.take(23);
     let peer = some(1000, &(0..1000).filter(|&piece| piece != 42).collect::<Vec<_>>());
     let mut chosen = Vec::new();
-    while let Some(piece) = picker.choose(&peer, Strategy::Beside(8), 100, &mut rng) {
+    while let Some(piece) = picker.choose(&peer, Strategy::Beside(8), 100, &alone(), &mut rng) {
         picker.take(piece);
         chosen.push(piece);
     }
@@ -87,10 +95,45 @@ fn different_seeds_begin_with_different_pieces() {
         let mut rng = Rng::from_seed(seed);
         let mut picker = Picker::new(1000);
         picker.reset(&Bitfield::full(1000), &[], &mut rng);
-        picker.choose(&Has::All, Strategy::RarestFirst, 9, &mut rng)
+        picker.choose(&Has::All, Strategy::RarestFirst, 9, &alone(), &mut rng)
     };
     assert_ne!(first(1), first(2));
     assert_eq!(first(1), first(1));
+}
+
+#[test]
+fn who_know_of_each_other_begin_with_different_pieces() {
+    let (ids, slot) = ([[1; 20], [2; 20]], Slot { index: 0, generation: 0 });
+    let begun: Vec<BTreeSet<u32>> = [(0, 1), (1, 0)]
+        .map(|(own, other)| {
+            let mut rng = Rng::from_seed(own as u64);
+            let mut picker = Picker::new(100);
+            picker.reset(&Bitfield::full(100), &[], &mut rng);
+            let mut rivals = Rivals::new(ids[own]);
+            rivals.enter(slot, ids[other]);
+            let mut begin = |strategy| {
+                let piece = picker.choose(&Has::All, strategy, 512, &rivals, &mut rng)?;
+                picker.take(piece);
+                Some(piece)
+            };
+            let first = (0..4).map_while(|_| begin(Strategy::Random)).collect::<Vec<_>>();
+            first.into_iter().chain((0..16).map_while(|_| begin(Strategy::RarestFirst))).collect()
+        })
+        .into();
+    assert_eq!([begun[0].len(), begun[1].len()], [20, 20]);
+    assert!(begun[0].is_disjoint(&begun[1]), "{begun:?}");
+}
+
+#[test]
+fn what_is_rarer_comes_before_what_others_leave_to_us() {
+    let (mut picker, mut rng) = picker(100);
+    (0..100).filter(|&piece| piece != 17).for_each(|piece| picker.add(piece));
+    for rival in 0..50 {
+        let mut rivals = Rivals::new([99; 20]);
+        rivals.enter(Slot { index: 0, generation: 0 }, [rival; 20]);
+        let chosen = picker.choose(&Has::All, Strategy::RarestFirst, 512, &rivals, &mut rng);
+        assert_eq!(chosen, Some(17));
+    }
 }
 
 #[test]
@@ -100,18 +143,18 @@ fn a_weight_is_a_share_of_the_choices() {
     picker.reset(&Bitfield::full(3000), &weights, &mut rng);
     let mut chosen = [0; 3];
     for _ in 0..1000 {
-        let piece = picker.choose(&Has::All, Strategy::RarestFirst, 9, &mut rng).unwrap();
+        let piece = picker.choose(&Has::All, Strategy::RarestFirst, 9, &alone(), &mut rng).unwrap();
         picker.take(piece);
         chosen[piece as usize / 1000] += 1;
     }
     assert!((70..=130).contains(&chosen[0]) && (560..=640).contains(&chosen[2]), "{chosen:?}");
     // Whoever has nothing of the others gives what it has.
     let peer = some(3000, &[17, 999]);
-    while let Some(piece) = picker.choose(&peer, Strategy::RarestFirst, 9, &mut rng) {
+    while let Some(piece) = picker.choose(&peer, Strategy::RarestFirst, 9, &alone(), &mut rng) {
         assert!([17, 999].contains(&piece));
         picker.take(piece);
     }
-    let first = |strategy, rng: &mut Rng| picker.choose(&Has::All, strategy, 9, rng).unwrap();
+    let first = |strategy, rng: &mut Rng| picker.choose(&Has::All, strategy, 9, &alone(), rng).unwrap();
     assert!((2000..3000).contains(&first(Strategy::Sequential, &mut rng)));
 }
 
@@ -135,7 +178,7 @@ fn priorities_change_while_pieces_are_rare_begun_and_back() {
     picker.reset(&fresh, &[], &mut rng);
     assert_sorted(&picker);
     assert_eq!(picker.orders.len(), 1);
-    let rarest = picker.choose(&Has::All, Strategy::RarestFirst, 9, &mut rng).unwrap();
+    let rarest = picker.choose(&Has::All, Strategy::RarestFirst, 9, &alone(), &mut rng).unwrap();
     assert_eq!(rarest % 7, 0);
 }
 
@@ -158,8 +201,8 @@ fn steps_do_not_grow_with_the_number_of_pieces() {
     }
     assert!(picker.steps.get() <= 3 * 8, "{}", picker.steps.get());
     picker.steps.set(0);
-    assert!(picker.choose(&rare, Strategy::RarestFirst, 512, &mut rng).is_some());
-    assert!(picker.choose(&Has::All, Strategy::RarestFirst, 512, &mut rng).is_some());
+    assert!(picker.choose(&rare, Strategy::RarestFirst, 512, &alone(), &mut rng).is_some());
+    assert!(picker.choose(&Has::All, Strategy::RarestFirst, 512, &alone(), &mut rng).is_some());
     assert!(picker.steps.get() <= 513, "{}", picker.steps.get());
 }
 

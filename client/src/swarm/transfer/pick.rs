@@ -11,6 +11,7 @@ use crate::swarm::deadlines::patience;
 use crate::swarm::has::Has;
 use crate::swarm::limits::Limits;
 use crate::swarm::picker::Strategy;
+use crate::swarm::rivals::Rivals;
 
 /// A peer that could be asked for something.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +23,8 @@ pub(in crate::swarm) struct Asked<'a> {
     pub(in crate::swarm) room: usize,
     /// Bytes per second that it gives; looked at where pieces have deadlines only.
     pub(in crate::swarm) rate: u64,
-    /// Everybody else who is there has everything, too.
-    pub(in crate::swarm) among_seeds: bool,
+    /// Who else downloads.
+    pub(in crate::swarm) rivals: &'a Rivals,
 }
 
 /// Requests that are always allowed when nothing is under way, so that blocks which the disk threads
@@ -143,7 +144,7 @@ impl Transfer {
         let strategy = match limits.sequential {
             true => Strategy::Sequential,
             false if self.verified < limits.random_first => Strategy::Random,
-            false if peer.among_seeds => Strategy::Beside(stretch(self.shape.piece_len)),
+            false if peer.rivals.is_empty() => Strategy::Beside(stretch(self.shape.piece_len)),
             false => Strategy::RarestFirst,
         };
         while out.len() < count {
@@ -173,7 +174,7 @@ impl Transfer {
             told.retain(|&piece| self.picker.is_fresh(piece));
             return self.picker.first_of(told, strategy);
         }
-        let piece = self.picker.choose(peer.has, strategy, limits.pick_steps, rng);
+        let piece = self.picker.choose(peer.has, strategy, limits.pick_steps, peer.rivals, rng);
         if piece.is_none() {
             self.barren.insert(peer.slot, Vec::new()); // one a connection
         }
