@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use krpc::Id;
 
-use self::newcomers::Newcomers;
+use self::newcomers::{Newcomers, Why};
 use crate::home::{Place, family_of};
 use crate::table::FamilyTable;
 use crate::{Config, Rng, Time};
@@ -273,14 +273,14 @@ impl Maintain {
         if !may_look {
             return None;
         }
-        let expected = if table.wants(now, id, from, config) {
-            Some(id)
+        let (expected, why) = if table.wants(now, id, from, config) {
+            (Some(id), Why::Stranger)
         } else if table.knows_otherwise(id, from) {
-            None
+            (None, Why::Doubt)
         } else {
             return None;
         };
-        self.newcomers.take(now, from, young, config).then_some(expected)
+        self.newcomers.take(now, from, why, young, config).then_some(expected)
     }
 
     /// Whether a node that somebody named should be pinged because nobody is known where it lives: if the
@@ -295,7 +295,7 @@ impl Maintain {
         table.is_gap(&id, config)
             && !self.is_router(addr)
             && table.wants(now, id, addr, config)
-            && self.newcomers.is_new(now, addr, config)
+            && self.newcomers.is_new(now, addr, Why::Stranger, config)
     }
 
     /// Whether `addr` is a router, which is never inserted.

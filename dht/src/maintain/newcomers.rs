@@ -8,6 +8,17 @@ use std::time::Duration;
 use crate::addr::source_key;
 use crate::{Config, KeyedHash, Rng, Time};
 
+/// Why somebody is to be pinged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Nobody that we know.
+    Stranger,
+    /// A node that we know asks under another id. It is often asked for the first time just before it
+    /// learns its address and with it its id (BEP 42), so that this counts apart: one more a minute, for
+    /// addresses that have answered us only.
+    Doubt,
+}
+
 /// The budget of pings of strangers: so many a second, and one a minute per source.
 #[derive(Debug)]
 pub(super) struct Newcomers {
@@ -47,8 +58,15 @@ impl Newcomers {
         self.until <= now + interval * (burst - 1)
     }
 
-    pub(super) fn take(&mut self, now: Time, from: SocketAddr, young: bool, config: &Config) -> bool {
-        let is_new = self.is_new(now, from, config);
+    pub(super) fn take(
+        &mut self,
+        now: Time,
+        from: SocketAddr,
+        why: Why,
+        young: bool,
+        config: &Config,
+    ) -> bool {
+        let is_new = self.is_new(now, from, why, config);
         if is_new {
             self.until = self.until.max(now) + pace(young, config).0;
         }
@@ -63,13 +81,14 @@ impl Newcomers {
     }
 
     /// Whether this source was not pinged lately; now it was.
-    pub(super) fn is_new(&mut self, now: Time, from: SocketAddr, config: &Config) -> bool {
+    pub(super) fn is_new(&mut self, now: Time, from: SocketAddr, why: Why, config: &Config) -> bool {
         self.forget(now);
         if self.recent.is_empty() {
             self.forget_at = now + config.newcomer_ping_pause;
         }
         let slots = config.newcomer_sources.clamp(1, MAX_SLOTS).next_power_of_two();
-        self.recent.insert(self.hash.hash(&source_key(from, config.allow_local).to_bytes()), slots)
+        let source = self.hash.hash(&source_key(from, config.allow_local).to_bytes());
+        self.recent.insert(if why == Why::Doubt { !source } else { source }, slots)
     }
 }
 
@@ -169,7 +188,8 @@ mod tests {
         let config = Config::default();
         let mut newcomers = Newcomers::new(&mut Rng::from_seed(2));
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let mut is_new = |secs, from| newcomers.is_new(Time::from_secs(secs), at(from), &config);
+        let mut is_new =
+            |secs, from| newcomers.is_new(Time::from_secs(secs), at(from), Why::Stranger, &config);
         assert!(is_new(100, "81.2.3.4:1000"));
         assert!(!is_new(101, "81.2.3.4:1000") && !is_new(102, "81.2.3.4:1001"));
         assert!(is_new(103, "81.2.3.5:1000"));
@@ -177,5 +197,9 @@ mod tests {
         assert!(!is_new(105, "[2001:41d0:1:7::2]:1000"), "a /64 is one source");
         assert!(!is_new(159, "81.2.3.4:1000"));
         assert!(is_new(160, "81.2.3.4:1000"));
+        // A doubt about somebody whom we know counts apart, and once a minute as well.
+        let mut is_new =
+            |secs, why| newcomers.is_new(Time::from_secs(secs), at("81.2.3.4:1000"), why, &config);
+        assert!(is_new(161, Why::Doubt) && !is_new(162, Why::Doubt) && !is_new(163, Why::Stranger));
     }
 }

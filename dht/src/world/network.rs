@@ -321,3 +321,22 @@ fn node_that_comes_late_to_a_small_network_knows_fifty_of_eighty_within_two_minu
         assert!(sent < 2500, "seed {seed}: {sent} datagrams");
     }
 }
+
+// S21: nobody holds a node under the id that it had before it learned its address, which would be called
+// for in vain.
+#[test]
+fn node_that_comes_late_is_known_under_its_id_of_its_address_alone() {
+    for seed in [2, 7, 11, 12] {
+        let mut world = internet(seed, 80);
+        let late = add_unsettled(&mut world, 100);
+        world.run(SOON);
+        let own = (world.id(late), world.addr(late));
+        let known: Vec<_> = (0..80)
+            .flat_map(|other| world.node(other).table(world.now))
+            .filter(|node| node.addr == own.1)
+            .map(|node| node.id)
+            .collect();
+        let stale = known.iter().filter(|&&id| id != own.0).count();
+        assert_eq!((known.len() >= ENOUGH, stale), (true, 0), "seed {seed}: {} know it", known.len());
+    }
+}
