@@ -58,6 +58,9 @@ pub(super) const DOWNLOADER: &[Entry] = &[
         "S35",
         &[
             "the_sole_giver_of_bad_pieces_is_banned_after_at_most_two",
+            "liars_that_share_their_pieces_with_a_fast_peer_spoil_two_and_no_third",
+            "who_has_proved_nothing_takes_over_no_third_piece_in_one_go",
+            "who_has_proved_nothing_is_asked_for_two_pieces_in_the_end_game",
             "a_peer_of_wrong_data_is_left_after_two_pieces",
             "rare_wrong_data_costs_less_than_a_third_of_the_file",
         ],
@@ -66,6 +69,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
         "S36",
         &[
             "fifty_liars_do_not_keep_one_honest_peer_from_giving_everything",
+            "who_rejects_a_piece_that_one_peer_is_to_give_alone_loses_it_to_others",
             "fifty_hostile_peers_of_all_kinds_do_not_triple_the_time",
         ],
     ),

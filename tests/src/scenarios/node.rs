@@ -119,6 +119,7 @@ pub(super) const NODE: &[Entry] = &[
             "a_program_that_was_stopped_for_a_while_has_its_table_answers_and_asks",
             "clock_that_goes_back_a_day_costs_a_node_neither_nodes_nor_tokens_nor_what_it_stores",
             "clock_that_goes_back_far_silences_nobody_and_a_little_forgives_nothing",
+            "node_that_comes_late_is_known_under_its_id_of_its_address_alone",
         ],
     ),
     (
