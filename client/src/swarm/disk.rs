@@ -113,12 +113,12 @@ impl Swarm {
         let len = u64::from(transfer.info().shape().piece_len(piece));
         match transfer.judge(now, piece, verdict) {
             Judged::Known => return,
-            Judged::Good { files, liars } => {
+            Judged::Good { wanted, files, liars } => {
                 self.saves.dirty += len;
                 out.push(Action::Event(Event::Piece(piece)));
                 out.extend(files.into_iter().map(|file| Action::Event(Event::File(file))));
                 for conn in self.conns.iter_mut() {
-                    if conn.has.contains(piece.0) {
+                    if wanted && conn.has.contains(piece.0) {
                         conn.wanted = conn.wanted.saturating_sub(1);
                     }
                     // Also those that have it are told, but for plain seeds: a super-seed (BEP 16)

@@ -52,8 +52,9 @@ pub(super) struct Transfer {
 /// What a verdict leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Judged {
-    /// The piece is ours, and these files are complete with it; these peers lied about it before.
-    Good { files: Vec<usize>, liars: Vec<SocketAddr> },
+    /// The piece is ours, and these files are complete with it; these peers lied about it before. One that
+    /// was begun may not be wanted any more.
+    Good { wanted: bool, files: Vec<usize>, liars: Vec<SocketAddr> },
     /// The piece has to be fetched again; these peers are convicted.
     Bad { liars: Vec<SocketAddr> },
     /// We have it already, or there is no such piece.
@@ -252,7 +253,8 @@ impl Transfer {
             Verdict::Good => {
                 let liars = self.verify.good(piece, &givers);
                 self.verified += 1;
-                Judged::Good { files: self.gain(piece), liars }
+                let wanted = self.missing.contains(piece.0);
+                Judged::Good { wanted, files: self.gain(piece), liars }
             }
             Verdict::Bad { blocks } => {
                 let liars = self.verify.bad(now, piece, &givers, blocks);

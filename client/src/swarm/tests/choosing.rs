@@ -63,6 +63,18 @@ fn priorities_change_in_the_middle_of_a_download_and_after_it() {
     assert_eq!(world.count(|event| matches!(event, Event::Complete)), 2);
 }
 
+#[test]
+fn pieces_that_are_verified_when_they_are_not_wanted_any_more_leave_the_wanted_ones_wanted() {
+    for seed in 0..20 {
+        let mut world = World::seeded(two_files(32 << 15, 32 << 15, 32 << 10), false, seed);
+        world.limit(|limits| limits.unfinished_bytes = 4 << 15);
+        world.add(Kind::Honest);
+        world.run(Duration::from_millis(150));
+        prioritize(&mut world, &[1, 0]);
+        world.run_until_complete(Duration::from_secs(60));
+    }
+}
+
 fn need(world: &mut World, piece: u32, within: Duration) {
     world.input(Input::Command(Command::Deadline(PieceIndex(piece), Some(within))));
 }
