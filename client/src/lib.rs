@@ -15,9 +15,10 @@
 //!    The one with the right hash is parsed by the same rules as a `.torrent` ([`metainfo`]).
 //! 5. The swarm asks for [`storage`]: the folder is locked, a resume file is compared with the files,
 //!    and what may be there is hashed. Then trackers are told how much is left.
-//! 6. Blocks are asked for: rarest piece first, as many at once as keeps a peer busy and the disk
-//!    threads can take. A block is received into the buffer that the disk threads hash and write; its
-//!    piece is verified when the last one is there. Whoever sent wrong ones is found and banned.
+//! 6. Blocks are asked for: rarest piece first (among seeds alone, neighbours that can be written
+//!    together), as many at once as keeps a peer busy and the disk threads can take. A block is received
+//!    into the buffer that the disk threads hash and write; its piece is verified when the last one is
+//!    there. Whoever sent wrong ones is found and banned.
 //! 7. What is verified is told to all peers and served to some of them. Every few seconds the files are
 //!    synced and the resume file says what is safe: a run that ends in whatever way is gone on with.
 //! 8. When nothing is missing, trackers hear `completed`, the user [`Complete`](swarm::Event::Complete),

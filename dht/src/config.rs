@@ -71,7 +71,7 @@ pub struct Config {
     /// Pings of newcomers per second, in all, while the table is young; one per source address.
     pub young_newcomer_pings_per_second: u32,
     /// A source address (IPv6: /64) that queries us is pinged once in this span, so that forged queries cannot
-    /// use us as a reflector.
+    /// use us as a reflector; once more where a node of the table that lives there asks under another id.
     pub newcomer_ping_pause: Duration,
     /// Sources that are remembered to have been pinged, 4 bytes each; a power of two up to 256.
     pub newcomer_sources: usize,

@@ -29,6 +29,10 @@ pub(super) struct Blocks {
     committed: u64,
 }
 
+/// How long one peer may have a piece to itself. A few that are slow and under suspicion would otherwise
+/// keep all that may be begun of a torrent with large pieces from those who are neither.
+const ALONE: Duration = Duration::from_secs(30);
+
 /// What a block that arrived leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Arrival {
@@ -79,8 +83,9 @@ struct Unfinished {
     cursor: u32,
     /// The peer that works on this piece; others begin pieces of their own as long as they may.
     owner: Option<Slot>,
-    /// Only the owner may be asked: the piece is to have one contributor.
-    alone: bool,
+    /// Since when only the owner may be asked: the piece is to have one contributor. Not for longer than
+    /// [`ALONE`].
+    alone: Option<Time>,
     givers: Vec<SocketAddr>,
 }
 
@@ -118,7 +123,7 @@ impl Blocks {
             missing: count,
             cursor: 0,
             owner: Some(owner),
-            alone: false,
+            alone: None,
             givers: Vec::new(),
         };
         if self.pieces.insert(piece.0, unfinished).is_none() {
@@ -193,7 +198,7 @@ impl Blocks {
                 }
                 let late = now.since(state.since) >= rule.patience;
                 let most = rule.holders_after(now.since(state.since));
-                let closed = unfinished.alone && unfinished.owner != Some(slot) && !late;
+                let closed = unfinished.alone.is_some() && unfinished.owner != Some(slot) && !late;
                 if state.received || state.asked == 0 || usize::from(state.asked) >= most || closed {
                     continue;
                 }
@@ -278,10 +283,10 @@ impl Blocks {
         Some(blocks.iter().filter_map(|state| givers.get(usize::from(state.giver)).copied()).collect())
     }
 
-    /// Makes the owner of `piece`, from which nothing has arrived yet, its one contributor.
-    pub(super) fn reserve(&mut self, piece: PieceIndex) {
+    /// Makes the owner of `piece`, from which nothing has arrived yet, its one contributor for a while.
+    pub(super) fn reserve(&mut self, now: Time, piece: PieceIndex) {
         if let Some(unfinished) = self.pieces.get_mut(&piece.0) {
-            unfinished.alone = true;
+            unfinished.alone = Some(now);
         }
     }
 
@@ -295,17 +300,19 @@ impl Blocks {
     /// Begun pieces with an open block that `slot` has and may be asked for, of one relation to it.
     pub(super) fn open_for<'a>(
         &'a self,
+        now: Time,
         slot: Slot,
         has: &'a Has,
         relation: Relation,
     ) -> impl Iterator<Item = PieceIndex> + 'a {
         let fits = move |piece: &&u32| {
             let unfinished = &self.pieces[*piece];
+            let alone = unfinished.alone.is_some_and(|since| now.since(since) < ALONE);
             let active = |&owner: &Slot| owner == slot || self.requests.on_time(owner) > 0;
             let fits = match (relation, unfinished.owner.filter(active)) {
                 (Relation::Own, owner) => owner == Some(slot),
                 (Relation::Orphan, owner) => owner.is_none(),
-                (Relation::Foreign, owner) => owner.is_some() && owner != Some(slot) && !unfinished.alone,
+                (Relation::Foreign, owner) => owner.is_some() && owner != Some(slot) && !alone,
             };
             fits && has.contains(**piece)
         };

@@ -128,9 +128,11 @@ impl Swarm {
 
     fn extended(&mut self, now: Time, slot: Slot, hello: &ExtendedHello, out: &mut Vec<Action>) {
         let Some(conn) = self.conns.get_mut(slot) else { return };
-        conn.upload_only = hello.upload_only;
+        let was = std::mem::replace(&mut conn.upload_only, hello.upload_only);
         if conn.upload_only {
             self.rivals.leave(slot);
+        } else if let (true, false, Some(hello)) = (was, conn.has.is_all(), conn.hello) {
+            self.rivals.enter(slot, hello.peer_id); // it wants more than before
         }
         let (addr, dialed) = (conn.addr, conn.dialed);
         if let Some(port) = hello.listen_port.filter(|&port| port > 0 && !dialed) {

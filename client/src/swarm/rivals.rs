@@ -10,7 +10,7 @@ use crate::piece::Slot;
 #[derive(Debug)]
 pub(super) struct Rivals {
     own: u64,
-    /// At most [`MAX_RIVALS`].
+    /// At most one a connection; the first [`MAX_RIVALS`] count.
     others: Vec<(Slot, u64)>,
 }
 
@@ -25,9 +25,8 @@ impl Rivals {
 
     /// Somebody with this peer id downloads, too.
     pub(super) fn enter(&mut self, slot: Slot, peer_id: [u8; 20]) {
-        if self.others.len() < MAX_RIVALS {
-            self.others.push((slot, key(peer_id)));
-        }
+        self.leave(slot);
+        self.others.push((slot, key(peer_id)));
     }
 
     /// Somebody has gone or needs nothing more.
@@ -43,7 +42,7 @@ impl Rivals {
     /// How many come before us where `piece` is concerned, not counted further than `most`.
     pub(super) fn before_us(&self, piece: u32, most: usize) -> usize {
         let own = lot(self.own, piece);
-        self.others.iter().filter(|&&(_, other)| lot(other, piece) > own).take(most).count()
+        self.others.iter().take(MAX_RIVALS).filter(|&&(_, other)| lot(other, piece) > own).take(most).count()
     }
 }
 
@@ -96,11 +95,17 @@ mod tests {
     }
 
     #[test]
-    fn who_has_left_no_longer_counts_and_not_more_are_kept_than_are_looked_at() {
+    fn who_has_left_no_longer_counts_and_of_many_the_first_ones_do() {
         let mut one = all(2).remove(0);
         one.leave(slot(1));
         assert!((0..100).all(|piece| one.before_us(piece, usize::MAX) == 0));
-        let most = all(200).iter().map(|one| one.others.len()).max();
-        assert_eq!(most, Some(MAX_RIVALS));
+        let mut one = all(200).remove(0);
+        let most = |one: &Rivals| (0..1000).map(|piece| one.before_us(piece, usize::MAX)).max();
+        assert_eq!(most(&one), Some(MAX_RIVALS));
+        // The places of those who leave go to others.
+        (1..150).for_each(|other| one.leave(slot(other)));
+        assert_eq!(most(&one), Some(50));
+        one.enter(slot(199), [199; 20]);
+        assert_eq!(one.others.len(), 50, "nobody counts twice");
     }
 }

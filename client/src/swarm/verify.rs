@@ -5,7 +5,8 @@
 //! to blame. Until then the contributors are *suspects*, which get pieces of their own only: the next
 //! bad piece of a liar convicts it. A peer that has not given anything right yet takes part in two
 //! pieces at a time, a suspect in one. Who has given nothing right and took part in two bad tries is left
-//! alone until one of them has been right from somebody else, so that none can spoil more than two.
+//! alone while others who are proven find out, for ten seconds at most: as a rule none can spoil more than
+//! two.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -77,16 +78,19 @@ impl Verify {
 
     /// Whether a peer may be asked for blocks of `piece`.
     pub(super) fn admits(&self, now: Time, peer: SocketAddr, piece: PieceIndex) -> bool {
+        let involved = self.involved.get(&peer);
+        involved.is_some_and(|pieces| pieces.contains(&piece.0)) || self.admits_another(now, peer)
+    }
+
+    /// Whether a peer may be asked for blocks of a piece that it has nothing to do with yet.
+    pub(super) fn admits_another(&self, now: Time, peer: SocketAddr) -> bool {
         let most = match (self.suspects.get(&peer), self.proven.contains(&peer)) {
             (Some(suspicion), false) if self.leaves_alone(now, suspicion) => 0,
             (Some(_), _) => 1,
             (None, true) => return true,
             (None, false) => PIECES_OF_UNPROVEN,
         };
-        match self.involved.get(&peer) {
-            Some(pieces) => pieces.contains(&piece.0) || pieces.len() < most,
-            None => most > 0,
-        }
+        self.involved.get(&peer).map_or(0, BTreeSet::len) < most
     }
 
     /// A peer was asked for blocks of `piece`.

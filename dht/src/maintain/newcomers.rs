@@ -19,7 +19,7 @@ pub(super) enum Why {
     Doubt,
 }
 
-/// The budget of pings of strangers: so many a second, and one a minute per source.
+/// The budget of pings of strangers: so many a second, and one a minute per source and [`Why`].
 #[derive(Debug)]
 pub(super) struct Newcomers {
     hash: KeyedHash,

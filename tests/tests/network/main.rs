@@ -182,7 +182,10 @@ fn stop(program: &Running) {
     program.signal("STOP");
     let threads = format!("/proc/{}/task", program.pid());
     let is_stopped = |thread: std::io::Result<DirEntry>| {
-        let stat = read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        // One that ends meanwhile is looked at no more the next time.
+        let Ok(stat) = thread.and_then(|thread| read_to_string(thread.path().join("stat"))) else {
+            return false;
+        };
         // The name stands in parentheses and may hold anything.
         stat.rsplit_once(") ").unwrap().1.starts_with('T')
     };

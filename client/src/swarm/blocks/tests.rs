@@ -119,23 +119,33 @@ fn silent_peers_cannot_keep_a_block_to_themselves_for_long() {
 fn a_reserved_piece_is_closed_to_others_until_its_owner_goes() {
     let mut blocks = Blocks::new(shape(1, 2));
     blocks.begin(PieceIndex(0), slot(0));
-    blocks.reserve(PieceIndex(0));
+    blocks.reserve(NOW, PieceIndex(0));
     request(&mut blocks, slot(0), 0, 1);
-    let open = |blocks: &Blocks, relation| blocks.open_for(slot(1), &Has::All, relation).count();
+    let open = |blocks: &Blocks, relation| blocks.open_for(NOW, slot(1), &Has::All, relation).count();
     assert_eq!((open(&blocks, Relation::Foreign), open(&blocks, Relation::Orphan)), (0, 0));
     blocks.give_back_all(slot(0));
     assert_eq!(open(&blocks, Relation::Orphan), 1);
 }
 
 #[test]
+fn a_reserved_piece_is_open_to_others_after_a_while() {
+    let mut blocks = Blocks::new(shape(1, 2));
+    blocks.begin(PieceIndex(0), slot(0));
+    blocks.reserve(NOW, PieceIndex(0));
+    request(&mut blocks, slot(0), 0, 1);
+    let open = |at| blocks.open_for(at, slot(1), &Has::All, Relation::Foreign).count();
+    assert_eq!((open(NOW), open(NOW + ALONE)), (0, 1));
+}
+
+#[test]
 fn an_owner_that_was_asked_for_nothing_keeps_no_piece_from_others() {
     let mut blocks = Blocks::new(shape(1, 2));
     blocks.begin(PieceIndex(0), slot(0));
-    blocks.reserve(PieceIndex(0));
+    blocks.reserve(NOW, PieceIndex(0));
     let asked = request(&mut blocks, slot(0), 0, 1);
     let open = |blocks: &Blocks, n| {
         [Relation::Own, Relation::Orphan, Relation::Foreign]
-            .map(|relation| blocks.open_for(slot(n), &Has::All, relation).count())
+            .map(|relation| blocks.open_for(NOW, slot(n), &Has::All, relation).count())
     };
     assert_eq!((open(&blocks, 0), open(&blocks, 1)), ([1, 0, 0], [0; 3]));
     blocks.give_back(slot(0), asked[0]);

@@ -97,12 +97,13 @@ impl Transfer {
         if out.len() >= count {
             return;
         }
-        let open = self.blocks.open_for(peer.slot, peer.has, relation);
+        let verify = &self.verify;
+        let open = self.blocks.open_for(now, peer.slot, peer.has, relation);
+        let open = open.filter(|&piece| verify.admits(now, peer.addr, piece));
         let open: Vec<_> = open.take(count - out.len()).collect();
         for piece in open {
-            // A bad piece is fetched again by one peer.
-            let mixes = self.verify.is_case(piece) && relation == Relation::Foreign;
-            if out.len() < count && !mixes && self.verify.admits(now, peer.addr, piece) {
+            // What it was asked for of the last one may be all that it is admitted to.
+            if out.len() < count && self.verify.admits(now, peer.addr, piece) {
                 self.blocks.request(now, peer.slot, piece, count - out.len(), out);
                 // At once: the next piece may be one too many.
                 self.verify.involve(peer.addr, piece);
@@ -152,12 +153,13 @@ impl Transfer {
             if committed > limits.unfinished_bytes && self.blocks.unfinished() >= 2 {
                 return;
             }
-            let Some(piece) = self.fresh_piece(peer, strategy, limits, rng) else { return };
-            let piece = PieceIndex(piece);
-            if !self.verify.admits(now, peer.addr, piece) {
+            // Before anything is chosen, which costs more.
+            if !self.verify.admits_another(now, peer.addr) {
                 return;
             }
-            self.begin_piece(piece, peer);
+            let Some(piece) = self.fresh_piece(peer, strategy, limits, rng) else { return };
+            let piece = PieceIndex(piece);
+            self.begin_piece(now, piece, peer);
             self.blocks.request(now, peer.slot, piece, count - out.len(), out);
         }
     }
@@ -181,11 +183,11 @@ impl Transfer {
         piece
     }
 
-    fn begin_piece(&mut self, piece: PieceIndex, peer: Asked<'_>) {
+    fn begin_piece(&mut self, now: Time, piece: PieceIndex, peer: Asked<'_>) {
         self.picker.take(piece.0);
         self.blocks.begin(piece, peer.slot);
         if self.verify.is_case(piece) || self.verify.is_suspect(peer.addr) {
-            self.blocks.reserve(piece);
+            self.blocks.reserve(now, piece);
         }
         self.verify.involve(peer.addr, piece);
     }
@@ -215,7 +217,7 @@ impl Transfer {
                 if self.blocks.committed() > 2 * limits.unfinished_bytes && self.blocks.unfinished() >= 2 {
                     continue;
                 }
-                self.begin_piece(piece, peer);
+                self.begin_piece(now, piece, peer);
             }
             let asked = out.len();
             self.blocks.request(now, peer.slot, piece, count - out.len(), out);
