@@ -18,9 +18,11 @@ mod announce;
 mod blocks;
 mod check;
 mod choker;
+mod commands;
 mod conns;
 mod deadlines;
 mod disk;
+mod ending;
 mod has;
 mod io;
 mod known;
@@ -59,10 +61,11 @@ use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::peer::PeerCommand;
 use crate::piece::Slot;
-use crate::storage::{Done, Totals};
+use crate::storage::Totals;
 use announce::{Announce, Ask, Facts, Privacy};
 use choker::{Candidate, Choker, Role};
 use conns::{Conn, Conns};
+use ending::Ending;
 use known::Known;
 use metadata::Fetch;
 use rate::Rate;
@@ -150,14 +153,6 @@ struct Saves {
     dirty: u64,
     last: Time,
     in_flight: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    Not,
-    /// Good-byes are said; the last save is under way.
-    Saving,
-    Stopped,
 }
 
 /// What a swarm waits for.
@@ -350,29 +345,6 @@ impl Swarm {
         self.transfer().is_some_and(|transfer| transfer.missing().is_empty())
     }
 
-    /// How it stands.
-    pub fn status(&self, now: Time) -> Status {
-        let totals = self.totals();
-        let rate_down = self.down.per_second(now);
-        let left = self.transfer().map_or(0, Transfer::left);
-        Status {
-            downloaded: totals.downloaded,
-            uploaded: totals.uploaded,
-            wasted: self.wasted,
-            wanted: self.transfer().map_or(0, Transfer::wanted_bytes),
-            left,
-            complete: self.is_complete(),
-            seed: self.is_seed(),
-            rate_down,
-            rate_up: self.up.per_second(now),
-            peers: self.conns.open() as u32,
-            seeds: self.conns.iter().filter(|conn| conn.has.is_all()).count() as u32,
-            known: self.known.len() as u32,
-            eta: (rate_down > 0 && left > 0)
-                .then(|| std::time::Duration::from_secs(left.div_ceil(rate_down))),
-        }
-    }
-
     fn found(&mut self, now: Time, source: Source, addrs: &[SocketAddr]) {
         let new = addrs
             .iter()
@@ -411,97 +383,6 @@ impl Swarm {
             Ask::Tracker(id, job) => Action::Announce(id, job),
             Ask::Lookup { announce } => Action::Lookup { infohash: self.infohash, announce, seed },
         }));
-    }
-
-    fn command(&mut self, now: Time, command: Command, out: &mut Vec<Action>) {
-        match command {
-            Command::Stop => self.stop(now, out),
-            Command::Retry => self.retry(out),
-            Command::Pause => self.pause(now, out),
-            Command::Unpause => self.unpause(now, out),
-            Command::Check(pieces) => self.check(pieces, out),
-            Command::Select(flags) => {
-                self.prioritize(now, flags.into_iter().map(u16::from).collect(), out);
-            }
-            Command::Prioritize(priorities) => self.prioritize(now, priorities, out),
-            Command::MaxPeers(most) => {
-                Arc::make_mut(&mut self.limits).max_peers = most;
-                self.close_excess(now, out);
-                self.set(Timer::Dial, now);
-            }
-            Command::Deadline(piece, within) => {
-                if let Stage::Transfer(transfer) = &mut self.stage {
-                    transfer.need(piece, within.map(|within| now + within));
-                    (self.stirred, self.starved) = (true, true);
-                }
-            }
-        }
-    }
-
-    fn prioritize(&mut self, now: Time, priorities: Vec<u16>, out: &mut Vec<Action>) {
-        self.select = Select::Priorities(priorities);
-        self.want(now, out);
-    }
-
-    /// Takes another look at what is wanted and not there.
-    fn want(&mut self, now: Time, out: &mut Vec<Action>) {
-        let Stage::Transfer(transfer) = &mut self.stage else { return };
-        transfer.want(|file| self.select.priority(file), &mut self.rng);
-        for conn in self.conns.iter_mut() {
-            conn.wanted = conn.has.common(transfer.missing());
-        }
-        let empty = transfer.empty_files(|file| self.select.priority(file) > 0);
-        if !transfer.missing().is_empty() {
-            self.completed = false;
-            self.known.revive();
-            self.set(Timer::Dial, now);
-            self.tell_upload_only(out);
-        }
-        self.tell_wanted(out);
-        self.make_empty(empty, out);
-        self.interest_all(out);
-        self.stirred = true;
-        self.starved = true;
-        self.complete_if_done(now, out);
-    }
-
-    fn stop(&mut self, now: Time, out: &mut Vec<Action>) {
-        let asks = self.announce.stop(&self.facts());
-        self.ask(asks, out);
-        let slots: Vec<_> = self.conns.all().map(|conn| conn.slot).collect();
-        for slot in slots {
-            self.close(now, slot, "stopped", out);
-        }
-        self.ending = Ending::Saving;
-        if matches!(self.stage, Stage::Transfer(_)) {
-            self.save(now, out);
-        } else {
-            self.ending = Ending::Stopped;
-            out.push(Action::Event(Event::Stopped));
-        }
-    }
-
-    fn handle_ending(&mut self, input: Input, out: &mut Vec<Action>) {
-        match input {
-            // Nothing comes of it but that it can be seen.
-            Input::Command(Command::Prioritize(priorities)) => {
-                self.select = Select::Priorities(priorities);
-                if let Stage::Transfer(transfer) = &mut self.stage {
-                    transfer.want(|file| self.select.priority(file), &mut self.rng);
-                }
-                return;
-            }
-            Input::Disk(Done::Saved) => self.saves.in_flight = self.saves.in_flight.saturating_sub(1),
-            Input::Disk(Done::Failed(error)) => {
-                self.saves.in_flight = 0;
-                out.push(Action::Event(Event::DiskFailed(error)));
-            }
-            _ => return,
-        }
-        if self.saves.in_flight == 0 && self.ending == Ending::Saving {
-            self.ending = Ending::Stopped;
-            out.push(Action::Event(Event::Stopped));
-        }
     }
 
     /// What every input may lead to: more requests for those who could use them.

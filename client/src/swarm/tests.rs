@@ -15,7 +15,7 @@ use world::{Kind, World, torrent};
 use super::*;
 use crate::peer::{CloseReason, PeerEvent};
 use crate::piece::PieceIndex;
-use crate::storage::{DiskError, DiskErrorKind};
+use crate::storage::{DiskError, DiskErrorKind, Done};
 use crate::tracker::AnnounceEvent;
 
 #[test]

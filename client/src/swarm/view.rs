@@ -1,11 +1,13 @@
-//! What a swarm shows of its connections and files.
+//! What a swarm shows of itself, its connections and files.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use btdht::Time;
 
 use super::conns::Conn;
-use super::{Source, Swarm};
+use super::transfer::Transfer;
+use super::{Source, Status, Swarm};
 
 /// A connection, as its torrent sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,28 @@ pub struct PeerView {
 }
 
 impl Swarm {
+    /// How it stands.
+    pub fn status(&self, now: Time) -> Status {
+        let totals = self.totals();
+        let rate_down = self.down.per_second(now);
+        let left = self.transfer().map_or(0, Transfer::left);
+        Status {
+            downloaded: totals.downloaded,
+            uploaded: totals.uploaded,
+            wasted: self.wasted,
+            wanted: self.transfer().map_or(0, Transfer::wanted_bytes),
+            left,
+            complete: self.is_complete(),
+            seed: self.is_seed(),
+            rate_down,
+            rate_up: self.up.per_second(now),
+            peers: self.conns.open() as u32,
+            seeds: self.conns.iter().filter(|conn| conn.has.is_all()).count() as u32,
+            known: self.known.len() as u32,
+            eta: (rate_down > 0 && left > 0).then(|| Duration::from_secs(left.div_ceil(rate_down))),
+        }
+    }
+
     /// The connections that have shaken hands.
     pub fn peers(&self, now: Time) -> Vec<PeerView> {
         let pieces = self.info().map_or(0, |info| info.pieces());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use btdht::Rng;
 
 use super::*;
+use crate::bitfield::Bitfield;
 use crate::peer::{Greeting, MetadataMessage};
 use crate::piece::{BLOCK_LEN, BlockRef, PieceIndex};
 use crate::wire::message::{MAX_BITFIELD, MAX_EXTENSION};

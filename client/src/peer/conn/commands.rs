@@ -1,0 +1,132 @@
+//! What the swarm tells a connection to do.
+
+use btdht::Time;
+
+use super::{Phase, State};
+use crate::bitfield::Bitfield;
+use crate::peer::{CloseReason, PeerCommand, PeerEvent, Violation};
+use crate::wire::message::{Message, Span};
+
+/// Pieces told one by one when it is too late for a bitfield; the peer never learns of further ones.
+const MAX_LATE_HAVES: usize = 1 << 16;
+
+impl State {
+    pub(super) fn command(
+        &mut self,
+        now: Time,
+        command: PeerCommand,
+        out: &mut Vec<PeerEvent>,
+    ) -> Result<(), Violation> {
+        let open = matches!(self.phase, Phase::Open { .. });
+        match command {
+            PeerCommand::Close => {
+                self.close(CloseReason::Local, out);
+                return Ok(());
+            }
+            PeerCommand::Torrent(shape) => {
+                self.setup.shape = Some(shape);
+                if self.introduced {
+                    self.greet_extended();
+                }
+                return self.theirs.shape_known(&shape, out);
+            }
+            PeerCommand::UploadOnly(upload_only) => {
+                if std::mem::replace(&mut self.upload_only, upload_only) != upload_only && self.introduced {
+                    self.greet_extended();
+                }
+                return Ok(());
+            }
+            PeerCommand::Request(blocks) if !open => {
+                out.extend(blocks.into_iter().map(PeerEvent::Rejected));
+                return Ok(());
+            }
+            PeerCommand::Pieces(have) if open => {
+                self.introduce(&have);
+                return Ok(());
+            }
+            _ if !open => return Ok(()),
+            _ => self.introduce_empty(),
+        }
+        self.command_open(now, command, out);
+        Ok(())
+    }
+
+    /// A command to an open connection that has been introduced.
+    fn command_open(&mut self, now: Time, command: PeerCommand, out: &mut Vec<PeerEvent>) {
+        let fast = self.fast();
+        match command {
+            PeerCommand::Have(piece) => self.send.put(Message::Have(piece.0)),
+            PeerCommand::Choke if self.upload.is_unchoked() => self.upload.choke(fast, &mut self.send),
+            PeerCommand::Unchoke if !self.upload.is_unchoked() => {
+                self.upload.unchoke();
+                self.send.put(Message::Unchoke);
+            }
+            PeerCommand::Interested if !self.interested => {
+                self.interested = true;
+                self.send.put(Message::Interested);
+            }
+            PeerCommand::NotInterested if self.interested => {
+                self.interested = false;
+                self.send.put(Message::NotInterested);
+            }
+            PeerCommand::Request(blocks) => {
+                for block in blocks {
+                    if self.download.ask(now, &self.setup.config, block) {
+                        self.send.put(Message::Request(Span::of(block)));
+                    } else {
+                        out.push(PeerEvent::Rejected(block));
+                    }
+                }
+            }
+            PeerCommand::Cancel(block) => {
+                if self.download.cancel(block) {
+                    self.send.put(Message::Cancel(Span::of(block)));
+                }
+            }
+            PeerCommand::Send(block, payload) => self.upload.send(block, payload, &mut self.send),
+            PeerCommand::Refuse(block) => self.upload.refuse(block, fast, &mut self.send),
+            PeerCommand::Metadata(message) => self.send_metadata(message, out),
+            // Repeated ones, and those that were handled before.
+            PeerCommand::Choke
+            | PeerCommand::Unchoke
+            | PeerCommand::Interested
+            | PeerCommand::NotInterested
+            | PeerCommand::UploadOnly(_)
+            | PeerCommand::Torrent(_)
+            | PeerCommand::Pieces(_)
+            | PeerCommand::Close => {}
+        }
+    }
+
+    /// The first messages after the handshake: what we have (BEP 3, BEP 6: nothing may come before
+    /// it), then the extension handshake and the port of our DHT node.
+    fn introduce(&mut self, have: &Bitfield) {
+        let Phase::Open { fast, extended, dht } = self.phase else { return };
+        if std::mem::replace(&mut self.introduced, true) {
+            have.iter().take(MAX_LATE_HAVES).for_each(|index| self.send.put(Message::Have(index)));
+            return;
+        }
+        if fast && have.is_empty() {
+            self.send.put(Message::HaveNone);
+        } else if fast && have.is_full() {
+            self.send.put(Message::HaveAll);
+        } else if !have.is_empty() {
+            let mut bits = Vec::new();
+            have.put_wire(&mut bits);
+            self.send.put(Message::Bitfield(&bits));
+        }
+        if extended {
+            self.greet_extended();
+        }
+        if let Some(port) = self.setup.dht_port.filter(|_| dht) {
+            self.send.put(Message::Port(port));
+        }
+    }
+
+    /// The swarm has something to say before it told what we have: we have nothing, then.
+    fn introduce_empty(&mut self) {
+        if !self.introduced {
+            self.introduce(&Bitfield::new(0));
+        }
+    }
+}

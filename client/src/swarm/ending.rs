@@ -1,0 +1,56 @@
+//! The end of a swarm: good-byes, the last save, and then nothing more.
+
+use btdht::Time;
+
+use super::{Action, Command, Event, Input, Select, Stage, Swarm};
+use crate::storage::Done;
+
+/// How far a swarm is with its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Not,
+    /// Good-byes are said; the last save is under way.
+    Saving,
+    Stopped,
+}
+
+impl Swarm {
+    pub(super) fn stop(&mut self, now: Time, out: &mut Vec<Action>) {
+        let asks = self.announce.stop(&self.facts());
+        self.ask(asks, out);
+        let slots: Vec<_> = self.conns.all().map(|conn| conn.slot).collect();
+        for slot in slots {
+            self.close(now, slot, "stopped", out);
+        }
+        self.ending = Ending::Saving;
+        if matches!(self.stage, Stage::Transfer(_)) {
+            self.save(now, out);
+        } else {
+            self.ending = Ending::Stopped;
+            out.push(Action::Event(Event::Stopped));
+        }
+    }
+
+    pub(super) fn handle_ending(&mut self, input: Input, out: &mut Vec<Action>) {
+        match input {
+            // Nothing comes of it but that it can be seen.
+            Input::Command(Command::Prioritize(priorities)) => {
+                self.select = Select::Priorities(priorities);
+                if let Stage::Transfer(transfer) = &mut self.stage {
+                    transfer.want(|file| self.select.priority(file), &mut self.rng);
+                }
+                return;
+            }
+            Input::Disk(Done::Saved) => self.saves.in_flight = self.saves.in_flight.saturating_sub(1),
+            Input::Disk(Done::Failed(error)) => {
+                self.saves.in_flight = 0;
+                out.push(Action::Event(Event::DiskFailed(error)));
+            }
+            _ => return,
+        }
+        if self.saves.in_flight == 0 && self.ending == Ending::Saving {
+            self.ending = Ending::Stopped;
+            out.push(Action::Event(Event::Stopped));
+        }
+    }
+}
