@@ -403,3 +403,23 @@ fn nobody_loses_its_place_to_queries_that_others_send_in_its_name() {
     let after = sorted(&world);
     assert!(before.iter().all(|node| after.contains(node)), "{before:?} {after:?}");
 }
+
+// D3: whoever floods us is hardly answered, but what it answers to questions of ours is taken.
+#[test]
+fn answers_to_our_questions_are_taken_from_a_source_that_floods_us() {
+    let mut world = World::new(19, Config::default());
+    let (a, b) = (world.add_node(&[]), world.add_node(&[]));
+    let (from, ping) = (world.addr(b), query(world.id(b), Query::Ping));
+    let flood = |world: &mut World| (0..500).filter(|_| !world.inject(a, from, &ping).is_empty()).count();
+    assert!(flood(&mut world) <= 51, "the burst, and a ping");
+    for _ in 0..20 {
+        let asked = Command::Ask { to: from, question: crate::Question::Ping };
+        let name = world.command(a, asked).unwrap();
+        for _ in 0..10 {
+            flood(&mut world);
+            world.run(Duration::from_millis(100));
+        }
+        let is_answer = |event: &Event| matches!(event, Event::Answered { lookup, answer: Some(_), .. } if *lookup == name);
+        assert!(world.hosts[a].events.iter().any(|(_, event)| is_answer(event)));
+    }
+}

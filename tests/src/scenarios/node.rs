@@ -164,6 +164,7 @@ pub(super) const NODE: &[Entry] = &[
             "one_source_gets_its_burst_and_then_25_a_second_while_others_are_untouched",
             "flood_of_forged_sources_does_not_silence_an_honest_one",
             "limit_per_source_is_by_address_and_by_64",
+            "answers_to_our_questions_are_taken_from_a_source_that_floods_us",
         ],
     ),
     (
@@ -203,7 +204,14 @@ pub(super) const NODE: &[Entry] = &[
             "endless_referrals_end_within_the_budget",
         ],
     ),
-    ("D8", &["answer_counts_only_with_its_tid_address_and_socket", "answer_from_another_port_is_no_answer"]),
+    (
+        "D8",
+        &[
+            "answer_counts_only_with_its_tid_address_and_socket",
+            "answer_from_another_port_is_no_answer",
+            "values_count_only_from_the_address_tid_and_id_that_were_asked",
+        ],
+    ),
     (
         "D9",
         &[
