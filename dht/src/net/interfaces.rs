@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::udp::Answers;
 use crate::NetworkChange;
 
 /// Time between two snapshots. Reading the interfaces takes some 100 µs.
@@ -41,13 +42,17 @@ impl Snapshot {
         Ok(up.map(|interface| (interface.name.clone(), interface.ip())).collect())
     }
 
+    /// The addresses.
+    pub(super) fn present(&self) -> BTreeSet<IpAddr> {
+        self.0.iter().map(|(_, ip)| *ip).collect()
+    }
+
     /// What is new since `earlier`.
     pub(super) fn since(&self, earlier: &Self) -> Difference {
-        let ips = |set: &BTreeSet<(String, IpAddr)>| set.iter().map(|(_, ip)| *ip).collect::<BTreeSet<_>>();
-        let present = ips(&self.0);
+        let present = self.present();
         Difference {
             appeared: self.0.difference(&earlier.0).map(|(_, ip)| *ip).collect(),
-            vanished: ips(&earlier.0).difference(&present).copied().collect(),
+            vanished: earlier.present().difference(&present).copied().collect(),
             present,
         }
     }
@@ -84,16 +89,30 @@ impl Difference {
     }
 }
 
-/// Tells the node's task of every change, as long as it runs.
-pub(super) async fn watch<R: From<Difference>>(requests: mpsc::WeakSender<R>) {
-    let mut known = match Snapshot::take() {
-        Ok(snapshot) => snapshot,
-        Err(error) => {
+/// How a socket bound to `local` answers where the machine has the addresses `present`. Of one address
+/// the system can choose no other, and to be told it with each datagram is not free; a socket that is bound
+/// to one has no choice either (BEP 45).
+pub(super) fn answers(local: SocketAddr, present: &BTreeSet<IpAddr>) -> Answers {
+    let several = present.iter().filter(|ip| ip.is_ipv4() == local.is_ipv4()).nth(1).is_some();
+    if several && local.ip().is_unspecified() { Answers::AsAsked } else { Answers::AsRouted }
+}
+
+/// What is to be watched for sockets at these addresses; `None` if nothing is, or nothing can be.
+pub(super) fn concerning(locals: &[SocketAddr]) -> Option<Snapshot> {
+    // No change of the interfaces concerns loopback.
+    if locals.iter().all(|local| local.ip().is_loopback()) {
+        return None;
+    }
+    Snapshot::take()
+        .inspect_err(|error| {
             // The core notices by itself when nobody answers any more.
             tracing::debug!(%error, "the interfaces of this machine cannot be watched");
-            return;
-        }
-    };
+        })
+        .ok()
+}
+
+/// Tells the node's task of every change since `known`, as long as it runs.
+pub(super) async fn watch<R: From<Difference>>(mut known: Snapshot, requests: mpsc::WeakSender<R>) {
     loop {
         tokio::time::sleep(PAUSE).await;
         let Some(requests) = requests.upgrade() else { return };
@@ -180,6 +199,22 @@ mod tests {
         // A temporary address of a socket's family may have been the one that we were known by.
         let more = snapshot(&[("eth0", "192.0.2.7"), ("eth0", "2001:db8::7"), ("eth0", "2001:db8::99")]);
         assert_eq!(both.since(&more).meaning(any6), Some(NetworkChange::Changed));
+    }
+
+    #[test]
+    fn only_a_socket_at_several_addresses_of_its_family_is_told_which_was_asked() {
+        let (any4, any6, one) = (addr("0.0.0.0:6881"), addr("[::]:6881"), addr("192.0.2.7:6881"));
+        let told = |addresses: &[(&str, &str)]| {
+            let present = snapshot(addresses).present();
+            [any4, any6, one].map(|local| answers(local, &present) == Answers::AsAsked)
+        };
+        let (four, six) = (("eth0", "192.0.2.7"), ("eth0", "2001:db8::7"));
+        assert_eq!(told(&[four, six, ("lo", "127.0.0.1"), ("eth0", "fe80::1")]), [false; 3]);
+        assert_eq!(told(&[four, six, ("eth0", "2001:db8::99")]), [false, true, false]);
+        assert_eq!(told(&[four, six, ("wlan0", "198.51.100.4")]), [true, false, false]);
+        // One address at two interfaces is one.
+        assert_eq!(told(&[four, ("wlan0", "192.0.2.7")]), [false; 3]);
+        assert_eq!(told(&[]), [false; 3]);
     }
 
     #[test]

@@ -9,14 +9,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
 use super::link::Link;
-use super::udp::{BATCH, Batch, Batching, Datagram, UdpCounters, UdpSocket};
+use super::udp::{Answers, BATCH, Batch, Batching, Datagram, UdpCounters, UdpSocket};
 use crate::{Class, Outbox, Time, Transmit};
 
 /// Queries that wait for room in the send buffer; further ones are dropped, and time out.
@@ -33,6 +33,7 @@ pub(crate) struct Port {
     local: SocketAddr,
     /// Other shards have sockets at the same address.
     is_shared: bool,
+    answers: Answers,
     /// None while the address cannot be bound.
     socket: Option<Box<UdpSocket>>,
     health: Health,
@@ -105,6 +106,7 @@ impl Port {
             index,
             local: socket.local_addr(),
             is_shared: socket.is_shared(),
+            answers: Answers::default(),
             socket: Some(socket.into()),
             health: Health::default(),
             rebind_at: Time::ZERO,
@@ -150,9 +152,28 @@ impl Port {
         }
         self.rebind_at = now + REBIND_PAUSE;
         let bind = if self.is_shared { UdpSocket::bind_beside } else { UdpSocket::bind };
-        self.socket = Some(bind(self.local, Batching::Native)?.into());
+        let mut socket = bind(self.local, Batching::Native)?;
+        if self.answers != Answers::default() {
+            socket.set_answers(self.answers)?;
+        }
+        self.socket = Some(socket.into());
         self.health = Health::default();
         self.counters.rebinds += 1;
+        Ok(())
+    }
+
+    /// From which of its addresses it answers from now on, with the sockets that it is bound anew by, too.
+    ///
+    /// # Errors
+    /// See [`UdpSocket::set_answers`]; it goes on as before then.
+    pub(super) fn set_answers(&mut self, answers: Answers) -> io::Result<()> {
+        if answers == self.answers {
+            return Ok(());
+        }
+        if let Some(socket) = &mut self.socket {
+            socket.set_answers(answers)?;
+        }
+        self.answers = answers;
         Ok(())
     }
 
@@ -161,17 +182,18 @@ impl Port {
         self.counters.foreign += count;
     }
 
-    /// Sends what `out` holds for this socket, behind what waits already. The last error of a
-    /// datagram that the system refused, if one was. Behind an emulated line it sends what has come to its
-    /// end.
-    pub(super) fn send(&mut self, now: Time, out: &Outbox) -> Option<io::Error> {
-        let Some(mut link) = self.link.take() else { return self.send_now(now, out) };
-        let error = self.send_now(now, link.pass(now, self.index, out));
+    /// Sends what `out` holds for this socket, behind what waits already; `sources` says from where, in the
+    /// order of `out`, if not from where the system chooses. The last error of a datagram that the system
+    /// refused, if one was. Behind an emulated line it sends what has come to its end.
+    pub(super) fn send(&mut self, now: Time, out: &Outbox, sources: &[Source]) -> Option<io::Error> {
+        let Some(mut link) = self.link.take() else { return self.send_now(now, out, sources) };
+        // An emulated line has one end.
+        let error = self.send_now(now, link.pass(now, self.index, out), &[]);
         self.link = Some(link);
         error
     }
 
-    fn send_now(&mut self, now: Time, out: &Outbox) -> Option<io::Error> {
+    fn send_now(&mut self, now: Time, out: &Outbox, sources: &[Source]) -> Option<io::Error> {
         if out.transmits.is_empty() && self.waiting.is_empty() {
             return None;
         }
@@ -184,7 +206,7 @@ impl Port {
             return None;
         };
         let sent = socket.counters().sent;
-        let error = self.send_by(&mut socket, out);
+        let error = self.send_by(&mut socket, out, sources);
         if error.is_some() || socket.counters().sent > sent {
             self.health.note(now, error.as_ref().filter(|_| socket.counters().sent == sent));
         }
@@ -192,17 +214,19 @@ impl Port {
         error
     }
 
-    fn send_by(&mut self, socket: &mut UdpSocket, out: &Outbox) -> Option<io::Error> {
+    fn send_by(&mut self, socket: &mut UdpSocket, out: &Outbox, mut sources: &[Source]) -> Option<io::Error> {
         let mut error = self.send_waiting(socket);
         let index = self.index;
-        let mut mine = out.transmits.iter().filter(|transmit| transmit.socket == index).peekable();
+        let all = out.transmits.iter().enumerate();
+        let mut mine = all.filter(|(_, transmit)| transmit.socket == index).peekable();
         while self.waiting.is_empty() && mine.peek().is_some() {
             // Filled where they are: to collect them moves all the room, of which one reply needs little.
             let mut chunk = ArrayVec::<&Transmit, BATCH>::new();
             let mut datagrams = ArrayVec::<Datagram<'_>, BATCH>::new();
-            for transmit in mine.by_ref().take(BATCH) {
+            for (nth, transmit) in mine.by_ref().take(BATCH) {
                 chunk.push(transmit);
-                datagrams.push(Datagram { to: transmit.to, bytes: out.datagram(transmit) });
+                let from = source(&mut sources, nth);
+                datagrams.push(Datagram { to: transmit.to, from, bytes: out.datagram(transmit) });
             }
             let sent = socket.send_batch(&datagrams);
             error = sent.error.or(error);
@@ -213,7 +237,7 @@ impl Port {
                 break;
             }
         }
-        for transmit in mine {
+        for (_, transmit) in mine {
             self.postpone(transmit.class, transmit.to, out.datagram(transmit));
         }
         error
@@ -261,8 +285,12 @@ impl Port {
     fn send_waiting(&mut self, socket: &mut UdpSocket) -> Option<io::Error> {
         let mut error = None;
         while !self.waiting.is_empty() {
-            let datagrams: ArrayVec<_, BATCH> =
-                self.waiting.iter().take(BATCH).map(|(to, bytes)| Datagram { to: *to, bytes }).collect();
+            let datagrams: ArrayVec<_, BATCH> = self
+                .waiting
+                .iter()
+                .take(BATCH)
+                .map(|(to, bytes)| Datagram { to: *to, from: None, bytes })
+                .collect();
             let (sent, given) = (socket.send_batch(&datagrams), datagrams.len());
             drop(datagrams);
             self.waiting.drain(..sent.done);
@@ -281,6 +309,27 @@ impl Port {
             Class::Query => self.waiting.push_back((to, bytes.into())),
         }
     }
+}
+
+/// The address of ours from which a datagram is to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    /// Its place in [`Outbox::transmits`].
+    pub(super) nth: usize,
+    pub(super) ip: IpAddr,
+}
+
+/// The source of the `nth` datagram; asked for one after the other, of `sources` in the same order.
+fn source(sources: &mut &[Source], nth: usize) -> Option<IpAddr> {
+    while let Some((first, rest)) = sources.split_first()
+        && first.nth <= nth
+    {
+        *sources = rest;
+        if first.nth == nth {
+            return Some(first.ip);
+        }
+    }
+    None
 }
 
 /// Counts of two sockets in one.
@@ -343,7 +392,7 @@ mod tests {
         let everything = async {
             while all.len() < count {
                 std::future::poll_fn(|cx| port.poll_ready(cx)).await;
-                all.extend(port.receive(NOW).unwrap().unwrap().map(|(_, bytes)| bytes.to_vec()));
+                all.extend(port.receive(NOW).unwrap().unwrap().map(|datagram| datagram.bytes.to_vec()));
             }
         };
         tokio::time::timeout(Duration::from_secs(20), everything).await.expect("datagrams arrive");
@@ -354,7 +403,7 @@ mod tests {
     async fn a_port_sends_what_is_for_its_socket() {
         let (mut a, mut b) = (port(0), port(1));
         a.warm_up().await.unwrap();
-        assert!(a.send(NOW, &outbox(b.local(), Class::Reply, &[b"one", b"two"])).is_none());
+        assert!(a.send(NOW, &outbox(b.local(), Class::Reply, &[b"one", b"two"]), &[]).is_none());
         assert_eq!(receive(&mut b, 2).await, [b"one", b"two"]);
     }
 
@@ -362,15 +411,15 @@ mod tests {
     async fn while_the_send_buffer_is_full_replies_go_and_queries_wait_in_order() {
         let (mut a, mut b) = (port(0), port(1));
         a.socket.as_mut().unwrap().set_full();
-        a.send(NOW, &outbox(b.local(), Class::Reply, &[b"reply"]));
-        a.send(NOW, &outbox(b.local(), Class::Query, &[b"first", b"second"]));
+        a.send(NOW, &outbox(b.local(), Class::Reply, &[b"reply"]), &[]);
+        a.send(NOW, &outbox(b.local(), Class::Query, &[b"first", b"second"]), &[]);
         assert_eq!((a.counters().replies_dropped, a.waiting.len()), (1, 2));
         for _ in 0..MAX_WAITING {
-            a.send(NOW, &outbox(b.local(), Class::Query, &[b"more"]));
+            a.send(NOW, &outbox(b.local(), Class::Query, &[b"more"]), &[]);
         }
         assert_eq!((a.counters().queries_dropped, a.waiting.len()), (2, MAX_WAITING));
         std::future::poll_fn(|cx| a.poll_ready(cx)).await;
-        a.send(NOW, &outbox(b.local(), Class::Query, &[b"last"]));
+        a.send(NOW, &outbox(b.local(), Class::Query, &[b"last"]), &[]);
         assert!(a.waiting.is_empty());
         let got = receive(&mut b, MAX_WAITING + 1).await;
         assert_eq!(
@@ -383,21 +432,21 @@ mod tests {
     async fn a_port_bound_anew_keeps_its_address_its_counts_and_its_queue() {
         let (mut a, mut b) = (port(0), port(1));
         let local = a.local();
-        a.send(NOW, &outbox(b.local(), Class::Query, &[b"before"]));
+        a.send(NOW, &outbox(b.local(), Class::Query, &[b"before"]), &[]);
         b.warm_up().await.unwrap();
         let to_a = |payload: &'static [u8]| {
             let mut out = Outbox::new();
             out.send(1, local, Class::Reply, |bytes| bytes.extend_from_slice(payload));
             out
         };
-        b.send(NOW, &to_a(b"one"));
+        b.send(NOW, &to_a(b"one"), &[]);
         assert_eq!(receive(&mut a, 1).await, [b"one"]);
         a.rebind(NOW).unwrap();
-        b.send(NOW, &to_a(b"two"));
+        b.send(NOW, &to_a(b"two"), &[]);
         assert_eq!(receive(&mut a, 1).await, [b"two"]);
         assert_eq!((a.local(), a.counters().udp.received, a.counters().rebinds), (local, 2, 1));
         a.warm_up().await.unwrap();
-        a.send(NOW, &Outbox::new());
+        a.send(NOW, &Outbox::new(), &[]);
         assert_eq!(receive(&mut b, 1).await, [b"before"]);
         assert!(a.repair(NOW + REBIND_PAUSE).is_none(), "there is nothing to repair");
     }
@@ -410,13 +459,23 @@ mod tests {
         let taken = std::net::UdpSocket::bind(local).unwrap();
         assert!(a.rebind(NOW).is_err());
         assert!(a.repair(NOW).is_none(), "not at once");
-        a.send(NOW, &outbox(local, Class::Query, &[b"waits"]));
+        a.send(NOW, &outbox(local, Class::Query, &[b"waits"]), &[]);
         assert!(a.receive(NOW).unwrap().is_none());
         let later = NOW + REBIND_PAUSE;
         assert!(a.repair(later).unwrap().is_err());
         drop(taken);
         a.repair(later + REBIND_PAUSE).unwrap().unwrap();
         assert_eq!((a.counters().rebinds, a.waiting.len()), (1, 1));
+    }
+
+    #[test]
+    fn each_datagram_finds_its_source_among_those_of_others() {
+        let ip = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let all: Vec<_> = [1, 2, 5, 9].map(|nth: u8| Source { nth: nth.into(), ip: ip(nth) }).into();
+        // Another socket sends 1 and 5.
+        let mut rest = &all[..];
+        let found: Vec<_> = [0, 2, 3, 9, 10].map(|nth| source(&mut rest, nth)).into();
+        assert_eq!(found, [None, Some(ip(2)), None, Some(ip(9)), None]);
     }
 
     #[test]

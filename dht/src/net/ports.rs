@@ -1,15 +1,17 @@
 //! [`Ports`]: the sockets of one task with what goes wrong at them, and [`Turns`]: when that task lets others
 //! of its thread have theirs. The node's own task and each serving shard drive their sockets by them.
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::task::Poll;
 use std::time::Duration;
 
 use super::complaint::Complaint;
-use super::interfaces::Difference;
-use super::port::{Port, PortCounters};
-use crate::{Outbox, Time};
+use super::interfaces::{Difference, answers};
+use super::port::{Port, PortCounters, Source};
+use super::udp::Received;
+use crate::{Class, Outbox, Time};
 
 /// Longest wait of a task: timers of the runtime stand still while the machine sleeps, ours do not.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -21,6 +23,8 @@ const TURNS_IN_A_ROW: u32 = 16;
 /// The sockets of one task, by their index.
 pub(super) struct Ports {
     ports: Vec<Port>,
+    /// Where answers leave from that are not sent yet, in the order of the outbox.
+    sources: Vec<Source>,
     /// A receive call failed since the last wait.
     is_broken: bool,
     send_complaint: Complaint,
@@ -32,6 +36,7 @@ impl Ports {
     pub(super) fn new(ports: Vec<Port>, now: Time) -> Self {
         Self {
             ports,
+            sources: Vec::new(),
             is_broken: false,
             send_complaint: Complaint::new(now),
             receive_complaint: Complaint::new(now),
@@ -48,18 +53,26 @@ impl Ports {
         }
     }
 
-    /// Hands on what has come for the node, with the index of its socket; how many datagrams.
-    pub(super) fn receive(&mut self, now: Time, mut hand_on: impl FnMut(u8, SocketAddr, &[u8])) -> usize {
+    /// Hands on what has come for the node, with the index of its socket and the outbox for what it sends,
+    /// which [`Ports::send`] wants to see next; how many datagrams.
+    pub(super) fn receive(
+        &mut self,
+        now: Time,
+        out: &mut Outbox,
+        mut hand_on: impl FnMut(u8, Received<'_>, &mut Outbox),
+    ) -> usize {
         let mut received = 0;
         for (index, port) in (0..).zip(&mut self.ports) {
             let mut foreign = 0;
             match port.receive(now) {
                 Ok(None) => {}
                 Ok(Some(batch)) => {
-                    for (from, bytes) in batch {
+                    for datagram in batch {
                         received += 1;
-                        if is_krpc(bytes) {
-                            hand_on(index, from, bytes);
+                        if is_krpc(datagram.bytes) {
+                            let sent = out.transmits.len();
+                            hand_on(index, datagram, out);
+                            note_sources(&mut self.sources, datagram.asked, sent, out);
                         } else {
                             foreign += 1;
                         }
@@ -77,15 +90,22 @@ impl Ports {
         received
     }
 
-    /// Sends what `out` holds, each socket its own.
+    /// Has the answers among what was put into `out` since it held `sent` datagrams leave from the address
+    /// that was asked.
+    pub(super) fn answered(&mut self, asked: Option<IpAddr>, sent: usize, out: &Outbox) {
+        note_sources(&mut self.sources, asked, sent, out);
+    }
+
+    /// Sends what `out` holds, each socket its own. It is to be cleared before it is sent again.
     pub(super) fn send(&mut self, now: Time, out: &Outbox) {
         for port in &mut self.ports {
-            if let Some(error) = port.send(now, out) {
+            if let Some(error) = port.send(now, out, &self.sources) {
                 self.send_complaint.about(now, |count| {
                     tracing::debug!(%error, count, "datagrams were refused by the system");
                 });
             }
         }
+        self.sources.clear();
     }
 
     /// Binds what is broken anew; `mended` hears of each success.
@@ -104,7 +124,17 @@ impl Ports {
         }
     }
 
-    /// Binds the sockets anew whose address was away.
+    /// Has each socket answer as it should where the machine has the addresses `present`.
+    pub(super) fn answer_at(&mut self, present: &BTreeSet<IpAddr>) {
+        for port in &mut self.ports {
+            let answers = answers(port.local(), present);
+            if let Err(error) = port.set_answers(answers) {
+                tracing::warn!(local = %port.local(), %error, "answers may leave from another address than asked");
+            }
+        }
+    }
+
+    /// Binds the sockets anew whose address was away, and has all answer as they should now.
     pub(super) fn interfaces_changed(&mut self, now: Time, difference: &Difference) {
         for port in &mut self.ports {
             if difference.came_back(port.local())
@@ -113,6 +143,7 @@ impl Ports {
                 tracing::warn!(local = %port.local(), %error, "a socket could not be bound anew; trying on");
             }
         }
+        self.answer_at(&difference.present);
     }
 
     /// Whether a receive call failed since the last wait. It pauses then: the socket stays ready with its
@@ -147,6 +178,15 @@ impl Ports {
     pub(super) fn counters(&self) -> impl Iterator<Item = PortCounters> {
         self.ports.iter().map(Port::counters)
     }
+}
+
+/// Notes that the answers in `out` from `sent` on leave from `asked`. Our own questions leave from where the
+/// system chooses: so they all show one address, by which others know us.
+fn note_sources(sources: &mut Vec<Source>, asked: Option<IpAddr>, sent: usize, out: &Outbox) {
+    let Some(ip) = asked else { return };
+    let fresh = out.transmits.iter().enumerate().skip(sent);
+    let answers = fresh.filter(|(_, transmit)| transmit.class == Class::Reply);
+    sources.extend(answers.map(|(nth, _)| Source { nth, ip }));
 }
 
 /// Turns with work since the last one without.

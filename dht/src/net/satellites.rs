@@ -1,7 +1,8 @@
 //! [`Satellites`]: the serving shards of a node as its own task sees them. Each has a thread and its own
 //! sockets at the same addresses (see `station`); what they hand over comes through one bounded channel.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -9,10 +10,10 @@ use tokio::sync::mpsc;
 
 use super::interfaces::Difference;
 use super::port::PortCounters;
-use super::station::{self, Order, Report};
+use super::station::{self, Handed, Order, Report};
 use super::{Clock, Error};
 use crate::Counters;
-use crate::shards::{Crossing, Satellite};
+use crate::shards::Satellite;
 
 /// Crossings that wait for the node's task; what comes beyond them is dropped and counted.
 const CROSSINGS: usize = 2048;
@@ -20,7 +21,7 @@ const CROSSINGS: usize = 2048;
 /// The serving shards beside the deciding one; none in a node that was not split.
 #[derive(Debug, Default)]
 pub(super) struct Satellites {
-    crossings: Option<mpsc::Receiver<Crossing>>,
+    crossings: Option<mpsc::Receiver<Handed>>,
     stations: Vec<Station>,
 }
 
@@ -34,11 +35,16 @@ struct Station {
 
 impl Satellites {
     /// Starts a thread for each of `cores`, with a socket at each of `locals`, which are bound already and
-    /// shared.
+    /// shared. The machine has the addresses `present`.
     ///
     /// # Errors
     /// [`Error::Bind`], [`Error::Shard`]; the threads that were started end.
-    pub(super) fn start(cores: Vec<Satellite>, locals: &[SocketAddr], clock: Clock) -> Result<Self, Error> {
+    pub(super) fn start(
+        cores: Vec<Satellite>,
+        locals: &[SocketAddr],
+        present: &BTreeSet<IpAddr>,
+        clock: Clock,
+    ) -> Result<Self, Error> {
         let (sender, crossings) = mpsc::channel(CROSSINGS);
         let mut stations = Vec::new();
         for (n, core) in (1..).zip(cores) {
@@ -47,6 +53,7 @@ impl Satellites {
             let plan = station::Plan {
                 core,
                 locals: locals.to_vec(),
+                present: present.clone(),
                 clock,
                 crossings: sender.clone(),
                 orders: inbox,
@@ -59,24 +66,25 @@ impl Satellites {
     }
 
     /// What was handed over first, without waiting.
-    pub(super) fn try_next(&mut self) -> Option<Crossing> {
+    pub(super) fn try_next(&mut self) -> Option<Handed> {
         self.crossings.as_mut()?.try_recv().ok()
     }
 
     /// Waits for what is handed over; for ever if there is nobody to do so. Cancel safe.
-    pub(super) async fn next(&mut self) -> Crossing {
+    pub(super) async fn next(&mut self) -> Handed {
         if let Some(crossings) = &mut self.crossings
-            && let Some(crossing) = crossings.recv().await
+            && let Some(handed) = crossings.recv().await
         {
-            return crossing;
+            return handed;
         }
         std::future::pending().await
     }
 
-    /// Lets all bind the sockets anew whose address came back.
+    /// Lets all bind the sockets anew whose address came back, and answer as they should now.
     pub(super) fn interfaces_changed(&self, difference: &Difference) {
         for station in &self.stations {
-            // Whoever is busy with the last change hears of this one by its broken sockets.
+            // The last change was seconds ago. Whoever is still busy with it hears of this one by its broken
+            // sockets, and how it answers is set by the next.
             let _ = station.orders.try_send(Order::Interfaces(difference.clone()));
         }
     }

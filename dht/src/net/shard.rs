@@ -20,6 +20,7 @@ use super::persist::{Saved, SavedHome};
 use super::port::PortCounters;
 use super::ports::{LONGEST_WAIT, Ports, Turns};
 use super::satellites::Satellites;
+use super::station::Handed;
 use super::subscribers::Subscribers;
 use super::{Clock, Error};
 use crate::replay::Recorded;
@@ -121,9 +122,9 @@ impl Shard {
     /// Does what there is to do, bounded; whether it was anything.
     fn turn(&mut self, running: &mut Running) -> bool {
         let now = self.clock.now();
-        let (node, out) = (&mut self.node, &mut running.out);
-        let received = self.ports.receive(now, |index, from, bytes| {
-            node.handle_datagram(now, index, from, bytes, out);
+        let node = &mut self.node;
+        let received = self.ports.receive(now, &mut running.out, |index, datagram, out| {
+            node.handle_datagram(now, index, datagram.from, datagram.bytes, out);
         });
         if received > 0 {
             // Who asked waits; the rest of the turn concerns nobody else.
@@ -155,10 +156,16 @@ impl Shard {
     /// Takes what serving shards handed over.
     fn take_crossings(&mut self, now: Time, running: &mut Running) -> bool {
         for taken in 0..CROSSINGS_PER_TURN {
-            let Some(crossing) = self.satellites.try_next() else { return taken > 0 };
-            self.node.handle_crossing(now, crossing, &mut running.out);
+            let Some(handed) = self.satellites.try_next() else { return taken > 0 };
+            self.take_crossing(now, handed, running);
         }
         true
+    }
+
+    fn take_crossing(&mut self, now: Time, handed: Handed, running: &mut Running) {
+        let sent = running.out.transmits.len();
+        self.node.handle_crossing(now, handed.crossing, &mut running.out);
+        self.ports.answered(handed.asked, sent, &running.out);
     }
 
     fn request(&mut self, now: Time, request: Request, running: &mut Running) {
@@ -311,9 +318,9 @@ impl Shard {
             biased;
             () = self.ports.ready() => {}
             () = running.alarm.as_mut() => {}
-            crossing = self.satellites.next() => {
+            handed = self.satellites.next() => {
                 let now = self.clock.now();
-                self.node.handle_crossing(now, crossing, &mut running.out);
+                self.take_crossing(now, handed, running);
             }
             request = self.requests.recv() => {
                 let now = self.clock.now();

@@ -3,7 +3,8 @@
 //!
 //! It ends when its orders do, or when a socket cannot be bound at the start.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -21,10 +22,20 @@ use crate::{Counters, Outbox};
 pub(super) struct Plan {
     pub(super) core: Satellite,
     pub(super) locals: Vec<SocketAddr>,
+    /// The addresses of the machine.
+    pub(super) present: BTreeSet<IpAddr>,
     pub(super) clock: Clock,
-    pub(super) crossings: mpsc::Sender<Crossing>,
+    pub(super) crossings: mpsc::Sender<Handed>,
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) report: Arc<Mutex<Report>>,
+}
+
+/// What a station hands over.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Handed {
+    pub(super) crossing: Crossing,
+    /// The address of ours that the datagram came to which led to it, where that matters.
+    pub(super) asked: Option<IpAddr>,
 }
 
 /// What the node's task tells a station.
@@ -47,6 +58,8 @@ struct Station {
     ports: Ports,
     out: Outbox,
     crossed: Vec<Crossing>,
+    /// The address that was asked, for each of them.
+    asked: Vec<Option<IpAddr>>,
 }
 
 /// Starts the `n`th station and waits until its sockets are bound.
@@ -84,7 +97,9 @@ impl Station {
             socket.map(|socket| Port::new(index, socket)).map_err(|source| Error::Bind { addr, source })
         };
         let ports = (0..).zip(&plan.locals).map(bind).collect::<Result<_, _>>()?;
-        Ok(Self { ports: Ports::new(ports, plan.clock.now()), out: Outbox::new(), crossed: Vec::new(), plan })
+        let mut ports = Ports::new(ports, plan.clock.now());
+        ports.answer_at(&plan.present);
+        Ok(Self { ports, out: Outbox::new(), crossed: Vec::new(), asked: Vec::new(), plan })
     }
 
     /// Runs until there can be no more orders.
@@ -107,9 +122,10 @@ impl Station {
     /// Does what there is to do, bounded; whether it was anything.
     fn turn(&mut self) -> bool {
         let now = self.plan.clock.now();
-        let (core, out, crossed) = (&mut self.plan.core, &mut self.out, &mut self.crossed);
-        let received = self.ports.receive(now, |index, from, bytes| {
-            core.handle_datagram(now, (index, from), bytes, (out, crossed));
+        let (core, crossed, asked) = (&mut self.plan.core, &mut self.crossed, &mut self.asked);
+        let received = self.ports.receive(now, &mut self.out, |index, datagram, out| {
+            core.handle_datagram(now, (index, datagram.from), datagram.bytes, (out, crossed));
+            asked.resize(crossed.len(), datagram.asked);
         });
         self.ports.send(now, &self.out);
         self.ports.repair(now, |_| ());
@@ -124,13 +140,13 @@ impl Station {
     /// Gives the node's task what is for it. What finds no room is dropped and counted.
     fn hand_over(&mut self) {
         let crossings = &self.plan.crossings;
-        for crossing in self.crossed.drain(..) {
+        for (crossing, asked) in self.crossed.drain(..).zip(self.asked.drain(..)) {
             // Half of the places are for answers to the node's own queries: askers may be forged in any
             // number, and must not crowd them out.
             if crossing.is_minor() && crossings.capacity() <= crossings.max_capacity() / 2 {
                 self.plan.core.lost(&crossing);
-            } else if let Err(refused) = crossings.try_send(crossing) {
-                self.plan.core.lost(&refused.into_inner());
+            } else if let Err(refused) = crossings.try_send(Handed { crossing, asked }) {
+                self.plan.core.lost(&refused.into_inner().crossing);
             }
         }
     }
@@ -174,7 +190,7 @@ mod tests {
     use crate::{Config, Home, Node, Rng, Seeds};
 
     /// A station at a port that is shared, with room for so many crossings.
-    fn station(room: usize) -> (Station, mpsc::Receiver<Crossing>, UdpSocket) {
+    fn station(room: usize) -> (Station, mpsc::Receiver<Handed>, UdpSocket) {
         let mut first = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), Batching::Native).unwrap();
         first.share().unwrap();
         let clock = Clock::start();
@@ -185,7 +201,8 @@ mod tests {
         let core = node.split(clock.now(), 1).pop().unwrap();
         let (crossings, crossed) = mpsc::channel(room);
         let orders = mpsc::channel(1).1;
-        let plan = Plan { core, locals: vec![local], clock, crossings, orders, report: Arc::default() };
+        let (locals, present) = (vec![local], BTreeSet::new());
+        let plan = Plan { core, locals, present, clock, crossings, orders, report: Arc::default() };
         (Station::new(plan).unwrap(), crossed, first)
     }
 
@@ -202,18 +219,22 @@ mod tests {
     #[tokio::test]
     async fn what_finds_no_room_is_dropped_and_counted_and_answers_have_room_of_their_own() {
         let (mut station, mut crossed, _first) = station(8);
+        let ours = |n: u8| Some(IpAddr::from([192, 0, 2, n]));
         station.crossed = (0..10).map(asked).chain((0..10).map(answer)).collect();
+        station.asked = (0..20).map(ours).collect();
         station.hand_over();
         station.report();
         let counters = station.plan.report.lock().unwrap().counters;
         assert_eq!((counters.crossings_dropped, counters.datagrams_in), (12, 6));
         let got: Vec<_> = std::iter::from_fn(|| crossed.try_recv().ok()).collect();
-        let expected: Vec<_> = (0..4).map(asked).chain((0..4).map(answer)).collect();
+        let expected = (0..4).map(|n| (asked(n), ours(n))).chain((0..4).map(|n| (answer(n), ours(10 + n))));
+        let expected: Vec<_> = expected.map(|(crossing, asked)| Handed { crossing, asked }).collect();
         assert_eq!(got, expected);
         // There is room again.
         station.crossed.push(asked(1));
+        station.asked.push(None);
         station.hand_over();
-        assert_eq!(crossed.try_recv(), Ok(asked(1)));
+        assert_eq!(crossed.try_recv(), Ok(Handed { crossing: asked(1), asked: None }));
     }
 
     #[tokio::test]

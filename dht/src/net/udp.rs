@@ -7,6 +7,8 @@
 //! One system call for up to [`BATCH`] datagrams is worth the trouble because the kernel's share is
 //! most of what a small datagram costs. quinn-udp has no `sendmmsg`, rustix no `recvmmsg`.
 
+#[cfg(target_os = "linux")]
+mod control;
 mod slots;
 #[cfg(target_os = "linux")]
 mod sys;
@@ -27,7 +29,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use self::slots::{Filled, SLOT};
 use self::watched::Watched;
 
-pub use self::slots::{BATCH, Batch, Datagram, MAX_DATAGRAM};
+pub use self::slots::{BATCH, Batch, Datagram, MAX_DATAGRAM, Received};
 
 /// Asked of the kernel for incoming datagrams: a burst of 28,000 small queries. The kernel gives
 /// what `net.core.rmem_max` allows.
@@ -44,6 +46,18 @@ pub enum Batching {
     Native,
     /// One system call a datagram, as on systems without `recvmmsg`.
     Single,
+}
+
+/// From which address of the machine the answers of a socket leave that is bound to all of them (BEP 45:
+/// "Responses must be sent from the same socket address on which the corresponding request was received").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answers {
+    /// From the one that the system chooses: the right one where there is one only.
+    #[default]
+    AsRouted,
+    /// From the one that was asked: each datagram [tells it](Received::asked), and is
+    /// [given it](Datagram::from), which is not free.
+    AsAsked,
 }
 
 /// What became of a list of datagrams.
@@ -123,6 +137,28 @@ impl UdpSocket {
     /// Whether others may be bound beside it.
     pub fn is_shared(&self) -> bool {
         self.is_shared
+    }
+
+    /// Has it answer so from now on.
+    ///
+    /// # Errors
+    /// What the system says, and [`io::ErrorKind::Unsupported`] where it or [`Batching::Single`] knows one
+    /// way only.
+    #[cfg(target_os = "linux")]
+    pub fn set_answers(&mut self, answers: Answers) -> io::Result<()> {
+        let Some(headers) = &mut self.headers else { return only_as_routed(answers) };
+        sys::tell_asked(self.io.socket(), self.local.is_ipv6(), answers)?;
+        headers.set_answers(answers);
+        Ok(())
+    }
+
+    /// Has it answer so from now on.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] for [`Answers::AsAsked`], which is known on Linux only.
+    #[cfg(not(target_os = "linux"))]
+    pub fn set_answers(&mut self, answers: Answers) -> io::Result<()> {
+        only_as_routed(answers)
     }
 
     fn open(addr: SocketAddr, batching: Batching, is_shared: bool) -> io::Result<Self> {
@@ -299,7 +335,7 @@ impl UdpSocket {
             if len > MAX_DATAGRAM {
                 self.counters.truncated += 1;
             } else {
-                self.filled.push(Filled { slot, len, from });
+                self.filled.push(Filled { slot, len, from, asked: None });
             }
         }
         Ok(())
@@ -337,6 +373,13 @@ fn share(socket: &socket2::SockRef<'_>) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn share(_: &socket2::SockRef<'_>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+fn only_as_routed(answers: Answers) -> io::Result<()> {
+    match answers {
+        Answers::AsRouted => Ok(()),
+        Answers::AsAsked => Err(io::ErrorKind::Unsupported.into()),
+    }
 }
 
 /// Whether `error` of a bind says that the machine lacks the address or its whole family.

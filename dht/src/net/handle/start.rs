@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::{Dht, MAX_SHARDS, Options, Paces, Shared, State, recording};
+use crate::net::interfaces::{self, Snapshot};
 use crate::net::keeper::StateKeeper;
 use crate::net::moment::Moment;
 use crate::net::persist::{Saved, StateFolder};
@@ -17,7 +18,7 @@ use crate::net::resolve::{Families, Routers};
 use crate::net::satellites::Satellites;
 use crate::net::shard::{Request, Shard};
 use crate::net::udp::{self, Batching, UdpSocket};
-use crate::net::{Bind, Clock, Error, interfaces};
+use crate::net::{Bind, Clock, Error};
 use crate::replay::{Origin, Record, Recorded};
 use crate::standing::Pace;
 use crate::store::{Counts, Damaged};
@@ -111,12 +112,14 @@ impl Dht {
             if is_recorded { keeper } else { keeper.with_store(loaded, now) }
         });
         let locals: Vec<_> = sockets.iter().map(UdpSocket::local_addr).collect();
+        let interfaces = interfaces::concerning(&locals);
+        let present = interfaces.as_ref().map(Snapshot::present).unwrap_or_default();
         // They serve from now on, so that everything has to be in its place.
-        let satellites = Satellites::start(cores, &locals, clock)?;
+        let satellites = Satellites::start(cores, &locals, &present, clock)?;
         let ports = (0..).zip(sockets).map(|(index, socket)| Port::new(index, socket)).collect();
         let parts = Parts { node, ids, config: options.config, seeds, clock, ports };
         let bootstrap = Bootstrap { routers, knows_somebody, done: None };
-        Ok(Self::start_with(parts, satellites, bootstrap, state).0)
+        Ok(Self::start_with(parts, satellites, bootstrap, state, interfaces).0)
     }
 
     /// Starts a node that needs no bootstrap any more, without state: its handle and its task.
@@ -126,7 +129,9 @@ impl Dht {
     pub(crate) fn start_grown(parts: Parts) -> (Self, JoinHandle<()>) {
         let nodes = parts.node.stats(parts.clock.now()).iter().map(|home| home.nodes).sum();
         let bootstrap = Bootstrap { routers: Routers::default(), knows_somebody: true, done: Some(nodes) };
-        Self::start_with(parts, Satellites::default(), bootstrap, None)
+        let locals: Vec<_> = parts.ports.iter().map(Port::local).collect();
+        let interfaces = interfaces::concerning(&locals);
+        Self::start_with(parts, Satellites::default(), bootstrap, None, interfaces)
     }
 
     fn start_with(
@@ -134,6 +139,7 @@ impl Dht {
         satellites: Satellites,
         bootstrap: Bootstrap,
         state: Option<StateKeeper>,
+        interfaces: Option<Snapshot>,
     ) -> (Self, JoinHandle<()>) {
         let Parts { node, ids, config, seeds, clock, ports } = parts;
         let Bootstrap { routers, knows_somebody, done } = bootstrap;
@@ -153,10 +159,14 @@ impl Dht {
             tickets: AtomicU64::new(0),
             events: events_of_a_lookup(&config),
         };
+        let mut ports = Ports::new(ports, clock.now());
+        if let Some(snapshot) = &interfaces {
+            ports.answer_at(&snapshot.present());
+        }
         let shard = Shard {
             node,
             clock,
-            ports: Ports::new(ports, clock.now()),
+            ports,
             satellites,
             requests: inbox,
             bootstrapped: announcer,
@@ -170,9 +180,8 @@ impl Dht {
             requests.try_send(Request::Tell(Command::Routers(known))).expect("the channel is new");
         }
         let task = tokio::spawn(shard.run());
-        // No change of the interfaces concerns loopback.
-        if !shared.locals.iter().all(|local| local.ip().is_loopback()) {
-            tokio::spawn(interfaces::watch(requests.downgrade()));
+        if let Some(snapshot) = interfaces {
+            tokio::spawn(interfaces::watch(snapshot, requests.downgrade()));
         }
         if !routers.is_empty() {
             let rng = Rng::new(seeds.derive("resolving"));

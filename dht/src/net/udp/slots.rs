@@ -1,7 +1,7 @@
 //! Datagrams on their way through a socket: what is to be sent, [`Datagram`], and the slots that receive
 //! calls fill, [`Batch`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Most datagrams moved by one call of [`recv_batch`](super::UdpSocket::recv_batch) or [`send_batch`](super::UdpSocket::send_batch).
 pub const BATCH: usize = 64;
@@ -15,6 +15,9 @@ pub(super) const SLOT: usize = MAX_DATAGRAM + 64;
 pub struct Datagram<'a> {
     /// Destination.
     pub to: SocketAddr,
+    /// The address of ours to send from; `None` leaves it to the system. Heeded by a socket that
+    /// [answers from where it is asked](super::Answers::AsAsked), and ignored by others.
+    pub from: Option<IpAddr>,
     /// Payload.
     pub bytes: &'a [u8],
 }
@@ -25,6 +28,19 @@ pub(super) struct Filled {
     pub(super) slot: usize,
     pub(super) len: usize,
     pub(super) from: SocketAddr,
+    pub(super) asked: Option<IpAddr>,
+}
+
+/// A datagram that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// The address of ours that it came to, if the socket
+    /// [answers from where it is asked](super::Answers::AsAsked).
+    pub asked: Option<IpAddr>,
+    /// Payload.
+    pub bytes: &'a [u8],
 }
 
 /// The datagrams of one [`recv_batch`](super::UdpSocket::recv_batch), in order of arrival.
@@ -41,11 +57,12 @@ impl<'a> Batch<'a> {
 }
 
 impl<'a> Iterator for Batch<'a> {
-    type Item = (SocketAddr, &'a [u8]);
+    type Item = Received<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let filled = self.filled.next()?;
-        Some((filled.from, &self.slots[filled.slot * SLOT..][..filled.len]))
+        let bytes = &self.slots[filled.slot * SLOT..][..filled.len];
+        Some(Received { from: filled.from, asked: filled.asked, bytes })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

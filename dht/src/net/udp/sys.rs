@@ -1,5 +1,5 @@
 //! What Linux has and no safe library offers: calls that move several datagrams, [`Headers`]; a socket that is
-//! watched for one direction, [`watch`]; and [`send_whole`].
+//! watched for one direction, [`watch`]; and options, [`send_whole`] and [`tell_asked`].
 #![allow(unsafe_code)]
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
@@ -10,6 +10,8 @@ use arrayvec::ArrayVec;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::Answers;
+use super::control::{Control, ROOM};
 use super::slots::{BATCH, Datagram, Filled, SLOT};
 
 /// Arrays that the kernel reads and writes, kept so that no call has to clear 13 KiB first.
@@ -21,6 +23,8 @@ pub(super) struct Headers {
     /// Datagrams that the next call has room for: twice what the last one got, because to prepare them all
     /// costs a single datagram more than its way through the kernel.
     expected: usize,
+    /// Which addresses of ours they came to, or leave from, where that matters.
+    controls: Option<Box<[Control; BATCH]>>,
 }
 
 /// Least room for datagrams.
@@ -35,10 +39,17 @@ unsafe impl Sync for Headers {}
 impl Headers {
     pub(super) fn new() -> Box<Self> {
         // SAFETY: mmsghdr, iovec and sockaddr_storage are plain C structs of integers and raw
-        // pointers, for which all bits zero is a valid value.
+        // pointers, for which all bits zero is a valid value, and so it is for an Option of a Box.
         let mut headers: Box<Self> = Box::new(unsafe { mem::zeroed() });
         headers.expected = BATCH;
         headers
+    }
+
+    pub(super) fn set_answers(&mut self, answers: Answers) {
+        self.controls = match answers {
+            Answers::AsRouted => None,
+            Answers::AsAsked => Some(Box::new([Control::EMPTY; BATCH])),
+        };
     }
 
     /// One `recvmmsg` into `slots`. Pushes what arrived whole and returns how many arrived in
@@ -64,9 +75,15 @@ impl Headers {
             message.msg_hdr.msg_flags = 0;
             count + 1
         });
+        if let Some(controls) = &mut self.controls {
+            for (message, control) in self.messages.iter_mut().zip(controls.iter_mut()).take(wanted as usize) {
+                message.msg_hdr.msg_control = ptr::from_mut(control).cast();
+                message.msg_hdr.msg_controllen = ROOM as _;
+            }
+        }
         // SAFETY: the first `wanted` messages were set up above. Each points at its own iovec,
-        // which points at its own `SLOT` bytes of `slots`, and at its own sockaddr_storage; all
-        // of these outlive the call, and nothing else refers to them during it. A null timeout
+        // which points at its own `SLOT` bytes of `slots`, at its own sockaddr_storage, and at its own
+        // `Control` of `ROOM` bytes or at none; all of these outlive the call, and nothing else refers to them during it. A null timeout
         // is allowed.
         let count = unsafe {
             libc::recvmmsg(fd, self.messages.as_mut_ptr(), wanted, libc::MSG_DONTWAIT, ptr::null_mut())
@@ -79,7 +96,12 @@ impl Headers {
             if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 || len > super::MAX_DATAGRAM {
                 truncated += 1;
             } else if let Some(from) = source(&self.names[slot]) {
-                filled.push(Filled { slot, len, from });
+                let asked = self.controls.as_ref().and_then(|controls| {
+                    // Its type is another one elsewhere.
+                    #[allow(clippy::unnecessary_cast)]
+                    controls[slot].asked(message.msg_hdr.msg_controllen as usize)
+                });
+                filled.push(Filled { slot, len, from, asked });
             }
         }
         Ok((count, truncated))
@@ -104,9 +126,16 @@ impl Headers {
             message.msg_hdr.msg_control = ptr::null_mut();
             message.msg_hdr.msg_controllen = 0;
             message.msg_hdr.msg_flags = 0;
+            if let Some(ip) = datagram.from
+                && let Some(controls) = &mut self.controls
+            {
+                message.msg_hdr.msg_controllen = controls[i].leave_from(ip) as _;
+                message.msg_hdr.msg_control = (&raw mut controls[i]).cast();
+            }
         }
         // SAFETY: the first `count` messages were set up above: each points at its own iovec over
-        // the bytes of a datagram, and at its own address. All outlive the call, which writes to
+        // the bytes of a datagram, at its own address, and at its own `Control`, of which as many bytes
+        // are named as it has, or at none. All outlive the call, which writes to
         // nothing but `msg_len`.
         let count = unsafe {
             libc::sendmmsg(
@@ -185,15 +214,26 @@ pub(super) fn watch(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd
 /// every path of today takes, and what cannot be cut needs no number to be put together by, whose making is
 /// 3 % of what sending a small datagram costs. IPv6 has none anyway. Without it all works as well.
 pub(super) fn send_whole(socket: &impl AsRawFd) {
-    let value = libc::IP_PMTUDISC_PROBE;
-    // SAFETY: the value outlives the call, which reads as many bytes of it as are named.
-    let _ = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            (&raw const value).cast(),
-            size_of_val(&value) as libc::socklen_t,
-        )
+    let _ = set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE);
+}
+
+/// Has the kernel tell, or not, to which address each datagram came.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn tell_asked(socket: &impl AsRawFd, is_ipv6: bool, answers: Answers) -> io::Result<()> {
+    let (level, name) = if is_ipv6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO)
     };
+    set(socket, level, name, (answers == Answers::AsAsked).into())
+}
+
+/// Sets an option of a socket.
+fn set(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let len = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the value outlives the call, which reads as many bytes of it as are named.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
