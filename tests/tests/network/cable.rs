@@ -113,12 +113,12 @@ fn internet_node(n: u8) -> Dht {
 }
 
 /// The kernel's number of the calling thread: `/proc/thread-self` leads to `PID/task/TID`.
-fn thread_id() -> String {
+pub(crate) fn thread_id() -> String {
     let link = std::fs::read_link("/proc/thread-self").unwrap();
     link.file_name().unwrap().to_str().unwrap().to_owned()
 }
 
-fn ip(args: &str) {
+pub(crate) fn ip(args: &str) {
     let status = Command::new("ip").args(args.split(' ')).status().unwrap();
     assert!(status.success(), "ip {args}: {status}");
 }

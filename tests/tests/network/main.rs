@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cable;
+mod several;
 
 use std::collections::BTreeSet;
 use std::fs::{DirEntry, read_dir, read_to_string};
