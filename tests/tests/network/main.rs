@@ -11,12 +11,13 @@ mod several;
 
 use std::collections::BTreeSet;
 use std::fs::{DirEntry, read_dir, read_to_string};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use btdht::Standing;
 use btdht::net::{Bind, Dht, Options, SocketStats, State};
+use btdht::secure_id::is_secure;
+use btdht::{Config, Standing};
 use harness::process::{Running, binary, eventually};
 use harness::wire::{Asker, dict, list, string};
 
@@ -26,10 +27,11 @@ use cable::{Cable, ROUTER};
 const ENOUGH: usize = 50;
 const SOON: Duration = Duration::from_secs(120);
 
-/// A node of the library at `bind`.
-fn node(bind: &str) -> Dht {
+/// A node of the library at `bind`, which asks these routers.
+fn node(bind: &str, routers: &[&str], config: Config) -> Dht {
     let bind = Bind { addr: bind.parse().unwrap(), required: true };
-    let options = Options { binds: vec![bind], bootstrap: vec![ROUTER.into()], ..Options::default() };
+    let bootstrap = routers.iter().map(|&router| router.to_owned()).collect();
+    let options = Options { binds: vec![bind], bootstrap, config, ..Options::default() };
     assert_eq!(options.state, State::Nothing);
     Dht::bind(options).unwrap()
 }
@@ -71,6 +73,20 @@ async fn recovered(node: &Dht, since: Instant, what: &str) {
     assert!(ended.is_ok(), "{what}: only {} of {known} have been heard of", heard.len());
 }
 
+/// Waits until the first socket of `node`, at port 6881, answers under an id that belongs to its address
+/// `ip`, on which others agree (BEP 42).
+async fn has_id_of(node: &Dht, ip: &str) {
+    let addr: IpAddr = ip.parse().unwrap();
+    let home = until(node, "an id of the address", |stats| {
+        stats.home.external.is_some_and(|external| external.ip() == addr) && is_secure(&stats.home.id, addr)
+    });
+    let id = home.await.home.id;
+    let (from, to) = (ip.to_owned(), format!("{ip}:6881"));
+    let ask = move || Asker::new(&from).ask(&to, "ping", &[]);
+    let reply = tokio::task::spawn_blocking(ask).await.unwrap();
+    assert_eq!(reply.expect("an answer").bytes("id").unwrap(), id.as_bytes(), "strangers are told it");
+}
+
 // S18
 #[test]
 fn a_node_knows_fifty_nodes_again_after_its_interface_was_down_and_its_address_changed() {
@@ -87,8 +103,10 @@ fn network_that_comes_and_goes(rounds: usize) {
     let Some(cable) = Cable::lay("S18") else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let roaming = node("0.0.0.0:6881");
-        let fixed = node("84.0.0.2:6882");
+        // It believes others as soon as they say that its address is another one.
+        let config = Config { address_change_pause: Duration::from_millis(1), ..Config::default() };
+        let roaming = node("0.0.0.0:6881", &[ROUTER], config);
+        let fixed = node("84.0.0.2:6882", &[ROUTER], Config::default());
         let started = Instant::now();
         recovered(&roaming, started, "the first bootstrap").await;
         recovered(&fixed, started, "the first bootstrap of the other one").await;
@@ -108,6 +126,7 @@ fn network_that_comes_and_goes(rounds: usize) {
         cable.readdress("84.0.0.2", "84.0.0.3");
         until(&fixed, "noticing that the address is gone", |stats| !stats.home.online).await;
         recovered(&roaming, before, "the change of address").await;
+        has_id_of(&roaming, "84.0.0.3").await;
         // The addresses of the machine are read every few seconds.
         let changed = async {
             while roaming.stats().await.unwrap().counters.network_changes <= changes {
@@ -140,9 +159,13 @@ fn the_program_waits_for_a_network_and_bootstraps_when_there_is_one() {
     let program = binary("btdht");
     let Some(cable) = Cable::lay("S17") else { return };
     cable.unplug();
-    let mut command = Command::new(program);
     // A name that cannot be resolved without a network, and a router that cannot be reached.
-    command.args(["serve", "--no-state", "--bootstrap", "router.invalid:6881", "--bootstrap", ROUTER]);
+    let routers = ["router.invalid:6881", ROUTER];
+    // A node that is looked into waits beside the program, while this thread waits for that.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let waiting = runtime.block_on(async { node("0.0.0.0:6999", &routers, Config::default()) });
+    let mut command = Command::new(program);
+    command.args(["serve", "--no-state", "--bootstrap", routers[0], "--bootstrap", routers[1]]);
     // One address asks it for much at the end.
     command.env("BTDHT_REPLIES_PER_SECOND_PER_IP", "0");
     let started = Instant::now();
@@ -157,14 +180,22 @@ fn the_program_waits_for_a_network_and_bootstraps_when_there_is_one() {
     let bootstrapped = |line: &str| line.starts_with("bootstrapped ").then_some(());
     assert_eq!(serve.wait_within(Duration::ZERO, bootstrapped), Err("timed out"), "nobody can be reached");
 
+    // One clock for everything from here on.
+    let returned = Instant::now();
     cable.plug("84.0.0.2");
-    serve.wait_for("the bootstrap", bootstrapped);
+    runtime.block_on(recovered(&waiting, returned, "the first network of its life"));
+    let left = || SOON.saturating_sub(returned.elapsed());
+    assert_eq!(serve.wait_within(left(), bootstrapped), Ok(()), "the bootstrap: {}", serve.stderr());
     let minutes = started.elapsed().as_secs() / 60;
     assert!(complaints(&serve) <= 1 + minutes, "one line a minute: {}", serve.stderr());
     // The others have found one another long since: it learns of them by what it asks.
     let node = format!("84.0.0.2:{port}");
     let mut asker = Asker::new("84.0.0.2");
-    eventually("it knows 50 nodes", || (named(&mut asker, &node).len() >= ENOUGH).then_some(()));
+    // It names whom it has heard of, and nobody was there to be heard before.
+    eventually("it knows 50 nodes", || {
+        assert!(!left().is_zero(), "it does not know 50 nodes in time");
+        (named(&mut asker, &node).len() >= ENOUGH).then_some(())
+    });
 }
 
 /// Addresses that the node at `addr` names, asked for 16 places of the key space.
