@@ -76,7 +76,8 @@ impl Headers {
             count + 1
         });
         if let Some(controls) = &mut self.controls {
-            for (message, control) in self.messages.iter_mut().zip(controls.iter_mut()).take(wanted as usize) {
+            for (message, control) in self.messages.iter_mut().zip(controls.iter_mut()).take(wanted as usize)
+            {
                 message.msg_hdr.msg_control = ptr::from_mut(control).cast();
                 message.msg_hdr.msg_controllen = ROOM as _;
             }
