@@ -293,6 +293,9 @@ impl World {
                     self.later(host, self.now + VERIFY, Later::Input(verdict));
                 }
             }
+            Job::Forget(block) => {
+                running.written.entry(block.piece.0).and_modify(|written| *written -= block.len);
+            }
             Job::Discard(piece) => {
                 running.written.remove(&piece.0);
             }

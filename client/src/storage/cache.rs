@@ -55,6 +55,25 @@ impl Unfinished {
         }
     }
 
+    /// Drops a block, unless all are there and hashed; returns the bytes that it had in memory. If it was
+    /// hashed the piece is hashed from its beginning again.
+    pub(super) fn forget(&mut self, at: BlockRef) -> usize {
+        let index = (at.begin / BLOCK_LEN) as usize;
+        if self.hashed == self.slots.len() || index >= self.slots.len() {
+            return 0;
+        }
+        if index < self.hashed {
+            self.hashed = 0;
+            self.digest = Sha1::new();
+        }
+        let freed = match std::mem::replace(&mut self.slots[index], Slot::Empty) {
+            Slot::Held(block) => block.len(),
+            Slot::Stored | Slot::Empty => 0,
+        };
+        self.held -= freed;
+        freed
+    }
+
     /// Hashes on as far as blocks are there; `read` fetches one that was stored early.
     pub(super) fn hash(
         &mut self,
@@ -214,6 +233,28 @@ mod tests {
         let expected: Vec<[u8; 20]> =
             bytes().chunks(BLOCK_LEN as usize).map(|block| Sha1::digest(block).into()).collect();
         assert_eq!(hashes, expected);
+    }
+
+    #[test]
+    fn a_block_that_is_forgotten_is_hashed_as_it_comes_anew() {
+        // Hashed in memory, hashed and stored, not hashed yet.
+        for (index, early, freed) in [(0, false, BLOCK_LEN), (0, true, 0), (1, false, BLOCK_LEN)] {
+            let mut piece = Unfinished::new(LEN);
+            let at = BlockRef { piece: PieceIndex(0), begin: index * BLOCK_LEN, len: BLOCK_LEN };
+            assert!(piece.insert(at, Block::zeroed(BLOCK_LEN as usize)).is_ok());
+            piece.hash(no_read).unwrap();
+            if early {
+                assert_eq!(piece.stored(true), BLOCK_LEN as usize);
+            }
+            assert_eq!((piece.forget(at), piece.held()), (freed as usize, 0));
+            assert_eq!(piece.forget(at), 0, "it is not there any more");
+            for index in [2, 0, 1] {
+                assert!(insert(&mut piece, index));
+                piece.hash(no_read).unwrap();
+            }
+            assert_eq!(piece.forget(at), 0, "the piece is all there");
+            assert_eq!(piece.finished(), Some(Sha1::digest(bytes()).into()));
+        }
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub enum Job {
     /// Keep a block. It is hashed while hot; the last block of a piece has it compared and written,
     /// and [`Done::Piece`] answered.
     Write(BlockRef, Block),
+    /// Forget a block that was given, unless its piece is all there; it will come anew. No answer but
+    /// [`Done::Freed`].
+    Forget(BlockRef),
     /// Forget the blocks of an unfinished piece.
     Discard(PieceIndex),
     /// Read a block for a peer; answered by [`Done::Read`].

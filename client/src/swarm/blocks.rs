@@ -283,6 +283,26 @@ impl Blocks {
         Some(blocks.iter().filter_map(|state| givers.get(usize::from(state.giver)).copied()).collect())
     }
 
+    /// Opens again what liars gave of pieces that others may complete; returns it. Looks at the givers of
+    /// all begun pieces, and at the blocks of those that a liar gave part of.
+    pub(super) fn disbelieve(&mut self, lies: impl Fn(SocketAddr) -> bool) -> Vec<BlockRef> {
+        let mut dropped = Vec::new();
+        // Of a piece that is all there the disk threads say what it is worth.
+        for (&piece, unfinished) in self.pieces.iter_mut().filter(|(_, piece)| piece.missing > 0) {
+            if !unfinished.givers.iter().any(|&giver| lies(giver)) {
+                continue;
+            }
+            let (piece, before) = (PieceIndex(piece), dropped.len());
+            let piece_len = self.shape.piece_len(piece);
+            let blocks = unfinished.disbelieve(&lies).into_iter();
+            dropped.extend(blocks.map(|index| block_at(piece, index, piece_len)));
+            if dropped.len() > before {
+                self.open.insert(piece.0);
+            }
+        }
+        dropped
+    }
+
     /// Makes the owner of `piece`, from which nothing has arrived yet, its one contributor for a while.
     pub(super) fn reserve(&mut self, now: Time, piece: PieceIndex) {
         if let Some(unfinished) = self.pieces.get_mut(&piece.0) {
@@ -372,6 +392,31 @@ impl Blocks {
     fn state_mut(&mut self, block: BlockRef) -> Option<&mut BlockState> {
         let unfinished = self.pieces.get_mut(&block.piece.0)?;
         unfinished.blocks.get_mut((block.begin / BLOCK_LEN) as usize)
+    }
+}
+
+impl Unfinished {
+    /// Opens again what liars gave, and forgets them as givers; returns the blocks' indexes.
+    fn disbelieve(&mut self, lies: impl Fn(SocketAddr) -> bool) -> Vec<usize> {
+        let honest: Vec<_> = self.givers.iter().copied().filter(|&giver| !lies(giver)).collect();
+        let place = |giver| honest.iter().position(|&other| other == giver).map(|at| at as u16);
+        let places: Vec<_> = self.givers.iter().map(|&giver| place(giver)).collect();
+        let mut dropped = Vec::new();
+        for (index, state) in self.blocks.iter_mut().enumerate().filter(|(_, state)| state.received) {
+            match places.get(usize::from(state.giver)).copied().flatten() {
+                Some(place) => state.giver = place,
+                None => {
+                    // Nobody is on it: whoever else was asked has been told that it is there.
+                    *state = BlockState::default();
+                    dropped.push(index);
+                }
+            }
+        }
+        self.givers = honest;
+        self.open += dropped.len() as u32;
+        self.missing += dropped.len() as u32;
+        self.cursor = dropped.first().map_or(self.cursor, |&first| self.cursor.min(first as u32));
+        dropped
     }
 }
 

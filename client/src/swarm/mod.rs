@@ -15,6 +15,7 @@
 //! long as the swarm lives: a complete one seeds.
 
 mod announce;
+mod bans;
 mod blocks;
 mod check;
 mod choker;

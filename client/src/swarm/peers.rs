@@ -340,21 +340,6 @@ impl Swarm {
         self.conns.iter_mut().for_each(|conn| tell_interest(conn, self.paused, out));
     }
 
-    /// Bans peers and closes all connections from where they are.
-    pub(super) fn ban(&mut self, now: Time, liars: &[SocketAddr], why: &'static str, out: &mut Vec<Action>) {
-        for &liar in liars {
-            self.known.ban(liar, &self.limits);
-        }
-        let banned = |conn: &&Conn| self.known.is_banned(conn.addr, &self.limits);
-        let slots: Vec<_> = match liars {
-            [] => return,
-            _ => self.conns.all().filter(banned).map(|conn| conn.slot).collect(),
-        };
-        for slot in slots {
-            self.close(now, slot, why, out);
-        }
-    }
-
     /// Peers know whether we want something (BEP 21): a partial seed looks like a downloader otherwise.
     pub(super) fn tell_upload_only(&self, out: &mut Vec<Action>) {
         let told = |slot| Action::Tell(slot, PeerCommand::UploadOnly(self.is_upload_only()));

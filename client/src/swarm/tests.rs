@@ -105,6 +105,37 @@ fn a_liar_in_shared_pieces_is_found_and_honest_peers_stay() {
 }
 
 #[test]
+fn what_a_banned_liar_gave_of_unfinished_pieces_is_fetched_anew() {
+    for seed in 0..20 {
+        let mut world = World::seeded(torrent(3 << 20, 256 << 10), false, seed);
+        for (index, kind) in [Kind::Liar, Kind::Honest, Kind::Honest].into_iter().enumerate() {
+            world.add(kind);
+            world.set_speed(index, if kind == Kind::Liar { 2 } else { 1 });
+        }
+        // The disk is slow to judge its first piece: it has given part of another one meanwhile.
+        world.disk_stuck = true;
+        while world.peer(0).lies.len() < 24 {
+            world.step();
+            assert!(world.now < Time::from_secs(60), "seed {seed}: {} lies", world.peer(0).lies.len());
+        }
+        assert!(world.lies_kept() >= 24 && !world.peer(0).banned);
+        world.disk_stuck = false;
+        world.step();
+        assert!(world.peer(0).banned, "seed {seed}");
+        assert_eq!((world.lies_kept(), world.bad_pieces), (0, 1), "seed {seed}");
+        world.run_until_complete(Duration::from_secs(60));
+        assert_eq!(world.bad_pieces, 1, "seed {seed}: spoilt by what was known to be a lie");
+        let (status, lies) = (world.swarm.status(world.now), world.peer(0).lies.len() as u64);
+        assert_eq!(
+            status.downloaded,
+            status.wanted + lies * (16 << 10),
+            "seed {seed}: nothing else is wasted"
+        );
+        assert_eq!(status.wasted, lies * (16 << 10));
+    }
+}
+
+#[test]
 fn fifty_liars_do_not_keep_one_honest_peer_from_giving_everything() {
     let mut world = World::new(torrent(1_000_000, 64 << 10), false);
     (0..50).for_each(|_| world.add(Kind::Liar));

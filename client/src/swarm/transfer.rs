@@ -196,6 +196,11 @@ impl Transfer {
         Some(arrival)
     }
 
+    /// Opens again what liars gave of pieces that are not all there; returns it.
+    pub(super) fn disbelieve(&mut self, lies: impl Fn(SocketAddr) -> bool) -> Vec<BlockRef> {
+        self.blocks.disbelieve(lies)
+    }
+
     /// A request will not be answered.
     pub(super) fn give_back(&mut self, slot: Slot, block: BlockRef) {
         self.blocks.give_back(slot, block);

@@ -118,7 +118,9 @@ impl Pool {
                 }
                 batches[worker].push(Task::Job(job));
             }
-            Job::Discard(piece) => batches[self.shared.worker_of(piece)].push(Task::Job(job)),
+            Job::Forget(BlockRef { piece, .. }) | Job::Discard(piece) => {
+                batches[self.shared.worker_of(piece)].push(Task::Job(job));
+            }
             // Any thread will do; in front of the next save, as every thread passes that on.
             Job::MakeEmpty(_) => batches[0].push(Task::Job(job)),
             Job::Want(files) => {

@@ -208,6 +208,29 @@ fn discarded_and_late_blocks_give_their_budget_back() {
 }
 
 #[test]
+fn a_forgotten_block_gives_its_budget_back_and_comes_anew() {
+    for write_cache in [16 << 20, 0] {
+        let fixture = Fixture::new(PoolConfig { write_cache, ..threads(2) });
+        for at in [0, 2] {
+            let (block, bytes) = fixture.blocks(1)[at].clone();
+            fixture.write((block, vec![0; bytes.len()]));
+            fixture.pool.submit(Job::Forget(block)).unwrap();
+        }
+        fixture.write_piece(1);
+        let answers = fixture.until(|done| matches!(done, Done::Piece(..)));
+        let good = |done: &Done| matches!(done, Done::Piece(PieceIndex(1), Verdict::Good));
+        assert!(answers.iter().any(good), "{answers:?}");
+        // A piece that is done is left alone.
+        fixture.pool.submit(Job::Forget(fixture.blocks(1)[0].0)).unwrap();
+        let rest = fixture.save();
+        assert!(matches!(rest.last(), Some(Done::Saved)));
+        assert!(fixture.pool.written().contains(1));
+        let freed = |done: &Done| if let Done::Freed(bytes) = done { *bytes } else { 0 };
+        assert_eq!(answers.iter().chain(&rest).map(freed).sum::<u32>(), 2 * BLOCK_LEN + PIECE_LEN);
+    }
+}
+
+#[test]
 fn blocks_are_read_for_peers_across_files_and_chunks() {
     let fixture = Fixture::with(threads(2), true);
     let wanted: Vec<_> = (0..fixture.info.pieces()).flat_map(|piece| fixture.blocks(piece)).collect();

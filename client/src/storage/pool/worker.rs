@@ -148,6 +148,7 @@ impl Worker {
             match task {
                 Task::Job(Job::Write(at, block)) => self.write(at, block)?,
                 Task::Job(Job::Read(slot, at)) => self.read(slot, at)?,
+                Task::Job(Job::Forget(at)) => self.forget(at),
                 Task::Job(Job::Discard(piece)) => self.discard(piece),
                 Task::Job(Job::MakeEmpty(files)) => self.make_empty(files)?,
                 Task::Job(Job::Want(files)) => self.bring_back(files)?,
@@ -270,6 +271,14 @@ impl Worker {
         let wanted = |&file: &usize| self.shared.config.finish && files.get(file).copied().unwrap_or(true);
         let brought = (0..self.shared.info.files().len()).filter(wanted).try_for_each(bring);
         brought.inspect_err(|_| self.stuck = Some(Stuck::BringBack(files)))
+    }
+
+    fn forget(&mut self, at: BlockRef) {
+        if let Some(unfinished) = self.unfinished.get_mut(&at.piece) {
+            let freed = unfinished.forget(at);
+            self.held -= freed;
+            self.freed += freed as u32;
+        }
     }
 
     fn discard(&mut self, piece: PieceIndex) {

@@ -85,6 +85,33 @@ fn overdue_blocks_go_to_others_but_are_welcome_from_the_late_peer() {
 }
 
 #[test]
+fn what_a_liar_gave_is_open_again_but_in_pieces_that_are_all_there() {
+    let mut blocks = Blocks::new(shape(3, 4));
+    for piece in 0..3 {
+        blocks.begin(PieceIndex(piece), slot(0));
+    }
+    let give = |blocks: &mut Blocks, n, piece, count| {
+        let asked = request(blocks, slot(n), piece, count);
+        asked.iter().for_each(|&block| drop(blocks.receive(slot(n), addr(n), block).unwrap()));
+        asked
+    };
+    let lies = give(&mut blocks, 1, 0, 2);
+    let truth = give(&mut blocks, 2, 0, 1);
+    give(&mut blocks, 1, 1, 4);
+    give(&mut blocks, 2, 2, 3);
+    assert_eq!(blocks.disbelieve(|giver| giver == addr(1)), lies);
+    assert!(blocks.disbelieve(|giver| giver == addr(1)).is_empty());
+    assert!(blocks.is_whole(PieceIndex(1)));
+    let mut rest = request(&mut blocks, slot(3), 0, 9);
+    assert_eq!(rest[..2], lies);
+    rest.iter().for_each(|&block| drop(blocks.receive(slot(3), addr(3), block).unwrap()));
+    rest.extend(truth);
+    assert_eq!(rest.len(), 4);
+    assert_eq!(blocks.finish(PieceIndex(0)), Some(vec![addr(3), addr(3), addr(2), addr(3)]));
+    assert_eq!(blocks.finish(PieceIndex(1)), Some(vec![addr(1); 4]));
+}
+
+#[test]
 fn end_game_asks_two_then_four_and_cancels_the_others() {
     let mut blocks = Blocks::new(shape(1, 1));
     blocks.begin(PieceIndex(0), slot(0));
@@ -168,31 +195,31 @@ proptest! {
     /// Whatever peers do, in the end one honest peer can finish: no block is lost, none that
     /// is there is asked for, and the sums are right.
     #[test]
-    fn no_block_is_ever_lost(history in prop::collection::vec((0u8..7, 0u32..4, 0u32..3, 0usize..6), 0..300)) {
+    fn no_block_is_ever_lost(history in prop::collection::vec((0u8..8, 0u32..4, 0u32..3, 0usize..6), 0..300)) {
         let mut blocks = Blocks::new(shape(3, 4));
         for piece in 0..3 {
             blocks.begin(PieceIndex(piece), slot(piece));
         }
         let mut held: Vec<Vec<BlockRef>> = vec![Vec::new(); 5];
-        let mut got = BTreeSet::new();
+        let mut got = BTreeMap::new();
         for (kind, who, piece, n) in history {
             let peer = slot(who);
             let mine = &mut held[who as usize];
             match kind {
                 0 | 1 => {
                     let asked = request(&mut blocks, peer, piece, n);
-                    prop_assert!(asked.iter().all(|block| !got.contains(block)));
+                    prop_assert!(asked.iter().all(|block| !got.contains_key(block)));
                     mine.extend(asked);
                 }
                 2 => {
                     let asked = again(&mut blocks, NOW, peer);
-                    prop_assert!(asked.iter().all(|block| !got.contains(block) && !mine.contains(block)));
+                    prop_assert!(asked.iter().all(|block| !got.contains_key(block) && !mine.contains(block)));
                     mine.extend(asked);
                 }
                 3 if !mine.is_empty() => {
                     let block = mine.remove(n % mine.len());
                     let arrival = blocks.receive(peer, addr(who), block);
-                    prop_assert_eq!(arrival.is_some(), got.insert(block));
+                    prop_assert_eq!(arrival.is_some(), got.insert(block, who).is_none());
                     for other in arrival.into_iter().flat_map(|arrival| arrival.cancel) {
                         held[other.index as usize].retain(|&held| held != block);
                     }
@@ -202,6 +229,14 @@ proptest! {
                     blocks.give_back(peer, block);
                 }
                 5 => blocks.overdue(peer),
+                7 if n == 0 => {
+                    let there = |piece| got.keys().filter(|block| block.piece == piece).count();
+                    let lies = |block: &BlockRef, giver| giver == who && there(block.piece) < 4;
+                    let lies: Vec<_> =
+                        got.iter().filter(|(block, giver)| lies(block, **giver)).map(|(&block, _)| block).collect();
+                    prop_assert_eq!(&blocks.disbelieve(|giver| giver == addr(who)), &lies);
+                    got.retain(|block, _| !lies.contains(block));
+                }
                 6 if n == 0 => {
                     blocks.give_back_all(peer);
                     mine.clear();
@@ -218,7 +253,7 @@ proptest! {
         prop_assert_eq!(blocks.requests.outstanding(), 0);
         for piece in 0..3 {
             for block in request(&mut blocks, slot(4), piece, 9) {
-                prop_assert!(got.insert(block));
+                prop_assert!(got.insert(block, 4).is_none());
                 prop_assert!(blocks.receive(slot(4), addr(4), block).is_some());
             }
             prop_assert!(blocks.is_whole(PieceIndex(piece)));

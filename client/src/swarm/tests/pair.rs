@@ -128,7 +128,7 @@ impl End {
                 self.input(now, Input::Disk(Done::Read(slot, at, Block::from(bytes))));
             }
             Job::Save(_) => self.input(now, Input::Disk(Done::Saved)),
-            Job::Discard(_) | Job::Check(_) | Job::MakeEmpty(_) | Job::Want(_) => {}
+            Job::Forget(_) | Job::Discard(_) | Job::Check(_) | Job::MakeEmpty(_) | Job::Want(_) => {}
         }
     }
 }

@@ -193,6 +193,16 @@ impl World {
         &self.peers[index]
     }
 
+    /// Wrong blocks that the disk has, of pieces that are not judged yet.
+    pub(crate) fn lies_kept(&self) -> usize {
+        let wrong = |at: PieceIndex, begin: u32, first: u8| {
+            first != self.payload[at.0 as usize * self.info.piece_length() as usize + begin as usize]
+        };
+        let waiting = self.writes.iter().filter(|(at, bytes)| wrong(at.piece, at.begin, bytes[0])).count();
+        let kept = self.pieces.iter().flat_map(|(&at, blocks)| blocks.iter().map(move |block| (at, block)));
+        waiting + kept.filter(|(at, (begin, bytes))| wrong(*at, **begin, bytes[0])).count()
+    }
+
     /// Makes a peer give so many blocks per step.
     pub(crate) fn set_speed(&mut self, index: usize, speed: usize) {
         self.peers[index].speed = speed;
@@ -244,7 +254,7 @@ impl World {
         }
     }
 
-    fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         self.now += STEP;
         for _ in 0..100 {
             if self.swarm.timeout() > self.now {
@@ -429,6 +439,17 @@ impl World {
                 self.disk_bytes += bytes.len() as u64;
                 self.writes.push_back((block, bytes));
             }
+            Job::Forget(block) => match self.writes.iter().position(|(at, _)| *at == block) {
+                Some(at) => {
+                    self.writes.remove(at);
+                    self.disk_bytes -= u64::from(block.len);
+                    inputs.push(Input::Disk(Done::Freed(block.len)));
+                }
+                None => {
+                    let piece = self.pieces.get_mut(&block.piece).expect("it is not whole");
+                    piece.remove(&block.begin).expect("it was written");
+                }
+            },
             Job::Discard(piece) => {
                 self.pieces.remove(&piece);
             }
