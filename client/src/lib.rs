@@ -21,8 +21,8 @@
 //!    there. Whoever sent wrong ones is found and banned.
 //! 7. What is verified is told to all peers and served to some of them. Every few seconds the files are
 //!    synced and the resume file says what is safe: a run that ends in whatever way is gone on with.
-//! 8. When nothing is missing, trackers hear `completed`, the user [`Complete`](swarm::Event::Complete),
-//!    and the swarm goes on as a seed until it is told to stop.
+//! 8. When nothing is missing, trackers hear `completed`, everything is synced, the user hears
+//!    [`Complete`](swarm::Event::Complete), and the swarm goes on as a seed until it is told to stop.
 //!
 //! A `.torrent` file enters at step 5. Of files that are skipped only the edges come along, in pieces that
 //! a wanted file shares with them; they lie apart, see [`storage`].

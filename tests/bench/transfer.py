@@ -21,7 +21,7 @@ steal the cores; magnet links are served by `btfetch seed`, as the bare one has 
 compared with the original.
 
 Seconds count from the start of the process (libtorrent: from the command to add the torrent) until
-everything is verified and written: btfetch's line `done`, libtorrent's "finished", the end of the others.
+everything is verified and written: btfetch's line "verified and written", libtorrent's "finished", the end of the others.
 btfetch alone then waits until the disk has it: "to the end" is that, too. CPU seconds, peak memory and
 context switches are the system's account of the whole process. libtorrent's alerts are looked at every
 20 ms, which its milliseconds include.

@@ -146,9 +146,9 @@ def floor(kind, torrent, out):
 
 
 def btfetch(torrent, out, source=None, events=()):
-    words = ["--json"] if events else ["-q"]
+    words = ["--json"] if events else []
     command = [TARGET / "btfetch", source or torrent.path, "-o", out, "--peer", SEEDER, *OURS, "--port", "0", *words]
-    return to_end(command, '"done"' if events else "done", events)
+    return to_end(command, '"verified"' if events else "verified and written", events)
 
 
 def libtorrent(series, torrent, out, source=None, events=()):

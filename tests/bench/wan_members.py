@@ -112,7 +112,7 @@ def btfetch(network, host, torrent, folder, seeds, work):
     at = f"{network.addresses[host]}:{PEER_PORT}"
     process = network.start(host, [TARGET / "btfetch", *role, "-o", folder, *OURS, "--bind", at])
     member = Member()
-    member.when_said(process.stdout, "done")
+    member.when_said(process.stdout, "done" if seeds else '"verified"')
     return member
 
 

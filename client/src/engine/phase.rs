@@ -9,7 +9,8 @@ use crate::storage::DiskError;
 pub enum Phase {
     /// Something is missing.
     Running,
-    /// Everything that was wanted is verified and on disk; it is given to others.
+    /// Everything that was wanted is verified and synced, so that a crash does not take it; it is given to
+    /// others. That it is written is [`Event::Verified`](crate::swarm::Event::Verified).
     Complete,
     /// It cannot go on. After [`Failed::Disk`] it can be asked to, with [`Torrent::retry`](super::Torrent::retry).
     Failed(Failed),

@@ -1,6 +1,7 @@
 //! Sessions that talk to each other over loopback. What is waited for is an event or an answer, never a
 //! time.
 
+mod durable;
 mod jobs;
 mod one_piece;
 mod panics;
@@ -103,8 +104,9 @@ async fn a_paused_torrent_connects_and_goes_on_over_the_same_connection() {
     torrent.resume().await;
     assert_eq!(torrent.state(), State::Started);
     let closed = |event: &Event| matches!(event, Event::PeerClosed(..));
-    let end = until(&mut events, |event| matches!(event, Event::Complete) || closed(event)).await;
-    assert!(matches!(end, Event::Complete), "{end:?}");
+    let end = until(&mut events, |event| matches!(event, Event::Verified) || closed(event)).await;
+    assert!(matches!(end, Event::Verified), "{end:?}");
+    torrent.wait_complete().await.unwrap();
     assert_eq!(std::fs::read(folder.path().join("t/b")).unwrap(), payload()[200_000..]);
 }
 

@@ -42,7 +42,8 @@ impl Torrent {
         *self.status.borrow()
     }
 
-    /// Whether everything that is wanted is verified and on disk, as of [`Torrent::status`].
+    /// Whether everything that is wanted is verified and written, as of [`Torrent::status`];
+    /// [`Torrent::wait_complete`] tells when it is synced, too.
     pub fn is_complete(&self) -> bool {
         self.status().complete
     }
@@ -57,7 +58,7 @@ impl Torrent {
         self.phase.borrow().clone()
     }
 
-    /// Waits until everything that is wanted is verified and on disk.
+    /// Waits until everything that is wanted is verified and synced.
     ///
     /// # Errors
     /// The phase in which it stands when it cannot become complete.

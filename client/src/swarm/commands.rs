@@ -10,7 +10,7 @@ impl Swarm {
     pub(super) fn command(&mut self, now: Time, command: Command, out: &mut Vec<Action>) {
         match command {
             Command::Stop => self.stop(now, out),
-            Command::Retry => self.retry(out),
+            Command::Retry => self.retry(now, out),
             Command::Pause => self.pause(now, out),
             Command::Unpause => self.unpause(now, out),
             Command::Check(pieces) => self.check(pieces, out),
@@ -47,6 +47,7 @@ impl Swarm {
         let empty = transfer.empty_files(|file| self.select.priority(file) > 0);
         if !transfer.missing().is_empty() {
             self.completed = false;
+            self.saves.unsafe_for = None;
             self.known.revive();
             self.set(Timer::Dial, now);
             self.tell_upload_only(out);

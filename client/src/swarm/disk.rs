@@ -46,7 +46,7 @@ impl Swarm {
         if self.is_complete() {
             // Trackers are told `completed` only by whoever has just become complete (BEP 3).
             self.completed = true;
-            out.push(Action::Event(Event::Complete));
+            self.make_safe(now, out);
             self.tell_upload_only(out);
             self.close_seeds(now, out);
         }
@@ -83,9 +83,10 @@ impl Swarm {
             }
             Done::Checked(piece, right) => self.checked(now, piece, right, out),
             Done::CheckEnded => self.check_ended(now, out),
-            Done::Saved => self.saves.in_flight = self.saves.in_flight.saturating_sub(1),
+            Done::Saved => self.saved(out),
             Done::Failed(error) => {
                 self.saves.in_flight = 0;
+                self.saves.unsafe_for = self.completed.then_some(0);
                 if !self.held {
                     self.held = true;
                     out.push(Action::Event(Event::DiskFailed(error)));
@@ -94,9 +95,13 @@ impl Swarm {
         }
     }
 
-    pub(super) fn retry(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn retry(&mut self, now: Time, out: &mut Vec<Action>) {
         if !std::mem::take(&mut self.held) {
             return;
+        }
+        if self.saves.unsafe_for == Some(0) {
+            self.save(now, out);
+            self.saves.unsafe_for = Some(self.saves.in_flight);
         }
         // The disk threads do again what failed, but for reads.
         let slots: Vec<_> = self.conns.iter().map(|conn| conn.slot).collect();
@@ -148,15 +153,33 @@ impl Swarm {
             return;
         }
         self.completed = true;
-        out.push(Action::Event(Event::Complete));
         if self.is_seed() {
             self.announce.completed(now);
             self.set(Timer::Announce, now);
         }
-        self.save(now, out);
+        self.make_safe(now, out);
         self.tell_upload_only(out);
         self.known.retire_full(&self.limits);
         self.close_seeds(now, out);
+    }
+
+    /// Everything that is wanted is verified; it is complete when that would survive a crash.
+    fn make_safe(&mut self, now: Time, out: &mut Vec<Action>) {
+        out.push(Action::Event(Event::Verified));
+        self.save(now, out);
+        self.saves.unsafe_for = Some(self.saves.in_flight);
+    }
+
+    fn saved(&mut self, out: &mut Vec<Action>) {
+        self.saves.in_flight = self.saves.in_flight.saturating_sub(1);
+        self.saves.unsafe_for = match self.saves.unsafe_for {
+            Some(1) if !self.held => {
+                out.push(Action::Event(Event::Complete));
+                None
+            }
+            Some(saves) => Some(saves.saturating_sub(1)),
+            None => None,
+        };
     }
 
     pub(super) fn save_if_due(&mut self, now: Time, pause: Duration, out: &mut Vec<Action>) {
@@ -166,7 +189,8 @@ impl Swarm {
     }
 
     pub(super) fn save(&mut self, now: Time, out: &mut Vec<Action>) {
-        self.saves = Saves { dirty: 0, last: now, in_flight: self.saves.in_flight + 1 };
+        let Saves { in_flight, unsafe_for, .. } = self.saves;
+        self.saves = Saves { dirty: 0, last: now, in_flight: in_flight + 1, unsafe_for };
         out.push(Action::Disk(Job::Save(self.totals())));
     }
 }

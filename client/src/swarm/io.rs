@@ -185,7 +185,11 @@ pub enum Event {
     CheckEnded,
     /// A file (its index) is complete.
     File(usize),
-    /// Everything that was wanted is verified and on disk.
+    /// Everything that was wanted is verified and written, though a crash might still take it.
+    /// [`Event::Complete`] follows, unless the disk refuses or more is wanted.
+    Verified,
+    /// Everything that was wanted is verified and synced: it survives a crash. Again after the disk has
+    /// refused something and [`Command::Retry`].
     Complete,
     /// A connection was made.
     PeerConnected(Slot, SocketAddr, Source),

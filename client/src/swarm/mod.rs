@@ -154,6 +154,9 @@ struct Saves {
     dirty: u64,
     last: Time,
     in_flight: u32,
+    /// Everything that is wanted is verified and will be safe when so many saves have ended; 0: one has to
+    /// be asked for. `None` when it is safe, or something is missing.
+    unsafe_for: Option<u32>,
 }
 
 /// What a swarm waits for.

@@ -1,6 +1,7 @@
 //! Stepped tests of whole swarms: peers that are played by the test, a disk in memory, virtual time.
 
 mod choosing;
+mod completing;
 mod effort;
 mod pair;
 mod pausing;

@@ -25,7 +25,7 @@ fn a_download_from_a_named_peer_is_whole_and_a_second_run_has_nothing_to_do() {
     assert!(world.is_whole());
     let names: Vec<_> =
         events(&first).iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect();
-    for name in ["metadata", "peer", "piece", "file", "done"] {
+    for name in ["metadata", "peer", "piece", "file", "verified", "done"] {
         assert!(names.iter().any(|seen| seen == name), "no {name} in {names:?}");
     }
     let again = world.run(&mut world.download(addr));

@@ -27,7 +27,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 pub(crate) enum Until {
     /// The info dictionary is known.
     Metadata,
-    /// Everything is verified and on disk.
+    /// Everything is verified and synced.
     Complete,
 }
 
@@ -87,7 +87,9 @@ impl Watch {
                     if came_closer(&useful.0, &status) {
                         useful = (status, Instant::now());
                     }
-                    if let Some(timeout) = timeout.filter(|timeout| useful.1.elapsed() >= *timeout) {
+                    // What is all there waits for the disk alone.
+                    let late = |timeout: &Duration| !status.complete && useful.1.elapsed() >= *timeout;
+                    if let Some(timeout) = timeout.filter(late) {
                         return Err(self.nothing(&status, timeout));
                     }
                 }
@@ -205,6 +207,7 @@ impl Watch {
                     banned.len()
                 ));
             }
+            Event::Verified => self.say(format!("{}: all is verified and written, syncing", self.name())),
             Event::Warning(text) => self.say(format!("{}: {}", self.name(), escape(text))),
             _ => {}
         }
@@ -230,6 +233,10 @@ impl Watch {
                     "length": file.map(|file| file.len()),
                 })
             }
+            Event::Verified => json!({
+                "event": "verified", "infohash": self.torrent.infohash().to_string(),
+                "ms": self.started.elapsed().as_millis() as u64,
+            }),
             Event::PeerConnected(_, addr, source) => {
                 let source = format!("{source:?}").to_ascii_lowercase();
                 json!({"event": "peer", "addr": addr.to_string(), "state": "connected", "source": source})

@@ -319,6 +319,7 @@ impl Owner {
                 self.info_known.send_replace(Some(Arc::clone(info)));
                 self.select_files(&Arc::clone(info));
             }
+            Event::Verified => self.publish(),
             Event::Complete => {
                 self.publish();
                 self.phase.send_replace(Phase::Complete);

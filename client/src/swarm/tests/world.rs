@@ -65,6 +65,9 @@ pub(crate) struct World {
     pub(crate) bad_pieces: usize,
     pub(crate) disk_stuck: bool,
     pub(crate) disk_bytes: u64,
+    /// Saves are not answered, but counted.
+    pub(crate) saves_stuck: bool,
+    pub(crate) saves: u32,
     /// Empty files that the disk was to make.
     pub(crate) made: Vec<usize>,
     /// All requests, in order.
@@ -147,6 +150,8 @@ impl World {
             requests: Vec::new(),
             disk_stuck: false,
             disk_bytes: 0,
+            saves_stuck: false,
+            saves: 0,
             info,
             payload,
             peers: Vec::new(),
@@ -460,6 +465,7 @@ impl World {
             }
             Job::MakeEmpty(files) => self.made.extend(files),
             Job::Check(_) | Job::Want(_) => {}
+            Job::Save(_) if self.saves_stuck => self.saves += 1,
             Job::Save(_) => inputs.push(Input::Disk(Done::Saved)),
         }
     }
