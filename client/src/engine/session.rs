@@ -25,6 +25,7 @@ use super::throttle::Limit;
 use super::torrent::{Events, Torrent};
 use super::versions::{VersionError, Versions};
 use crate::piece::BlockPool;
+use crate::storage::ResumeFile;
 
 /// Announces of a session that run at once; further ones wait.
 const ANNOUNCES: usize = 10;
@@ -151,6 +152,28 @@ impl Session {
     /// See [`AddError`]. What the disk or the network refuse comes as events.
     pub fn add(&self, source: Source, options: AddOptions) -> Result<(Torrent, Events), AddError> {
         self.add_known(source, Known::default(), options)
+    }
+
+    /// Adds a torrent as [`Session::add`] does. The info dictionary of a magnet is read from the resume file
+    /// in [`AddOptions::output`], if an earlier run has left one there: then no peer is asked for it.
+    ///
+    /// # Errors
+    /// See [`AddError`]. A resume file that cannot be read or is damaged is none.
+    pub async fn add_saved(
+        &self,
+        source: Source,
+        options: AddOptions,
+    ) -> Result<(Torrent, Events), AddError> {
+        let info = match (&source, source.infohash(), &options.storage) {
+            (Source::Magnet(_), Some(infohash), None) => {
+                let folder = options.output.clone();
+                let load = move || ResumeFile::load_info(&folder, infohash);
+                // Off the runtime: it may have tens of megabytes. A panic, which is a bug of ours, costs a fetch.
+                tokio::task::spawn_blocking(load).await.unwrap_or_default()
+            }
+            _ => None,
+        };
+        self.add_known(source, Known { info, ..Known::default() }, options)
     }
 
     /// Adds a torrent of which something is known.

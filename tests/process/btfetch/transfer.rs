@@ -57,6 +57,41 @@ fn a_magnet_gets_metadata_and_data_from_a_named_peer() {
 }
 
 #[test]
+fn a_magnet_that_is_given_again_needs_nobody_to_know_what_it_stands_for() {
+    let world = World::new(16, 2_000_000);
+    let (mut seeder, addr) = world.start_seeder(&[]);
+    let info = world.run(world.command().args(["info", "--json"]).arg(world.torrent()));
+    let infohash = events(&info)[0]["infohash_v1"].as_str().unwrap().to_owned();
+    let out = world.leecher();
+    let run = |words: &[&str]| world.run(world.transfer(words).arg("-o").arg(&out));
+    let first = run(&[&infohash, "--peer", &addr.to_string()]);
+    assert_eq!(code(first.status), 0, "{}", String::from_utf8_lossy(&first.stderr));
+    seeder.signal("TERM");
+    seeder.wait(PATIENCE);
+
+    // Nobody is there any more.
+    let whole = run(&[&infohash]);
+    assert_eq!(code(whole.status), 0, "{}", String::from_utf8_lossy(&whole.stderr));
+    assert_eq!(events(&whole)[0]["event"], "metadata");
+    let listed = run(&[&infohash, "--list"]);
+    assert_eq!(code(listed.status), 0, "{}", String::from_utf8_lossy(&listed.stderr));
+    fs::remove_file(out.join(NAME)).unwrap();
+    let lacking = run(&[&infohash, "--timeout", "1"]);
+    assert_eq!(code(lacking.status), 4, "{}", String::from_utf8_lossy(&lacking.stderr));
+    let known = events(&lacking).into_iter().rfind(|event| event["event"] == "progress").unwrap();
+    assert_eq!((&known["wanted"], &known["left"]), (&2_000_000.into(), &2_000_000.into()));
+
+    // What is damaged is as good as nothing.
+    let resume = out.join(format!(".{infohash}.btfetch"));
+    let mut bytes = fs::read(&resume).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&resume, bytes).unwrap();
+    let unknown = run(&[&infohash, "--timeout", "1"]);
+    assert_eq!(code(unknown.status), 4);
+    assert!(!events(&unknown).iter().any(|event| event["event"] == "metadata"));
+}
+
+#[test]
 fn files_are_listed_and_only_selected_ones_are_fetched() {
     let world = World::new(12, 10);
     let album = world.seeder().join("album");

@@ -104,7 +104,7 @@ async fn fetch_all(
             show_metadata(torrent, args, output)?;
             continue;
         }
-        let (_, download) = fetch(running, source, &peers, args, timeout, output)?;
+        let (_, download) = fetch(running, source, &peers, args, timeout, output).await?;
         downloads.push(Box::pin(download));
     }
     futures_util::future::try_join_all(downloads).await.map(drop)

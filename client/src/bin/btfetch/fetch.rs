@@ -177,14 +177,14 @@ pub(crate) fn host_port(text: &str) -> Option<(&str, u16)> {
 }
 
 /// Adds a torrent: its handle, and what follows it to the end that is wanted.
-pub(crate) fn fetch(
+pub(crate) async fn fetch<'a>(
     running: &Running,
     source: Source,
     peers: &[SocketAddr],
-    args: &Args,
+    args: &'a Args,
     timeout: Option<Duration>,
     output: Output,
-) -> Result<(Torrent, impl Future<Output = Result<(), Failure>>), Failure> {
+) -> Result<(Torrent, impl Future<Output = Result<(), Failure>> + use<'a>), Failure> {
     let trackers = trackers_of(&source, &args.transfer.tracker);
     let options = AddOptions {
         output: args.output.clone(),
@@ -197,7 +197,7 @@ pub(crate) fn fetch(
         metadata_only: args.wants_metadata_only(),
         ..AddOptions::default()
     };
-    let added = running.session.add(source, options);
+    let added = running.session.add_saved(source, options).await;
     let (torrent, events) = added.map_err(|error| Failure::failed(error.to_string()))?;
     let watch = Watch::new(torrent.clone(), events, args.output.clone(), output);
     Ok((torrent, fetch_one(watch, trackers, args, timeout, output)))

@@ -34,7 +34,7 @@ pub(crate) async fn fetch_versions(
     loop {
         show(&version, &magnet, output)?;
         let source = Source::Magnet(Box::new(version.magnet.clone()));
-        let (torrent, download) = fetch(running, source, peers, args, timeout, output)?;
+        let (torrent, download) = fetch(running, source, peers, args, timeout, output).await?;
         if !args.follow {
             return download.await;
         }
