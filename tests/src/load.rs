@@ -5,6 +5,8 @@
 //! Mix: 10 % ping, 40 % find_node, 20 % get_peers for one of 1,000 infohashes of ten peers, 20 % for an
 //! unknown one, 10 % announce_peer with a valid token (one of those ten peers again).
 
+mod tally;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
@@ -17,6 +19,7 @@ use krpc::compact::{Address as _, Contact, V4, put_node};
 use krpc::{Body, Id, Message, Query, Response, Want};
 
 use crate::mmsg::{Socket, Speaks};
+pub use tally::Tally;
 
 /// Sources: `85.x.y.7:6881`, each in a /24 of its own.
 pub const SOURCES: u32 = 20_000;
@@ -76,40 +79,6 @@ pub enum Tids {
     Four,
     /// One to 32 bytes.
     Any,
-}
-
-/// What a run gave.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Seconds that it took.
-    pub seconds: f64,
-    /// Right replies.
-    pub replies: u64,
-    /// Replies that said something wrong.
-    pub wrong: u64,
-    /// What was wrong first.
-    pub first_wrong: Option<String>,
-    /// Queries without a reply after a second.
-    pub lost: u64,
-    /// Nodes in replies to `find_node`, and how many replies there were.
-    pub nodes: (u64, u64),
-    /// Bytes of replies.
-    pub reply_bytes: u64,
-    /// Round trips, µs, unsorted.
-    pub micros: Vec<u32>,
-}
-
-impl Tally {
-    /// Right replies a second.
-    pub fn rate(&self) -> f64 {
-        self.replies as f64 / self.seconds
-    }
-
-    /// A quantile of the round trips, µs.
-    pub fn quantile(&mut self, q: f64) -> u32 {
-        let at = (self.micros.len().saturating_sub(1) as f64 * q) as usize;
-        if self.micros.is_empty() { 0 } else { *self.micros.select_nth_unstable(at).1 }
-    }
 }
 
 /// The generator.

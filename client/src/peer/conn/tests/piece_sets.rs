@@ -1,0 +1,88 @@
+//! Which pieces we say that we have, and which the peer says that it has.
+
+use super::*;
+
+#[test]
+fn what_we_have_is_the_first_thing_said() {
+    let expected = [
+        (Bitfield::new(20), "HaveNone", None),
+        (Bitfield::full(20), "HaveAll", Some("Bitfield([255, 255, 240])")),
+    ];
+    for (have, fast, plain) in expected {
+        for (reserved, first) in [([0, 0, 0, 0, 0, 0x10, 0, 5], Some(fast)), ([0; 8], plain)] {
+            let mut solo = Solo {
+                conn: PeerConn::outgoing(Time::ZERO, setup(1, Some(SHAPE))),
+                now: Time::ZERO,
+                events: Vec::new(),
+            };
+            assert_eq!(solo.drain().len(), 68);
+            let theirs = Handshake { reserved, infohash: Id::new([5; 20]), peer_id: [2; 20] };
+            solo.feed(&theirs.encode());
+            assert!(solo.drain().is_empty(), "nothing before the swarm has told what we have");
+            solo.tell(PeerCommand::Pieces(have.clone()));
+            let said = solo.said();
+            assert_eq!(said.first().map(String::as_str), first);
+            if first == Some(fast) {
+                assert!(said[1].starts_with("Extended { id: 0"));
+                assert_eq!(said[2], "Port(6882)");
+            }
+            solo.tell(PeerCommand::Pieces(Bitfield::from_wire(&[0x80, 0, 0], 20).unwrap()));
+            assert_eq!(solo.said(), ["Have(0)"], "too late for a bitfield");
+        }
+    }
+}
+
+#[test]
+fn a_piece_set_in_the_middle_takes_the_place_of_what_was_said_before() {
+    let mut solo = Solo::fast();
+    solo.say(Message::Extended { id: 0, payload: b"de" }); // many clients send it before
+    solo.say(Message::Have(3));
+    solo.say(Message::HaveAll);
+    assert!(matches!(
+        &solo.events[..],
+        [PeerEvent::Extended(_), PeerEvent::Have(_), PeerEvent::Pieces(set)] if set.is_full()
+    ));
+    solo.say(Message::HaveNone);
+    assert!(matches!(solo.events.last(), Some(PeerEvent::Pieces(set)) if set.is_empty()));
+    assert_eq!(solo.broke(), None);
+}
+
+#[test]
+fn piece_sets_without_end_are_chatter() {
+    let mut solo = Solo::fast();
+    for _ in 0..100_000 {
+        if solo.broke().is_some() {
+            break;
+        }
+        solo.say(Message::HaveNone);
+    }
+    assert_eq!(solo.broke(), Some(Violation::Chatter));
+}
+
+#[test]
+fn a_piece_set_is_kept_back_until_the_size_is_known() {
+    let reserved = [0, 0, 0, 0, 0, 0x10, 0, 4];
+    let mut solo = Solo::new(None, reserved);
+    solo.say(Message::Bitfield(&[0x80, 0, 0]));
+    solo.say(Message::Have(19));
+    assert_eq!(solo.events(), [""; 0]);
+    solo.tell(PeerCommand::Torrent(SHAPE));
+    assert!(
+        matches!(&solo.events[..], [PeerEvent::Pieces(set), PeerEvent::Have(PieceIndex(19))] if set.count() == 1)
+    );
+    for (message, violation) in
+        [(Message::Bitfield(&[0x80, 0]), Violation::BadBitfield), (Message::Have(20), Violation::OutOfRange)]
+    {
+        let mut solo = Solo::new(None, reserved);
+        solo.say(message);
+        assert!(solo.events.is_empty());
+        solo.tell(PeerCommand::Torrent(SHAPE));
+        assert_eq!(solo.broke(), Some(violation));
+    }
+    // However many come, the memory for them is bounded.
+    let mut solo = Solo::new(None, reserved);
+    for index in 0..20_000 {
+        solo.say(Message::Have(index));
+    }
+    assert_eq!(solo.broke(), Some(Violation::Chatter));
+}

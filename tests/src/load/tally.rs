@@ -1,0 +1,35 @@
+//! [`Tally`]: what a run of the generator gave.
+
+/// What a run gave.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Seconds that it took.
+    pub seconds: f64,
+    /// Right replies.
+    pub replies: u64,
+    /// Replies that said something wrong.
+    pub wrong: u64,
+    /// What was wrong first.
+    pub first_wrong: Option<String>,
+    /// Queries without a reply after a second.
+    pub lost: u64,
+    /// Nodes in replies to `find_node`, and how many replies there were.
+    pub nodes: (u64, u64),
+    /// Bytes of replies.
+    pub reply_bytes: u64,
+    /// Round trips, µs, unsorted.
+    pub micros: Vec<u32>,
+}
+
+impl Tally {
+    /// Right replies a second.
+    pub fn rate(&self) -> f64 {
+        self.replies as f64 / self.seconds
+    }
+
+    /// A quantile of the round trips, µs.
+    pub fn quantile(&mut self, q: f64) -> u32 {
+        let at = (self.micros.len().saturating_sub(1) as f64 * q) as usize;
+        if self.micros.is_empty() { 0 } else { *self.micros.select_nth_unstable(at).1 }
+    }
+}
