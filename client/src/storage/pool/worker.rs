@@ -1,7 +1,7 @@
 //! One disk thread: takes its tasks in order, keeps the write cache of its pieces and a little
 //! read-ahead, and checks pieces when it has nothing better to do.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -66,8 +66,9 @@ pub(super) struct Worker {
     checks: VecDeque<Arc<Check>>,
     /// Pieces of the check at the front.
     checking: Option<Pieces<PieceIndex>>,
-    /// Parts of a piece were written before it was verified, at least once.
-    wrote_early: bool,
+    /// Pieces of which parts were written before they were verified, until they are: what a check has read
+    /// of them may have been written over since. Four bytes each.
+    written_early: BTreeSet<PieceIndex>,
     /// Not only those: also what is ready.
     unfinished: BTreeMap<PieceIndex, Unfinished>,
     ready: Ready,
@@ -89,7 +90,7 @@ impl Worker {
             stuck: None,
             checks: VecDeque::new(),
             checking: None,
-            wrote_early: false,
+            written_early: BTreeSet::new(),
             unfinished: BTreeMap::new(),
             ready: Ready::default(),
             held: 0,
@@ -245,6 +246,7 @@ impl Worker {
                     self.chunks.pop(&(piece, chunk));
                 }
                 self.discard(piece);
+                self.written_early.remove(&piece);
                 self.answers.push(Done::Piece(piece, Verdict::Good));
             }
         }
@@ -312,7 +314,7 @@ impl Worker {
             let Some(unfinished) = self.unfinished.get_mut(&piece) else { return Ok(()) };
             let layout = self.shared.info.layout();
             self.shared.mark_dirty(piece);
-            self.wrote_early = true;
+            self.written_early.insert(piece);
             for run in unfinished.runs(hashed_only) {
                 span::write(&*self.shared.storage, layout, piece, run.begin, &run.blocks)?;
             }
@@ -413,7 +415,7 @@ impl Worker {
     /// unverified is not believed. So what would change is hashed once more, where nobody can write.
     fn still(&self, piece: PieceIndex, right: bool) -> Result<bool, DiskError> {
         let claimed = self.shared.lock_progress().written.contains(piece.0);
-        let doubtful = if claimed { !right } else { right && self.wrote_early };
+        let doubtful = if claimed { !right } else { right && self.written_early.contains(&piece) };
         if !doubtful {
             return Ok(right);
         }
@@ -430,6 +432,7 @@ impl Worker {
                 self.shared.mark_written(&[piece]);
                 // Nothing unverified must be written over it.
                 self.discard(piece);
+                self.written_early.remove(&piece);
             }
             false => drop(self.shared.lock_progress().written.remove(piece.0)),
         }

@@ -145,3 +145,43 @@ fn a_piece_that_is_written_while_a_check_reads_it_stays() {
         assert!(pool.written().contains(1));
     }
 }
+
+/// Reads of a check that finds all pieces but one, which was written before.
+fn reads_of_a_check(write_cache: usize) -> usize {
+    let (arrived, arrivals) = channel();
+    let storage =
+        Gated { inner: MemStorage::new(LENGTHS), closed: Mutex::default(), opened: Condvar::new(), arrived };
+    let (storage, payload, info) = (Arc::new(storage), payload(), info());
+    let mut rest = &payload[..];
+    for (file, &len) in LENGTHS.iter().enumerate() {
+        let (bytes, behind) = rest.split_at(len as usize);
+        storage.write(file, 0, &mut [IoSlice::new(bytes)]).unwrap();
+        rest = behind;
+    }
+    let have = Bitfield::new(info.pieces());
+    let opened = Opened::over(Arc::clone(&info), Arc::clone(&storage) as _, have).unwrap();
+    let (sender, answers) = channel();
+    let config = PoolConfig { lanes: Lanes::ONE, write_cache, ..threads(1) };
+    let pool = opened.start(config, move |done| sender.send(done).unwrap_or(())).unwrap();
+    let until = |last: &dyn Fn(&Done) -> bool| {
+        while !answers.recv_timeout(Duration::from_secs(20)).expect("an answer in time").iter().any(last) {}
+    };
+    for begin in (0..PIECE_LEN).step_by(BLOCK_LEN as usize) {
+        let block = payload[(PIECE_LEN + begin) as usize..][..BLOCK_LEN as usize].to_vec();
+        let at = BlockRef { piece: PieceIndex(1), begin, len: BLOCK_LEN };
+        pool.submit(Job::Write(at, Block::from(block))).unwrap();
+    }
+    until(&|done| matches!(done, Done::Piece(PieceIndex(1), Verdict::Good)));
+    arrivals.try_iter().for_each(drop);
+    pool.submit(Job::Check(Bitfield::full(info.pieces()))).unwrap();
+    until(&|done| matches!(done, Done::CheckEnded));
+    assert!(pool.written().is_full());
+    arrivals.try_iter().count()
+}
+
+#[test]
+fn a_check_reads_no_piece_twice_because_another_was_written_early() {
+    let reads = reads_of_a_check(16 << 20);
+    assert!(reads > 0);
+    assert_eq!(reads_of_a_check(0), reads);
+}
