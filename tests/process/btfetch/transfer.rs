@@ -178,6 +178,21 @@ fn a_super_seed_feeds_a_single_leecher_within_limits() {
     assert!(world.is_whole());
 }
 
+#[test]
+fn a_seed_serves_by_each_rule_and_knows_no_other() {
+    let world = World::new(18, 300_000);
+    for rule in ["round-robin", "fastest-upload", "anti-leech"] {
+        let (_seeder, addr) = world.start_seeder(&["--seed-choking", rule]);
+        let fetched = world.run(&mut world.download(addr));
+        assert_eq!(code(fetched.status), 0, "{rule}: {}", String::from_utf8_lossy(&fetched.stderr));
+        assert!(world.is_whole());
+        fs::remove_file(world.leecher().join(NAME)).unwrap();
+    }
+    let other = world.run(world.transfer(&["seed", "--seed-choking", "nobody"]).arg(world.torrent()));
+    assert_eq!(code(other.status), 2);
+    assert!(String::from_utf8_lossy(&other.stderr).contains("anti-leech"), "it names those that there are");
+}
+
 /// S50, and running the same command again.
 #[test]
 fn a_signal_saves_and_ends_with_its_code_and_the_next_run_resumes() {

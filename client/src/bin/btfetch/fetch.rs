@@ -8,6 +8,7 @@ use std::time::Duration;
 use btfetch::engine::http::resolve;
 use btfetch::engine::{AddOptions, Select, Source, Torrent};
 use btfetch::metainfo::{Info, Metainfo};
+use btfetch::swarm::{Limits, SeedChoking};
 use serde_json::json;
 
 use crate::create::{torrent_name, write_torrent};
@@ -121,9 +122,34 @@ pub(crate) struct Transfer {
     #[arg(long, value_name = "N")]
     pub(crate) max_peers: Option<usize>,
 
+    /// Whom to serve once complete
+    #[arg(long, value_name = "RULE", default_value = "round-robin")]
+    pub(crate) seed_choking: Serves,
+
     /// Files that each torrent keeps open: what descriptors are enough for.
     #[arg(skip)]
     pub(crate) max_open_files: Option<NonZeroUsize>,
+}
+
+/// What `--seed-choking` takes.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Serves {
+    /// Everybody in turns.
+    RoundRobin,
+    /// Those that take it fastest, and one by luck.
+    FastestUpload,
+    /// Those that have few pieces and those that have nearly all, and one by luck.
+    AntiLeech,
+}
+
+impl From<Serves> for SeedChoking {
+    fn from(serves: Serves) -> Self {
+        match serves {
+            Serves::RoundRobin => Self::RoundRobin,
+            Serves::FastestUpload => Self::FastestUpload,
+            Serves::AntiLeech => Self::AntiLeech,
+        }
+    }
 }
 
 /// What `--encryption` takes.
@@ -138,6 +164,11 @@ pub(crate) enum Encryption {
 }
 
 impl Transfer {
+    /// The rules of a swarm.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { seed_choking: self.seed_choking.into(), ..Limits::default() }
+    }
+
     /// Refuses what cannot be had yet rather than doing something else.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.no_tcp {
@@ -194,6 +225,7 @@ pub(crate) async fn fetch<'a>(
         max_open_files: args.transfer.max_open_files,
         select: args.choice(),
         sequential: args.sequential,
+        limits: args.transfer.limits(),
         metadata_only: args.wants_metadata_only(),
         ..AddOptions::default()
     };

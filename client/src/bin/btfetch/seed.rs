@@ -91,7 +91,7 @@ async fn seed(
         max_peers: args.transfer.max_peers,
         max_open_files: args.transfer.max_open_files,
         share: Share::SeedOnly,
-        limits: Limits { super_seed: args.super_seed, ..Limits::default() },
+        limits: Limits { super_seed: args.super_seed, ..args.transfer.limits() },
         ..AddOptions::default()
     };
     let added = running.session.add(source, options);
