@@ -6,7 +6,7 @@
 //! use std::sync::Arc;
 //!
 //! use btdht::net::Bind;
-//! use btfetch::engine::{AddOptions, Listeners, Memory, Options, Session, Source};
+//! use btfetch::engine::{AddOptions, Listeners, Memory, Options, PEER_ID_PREFIX, Session, Source};
 //! use btfetch::metainfo::{Info, Metainfo};
 //! use sha1::{Digest, Sha1};
 //!
@@ -20,7 +20,8 @@
 //! let session = || -> Result<Session, Box<dyn std::error::Error>> {
 //!     let bind = Bind { addr: "127.0.0.1:0".parse()?, required: true };
 //!     let listeners = Listeners::bind(&[bind])?;
-//!     Ok(Session::new(Options { listeners, dht: None, allow_local: true, down: 0, up: 0 })?)
+//!     let (down, up, peer_id_prefix) = (0, 0, PEER_ID_PREFIX);
+//!     Ok(Session::new(Options { listeners, dht: None, allow_local: true, down, up, peer_id_prefix })?)
 //! };
 //!
 //! let folder = tempfile::tempdir()?;

@@ -60,7 +60,7 @@ pub use one_piece::{PieceDownloader, PieceEvents, SpawnError};
 pub use options::{Accepts, AddOptions, Rates, Select, Share, Source, State};
 pub use phase::{CheckError, Failed, Phase};
 pub use piece_handle::{CallError, PieceHandle};
-pub use session::{AddError, Options, Session, SessionError};
+pub use session::{AddError, Options, PEER_ID_PREFIX, Session, SessionError};
 pub use torrent::{Events, Torrent};
 pub use versions::{Version, VersionError, Versions};
 pub use view::{FileView, Progress};

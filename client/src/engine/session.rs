@@ -34,7 +34,7 @@ const SPARE_BLOCKS: usize = 1024;
 /// Torrents of one session.
 const MAX_TORRENTS: usize = 10_000;
 /// What a peer id begins with (BEP 20): `bd`, version 0.1.0.
-const PEER_ID: &[u8; 8] = b"-bd0100-";
+pub const PEER_ID_PREFIX: [u8; 8] = *b"-bd0100-";
 /// How long torrents may take to say good-bye at the end of a session.
 const GOOD_BYE: Duration = Duration::from_millis(2700);
 
@@ -51,6 +51,10 @@ pub struct Options {
     pub down: u64,
     /// Bytes per second sent, in all; 0 lifts it.
     pub up: u64,
+    /// What our peer id begins with (BEP 20), for programs that have a name of their own: `-`, two letters,
+    /// four version digits, `-`. Not checked. The other twelve bytes are drawn at random once for the session.
+    /// [`PEER_ID_PREFIX`] is ours.
+    pub peer_id_prefix: [u8; 8],
 }
 
 /// A session could not be started.
@@ -109,8 +113,9 @@ impl Session {
     /// Outside a tokio runtime with I/O and time.
     pub fn new(options: Options) -> Result<Self, SessionError> {
         let mut peer_id = [0; 20];
-        peer_id[..PEER_ID.len()].copy_from_slice(PEER_ID);
-        getrandom::fill(&mut peer_id[PEER_ID.len()..]).map_err(SessionError::Random)?;
+        let (prefix, random) = peer_id.split_at_mut(options.peer_id_prefix.len());
+        prefix.copy_from_slice(&options.peer_id_prefix);
+        getrandom::fill(random).map_err(SessionError::Random)?;
         let addrs = options.listeners.local_addrs();
         // One client has one source; where several addresses are bound the first one serves.
         let specific = |addr: &&SocketAddr| !addr.ip().is_unspecified();

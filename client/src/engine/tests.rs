@@ -53,7 +53,15 @@ fn source() -> Source {
 fn session() -> Session {
     let bind = Bind { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), required: true };
     let listeners = Listeners::bind(&[bind]).unwrap();
-    Session::new(Options { listeners, dht: None, allow_local: true, down: 0, up: 0 }).unwrap()
+    Session::new(Options {
+        listeners,
+        dht: None,
+        allow_local: true,
+        down: 0,
+        up: 0,
+        peer_id_prefix: PEER_ID_PREFIX,
+    })
+    .unwrap()
 }
 
 fn put(folder: &Path) {
@@ -221,6 +229,30 @@ async fn trackers_hear_each_start_and_stop() {
         assert_eq!(heard("event=stopped"), round);
         torrent.start().await;
     }
+}
+
+#[tokio::test]
+async fn a_program_may_have_a_peer_id_of_its_own() {
+    let bind = Bind { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), required: true };
+    let listeners = Listeners::bind(&[bind]).unwrap();
+    let peer_id_prefix = *b"-ZZ1234-";
+    let other =
+        Session::new(Options { listeners, dht: None, allow_local: true, down: 0, up: 0, peer_id_prefix });
+    let (other, folder) = (other.unwrap(), tempfile::tempdir().unwrap());
+    let (from, seed, _data) = seeder().await;
+    assert_eq!(seed.peer_id()[..8], PEER_ID_PREFIX);
+    let (torrent, mut events) = leech(&from, &other, &folder, State::Paused);
+    until(&mut events, |event| matches!(event, Event::PeerConnected(..))).await;
+    assert_eq!(torrent.peer_id()[..8], peer_id_prefix);
+    let seen = async {
+        loop {
+            if let [peer] = &seed.peers().await[..] {
+                return peer.peer_id;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    assert_eq!(seen.await, torrent.peer_id(), "that is what the other end sees");
 }
 
 #[tokio::test]

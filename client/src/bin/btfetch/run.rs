@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 
 use btdht::net::{Dht, Error as DhtError, State};
 use btdht::settings::{Flags, Program, Settings};
-use btfetch::engine::{Listeners, Options, Session};
+use btfetch::engine::{Listeners, Options, PEER_ID_PREFIX, Session};
 use tokio::runtime::Runtime;
 
 use crate::descriptors;
@@ -68,6 +68,7 @@ pub(crate) fn start(settings: &Settings, wants: Wants) -> Result<Running, Failur
         allow_local: settings.config.allow_local,
         down: wants.down,
         up: wants.up,
+        peer_id_prefix: PEER_ID_PREFIX,
     });
     let session = session.map_err(|error| Failure::failed(error.to_string()))?;
     Ok(Running { session, dht })
