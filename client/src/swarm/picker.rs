@@ -258,6 +258,11 @@ impl Picker {
         self.orders.get(self.order_of(piece)).is_some_and(|order| order.fresh.contains(piece))
     }
 
+    /// Whether a piece that may be begun is one that no downloader has.
+    pub(super) fn has_unseen(&self) -> bool {
+        self.orders.iter().any(|order| order.bounds.first().is_some_and(|&end| end > 0))
+    }
+
     /// Whether no piece may be begun.
     pub(super) fn is_empty(&self) -> bool {
         self.orders.iter().all(|order| order.pieces.is_empty())

@@ -23,9 +23,9 @@ fn everybody_ends_although_all_go_as_soon_as_they_have_everything() {
 }
 
 /// How fifty fare when their only seed goes after it has sent so many hundredths of the torrent, in the
-/// median over `SEEDS`: pieces that the best of them has in the end, and how many are complete.
+/// worst of `SEEDS`: pieces that the best of them has in the end, and how many are complete.
 fn without_seed(percent: u64, super_seed: bool) -> (u32, usize) {
-    let mut runs: Vec<_> = SEEDS
+    let runs: Vec<_> = SEEDS
         .map(|seed| {
             let mut hosts = crowd(50, MINUTE / 2, (50_000, 200_000), 100_000);
             hosts[0].leaves = Leaves::Sent(SMALL.len() * percent / 100);
@@ -38,17 +38,14 @@ fn without_seed(percent: u64, super_seed: bool) -> (u32, usize) {
         })
         .collect();
     println!("{percent} %, super-seed {super_seed}: {runs:?}");
-    runs.sort_unstable();
-    runs[runs.len() / 2]
+    runs.into_iter().min().expect("there are seeds")
 }
 
-/// Whether the last piece has been given away after two copies is a matter of luck: of thirty seeds seven
-/// had it, of twelve each after two and a half.
+/// Where downloaders finish at a seed what others gave them a part of, two copies do for seven of thirty
+/// seeds.
 #[test]
-fn a_seed_may_go_after_two_copies_and_a_half_and_a_super_seed_after_one_and_a_half() {
-    assert_eq!([without_seed(250, false), without_seed(150, true)], [(64, 50); 2]);
-    let (best, _) = without_seed(200, false);
-    assert!(best >= 62, "after two copies {best} pieces of 64 were given away");
+fn a_seed_may_go_after_two_copies_and_a_super_seed_after_one_and_a_half() {
+    assert_eq!([without_seed(200, false), without_seed(150, true)], [(64, 50); 2]);
 }
 
 #[test]

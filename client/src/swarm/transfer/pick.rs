@@ -47,6 +47,9 @@ impl Transfer {
             self.pick_urgent(now, peer, count, limits, &mut out);
         }
         self.share(now, peer, Relation::Own, count, &mut out);
+        if !limits.sequential && self.is_source(peer) {
+            self.begin(now, peer, count, limits, rng, &mut out);
+        }
         if !suspect {
             self.share(now, peer, Relation::Orphan, count, &mut out);
         }
@@ -67,6 +70,12 @@ impl Transfer {
             self.share_again(now, peer, rule, count, &mut out);
         }
         out
+    }
+
+    /// Whether a peer has what no downloader has, which others wait for, too. Then it has more to do than to
+    /// finish what was begun with those who choke us now: they, or others like them, have that as well.
+    fn is_source(&self, peer: Asked<'_>) -> bool {
+        peer.has.is_all() && !peer.rivals.is_empty() && self.picker.has_unseen()
     }
 
     /// How many blocks `slot` may be asked for before the disk has to catch up. Where it is slow peers
