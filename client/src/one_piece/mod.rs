@@ -184,6 +184,7 @@ impl PieceDownload {
             }
             PeerEvent::Closed(reason) => return self.over(End::Closed(reason), out),
             PeerEvent::Extended(_)
+            | PeerEvent::Suggested(_)
             | PeerEvent::Interested
             | PeerEvent::NotInterested
             | PeerEvent::Requested(_)

@@ -20,7 +20,7 @@ use super::send::{MAX_SLICES, SendQueue};
 use super::theirs::{Said, Theirs};
 use super::upload::{Asked, Upload};
 use super::{CloseReason, Hello, PeerCommand, PeerConfig, PeerEvent, TorrentShape, Violation};
-use crate::piece::{Block, BlockPool};
+use crate::piece::{Block, BlockPool, PieceIndex};
 use crate::wire::WireError;
 use crate::wire::handshake::{self, Handshake};
 use crate::wire::message::{Message, Span};
@@ -321,8 +321,16 @@ impl State {
                 self.agreed_fast()?;
                 self.download.reject(span, out)
             }
-            Message::Suggest(_) | Message::AllowedFast(_) => {
-                // Not used: we never ask while choked, and pick by rarity. Nothing to store, then.
+            Message::Suggest(index) => {
+                self.agreed_fast()?;
+                // Advice is not worth an end; it is counted, whether it is any good or not.
+                if self.setup.shape.as_ref().is_some_and(|shape| index < shape.pieces) {
+                    out.push(PeerEvent::Suggested(PieceIndex(index)));
+                }
+                false
+            }
+            Message::AllowedFast(_) => {
+                // Not used: we never ask while choked. Nothing to store, then.
                 self.agreed_fast()?;
                 false
             }

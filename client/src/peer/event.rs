@@ -28,6 +28,8 @@ pub enum PeerEvent {
     NotInterested,
     /// The peer has a further piece.
     Have(PieceIndex),
+    /// The peer suggests to ask for a piece next (BEP 6).
+    Suggested(PieceIndex),
     /// A whole piece set: `bitfield`, `have all` or `have none` (BEP 6); a later one takes the place of
     /// all that was said before. Before the piece count is known (magnet) the connection keeps it back.
     Pieces(Bitfield),
@@ -162,6 +164,8 @@ pub enum PeerCommand {
     Pieces(Bitfield),
     /// Tell of a new piece.
     Have(PieceIndex),
+    /// Suggest to ask for a piece next (BEP 6); not told to peers without the fast extension.
+    Suggest(PieceIndex),
     /// We want nothing from anybody from here on, or something again (BEP 21).
     UploadOnly(bool),
     /// Choke; void every queued request of the peer.

@@ -26,6 +26,7 @@ pub(super) enum Note {
     },
     Pieces(Bitfield),
     Have(PieceIndex),
+    Suggest(PieceIndex),
     Choke,
     Unchoke,
     Interested,
@@ -77,7 +78,7 @@ impl Note {
             Self::Extended { .. } => 120,
             Self::Pieces(pieces) if pieces.is_empty() || pieces.is_full() => 5,
             Self::Pieces(pieces) => 5 + u64::from(pieces.len().div_ceil(8)),
-            Self::Have(_) => 9,
+            Self::Have(_) | Self::Suggest(_) => 9,
             Self::Choke | Self::Unchoke | Self::Interested | Self::NotInterested => 5,
             Self::Request(_) | Self::Cancel(_) | Self::Reject(_) => 17,
             Self::Block(block) => 13 + u64::from(block.len),
@@ -130,6 +131,7 @@ impl End {
                 }
             }
             PeerCommand::Have(piece) => self.put(Note::Have(piece)),
+            PeerCommand::Suggest(piece) => self.put(Note::Suggest(piece)),
             PeerCommand::Choke if self.serves => self.choke(),
             PeerCommand::Unchoke if !self.serves => {
                 self.serves = true;
@@ -174,6 +176,7 @@ impl End {
             })),
             Note::Pieces(pieces) => out.push(PeerEvent::Pieces(pieces)),
             Note::Have(piece) => out.push(PeerEvent::Have(piece)),
+            Note::Suggest(piece) => out.push(PeerEvent::Suggested(piece)),
             Note::Choke if !self.download.is_choked() => self.download.choke(true, out),
             Note::Unchoke if self.download.is_choked() => {
                 self.download.unchoke();

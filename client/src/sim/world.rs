@@ -568,6 +568,7 @@ fn said(now: Time, number: u32, note: &Note) -> [u8; 32] {
         Note::Reject(of) => block(11, of),
         Note::Block(of) => block(12, of),
         Note::End => (13, 0, 0),
+        Note::Suggest(PieceIndex(piece)) => (14, u64::from(piece), 0),
     };
     let mut said = [0; 32];
     for (at, word) in [now.as_micros(), u64::from(number) << 8 | kind, a, b].into_iter().enumerate() {

@@ -46,8 +46,8 @@ impl Swarm {
     /// Wants again what was lost: once for all, as it takes a look at every piece.
     pub(super) fn check_ended(&mut self, now: Time, out: &mut Vec<Action>) {
         if std::mem::take(&mut self.lost) {
-            // A super-seed has everything.
-            self.super_seed = None;
+            // A super-seed has everything, and so has who suggests.
+            (self.super_seed, self.suggest) = (None, None);
             self.want(now, out);
             self.saves.dirty = self.saves.dirty.max(1);
             self.set(Timer::Tick, now);

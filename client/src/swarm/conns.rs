@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
+use arrayvec::ArrayVec;
 use btdht::Time;
 
 use super::has::Has;
 use super::io::Source;
 use super::rate::Rate;
 use crate::peer::Hello;
-use crate::piece::Slot;
+use crate::piece::{PieceIndex, Slot};
 
 /// Connections by slot.
 #[derive(Debug, Default)]
@@ -36,6 +37,8 @@ pub(super) struct Conn {
     pub(super) has: Has,
     /// Pieces that it has and we want.
     pub(super) wanted: u32,
+    /// Pieces that it suggested last (BEP 6).
+    pub(super) suggested: ArrayVec<u32, MAX_SUGGESTED>,
     pub(super) upload_only: bool,
     /// It chokes us.
     pub(super) choking: bool,
@@ -54,10 +57,23 @@ pub(super) struct Conn {
     pub(super) last_block: Time,
 }
 
+/// Suggestions kept of a peer; the oldest goes.
+const MAX_SUGGESTED: usize = 10;
+
 #[derive(Debug)]
 struct Place {
     generation: u32,
     conn: Option<Box<Conn>>,
+}
+
+impl Conn {
+    /// It suggests a piece; of many the last ones count.
+    pub(super) fn suggest(&mut self, piece: PieceIndex) {
+        if self.suggested.is_full() {
+            self.suggested.remove(0);
+        }
+        self.suggested.push(piece.0);
+    }
 }
 
 impl Conns {
@@ -80,6 +96,7 @@ impl Conns {
             hung_up: false,
             has: Has::Nothing,
             wanted: 0,
+            suggested: ArrayVec::new(),
             upload_only: false,
             choking: true,
             wants: false,
@@ -157,6 +174,15 @@ impl Conns {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_suggestions_the_last_ones_are_kept() {
+        let mut conns = Conns::default();
+        let slot = conns.insert(Time::ZERO, SocketAddr::from(([9, 9, 9, 9], 1)), Source::User, true);
+        let conn = conns.get_mut(slot).unwrap();
+        (0..1000).for_each(|piece| conn.suggest(PieceIndex(piece)));
+        assert_eq!(conn.suggested[..], [990, 991, 992, 993, 994, 995, 996, 997, 998, 999]);
+    }
 
     #[test]
     fn a_freed_slot_comes_back_with_another_generation() {

@@ -9,7 +9,7 @@
 //! | `announce` | which source of peers to ask when (BEP 12, 27) |
 //! | `metadata` | from whom to get the info dictionary (BEP 9) |
 //! | `transfer` over `picker`, `rivals`, `deadlines`, `blocks`, `verify` | which blocks to ask whom for, who lied |
-//! | `choker`, `uploads`, `super_seed` | whom to serve with what |
+//! | `choker`, `uploads`, `suggest`, `super_seed` | whom to serve with what |
 //!
 //! A magnet starts in the metadata stage; then storage is opened; then pieces are transferred, for as
 //! long as the swarm lives: a complete one seeds.
@@ -36,6 +36,8 @@ mod picker;
 mod rate;
 mod requests;
 mod rivals;
+mod serve;
+mod suggest;
 mod super_seed;
 mod transfer;
 mod uploads;
@@ -60,7 +62,6 @@ pub use view::PeerView;
 
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
-use crate::peer::PeerCommand;
 use crate::piece::Slot;
 use crate::storage::Totals;
 use announce::{Announce, Ask, Facts, Privacy};
@@ -71,6 +72,7 @@ use known::Known;
 use metadata::Fetch;
 use rate::Rate;
 use rivals::Rivals;
+use suggest::Suggest;
 use super_seed::{Company, SuperSeed};
 use transfer::Transfer;
 use uploads::Uploads;
@@ -91,6 +93,7 @@ pub struct Swarm {
     uploads: Uploads,
     rivals: Rivals,
     super_seed: Option<SuperSeed>,
+    suggest: Option<Suggest>,
     down: Rate,
     up: Rate,
     /// Counters of earlier runs.
@@ -209,6 +212,7 @@ impl Swarm {
             uploads: Uploads::default(),
             rivals: Rivals::new(torrent.peer_id),
             super_seed: None,
+            suggest: None,
             down: Rate::new(now),
             up: Rate::new(now),
             before: Totals::default(),
@@ -435,10 +439,11 @@ impl Swarm {
             .collect();
         let changes = self.choker.round(now, &candidates, role, &self.limits, &mut self.rng);
         for slot in changes.choke {
-            self.uploads.clear(slot);
-            out.push(Action::Tell(slot, PeerCommand::Choke));
+            self.dismiss(slot, out);
         }
-        out.extend(changes.unchoke.into_iter().map(|slot| Action::Tell(slot, PeerCommand::Unchoke)));
+        for slot in changes.unchoke {
+            self.serve(slot, out);
+        }
         self.timers[Timer::Choke as usize] =
             if candidates.is_empty() { Time::NEVER } else { self.choker.next() };
     }

@@ -19,7 +19,7 @@ impl Swarm {
                 out.extend(asked.map(|block| Action::Tell(slot, PeerCommand::Cancel(block))));
             }
             if self.choker.uninterested(now, slot) {
-                out.push(Action::Tell(slot, PeerCommand::Choke));
+                self.dismiss(slot, out);
             }
             self.uploads.clear(slot);
         }

@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use btdht::Time;
-use btdht::addr::source_key;
 
 use super::conns::Conn;
 use super::has::Has;
 use super::known::Outcome;
 use super::transfer::Asked;
-use super::{Action, Company, Event, Source, Stage, SuperSeed, Swarm, Timer};
+use super::{Action, Event, Source, Stage, Swarm, Timer};
 use crate::bitfield::Bitfield;
 use crate::peer::{CloseReason, ExtendedHello, Hello, PeerCommand, PeerEvent};
 use crate::piece::{Block, BlockRef, PieceIndex, Slot};
@@ -52,6 +51,7 @@ impl Swarm {
             PeerEvent::Interested => self.interested(now, slot, out),
             PeerEvent::NotInterested => self.uninterested(now, slot, out),
             PeerEvent::Have(piece) => self.peer_has(now, slot, piece, out),
+            PeerEvent::Suggested(piece) => self.with(slot, |conn| conn.suggest(piece)),
             PeerEvent::Pieces(pieces) => self.peer_pieces(now, slot, pieces, out),
             PeerEvent::Requested(block) => self.requested(slot, block, out),
             PeerEvent::Cancelled(block) => {
@@ -159,6 +159,9 @@ impl Swarm {
             transfer.peer_lost(&before);
             conn.wanted = transfer.peer_came(slot, &conn.has);
             tell_interest(conn, self.paused, out);
+            if let (Some(suggest), Has::Some(pieces)) = (&mut self.suggest, &conn.has) {
+                suggest.seen_all(pieces);
+            }
         }
         if conn.has.is_all() {
             self.rivals.leave(slot);
@@ -171,6 +174,9 @@ impl Swarm {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         match &mut self.stage {
             Stage::Transfer(transfer) => {
+                if let Some(suggest) = self.suggest.as_mut().filter(|_| transfer.availability(piece.0) == 0) {
+                    suggest.seen(piece.0);
+                }
                 if conn.has.insert(piece.0, transfer.info().pieces()) && transfer.peer_has(slot, piece) {
                     conn.wanted += 1;
                     tell_interest(conn, self.paused, out);
@@ -186,58 +192,6 @@ impl Swarm {
             self.close_if_useless(now, slot, out);
         }
         self.offer_pieces(now, out);
-    }
-
-    fn interested(&mut self, now: Time, slot: Slot, out: &mut Vec<Action>) {
-        let Some(conn) = self.conns.get_mut(slot) else { return };
-        conn.wants = true;
-        let source = source_key(conn.addr, self.limits.allow_local);
-        if !self.paused && self.choker.interested(now, slot, source, &self.limits) {
-            out.push(Action::Tell(slot, PeerCommand::Unchoke));
-        }
-        self.set(Timer::Choke, self.choker.next());
-    }
-
-    fn uninterested(&mut self, now: Time, slot: Slot, out: &mut Vec<Action>) {
-        self.with(slot, |conn| conn.wants = false);
-        if self.choker.uninterested(now, slot) {
-            self.uploads.clear(slot);
-            out.push(Action::Tell(slot, PeerCommand::Choke));
-            self.fill_slots(now, out);
-        }
-    }
-
-    /// Gives slots that have become free to whoever waits.
-    pub(super) fn fill_slots(&mut self, now: Time, out: &mut Vec<Action>) {
-        if self.paused {
-            return;
-        }
-        for conn in self.conns.iter().filter(|conn| conn.wants) {
-            let source = source_key(conn.addr, self.limits.allow_local);
-            if self.choker.interested(now, conn.slot, source, &self.limits) {
-                out.push(Action::Tell(conn.slot, PeerCommand::Unchoke));
-            }
-        }
-    }
-
-    fn requested(&mut self, slot: Slot, block: BlockRef, out: &mut Vec<Action>) {
-        let offered = |seed: &SuperSeed| seed.is_offered(slot, block.piece.0);
-        let servable = self.choker.is_unchoked(slot)
-            && self.super_seed.as_ref().is_none_or(offered)
-            && !self.held
-            && self.transfer().is_some_and(|transfer| {
-                transfer.have().contains(block.piece.0) && transfer.info().shape().contains(block)
-            });
-        if servable && self.uploads.push(slot, block, &self.limits) {
-            self.read_ahead(slot, out);
-        } else {
-            out.push(Action::Tell(slot, PeerCommand::Refuse(block)));
-        }
-    }
-
-    fn read_ahead(&mut self, slot: Slot, out: &mut Vec<Action>) {
-        let reads = self.uploads.reads(slot, &self.limits);
-        out.extend(reads.into_iter().map(|block| Action::Disk(Job::Read(slot, block))));
     }
 
     fn block(&mut self, now: Time, slot: Slot, block: BlockRef, bytes: Block, out: &mut Vec<Action>) {
@@ -314,7 +268,15 @@ impl Swarm {
         // Whoever answers slowly or not at all gets a block at a time, as a test.
         let room = if conn.snubbed || conn.rejects > 0 { 1 } else { usize::from(conn.room) };
         let rate = if transfer.is_urgent() { conn.down.per_second(now) } else { 0 };
-        let asked = Asked { slot, addr: conn.addr, has: &conn.has, room, rate, rivals: &self.rivals };
+        let asked = Asked {
+            slot,
+            addr: conn.addr,
+            has: &conn.has,
+            room,
+            rate,
+            rivals: &self.rivals,
+            suggested: &conn.suggested,
+        };
         let blocks = transfer.pick(now, asked, &self.limits, &mut self.rng);
         conn.room -= blocks.len().min(usize::from(conn.room)) as u16;
         self.starved |= conn.room > 0;
@@ -349,18 +311,6 @@ impl Swarm {
     /// A super-seed looks like somebody who has nothing yet.
     fn is_upload_only(&self) -> bool {
         self.is_complete() && self.super_seed.is_none()
-    }
-
-    /// Offers further pieces as a super-seed.
-    pub(super) fn offer_pieces(&mut self, now: Time, out: &mut Vec<Action>) {
-        let (Some(seed), Stage::Transfer(transfer)) = (&mut self.super_seed, &self.stage) else { return };
-        let company = if self.conns.open() > 1 { Company::Others } else { Company::Alone };
-        for conn in self.conns.iter() {
-            let availability = |piece| transfer.availability(piece);
-            let offered = seed.offer(now, conn.slot, &conn.has, company, availability);
-            let told = |piece| Action::Tell(conn.slot, PeerCommand::Have(PieceIndex(piece)));
-            out.extend(offered.into_iter().map(told));
-        }
     }
 
     /// A complete swarm has no use for those that give only.
@@ -434,6 +384,15 @@ impl Swarm {
             Stage::Opening(_) | Stage::Refused => {}
         }
         self.choker.gone(slot);
+        if let Some(suggest) = &mut self.suggest {
+            suggest.end(slot);
+            if let (Stage::Transfer(transfer), Has::Some(pieces)) = (&self.stage, &conn.has) {
+                pieces
+                    .iter()
+                    .filter(|&piece| transfer.availability(piece) == 0)
+                    .for_each(|piece| suggest.lost(piece));
+            }
+        }
         self.rivals.leave(slot);
         if let Some(seed) = &mut self.super_seed {
             seed.gone(slot);
@@ -456,7 +415,7 @@ impl Swarm {
         self.stirred = true;
     }
 
-    fn with(&mut self, slot: Slot, change: impl FnOnce(&mut Conn)) {
+    pub(super) fn with(&mut self, slot: Slot, change: impl FnOnce(&mut Conn)) {
         if let Some(conn) = self.conns.get_mut(slot) {
             change(conn);
         }

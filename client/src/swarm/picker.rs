@@ -248,6 +248,14 @@ impl Picker {
         pieces.iter().copied().min_by_key(place)
     }
 
+    /// The first of the pieces that a peer suggests which no downloader has, so that none is rarer. Where
+    /// priorities differ those decide, and not a stranger.
+    pub(super) fn suggested(&self, pieces: &[u32], has: &Has) -> Option<u32> {
+        let fits =
+            |piece: &u32| self.is_fresh(*piece) && self.availability(*piece) == 0 && has.contains(*piece);
+        if self.orders.len() == 1 { pieces.iter().copied().find(fits) } else { None }
+    }
+
     /// Peers that have `piece`, those that came with everything not counted.
     pub(super) fn availability(&self, piece: u32) -> u16 {
         self.availability.get(piece as usize).copied().unwrap_or(0)

@@ -56,6 +56,7 @@ impl State {
         let fast = self.fast();
         match command {
             PeerCommand::Have(piece) => self.send.put(Message::Have(piece.0)),
+            PeerCommand::Suggest(piece) if fast => self.send.put(Message::Suggest(piece.0)),
             PeerCommand::Choke if self.upload.is_unchoked() => self.upload.choke(fast, &mut self.send),
             PeerCommand::Unchoke if !self.upload.is_unchoked() => {
                 self.upload.unchoke();
@@ -86,8 +87,9 @@ impl State {
             PeerCommand::Send(block, payload) => self.upload.send(block, payload, &mut self.send),
             PeerCommand::Refuse(block) => self.upload.refuse(block, fast, &mut self.send),
             PeerCommand::Metadata(message) => self.send_metadata(message, out),
-            // Repeated ones, and those that were handled before.
+            // Repeated ones, those that were handled before, and what the peer would not understand.
             PeerCommand::Choke
+            | PeerCommand::Suggest(_)
             | PeerCommand::Unchoke
             | PeerCommand::Interested
             | PeerCommand::NotInterested

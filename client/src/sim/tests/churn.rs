@@ -9,7 +9,7 @@ use crate::swarm::Limits;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Whether the seed has given a certain piece away in time depends on the seed of the run.
-const SEEDS: RangeInclusive<u64> = 1..=3;
+const SEEDS: RangeInclusive<u64> = 1..=5;
 
 #[test]
 fn everybody_ends_although_all_go_as_soon_as_they_have_everything() {
@@ -41,11 +41,11 @@ fn without_seed(percent: u64, super_seed: bool) -> (u32, usize) {
     runs.into_iter().min().expect("there are seeds")
 }
 
-/// Where downloaders finish at a seed what others gave them a part of, two copies do for seven of thirty
-/// seeds.
+/// Without the seed's suggestions it takes two copies; where downloaders finish at a seed what others gave
+/// them a part of, two do for seven of thirty.
 #[test]
-fn a_seed_may_go_after_two_copies_and_a_super_seed_after_one_and_a_half() {
-    assert_eq!([without_seed(200, false), without_seed(150, true)], [(64, 50); 2]);
+fn a_seed_may_go_after_one_copy_and_a_half_whether_it_is_a_super_seed_or_not() {
+    assert_eq!([without_seed(150, false), without_seed(150, true)], [(64, 50); 2]);
 }
 
 #[test]

@@ -137,6 +137,31 @@ fn what_is_rarer_comes_before_what_others_leave_to_us() {
 }
 
 #[test]
+fn a_suggestion_is_followed_where_nothing_is_rarer() {
+    let (mut picker, mut rng) = picker(100);
+    [4, 5].into_iter().for_each(|piece| picker.add(piece));
+    picker.take(7);
+    let suggested = [u32::MAX, 100, 4, 7, 9, 8];
+    assert_eq!(picker.suggested(&suggested, &Has::All), Some(9), "4 is less rare, 7 is begun");
+    assert_eq!(picker.suggested(&suggested, &some(100, &[4, 8])), Some(8));
+    assert_eq!(picker.suggested(&suggested[..4], &Has::All), None);
+    let weights: Vec<u16> = (0..100).map(|piece| 1 + piece % 2).collect();
+    picker.reset(&Bitfield::full(100), &weights, &mut rng);
+    assert_eq!(picker.suggested(&suggested, &Has::All), None, "priorities decide");
+}
+
+#[test]
+fn pieces_that_no_downloader_has_are_known_to_be_there() {
+    let (mut picker, _) = picker(3);
+    [0, 1].into_iter().for_each(|piece| picker.add(piece));
+    assert!(picker.has_unseen());
+    picker.take(2);
+    assert!(!picker.has_unseen() && !Picker::new(9).has_unseen());
+    picker.remove(1);
+    assert!(picker.has_unseen());
+}
+
+#[test]
 fn a_weight_is_a_share_of_the_choices() {
     let (mut picker, mut rng) = picker(3000);
     let weights: Vec<u16> = (0..3000).map(|piece| [1, 3, 6][piece / 1000]).collect();

@@ -25,6 +25,8 @@ pub(in crate::swarm) struct Asked<'a> {
     pub(in crate::swarm) rate: u64,
     /// Who else downloads.
     pub(in crate::swarm) rivals: &'a Rivals,
+    /// Pieces that the peer suggested.
+    pub(in crate::swarm) suggested: &'a [u32],
 }
 
 /// Requests that are always allowed when nothing is under way, so that blocks which the disk threads
@@ -184,6 +186,11 @@ impl Transfer {
         if let Some(told) = self.barren.get_mut(&peer.slot) {
             told.retain(|&piece| self.picker.is_fresh(piece));
             return self.picker.first_of(told, strategy);
+        }
+        if matches!(strategy, Strategy::RarestFirst | Strategy::Random)
+            && let Some(piece) = self.picker.suggested(peer.suggested, peer.has)
+        {
+            return Some(piece);
         }
         let piece = self.picker.choose(peer.has, strategy, limits.pick_steps, peer.rivals, rng);
         if piece.is_none() {

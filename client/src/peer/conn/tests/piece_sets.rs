@@ -86,3 +86,22 @@ fn a_piece_set_is_kept_back_until_the_size_is_known() {
     }
     assert_eq!(solo.broke(), Some(Violation::Chatter));
 }
+
+#[test]
+fn suggestions_are_passed_on_if_there_is_such_a_piece() {
+    let mut solo = Solo::fast();
+    [0, SHAPE.pieces - 1, SHAPE.pieces, u32::MAX]
+        .into_iter()
+        .for_each(|index| solo.say(Message::Suggest(index)));
+    let suggested = |event: &PeerEvent| match event {
+        PeerEvent::Suggested(piece) => Some(piece.0),
+        _ => None,
+    };
+    let told: Vec<_> = solo.events.iter().filter_map(suggested).collect();
+    assert_eq!((told, solo.broke()), (vec![0, SHAPE.pieces - 1], None));
+    solo.tell(PeerCommand::Suggest(PieceIndex(3)));
+    assert!(!solo.drain().is_empty());
+    let mut plain = Solo::plain();
+    plain.tell(PeerCommand::Suggest(PieceIndex(3)));
+    assert!(plain.drain().is_empty(), "it would not understand");
+}
