@@ -169,6 +169,8 @@ impl PieceDownload {
             }
             PeerEvent::Room(room) => self.room = room,
             PeerEvent::Pieces(pieces) => self.theirs = self.theirs.take().map(|_| pieces),
+            PeerEvent::HaveAll => self.theirs = self.theirs.take().map(|set| Bitfield::full(set.len())),
+            PeerEvent::HaveNone => self.theirs = self.theirs.take().map(|set| Bitfield::new(set.len())),
             PeerEvent::Have(piece) => {
                 if let Some(theirs) = &mut self.theirs {
                     theirs.insert(piece.0);

@@ -14,12 +14,17 @@ pub(super) struct Chatter {
 impl Chatter {
     /// Counts one. `false` when it is one too many.
     pub(super) fn count(&mut self, now: Time, config: &PeerConfig) -> bool {
+        self.count_as(now, 1, config)
+    }
+
+    /// Counts one that weighs as much as `messages`. `false` when it is too much.
+    pub(super) fn count_as(&mut self, now: Time, messages: u32, config: &PeerConfig) -> bool {
         let seconds = u32::try_from(now.since(self.since).as_secs()).unwrap_or(u32::MAX);
         if seconds > 0 {
             self.since = now;
             self.count = self.count.saturating_sub(seconds.saturating_mul(config.chatter_per_second));
         }
-        self.count += 1;
+        self.count = self.count.saturating_add(messages);
         self.count <= config.chatter_burst
     }
 }

@@ -302,11 +302,11 @@ impl State {
                 false
             }
             Message::Have(index) => self.theirs.have(index, self.setup.shape.as_ref(), out)?,
-            Message::Bitfield(bits) => self.piece_set(Said::Bits(bits.to_vec()), out)?,
+            Message::Bitfield(bits) => return self.piece_set(now, Said::Bits(bits.to_vec()), out),
             Message::HaveAll | Message::HaveNone => {
                 self.agreed_fast()?;
                 let all = message == Message::HaveAll;
-                self.piece_set(if all { Said::All } else { Said::Nothing }, out)?
+                return self.piece_set(now, if all { Said::All } else { Said::Nothing }, out);
             }
             Message::Request(span) => self.requested(span)?,
             Message::Cancel(span) => {
@@ -347,8 +347,10 @@ impl State {
         if useful || self.chatter.count(now, &self.setup.config) { Ok(()) } else { Err(Violation::Chatter) }
     }
 
-    fn piece_set(&mut self, said: Said, out: &mut Vec<PeerEvent>) -> Result<bool, Violation> {
-        self.theirs.set(said, self.setup.shape.as_ref(), out)
+    fn piece_set(&mut self, now: Time, said: Said, out: &mut Vec<PeerEvent>) -> Result<(), Violation> {
+        let weight = self.theirs.set(said, self.setup.shape.as_ref(), out)?;
+        let forgiven = weight == 0 || self.chatter.count_as(now, weight, &self.setup.config);
+        if forgiven { Ok(()) } else { Err(Violation::Chatter) }
     }
 
     /// The peer asks for a block. `Ok(false)` when it could have known better.

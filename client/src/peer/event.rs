@@ -30,9 +30,13 @@ pub enum PeerEvent {
     Have(PieceIndex),
     /// The peer suggests to ask for a piece next (BEP 6).
     Suggested(PieceIndex),
-    /// A whole piece set: `bitfield`, `have all` or `have none` (BEP 6); a later one takes the place of
-    /// all that was said before. Before the piece count is known (magnet) the connection keeps it back.
+    /// A whole piece set: `bitfield`. A later one, also of the two that follow, takes the place of all
+    /// that was said before. Before the piece count is known (magnet) the connection keeps it back.
     Pieces(Bitfield),
+    /// The peer has all pieces (BEP 6). Five bytes on the wire: no set is made for them.
+    HaveAll,
+    /// The peer has no piece (BEP 6).
+    HaveNone,
     /// The peer asks for a block.
     Requested(BlockRef),
     /// The peer no longer wants a block.

@@ -8,6 +8,10 @@ use crate::piece::PieceIndex;
 /// Single pieces kept back; further ones are dropped, so that the peer seems to have less.
 const MAX_KEPT: usize = 4096;
 
+/// A later set of a torrent weighs one useless message, and one more for each so many pieces. Of two
+/// million pieces that is 16 sets at once, and one in 1.2 s from then on.
+const PIECES_A_MESSAGE: u32 = 1 << 14;
+
 /// The piece set of a peer, as far as it went through here.
 #[derive(Debug, Default)]
 pub(super) struct Theirs {
@@ -37,22 +41,34 @@ pub(super) enum Said {
     Nothing,
 }
 
+impl Said {
+    /// Bytes of a bitfield; 0 for those that need none.
+    fn wire_len(&self) -> u32 {
+        match self {
+            Self::Bits(bits) => u32::try_from(bits.len()).unwrap_or(u32::MAX),
+            Self::All | Self::Nothing => 0,
+        }
+    }
+}
+
 impl Theirs {
     /// A whole piece set. BEP 3 allows it as the first message only, yet aria2 sends one in the middle
     /// where that is shorter than many `have` messages: a later set takes the place of what was said
-    /// before. `Ok(false)` for such a one, which is to be counted so that nobody makes a habit of it.
+    /// before. Returns what it weighs as chatter, so that nobody makes a habit of it: the work that it
+    /// makes grows with the pieces, however short it is.
     pub(super) fn set(
         &mut self,
         said: Said,
         shape: Option<&TorrentShape>,
         out: &mut Vec<PeerEvent>,
-    ) -> Result<bool, Violation> {
+    ) -> Result<u32, Violation> {
         let first = matches!(self.first, First::None) && self.haves == 0;
+        let pieces = shape.map_or_else(|| said.wire_len().saturating_mul(8), |shape| shape.pieces);
         self.first = First::Kept(said);
         if let Some(shape) = shape {
             self.shape_known(shape, out)?;
         }
-        Ok(first)
+        Ok(if first { 0 } else { 1 + pieces / PIECES_A_MESSAGE })
     }
 
     /// A further piece. `Ok(false)` when there have been more of them than pieces.
@@ -83,12 +99,14 @@ impl Theirs {
         out: &mut Vec<PeerEvent>,
     ) -> Result<(), Violation> {
         if let First::Kept(said) = &self.first {
-            let set = match said {
-                Said::Bits(bits) => Bitfield::from_wire(bits, shape.pieces).ok_or(Violation::BadBitfield)?,
-                Said::All => Bitfield::full(shape.pieces),
-                Said::Nothing => Bitfield::new(shape.pieces),
-            };
-            out.push(PeerEvent::Pieces(set));
+            out.push(match said {
+                Said::Bits(bits) => {
+                    let set = Bitfield::from_wire(bits, shape.pieces).ok_or(Violation::BadBitfield)?;
+                    PeerEvent::Pieces(set)
+                }
+                Said::All => PeerEvent::HaveAll,
+                Said::Nothing => PeerEvent::HaveNone,
+            });
             self.first = First::Told;
         }
         for index in std::mem::take(&mut self.kept) {

@@ -29,7 +29,15 @@ impl Swarm {
         out: &mut Vec<Action>,
     ) {
         let mut rejected = false;
-        for event in events {
+        // What a later set takes the place of is not looked at: each costs a step a piece.
+        let whole = |event: &PeerEvent| {
+            matches!(event, PeerEvent::Pieces(_) | PeerEvent::HaveAll | PeerEvent::HaveNone)
+        };
+        let set = events.iter().rposition(whole).unwrap_or(0);
+        for (at, event) in events.into_iter().enumerate() {
+            if at < set && (whole(&event) || matches!(event, PeerEvent::Have(_))) {
+                continue;
+            }
             if self.conns.get(slot).is_none() {
                 return; // closed by us or by an earlier event
             }
@@ -52,7 +60,9 @@ impl Swarm {
             PeerEvent::NotInterested => self.uninterested(now, slot, out),
             PeerEvent::Have(piece) => self.peer_has(now, slot, piece, out),
             PeerEvent::Suggested(piece) => self.with(slot, |conn| conn.suggest(piece)),
-            PeerEvent::Pieces(pieces) => self.peer_pieces(now, slot, pieces, out),
+            PeerEvent::Pieces(pieces) => self.peer_pieces(now, slot, Has::from(pieces), out),
+            PeerEvent::HaveAll => self.peer_pieces(now, slot, Has::All, out),
+            PeerEvent::HaveNone => self.peer_pieces(now, slot, Has::Nothing, out),
             PeerEvent::Requested(block) => self.requested(slot, block, out),
             PeerEvent::Cancelled(block) => {
                 self.uploads.cancel(slot, block);
@@ -152,9 +162,9 @@ impl Swarm {
         self.close_if_useless(now, slot, out);
     }
 
-    fn peer_pieces(&mut self, now: Time, slot: Slot, pieces: Bitfield, out: &mut Vec<Action>) {
+    fn peer_pieces(&mut self, now: Time, slot: Slot, has: Has, out: &mut Vec<Action>) {
         let Some(conn) = self.conns.get_mut(slot) else { return };
-        let before = std::mem::replace(&mut conn.has, Has::from(pieces));
+        let before = std::mem::replace(&mut conn.has, has);
         if let Stage::Transfer(transfer) = &mut self.stage {
             transfer.peer_lost(&before);
             conn.wanted = transfer.peer_came(slot, &conn.has);

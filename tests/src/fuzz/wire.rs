@@ -70,6 +70,10 @@ pub fn peer_conn(data: &[u8]) {
                     assert!(known && set.len() == SHAPE.pieces);
                     continue;
                 }
+                PeerEvent::HaveAll | PeerEvent::HaveNone => {
+                    assert!(known);
+                    continue;
+                }
                 PeerEvent::Extended(_) => PeerCommand::Metadata(MetadataMessage::Request { piece: 0 }),
                 PeerEvent::Metadata(MetadataMessage::Request { piece }) => {
                     PeerCommand::Metadata(MetadataMessage::Reject { piece: *piece })

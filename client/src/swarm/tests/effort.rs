@@ -178,3 +178,26 @@ fn a_piece_costs_the_same_of_fifty_thousand_as_of_two_million() {
     // Fewer where many of the pieces are there already.
     assert!(few.bitfield <= 250 && many.bitfield <= 250, "{few:?} {many:?}");
 }
+
+#[test]
+fn of_many_piece_sets_in_one_batch_only_the_last_costs_anything() {
+    let pieces = 50_000;
+    let half = |first: u32| {
+        let mut half = Bitfield::new(pieces);
+        (first..pieces).step_by(2).for_each(|piece| assert!(half.insert(piece)));
+        half
+    };
+    let mut download = Download::new(pieces);
+    let slot = download.peer(half(0));
+    let batch = |sets: u32| -> Vec<_> {
+        let set = |n| [PeerEvent::Pieces(half(n % 2)), PeerEvent::Have(PieceIndex(n % 2))];
+        (0..sets).flat_map(set).chain([PeerEvent::Pieces(half(1)), PeerEvent::Have(PieceIndex(0))]).collect()
+    };
+    let [none_before, many_before] = [batch(0), batch(40)];
+    let one = steps::of(|| download.tell(slot, none_before));
+    let many = steps::of(|| download.tell(slot, many_before));
+    assert!(many <= one + one / 10, "{one} steps for one, {many} for all");
+    // It counts as it stands, with the piece that came after it.
+    let (slots, has) = (download.swarm.conns.len(), &download.swarm.conns.get(slot).unwrap().has);
+    assert_eq!((slots, has.contains(0), has.contains(1), has.contains(2)), (1, true, true, false));
+}

@@ -38,12 +38,11 @@ fn a_piece_set_in_the_middle_takes_the_place_of_what_was_said_before() {
     solo.say(Message::Extended { id: 0, payload: b"de" }); // many clients send it before
     solo.say(Message::Have(3));
     solo.say(Message::HaveAll);
-    assert!(matches!(
-        &solo.events[..],
-        [PeerEvent::Extended(_), PeerEvent::Have(_), PeerEvent::Pieces(set)] if set.is_full()
-    ));
+    assert!(matches!(&solo.events[..], [PeerEvent::Extended(_), PeerEvent::Have(_), PeerEvent::HaveAll]));
     solo.say(Message::HaveNone);
-    assert!(matches!(solo.events.last(), Some(PeerEvent::Pieces(set)) if set.is_empty()));
+    assert!(matches!(solo.events.last(), Some(PeerEvent::HaveNone)));
+    solo.say(Message::Bitfield(&[0x80, 0, 0]));
+    assert!(matches!(solo.events.last(), Some(PeerEvent::Pieces(set)) if set.count() == 1));
     assert_eq!(solo.broke(), None);
 }
 
@@ -104,4 +103,38 @@ fn suggestions_are_passed_on_if_there_is_such_a_piece() {
     let mut plain = Solo::plain();
     plain.tell(PeerCommand::Suggest(PieceIndex(3)));
     assert!(plain.drain().is_empty(), "it would not understand");
+}
+
+#[test]
+fn short_piece_sets_of_many_pieces_make_no_bitfields_and_come_to_an_end() {
+    let shape = TorrentShape { pieces: 2_000_000, ..SHAPE };
+    let wire = {
+        let mut wire = Vec::new();
+        (0..1900).for_each(|_| Message::HaveAll.encode(&mut wire));
+        wire
+    };
+    let mut solo = Solo::new(Some(shape), [0, 0, 0, 0, 0, 0x10, 0, 4]);
+    assert_eq!(crate::steps::of(|| solo.feed(&wire)), 0);
+    assert_eq!(solo.broke(), Some(Violation::Chatter));
+    let sets = solo.events.iter().filter(|event| matches!(event, PeerEvent::HaveAll)).count();
+    assert_eq!(sets, 1 + 16 + 1, "the first, those that are forgiven, and the one too many");
+    // With time some more are.
+    let mut solo = Solo::new(Some(shape), [0, 0, 0, 0, 0, 0x10, 0, 4]);
+    for _ in 0..100 {
+        solo.say(Message::HaveNone);
+        solo.drain();
+        solo.wait(Duration::from_secs(2));
+    }
+    assert_eq!(solo.closed(), None);
+}
+
+#[test]
+fn sets_of_few_pieces_may_stand_for_many_haves() {
+    // As aria2 does it; half a minute of one in 50 ms.
+    let mut solo = Solo::fast();
+    for _ in 0..600 {
+        solo.say(Message::Bitfield(&[0x80, 0, 0]));
+        solo.wait(Duration::from_millis(50));
+    }
+    assert_eq!(solo.closed(), None);
 }
