@@ -7,7 +7,7 @@
 //! something is missing it gets some more dials, ever further apart.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use btdht::addr::{SourceKey, acceptable, is_local, source_key};
@@ -80,7 +80,7 @@ impl Known {
     }
 
     /// Hears of an address; returns whether it is new. Dropped: unacceptable and banned ones, further
-    /// ports of an IP, and, when the table is full, whatever no dead entry can make room for.
+    /// ports of an IP and further addresses of an IPv6 /64, and, when the table is full, whatever no dead entry can make room for.
     pub(super) fn insert(
         &mut self,
         now: Time,
@@ -99,7 +99,7 @@ impl Known {
             return false;
         }
         let spread = limits.allow_local && is_local(addr.ip());
-        if source != Source::User && !spread && self.ports(addr) >= limits.ports_per_ip {
+        if source != Source::User && !spread && self.is_crowded(addr, limits) {
             return false;
         }
         if self.peers.len() >= limits.max_known && !self.displace(now, source, limits) {
@@ -253,9 +253,20 @@ impl Known {
         self.peers.values().any(untried)
     }
 
-    fn ports(&self, addr: SocketAddr) -> usize {
-        let (first, last) = (SocketAddr::new(addr.ip(), 0), SocketAddr::new(addr.ip(), u16::MAX));
-        self.peers.range(first..=last).count()
+    /// Whether as many addresses are known of the IP, or of its network, as may be.
+    fn is_crowded(&self, addr: SocketAddr, limits: &Limits) -> bool {
+        let between = |first: IpAddr, last: IpAddr| {
+            self.peers.range(SocketAddr::new(first, 0)..=SocketAddr::new(last, u16::MAX)).count()
+        };
+        let network = match addr.ip() {
+            IpAddr::V4(_) => 0,
+            IpAddr::V6(ip) => {
+                let first = ip.to_bits() & !u128::from(u64::MAX);
+                let last = first | u128::from(u64::MAX);
+                between(Ipv6Addr::from_bits(first).into(), Ipv6Addr::from_bits(last).into())
+            }
+        };
+        between(addr.ip(), addr.ip()) >= limits.ports_per_ip || network >= limits.addresses_per_64
     }
 
     /// Makes room for an address of `source`.
@@ -389,6 +400,21 @@ mod tests {
         assert_eq!(world.known.len(), 1000);
         assert!(world.insert(addr(9999), Source::User), "a better source displaces an untried address");
         assert_eq!(world.known.len(), 1000);
+    }
+
+    #[test]
+    fn eight_addresses_of_an_ipv6_network_are_kept() {
+        let mut world = World::new();
+        let address = |network: u16, host: u16| {
+            SocketAddr::new(Ipv6Addr::new(0x2a01, 1, 1, network, 0x8000, 0, 0, host).into(), 6881)
+        };
+        for source in [Source::Incoming, Source::Dht, Source::Tracker] {
+            let kept = (1..100).filter(|&host| world.insert(address(1, host), source)).count();
+            assert_eq!(kept, if source == Source::Incoming { 8 } else { 0 });
+        }
+        assert_eq!(world.known.len(), 8);
+        assert!(world.insert(address(0, u16::MAX), Source::Dht) && world.insert(address(2, 1), Source::Dht));
+        assert!(world.insert(address(1, 1000), Source::User), "but for those that the user gives");
     }
 
     #[test]

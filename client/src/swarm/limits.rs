@@ -32,6 +32,8 @@ pub struct Limits {
     pub max_known: usize,
     /// Addresses remembered that differ only in the port.
     pub ports_per_ip: usize,
+    /// Addresses remembered of one IPv6 /64, which one host may have all to itself (RFC 4291, 2.5.4).
+    pub addresses_per_64: usize,
     /// Dials of an address that has never completed a handshake, in all (except those given by the
     /// user).
     pub dials_of_silent: u8,
@@ -171,6 +173,7 @@ impl Default for Limits {
             dial_burst: 10,
             max_known: 1000,
             ports_per_ip: 2,
+            addresses_per_64: 8,
             dials_of_silent: 3,
             dials_of_full: 24,
             dial_backoff: Duration::from_secs(5),

@@ -144,8 +144,10 @@ impl Swarm {
         } else if let (true, false, Some(hello)) = (was, conn.has.is_all(), conn.hello) {
             self.rivals.enter(slot, hello.peer_id); // it wants more than before
         }
-        let (addr, dialed) = (conn.addr, conn.dialed);
-        if let Some(port) = hello.listen_port.filter(|&port| port > 0 && !dialed) {
+        let addr = conn.addr;
+        // The first port that it names counts, and no other: each would be one more address to remember.
+        let unknown = conn.listens.is_none();
+        if let Some(port) = hello.listen_port.filter(|&port| port > 0 && unknown) {
             let listens = SocketAddr::new(addr.ip(), port);
             conn.listens = Some(listens);
             if self.announce.is_public() {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use world::{Kind, World, torrent};
 
 use super::*;
-use crate::peer::{CloseReason, PeerEvent};
+use crate::peer::{CloseReason, ExtendedHello, PeerEvent};
 use crate::piece::PieceIndex;
 use crate::storage::{DiskError, DiskErrorKind, Done};
 use crate::tracker::AnnounceEvent;
@@ -229,6 +229,22 @@ fn one_address_gets_a_few_places_among_the_incoming() {
     };
     assert_eq!(accepted(&mut world, [9, 9, 9, 9]), 8);
     assert_eq!(accepted(&mut world, [9, 9, 9, 8]), 8);
+}
+
+#[test]
+fn a_stranger_takes_one_place_among_the_known_however_many_ports_it_names() {
+    // Where even many ports of one address are many peers.
+    let mut world = World::new(torrent(100_000, 32 << 10), false);
+    world.limit(|limits| limits.allow_local = true);
+    world.run(Duration::from_secs(1));
+    let slot = world.connect(SocketAddr::from(([127, 0, 0, 1], 50_000)));
+    for port in 20_000..21_200 {
+        let hello = ExtendedHello { listen_port: Some(port), ..ExtendedHello::default() };
+        world.input(Input::Peer(slot, vec![PeerEvent::Extended(hello)]));
+    }
+    assert_eq!(world.swarm.known.len(), 1);
+    world.add(Kind::Honest);
+    world.run_until_complete(Duration::from_secs(30));
 }
 
 #[test]
