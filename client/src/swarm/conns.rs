@@ -34,6 +34,8 @@ pub(super) struct Conn {
     pub(super) hello: Option<Hello>,
     /// The other side has closed it.
     pub(super) hung_up: bool,
+    /// It has told the port of a DHT node.
+    pub(super) named_node: bool,
     pub(super) has: Has,
     /// Pieces that it has and we want.
     pub(super) wanted: u32,
@@ -94,6 +96,7 @@ impl Conns {
             since: now,
             hello: None,
             hung_up: false,
+            named_node: false,
             has: Has::Nothing,
             wanted: 0,
             suggested: ArrayVec::new(),

@@ -257,7 +257,10 @@ impl Swarm {
     }
 
     fn dht_port(&mut self, slot: Slot, port: u16, out: &mut Vec<Action>) {
-        if let Some(conn) = self.conns.get(slot).filter(|_| port > 0 && self.announce.is_public()) {
+        let Some(conn) = self.conns.get_mut(slot).filter(|conn| port > 0 && !conn.named_node) else { return };
+        // One node a connection: each is asked, and some address has to take the question.
+        conn.named_node = true;
+        if self.announce.is_public() {
             out.push(Action::DhtNode(SocketAddr::new(conn.addr.ip(), port)));
         }
     }

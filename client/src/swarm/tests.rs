@@ -248,6 +248,20 @@ fn a_stranger_takes_one_place_among_the_known_however_many_ports_it_names() {
 }
 
 #[test]
+fn one_dht_node_is_taken_from_a_connection() {
+    let mut world = World::new(torrent(100_000, 32 << 10), false);
+    world.run(Duration::from_secs(1));
+    for last in 1..=2 {
+        let slot = world.connect(SocketAddr::from(([77, 0, 0, last], 50_000)));
+        let ports = (1..=2000).map(PeerEvent::DhtPort).collect();
+        world.input(Input::Peer(slot, ports));
+        world.input(Input::Peer(slot, vec![PeerEvent::DhtPort(7)]));
+    }
+    let nodes: Vec<_> = world.log.iter().filter_map(|line| line.split_once("DhtNode(")).collect();
+    assert_eq!(nodes.iter().map(|node| node.1).collect::<Vec<_>>(), ["77.0.0.1:1)", "77.0.0.2:1)"]);
+}
+
+#[test]
 fn what_is_there_is_told_in_one_command() {
     let (info, payload) = torrent(6000 * 1024, 1024);
     let mut have = Bitfield::full(info.pieces());
