@@ -2,6 +2,7 @@
 
 use btdht::Time;
 
+use super::has::Has;
 use super::{Action, Event, Stage, Swarm, Timer};
 use crate::bitfield::Bitfield;
 use crate::peer::PeerCommand;
@@ -26,6 +27,8 @@ impl Swarm {
             (true, false) => {
                 // It may be half fetched.
                 out.push(Action::Disk(Job::Discard(piece)));
+                let of = transfer.info().pieces();
+                self.found.get_or_insert_with(|| Bitfield::new(of)).insert(piece.0);
                 self.judge(now, piece, &Verdict::Good, out);
             }
             (false, true) => {
@@ -51,6 +54,11 @@ impl Swarm {
             self.want(now, out);
             self.saves.dirty = self.saves.dirty.max(1);
             self.set(Timer::Tick, now);
+        }
+        // In one command, of which a connection takes only so many; there may be millions of pieces.
+        if let Some(found) = self.found.take() {
+            let others = self.conns.iter().filter(|conn| conn.has != Has::All);
+            out.extend(others.map(|conn| Action::Tell(conn.slot, PeerCommand::Pieces(found.clone()))));
         }
         out.push(Action::Event(Event::CheckEnded));
     }

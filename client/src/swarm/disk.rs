@@ -122,13 +122,15 @@ impl Swarm {
                 self.saves.dirty += len;
                 out.push(Action::Event(Event::Piece(piece)));
                 out.extend(files.into_iter().map(|file| Action::Event(Event::File(file))));
+                // What a check finds is told when it ends.
+                let later = self.found.as_ref().is_some_and(|found| found.contains(piece.0));
                 for conn in self.conns.iter_mut() {
                     if wanted && conn.has.contains(piece.0) {
                         conn.wanted = conn.wanted.saturating_sub(1);
                     }
                     // Also those that have it are told, but for plain seeds: a super-seed (BEP 16)
                     // offers nothing more before it hears so.
-                    if conn.has != Has::All {
+                    if !later && conn.has != Has::All {
                         out.push(Action::Tell(conn.slot, PeerCommand::Have(piece)));
                     }
                 }

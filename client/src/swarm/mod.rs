@@ -105,6 +105,8 @@ pub struct Swarm {
     paused: bool,
     /// A check has found pieces to be wrong, which are not wanted again yet.
     lost: bool,
+    /// Pieces that a check has found to be right, which peers do not know of yet.
+    found: Option<Bitfield>,
     /// Somebody could use more requests than there were blocks or disk for.
     starved: bool,
     /// Blocks or disk have become free since.
@@ -220,6 +222,7 @@ impl Swarm {
             held: false,
             paused: false,
             lost: false,
+            found: None,
             starved: false,
             stirred: false,
             turned_away: false,

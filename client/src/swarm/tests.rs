@@ -16,7 +16,7 @@ use world::{Kind, World, torrent};
 use super::*;
 use crate::peer::{CloseReason, ExtendedHello, PeerEvent};
 use crate::piece::PieceIndex;
-use crate::storage::{DiskError, DiskErrorKind, Done};
+use crate::storage::{DiskError, DiskErrorKind, Done, Verdict};
 use crate::tracker::AnnounceEvent;
 
 #[test]
@@ -272,6 +272,34 @@ fn what_is_there_is_told_in_one_command() {
     let told = |what: &str| world.log.iter().filter(|line| line.contains(what)).count();
     assert!(told("Have(") <= 1, "{} commands", told("Have("));
     assert!(told("Pieces(") >= 2);
+}
+
+#[test]
+fn what_a_check_finds_is_told_in_one_command_however_much_it_is() {
+    let (info, payload) = torrent(6000 * 1024, 1024);
+    let pieces = info.pieces();
+    let mut world = World::new((info, payload), false);
+    world.run(Duration::from_secs(1));
+    let slots = [1, 2].map(|last| world.connect(SocketAddr::from(([77, 0, 0, last], 50_000))));
+    for slot in slots {
+        world.input(Input::Peer(slot, vec![PeerEvent::HaveNone, PeerEvent::Interested]));
+    }
+    let before = world.log.len();
+    world.input(Input::Command(Command::Check(Bitfield::full(pieces))));
+    for piece in 1..pieces {
+        world.find(piece);
+        world.input(Input::Disk(Done::Checked(PieceIndex(piece), true)));
+    }
+    let told = |world: &World, what: &str| {
+        world.log[before..].iter().filter(|line| line.contains("Tell(") && line.contains(what)).count()
+    };
+    assert_eq!(told(&world, "Have("), 0);
+    // One that is fetched meanwhile is told at once, and not again.
+    world.input(Input::Disk(Done::Piece(PieceIndex(0), Verdict::Good)));
+    assert_eq!((told(&world, "Have("), told(&world, "Pieces(")), (2, 0));
+    world.input(Input::Disk(Done::CheckEnded));
+    assert_eq!((told(&world, "Have("), told(&world, "ones: 5999")), (2, 2));
+    assert!(told(&world, "") < 20, "{} commands", told(&world, ""));
 }
 
 #[test]
