@@ -24,8 +24,8 @@ pub(super) type Question = Box<dyn FnOnce(&Swarm, Time) + Send>;
 pub(super) enum Inbound {
     /// Events of a connection.
     Peer(Slot, Vec<PeerEvent>),
-    /// A dial came to nothing.
-    DialFailed(Slot),
+    /// A dial came to nothing, and why.
+    DialFailed(Slot, SocketAddr, String),
     /// Somebody connected and asked for this torrent.
     Incoming(TcpStream, SocketAddr, Greeting),
     /// An announce has ended.

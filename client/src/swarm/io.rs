@@ -191,6 +191,9 @@ pub enum Event {
     /// Everything that was wanted is verified and synced: it survives a crash. Again after the disk has
     /// refused something and [`Command::Retry`].
     Complete,
+    /// A peer that the user named ([`Source::User`]) could not be connected to, and why; it is dialed
+    /// again.
+    DialFailed(SocketAddr, String),
     /// A connection was made.
     PeerConnected(Slot, SocketAddr, Source),
     /// A connection ended.

@@ -96,6 +96,8 @@ fn what_cannot_be_fetched_ends_with_the_exit_code_that_says_so() {
         (&[&peer, other, "0", "--torrent", torrent], 2, "not that of the infohash"),
         (&[&peer, &infohash, "19", "--torrent", torrent], 2, "no piece 19"),
         (&[&peer, &infohash, "0", "--torrent", torrent], 4, "no connection"),
+        // It does not go on until it has waited for a minute.
+        (&[&peer, &infohash, "0"], 4, "no connection"),
     ];
     for (words, exit, reason) in cases {
         let ended = world.piece(words);

@@ -1,5 +1,6 @@
 //! `btfetch piece`: one piece from one peer.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -138,7 +139,8 @@ async fn metadata(
     let added = running.session.add(Source::Magnet(Box::new(Magnet::new(infohash))), options);
     let (torrent, events) = added.map_err(|error| Failure::failed(error.to_string()))?;
     let mut watch = Watch::new(torrent.clone(), events, PathBuf::new(), output);
-    watch.wait(Until::Metadata, Some(patience)).await?;
+    let distinct: BTreeSet<_> = peers.iter().collect();
+    watch.wait(Until::MetadataOf(distinct.len()), Some(patience)).await?;
     let info = Info::clone(watch.info().expect("it was waited for"));
     torrent.close().await;
     Ok(info)

@@ -1,11 +1,14 @@
 //! Follows one torrent: shows its events and progress, and says how it ended.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use btfetch::engine::{Events, Failed, Phase, Torrent};
 use btfetch::metainfo::Info;
+use btfetch::one_piece::End;
 use btfetch::storage::DiskErrorKind;
 use btfetch::swarm::{Event, Status};
 use serde_json::{Value, json};
@@ -27,6 +30,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 pub(crate) enum Until {
     /// The info dictionary is known.
     Metadata,
+    /// The same, or none of these peers, so many, can be connected to.
+    MetadataOf(usize),
     /// Everything is verified and synced.
     Complete,
 }
@@ -50,6 +55,8 @@ pub(crate) struct Watch {
     info: Option<Arc<Info>>,
     started: Instant,
     reported: Option<Instant>,
+    /// Peers that could not be connected to.
+    unreachable: BTreeSet<SocketAddr>,
 }
 
 impl Watch {
@@ -57,7 +64,8 @@ impl Watch {
     pub(crate) fn new(torrent: Torrent, events: Events, folder: PathBuf, output: Output) -> Self {
         let progress = Progress::new(output);
         let started = Instant::now();
-        Self { torrent, events, folder, output, progress, info: None, started, reported: None }
+        let unreachable = BTreeSet::new();
+        Self { torrent, events, folder, output, progress, info: None, started, reported: None, unreachable }
     }
 
     /// The info dictionary, once it is known.
@@ -78,7 +86,10 @@ impl Watch {
         loop {
             tokio::select! {
                 event = self.events.next() => match event {
-                    Some(event) => self.show(&event)?,
+                    Some(event) => {
+                        self.show(&event)?;
+                        self.nobody_left(until, &event)?;
+                    }
                     None => return Err(Failure::failed(format!("{}: stopped", self.name()))),
                 },
                 _ = tick.tick() => {
@@ -94,7 +105,7 @@ impl Watch {
                     }
                 }
             }
-            if until == Until::Metadata && self.info.is_some() {
+            if until != Until::Complete && self.info.is_some() {
                 return Ok(());
             }
             match self.torrent.phase() {
@@ -107,6 +118,18 @@ impl Watch {
                 Phase::Stopped => return Err(Failure::failed(format!("{}: stopped", self.name()))),
             }
         }
+    }
+
+    /// Gives up when nobody is left to ask.
+    fn nobody_left(&mut self, until: Until, event: &Event) -> Result<(), Failure> {
+        if let (Until::MetadataOf(peers), Event::DialFailed(addr, why)) = (until, event) {
+            self.unreachable.insert(*addr);
+            if self.unreachable.len() >= peers {
+                let end = End::Unreachable(why.clone());
+                return Err(Failure::new(Exit::Nothing, format!("{addr}: {end}")));
+            }
+        }
+        Ok(())
     }
 
     /// Seeds until a limit is reached.

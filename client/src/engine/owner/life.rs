@@ -175,7 +175,7 @@ impl Owner {
         while let Ok(inbound) = self.receiver.try_recv() {
             match inbound {
                 Inbound::Peer(..)
-                | Inbound::DialFailed(_)
+                | Inbound::DialFailed(..)
                 | Inbound::Incoming(..)
                 | Inbound::Tracker(..)
                 | Inbound::Found(..)

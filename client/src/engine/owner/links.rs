@@ -40,7 +40,7 @@ impl Owner {
                 }
                 Err(error) => {
                     tracing::debug!(peer = %addr, %error, "dial failed");
-                    let _ = inbox.send(Inbound::DialFailed(slot)).await;
+                    let _ = inbox.send(Inbound::DialFailed(slot, addr, error.to_string())).await;
                 }
             }
         };

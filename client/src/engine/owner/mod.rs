@@ -257,8 +257,12 @@ impl Owner {
                 }
                 self.handle(Input::Peer(slot, batch));
             }
-            Inbound::DialFailed(slot) => {
+            Inbound::DialFailed(slot, addr, error) => {
                 self.unlink(slot);
+                // Of the addresses that strangers name most lead nowhere.
+                if self.options.peers.contains(&addr) {
+                    self.tell_user(Event::DialFailed(addr, error));
+                }
                 self.handle(Input::DialFailed(slot));
             }
             Inbound::Incoming(stream, from, greeting) => self.incoming(stream, from, greeting),
