@@ -1,5 +1,6 @@
 //! Downloads from a named peer, interrupted in every way.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddrV4, TcpListener};
 use std::time::{Duration, Instant};
@@ -244,42 +245,76 @@ fn a_second_signal_ends_at_once() {
 /// S44: kills at random moments against a seeder with a rate limit.
 fn survives_kills(kills: u32, len: usize, rate: &str) {
     let world = World::new(15, len);
-    let (_seeder, addr) = world.start_seeder(&["--up", rate]);
+    let (mut seeder, addr) = world.start_seeder(&["--up", rate]);
     let mut rng = Rng::from_seed(15);
-    let mut received = 0;
+    let mut fetched = Fetched::of(&world);
     for kill in 1..=kills {
         let mut leecher = Running::start("leecher", &mut world.download(addr));
         // Each run gets a little further, and is killed after a random further piece.
-        let target = (len as u64 / u64::from(kills + 1)) * u64::from(kill);
-        let (mut pieces, after) = (0, 1 + rng.below(20));
-        // The counter goes on from what the run before had saved.
-        let mut counted: Option<(u64, u64)> = None;
+        let (share, more) = (len as u64 / u64::from(kills + 1), 1 + rng.below(20) as u64);
+        let target = share * u64::from(kill) + more * fetched.piece_len;
         leecher.wait_for("progress worth a kill", |line| {
             let event: Value = serde_json::from_str(line).ok()?;
-            match event["event"].as_str()? {
-                "progress" => {
-                    let now = event["downloaded"].as_u64()?;
-                    counted = Some((counted.map_or(now, |(first, _)| first), now));
-                }
-                "piece" => pieces += 1,
-                _ => {}
-            }
-            let done = progress(&event).map_or(0, |(done, _)| done);
-            (pieces >= after || done >= target).then_some(())
+            fetched.note(&event);
+            (fetched.bytes() >= target).then_some(())
         });
         leecher.signal("KILL");
         leecher.wait(PATIENCE);
-        received += counted.map_or(0, |(first, last)| last - first);
+        fetched.run_ended();
     }
     let finished = world.run(&mut world.download(addr));
     assert_eq!(code(finished.status), 0, "{}", String::from_utf8_lossy(&finished.stderr));
     assert!(world.is_whole());
-    let events = events(&finished);
-    let first = events.iter().find(|event| event["event"] == "progress").unwrap();
-    received += last_downloaded(&events) - first["downloaded"].as_u64().unwrap();
-    // S44: at most the unfinished pieces and 16 MiB again for each kill.
-    let slack = u64::from(kills) * ((16 << 20) + (4 << 20));
-    assert!(received <= len as u64 + slack, "{received} bytes received for {len}");
+    events(&finished).iter().for_each(|event| fetched.note(event));
+    fetched.run_ended();
+    let sent = uploaded(&mut seeder, len as u64);
+    // Beside these, for each kill the unfinished pieces and what was on its way.
+    let most = len as u64 + fetched.again + u64::from(kills) * (4 << 20);
+    assert!(sent <= most, "{sent} bytes were sent for {len}, {} of them for pieces again", fetched.again);
+}
+
+/// What a seeder has sent, at least `least`, once it has nothing more to do.
+fn uploaded(seeder: &mut Running, least: u64) -> u64 {
+    let mut before = 0;
+    wait_event(seeder, "progress", |event| {
+        let now = event["uploaded"].as_u64()?;
+        (now >= least && std::mem::replace(&mut before, now) == now).then_some(now)
+    })
+}
+
+/// The pieces that some run of several has fetched.
+struct Fetched {
+    piece_len: u64,
+    pieces: BTreeSet<u64>,
+    /// Bytes of pieces that were there when they were fetched: in all, and when the run began.
+    again: u64,
+    before: u64,
+}
+
+impl Fetched {
+    fn of(world: &World) -> Self {
+        let info = world.run(world.command().args(["info", "--json"]).arg(world.torrent()));
+        let piece_len = events(&info)[0]["piece_length"].as_u64().unwrap();
+        Self { piece_len, pieces: BTreeSet::new(), again: 0, before: 0 }
+    }
+
+    fn note(&mut self, event: &Value) {
+        if let Some(index) = event["index"].as_u64().filter(|_| event["event"] == "piece")
+            && !self.pieces.insert(index)
+        {
+            self.again += self.piece_len;
+        }
+    }
+
+    /// S44: what was not saved when the run before was killed, 16 MiB at most, is fetched again.
+    fn run_ended(&mut self) {
+        let again = self.again - std::mem::replace(&mut self.before, self.again);
+        assert!(again <= 16 << 20, "{again} bytes of pieces that were there are fetched again");
+    }
+
+    fn bytes(&self) -> u64 {
+        self.pieces.len() as u64 * self.piece_len
+    }
 }
 
 fn last_downloaded(events: &[Value]) -> u64 {
@@ -289,7 +324,7 @@ fn last_downloaded(events: &[Value]) -> u64 {
 
 #[test]
 fn kills_at_random_moments_lose_nothing_that_was_saved() {
-    survives_kills(5, 24 << 20, "6M");
+    survives_kills(4, 48 << 20, "12M");
 }
 
 #[test]
