@@ -17,6 +17,7 @@ use super::has::Has;
 use super::requests::Requests;
 use crate::peer::TorrentShape;
 use crate::piece::{BLOCK_LEN, BlockRef, PieceIndex, Slot};
+use crate::steps;
 
 /// States of the blocks of unfinished pieces.
 #[derive(Debug)]
@@ -187,12 +188,14 @@ impl Blocks {
     ) -> Option<PieceIndex> {
         let mut taken = 0;
         for (&piece, unfinished) in self.pieces.iter_mut().rev() {
+            steps::count(1);
             if unfinished.missing == 0 || !may(piece) {
                 continue;
             }
             let piece = PieceIndex(piece);
             let piece_len = self.shape.piece_len(piece);
             for (index, state) in unfinished.blocks.iter_mut().enumerate().rev() {
+                steps::count(1);
                 if taken == count {
                     break;
                 }

@@ -75,7 +75,8 @@ pub struct Limits {
     /// The same once a request has been outstanding for `endgame_patience`; twice as many each time
     /// that this has passed again.
     pub endgame_holders_late: usize,
-    /// See `endgame_holders_late`.
+    /// See `endgame_holders_late`. While there are pieces that cannot be begun, a block that has waited
+    /// for this long is asked of `endgame_holders` peers that can give nothing else.
     pub endgame_patience: Duration,
     /// Pause after a peer rejected requests; doubles with each time in a row.
     pub reject_pause: Duration,

@@ -40,6 +40,8 @@ pub(super) struct Transfer {
     /// Peers of whose pieces none may be begun but those that they told of since, at most [`MAX_TOLD`]:
     /// nobody looks through all of them at each event.
     barren: BTreeMap<Slot, Vec<u32>>,
+    /// When nothing late was found that these peers could be asked for as well.
+    looked: BTreeMap<Slot, Time>,
     deadlines: Deadlines,
     blocks: Blocks,
     verify: Verify,
@@ -85,6 +87,7 @@ impl Transfer {
         let mut transfer = Self {
             picker: Picker::new(shape.pieces),
             barren: BTreeMap::new(),
+            looked: BTreeMap::new(),
             deadlines: Deadlines::default(),
             missing: Bitfield::new(shape.pieces),
             blocks: Blocks::new(shape),
@@ -165,6 +168,7 @@ impl Transfer {
     pub(super) fn peer_gone(&mut self, slot: Slot, addr: SocketAddr, has: &Has) {
         self.picker.remove_peer(has);
         self.barren.remove(&slot);
+        self.looked.remove(&slot);
         self.blocks.give_back_all(slot);
         self.verify.forget(addr);
     }

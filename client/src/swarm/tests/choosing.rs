@@ -266,3 +266,43 @@ fn who_has_proved_nothing_is_asked_for_two_pieces_in_the_end_game() {
     let slot = peer_with(&mut world, 9, &[0, 1, 2, 3], 16);
     assert_eq!(asked_of(&world, slot).len(), 2);
 }
+
+/// All of 64 pieces but the first.
+fn all_but_one() -> Bitfield {
+    let mut has = Bitfield::full(64);
+    has.remove(0);
+    has
+}
+
+#[test]
+fn the_last_pieces_wait_for_no_silent_peer_though_one_can_be_had_of_nobody() {
+    // Of nobody who is there, then of a seed that chokes us.
+    for seeds in [0, 1] {
+        let mut world = World::new(torrent(64 << 15, 32 << 10), false);
+        (0..seeds).for_each(|_| world.add(Kind::NeverUnchokes));
+        world.add_with(Kind::Silent, all_but_one());
+        world.run(Duration::from_secs(1));
+        assert!(world.first_request(seeds).is_some());
+        world.add_with(Kind::Honest, all_but_one());
+        let end = world.now + Duration::from_secs(4);
+        while world.swarm.have().unwrap().count() < 63 {
+            assert!(world.now < end, "{seeds} seeds: {} pieces", world.swarm.have().unwrap().count());
+            world.run(Duration::from_millis(10));
+        }
+        assert_eq!(world.requests().len() - world.peer(seeds).requests, 126, "each block once");
+    }
+}
+
+#[test]
+fn nothing_is_asked_twice_before_it_is_late_as_long_as_a_piece_is_not_begun() {
+    let mut world = World::new(torrent(64 << 15, 32 << 10), false);
+    world.run(Duration::from_millis(10));
+    let slow = peer_with(&mut world, 1, &[7, 8], 4);
+    let [second, third] = [2, 3].map(|last| peer_with(&mut world, last, &[7, 8], 4));
+    world.run(Duration::from_millis(1900));
+    let asked = |world: &World, slot| world.requests().iter().filter(|(to, _)| *to == slot).count();
+    assert_eq!([slow, second, third].map(|slot| asked(&world, slot)), [4, 0, 0]);
+    world.run(Duration::from_millis(1900));
+    let late = asked(&world, second) + asked(&world, third);
+    assert_eq!((asked(&world, slow), late), (4, 4), "one more each, whoever it is");
+}

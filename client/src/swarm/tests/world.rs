@@ -50,6 +50,8 @@ pub(crate) struct Peer {
     unchoked: bool,
     /// Blocks that it gives per step.
     pub(crate) speed: usize,
+    /// What it has.
+    has: Bitfield,
     /// The wrong blocks that it gave.
     pub(crate) lies: Vec<BlockRef>,
 }
@@ -167,6 +169,11 @@ impl World {
 
     /// Adds a peer that a tracker names.
     pub(crate) fn add(&mut self, kind: Kind) {
+        self.add_with(kind, Bitfield::full(self.info.pieces()));
+    }
+
+    /// The same of one that does not have all.
+    pub(crate) fn add_with(&mut self, kind: Kind, has: Bitfield) {
         let addr = SocketAddr::from(([60, 0, 0, self.peers.len() as u8], 6881));
         self.peers.push(Peer {
             kind,
@@ -179,6 +186,7 @@ impl World {
             banned: false,
             unchoked: false,
             speed: SPEED,
+            has,
             lies: Vec::new(),
         });
         self.input(Input::Found(Source::Tracker, vec![addr]));
@@ -333,7 +341,7 @@ impl World {
         };
         let mut events = vec![PeerEvent::Ready(self.hello(index as u8)), PeerEvent::Extended(extended)];
         if self.swarm.info().is_some() {
-            events.push(PeerEvent::Pieces(Bitfield::full(self.info.pieces())));
+            events.push(PeerEvent::Pieces(self.peers[index].has.clone()));
         }
         Input::Peer(slot, events)
     }
@@ -348,14 +356,14 @@ impl World {
         }
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.slot == Some(slot)) else { return };
         match command {
-            PeerCommand::Torrent(shape) => {
+            PeerCommand::Torrent(_) => {
                 // A magnet's peers told their pieces before; the connection gives them out now.
                 if !self.events.iter().any(|event| matches!(event, Event::PeerConnected(s, ..) if *s == slot))
                 {
                     return;
                 }
                 if !self.swarm.is_complete() && peer.queue.is_empty() && !peer.unchoked {
-                    inputs.push(Input::Peer(slot, vec![PeerEvent::Pieces(Bitfield::full(shape.pieces))]));
+                    inputs.push(Input::Peer(slot, vec![PeerEvent::Pieces(peer.has.clone())]));
                 }
             }
             PeerCommand::Interested if peer.kind != Kind::NeverUnchokes => {

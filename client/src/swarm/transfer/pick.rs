@@ -63,13 +63,8 @@ impl Transfer {
         if !suspect {
             self.share(now, peer, Relation::Foreign, count, &mut out);
         }
-        if out.is_empty() && count > 0 && self.picker.is_empty() {
-            let rule = Duplicates {
-                holders: limits.endgame_holders,
-                holders_late: limits.endgame_holders_late,
-                patience: limits.endgame_patience,
-            };
-            self.share_again(now, peer, rule, count, &mut out);
+        if out.is_empty() && count > 0 {
+            self.help(now, peer, count, limits, &mut out);
         }
         out
     }
@@ -78,6 +73,30 @@ impl Transfer {
     /// finish what was begun with those who choke us now: they, or others like them, have that as well.
     fn is_source(&self, peer: Asked<'_>) -> bool {
         peer.has.is_all() && !peer.rivals.is_empty() && self.picker.has_unseen()
+    }
+
+    /// For a peer of whom nothing else may be asked: what others were asked for already. As long as a
+    /// piece is begun nowhere (nobody has it, or who has it chokes us) only what is late, so that few
+    /// blocks come twice, and looked for once in a while, as such peers may be many.
+    fn help(&mut self, now: Time, peer: Asked<'_>, count: usize, limits: &Limits, out: &mut Vec<BlockRef>) {
+        let end = self.picker.is_empty();
+        let patience = limits.endgame_patience;
+        let looked = self.looked.get(&peer.slot);
+        if !end && looked.is_some_and(|&looked| now.since(looked) < patience / 4) {
+            return;
+        }
+        let rule = match end {
+            true => Duplicates {
+                holders: limits.endgame_holders,
+                holders_late: limits.endgame_holders_late,
+                patience,
+            },
+            false => Duplicates { holders: 1, holders_late: limits.endgame_holders, patience },
+        };
+        self.share_again(now, peer, rule, count, out);
+        if !end && out.is_empty() {
+            self.looked.insert(peer.slot, now); // one a connection
+        }
     }
 
     /// How many blocks `slot` may be asked for before the disk has to catch up. Where it is slow peers
