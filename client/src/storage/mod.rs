@@ -41,6 +41,7 @@ pub use job::{DiskError, DiskErrorKind, Done, Job, Totals, Verdict};
 pub use lock::Lock;
 pub use mem::{Fault, FaultyStorage, MemStorage};
 pub use open::{Access, OpenError, OpenOptions, Opened, open};
+pub(crate) use pool::WRITE_CACHE;
 pub use pool::{Pool, PoolConfig};
 pub use resume::{Resume, ResumeFile};
 #[cfg(feature = "net")]

@@ -55,7 +55,9 @@ pub struct Limits {
     pub useless_after: Duration,
 
     /// Bytes of requested and received blocks that are not on disk yet. Nothing is asked for beyond
-    /// this, which is how a slow disk slows peers down.
+    /// this, which is how a slow disk slows peers down; but for a few at a time while there are no more
+    /// than the disk threads may keep of unfinished pieces
+    /// ([`write_cache`](crate::storage::PoolConfig::write_cache)), which should be less.
     pub write_budget: u64,
     /// Requests that each peer may have although the budget is used up, as long as it is used by what
     /// other peers owe us and not by what the disk owes us.

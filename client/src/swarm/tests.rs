@@ -16,7 +16,7 @@ use world::{Kind, World, torrent};
 use super::*;
 use crate::peer::{CloseReason, ExtendedHello, PeerEvent};
 use crate::piece::PieceIndex;
-use crate::storage::{DiskError, DiskErrorKind, Done, Verdict};
+use crate::storage::{DiskError, DiskErrorKind, Done, Verdict, WRITE_CACHE};
 use crate::tracker::AnnounceEvent;
 
 #[test]
@@ -343,6 +343,25 @@ fn a_slow_disk_slows_requests_down() {
     assert!(world.disk_bytes <= (1 << 20) + (64 << 10), "{}", world.disk_bytes);
     world.disk_stuck = false;
     world.run_until_complete(Duration::from_secs(60));
+}
+
+#[test]
+fn a_piece_larger_than_all_budgets_waits_for_the_disk_and_is_fetched() {
+    let cache = WRITE_CACHE as u64;
+    assert!(cache < Limits::default().write_budget);
+    // Of a user who allows less than the disk keeps, too.
+    for budget in [Limits::default().write_budget, 1 << 20] {
+        let mut world = World::new(torrent(24 << 20, 32 << 20), false);
+        world.limit(|limits| limits.write_budget = budget);
+        (world.disk_cache, world.disk_stuck) = (cache, true);
+        (0..4).for_each(|_| world.add(Kind::Honest));
+        world.run(Duration::from_secs(20));
+        let most = budget.max(cache) + (256 << 10);
+        assert!(world.disk_bytes <= most && most < 13 << 20, "{} of {budget}", world.disk_bytes);
+        (world.disk_stuck, world.disk_speed) = (false, 1);
+        world.run_until_complete(Duration::from_secs(60));
+        assert!(world.disk_peak <= most, "{} of {budget}", world.disk_peak);
+    }
 }
 
 #[test]

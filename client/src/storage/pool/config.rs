@@ -6,13 +6,16 @@ use std::sync::Arc;
 use crate::hash::Lanes;
 use crate::piece::{BlockPool, STRETCH_LEN};
 
+/// What disk threads keep of unfinished pieces when they have nothing to do.
+pub(crate) const WRITE_CACHE: usize = 8 << 20;
+
 /// Limits of a [`Pool`](super::Pool).
 #[derive(Clone, Debug)]
 pub struct PoolConfig {
     /// Threads that hash, write, read and check. Default 2.
     pub threads: NonZeroUsize,
     /// Bytes of unfinished pieces in memory before parts of them are written early. Should be less
-    /// than what the swarm has on its way to the disk, or the swarm waits. Default 16 MiB.
+    /// than what the swarm has on its way to the disk, or the swarm waits. Default 8 MiB.
     pub write_cache: usize,
     /// Pieces that lie within so many bytes go to the same thread, and it writes neighbours together
     /// that were verified one after the other, at the latest when it holds so many bytes of them or
@@ -36,7 +39,7 @@ impl Default for PoolConfig {
     fn default() -> Self {
         Self {
             threads: NonZeroUsize::new(2).unwrap_or(NonZeroUsize::MIN),
-            write_cache: 16 << 20,
+            write_cache: WRITE_CACHE,
             join: STRETCH_LEN,
             read_cache: 4 << 20,
             queue: 8192,

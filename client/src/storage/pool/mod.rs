@@ -32,6 +32,7 @@ use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::piece::BlockRef;
 pub use config::PoolConfig;
+pub(crate) use config::WRITE_CACHE;
 use saver::Saver;
 use shared::{Shared, panicked};
 use tasks::{Barrier, Check, Queue, Task};

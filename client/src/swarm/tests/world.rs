@@ -70,6 +70,13 @@ pub(crate) struct World {
     /// Saves are not answered, but counted.
     pub(crate) saves_stuck: bool,
     pub(crate) saves: u32,
+    /// The most that they were.
+    pub(crate) disk_peak: u64,
+    /// Bytes of unfinished pieces that the disk keeps, and writes when there are more.
+    pub(crate) disk_cache: u64,
+    disk_kept: u64,
+    /// Blocks that the disk takes per step.
+    pub(crate) disk_speed: usize,
     /// Empty files that the disk was to make.
     pub(crate) made: Vec<usize>,
     /// All requests, in order.
@@ -154,6 +161,10 @@ impl World {
             disk_bytes: 0,
             saves_stuck: false,
             saves: 0,
+            disk_peak: 0,
+            disk_cache: 0,
+            disk_kept: 0,
+            disk_speed: usize::MAX,
             info,
             payload,
             peers: Vec::new(),
@@ -450,6 +461,7 @@ impl World {
         match job {
             Job::Write(block, bytes) => {
                 self.disk_bytes += bytes.len() as u64;
+                self.disk_peak = self.disk_peak.max(self.disk_bytes);
                 self.writes.push_back((block, bytes));
             }
             Job::Forget(block) => match self.writes.iter().position(|(at, _)| *at == block) {
@@ -479,11 +491,16 @@ impl World {
     }
 
     fn work_disk(&mut self) {
-        while let Some((at, bytes)) = self.writes.pop_front_if(|_| !self.disk_stuck) {
+        let speed = if self.disk_stuck { 0 } else { self.disk_speed };
+        for _ in 0..speed {
+            let Some((at, bytes)) = self.writes.pop_front() else { return };
             let piece = self.pieces.entry(at.piece).or_default();
             assert!(piece.insert(at.begin, bytes.to_vec()).is_none(), "written twice: {at:?}");
             let len: usize = piece.values().map(Vec::len).sum();
-            if len as u32 == self.info.shape().piece_len(at.piece) {
+            let is_whole = len as u32 == self.info.shape().piece_len(at.piece);
+            self.disk_kept += u64::from(at.len);
+            let written = is_whole || self.disk_kept > self.disk_cache;
+            if is_whole {
                 let blocks = self.pieces.remove(&at.piece).unwrap();
                 let whole: Vec<u8> = blocks.values().flatten().copied().collect();
                 let good = self.info.piece_hash(at.piece) == Some(&Sha1::digest(&whole).into());
@@ -496,8 +513,11 @@ impl World {
                 };
                 self.input(Input::Disk(Done::Piece(at.piece, verdict)));
             }
-            self.disk_bytes -= u64::from(at.len);
-            self.input(Input::Disk(Done::Freed(at.len)));
+            if written {
+                let freed = std::mem::take(&mut self.disk_kept);
+                self.disk_bytes -= freed;
+                self.input(Input::Disk(Done::Freed(freed as u32)));
+            }
         }
     }
 }

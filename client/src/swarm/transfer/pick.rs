@@ -6,6 +6,7 @@ use btdht::{Rng, Time};
 
 use super::Transfer;
 use crate::piece::{BLOCK_LEN, BlockRef, PieceIndex, Slot, stretch};
+use crate::storage::WRITE_CACHE;
 use crate::swarm::blocks::{Duplicates, Relation};
 use crate::swarm::deadlines::patience;
 use crate::swarm::has::Has;
@@ -30,7 +31,8 @@ pub(in crate::swarm) struct Asked<'a> {
 }
 
 /// Requests that are always allowed when nothing is under way, so that blocks which the disk threads
-/// keep until their piece is whole can never stop the transfer.
+/// keep until their piece is whole can never stop the transfer. Of more than [`WRITE_CACHE`] they keep
+/// none: then the disk is at work, however long that takes, and will have room.
 const LIVENESS: usize = 16;
 
 impl Transfer {
@@ -110,7 +112,7 @@ impl Transfer {
             false => 0,
         };
         match usize::try_from(free).unwrap_or(usize::MAX).max(few) {
-            0 if self.blocks.is_stalled() => LIVENESS,
+            0 if self.buffered <= WRITE_CACHE as u64 && self.blocks.is_stalled() => LIVENESS,
             free => free,
         }
     }
