@@ -32,7 +32,9 @@
 mod draft;
 mod error;
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use krpc::Id;
 use krpc::bencode::{self, Limits, Writer};
@@ -63,6 +65,16 @@ pub struct Job {
     infohash: Id,
     choices: Choices,
     torrent: Option<Torrent>,
+    /// Saves that were begun.
+    saves: u64,
+    place: Arc<Mutex<Place>>,
+}
+
+/// The folder of a job, as whoever saves has it: also a save that nobody waits for any more keeps the lock.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The latest save that was written.
+    written: u64,
     _lock: Lock,
 }
 
@@ -104,7 +116,7 @@ impl Job {
             return Err(error);
         }
         let lock = draft.publish(dir)?;
-        Ok(Self { dir: dir.to_owned(), source, infohash, choices, torrent: None, _lock: lock })
+        Ok(Self::new(dir, source, (infohash, choices), lock))
     }
 
     /// Loads the job in `dir`, with the state and choices that it had. Blocks.
@@ -117,7 +129,12 @@ impl Job {
         let lock = lock(dir, infohash)?;
         // Whoever had the lock before may have changed it since.
         let (source, choices) = read(dir)?;
-        Ok(Self { dir: dir.to_owned(), source, infohash, choices, torrent: None, _lock: lock })
+        Ok(Self::new(dir, source, (infohash, choices), lock))
+    }
+
+    fn new(dir: &Path, source: Source, (infohash, choices): (Id, Choices), lock: Lock) -> Self {
+        let place = Arc::new(Mutex::new(Place { written: 0, _lock: lock }));
+        Self { dir: dir.to_owned(), source, infohash, choices, torrent: None, saves: 0, place }
     }
 
     /// Adds it to a session, in its state. It stays there until [`Job::close`].
@@ -143,10 +160,14 @@ impl Job {
         }
     }
 
-    /// Starts it, now and after a restart; see [`Torrent::start`].
+    /// Starts it, now and after a restart; see [`Torrent::start`]. It is saved and synced first, off the
+    /// runtime; whoever does not wait for the end may find it saved nevertheless.
     ///
     /// # Errors
     /// [`JobError::Disk`]; then nothing has changed. The same holds for what follows.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub async fn start(&mut self) -> Result<(), JobError> {
         self.set_state(State::Started).await
     }
@@ -183,7 +204,7 @@ impl Job {
     /// # Errors
     /// As for [`Job::start`].
     pub async fn set_max_peers(&mut self, most: usize) -> Result<(), JobError> {
-        self.change(|choices| choices.max_peers = Some(most.min(MAX_PEERS as usize)))?;
+        self.change(|choices| choices.max_peers = Some(most.min(MAX_PEERS as usize))).await?;
         if let Some(torrent) = &self.torrent {
             torrent.set_max_peers(most).await;
         }
@@ -197,7 +218,7 @@ impl Job {
     pub async fn prioritize(&mut self, priorities: Vec<u16>) -> Result<(), JobError> {
         // None at all would be no choice: then what a magnet says (`so`) holds.
         let chosen = if priorities.is_empty() { vec![1] } else { priorities.clone() };
-        self.change(|choices| choices.priorities = chosen)?;
+        self.change(|choices| choices.priorities = chosen).await?;
         if let Some(torrent) = &self.torrent {
             torrent.prioritize(priorities).await;
         }
@@ -259,12 +280,17 @@ impl Job {
     }
 
     #[cfg(test)]
+    pub(super) fn place(&self) -> Arc<Mutex<Place>> {
+        Arc::clone(&self.place)
+    }
+
+    #[cfg(test)]
     pub(super) fn choices(&self) -> (Option<usize>, &[u16]) {
         (self.choices.max_peers, &self.choices.priorities)
     }
 
     async fn set_state(&mut self, state: State) -> Result<(), JobError> {
-        self.change(|choices| choices.state = state)?;
+        self.change(|choices| choices.state = state).await?;
         match (&self.torrent, state) {
             (Some(torrent), State::Started) => torrent.start().await,
             (Some(torrent), State::Paused) => torrent.pause().await,
@@ -275,15 +301,32 @@ impl Job {
     }
 
     /// Changes something if it can be saved.
-    fn change(&mut self, change: impl FnOnce(&mut Choices)) -> Result<(), JobError> {
+    async fn change(&mut self, change: impl FnOnce(&mut Choices)) -> Result<(), JobError> {
         let before = self.choices.clone();
         change(&mut self.choices);
-        self.save().inspect_err(|_| self.choices = before)
+        self.save().await.inspect_err(|_| self.choices = before)
     }
 
-    fn save(&self) -> Result<(), JobError> {
-        let path = file(&self.dir);
-        let written = replace_file(&path, &encode(&self.source, &self.choices));
+    /// Replaces the file, off the runtime. One whose caller has gone may still be written then, but never
+    /// over a later one.
+    async fn save(&mut self) -> Result<(), JobError> {
+        self.saves += 1;
+        let (save, place, path) = (self.saves, Arc::clone(&self.place), file(&self.dir));
+        let bytes = encode(&self.source, &self.choices);
+        let write = {
+            let path = path.clone();
+            move || {
+                let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+                if save > place.written {
+                    replace_file(&path, &bytes)?;
+                    place.written = save;
+                }
+                Ok(())
+            }
+        };
+        // Only a panic, which is a bug of ours, or the end of the runtime keeps it from an answer.
+        let written =
+            tokio::task::spawn_blocking(write).await.unwrap_or_else(|end| Err(io::Error::other(end)));
         Ok(written.map_err(|error| DiskError::new("saving", &path, &error))?)
     }
 

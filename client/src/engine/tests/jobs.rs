@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+
 use super::*;
 
 fn magnet(peer: SocketAddr) -> Source {
@@ -47,6 +49,32 @@ async fn a_job_goes_on_after_a_restart_with_its_state_choices_and_data() {
     assert_eq!(job.torrent().unwrap().state(), State::Stopped);
     drop(job);
     assert_eq!(Job::load(&dir).unwrap().state(), State::Stopped);
+}
+
+#[tokio::test]
+async fn a_job_is_saved_off_the_runtime_and_an_abandoned_save_never_undoes_a_later_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("job");
+    for round in 0..20 {
+        let mut job = if round == 0 { Job::create(&dir, source()) } else { Job::load(&dir) }.unwrap();
+        let place = job.place();
+        let held = place.lock().unwrap();
+        assert!(job.start().now_or_never().is_none(), "the disk is waited for elsewhere");
+        drop(held);
+        // It is the lock, too.
+        drop(place);
+        assert_eq!(job.state(), State::Started);
+        job.pause().await.unwrap();
+        drop(job);
+        // What was abandoned has the lock until it has ended.
+        let again = loop {
+            match Job::load(&dir) {
+                Err(JobError::InUse(_)) => tokio::task::yield_now().await,
+                again => break again.unwrap(),
+            }
+        };
+        assert_eq!(again.state(), State::Paused, "round {round}");
+    }
 }
 
 /// A magnet that wants the second file alone.
