@@ -12,7 +12,9 @@ pub enum Phase {
     /// Everything that was wanted is verified and synced, so that a crash does not take it; it is given to
     /// others. That it is written is [`Event::Verified`](crate::swarm::Event::Verified).
     Complete,
-    /// It cannot go on. After [`Failed::Disk`] it can be asked to, with [`Torrent::retry`](super::Torrent::retry).
+    /// It cannot go on. After [`Failed::Disk`], [`Failed::InUse`] and [`Failed::Missing`] it stays in its
+    /// session and can be asked to, with [`Torrent::retry`](super::Torrent::retry), or with
+    /// [`Torrent::start`](super::Torrent::start) when it has stopped; after the others it ends.
     Failed(Failed),
     /// It is stopped, or has ended.
     Stopped,
@@ -36,6 +38,16 @@ pub enum Failed {
         /// Pieces in all.
         pieces: u32,
     },
+}
+
+impl Failed {
+    /// Whether it can go on when something outside has changed.
+    pub(super) fn may_heal(&self) -> bool {
+        match self {
+            Self::Disk(_) | Self::InUse(_) | Self::Missing { .. } => true,
+            Self::Invalid(_) | Self::Unsupported(_) => false,
+        }
+    }
 }
 
 /// Pieces could not be checked.

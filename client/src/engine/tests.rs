@@ -301,6 +301,65 @@ async fn a_check_finds_what_was_damaged_and_it_is_fetched_again() {
     assert_eq!(torrent.check(&[0..1, 5..21]).await, Err(beyond));
 }
 
+/// Waits for the end of a failure that is to come.
+async fn failed(torrent: &Torrent) -> Failed {
+    let stopped = |phase: &Phase| !matches!(phase, Phase::Running | Phase::Complete);
+    match torrent.phase.clone().wait_for(stopped).await.unwrap().clone() {
+        Phase::Failed(failed) => failed,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_opened_is_started_or_tried_again() {
+    let (from, _seed, _data) = seeder().await;
+    let (session, folder) = (session(), tempfile::tempdir().unwrap());
+    let infohash = metainfo().info.hash().v1.unwrap();
+    let lock = crate::storage::Lock::take(folder.path(), infohash).unwrap().unwrap();
+    let (torrent, _events) = leech(&from, &session, &folder, State::Started);
+    let in_use = Failed::InUse(folder.path().to_owned());
+    assert_eq!(failed(&torrent).await, in_use);
+    torrent.start().await;
+    assert_eq!(failed(&torrent).await, in_use, "it was tried");
+    torrent.stop().await;
+    assert_eq!((torrent.state(), failed(&torrent).await), (State::Stopped, in_use));
+    drop(lock);
+    torrent.retry().await;
+    torrent.stop().await;
+    assert_eq!((torrent.state(), torrent.phase()), (State::Stopped, Phase::Stopped), "it went on");
+    torrent.start().await;
+    torrent.wait_complete().await.unwrap();
+    assert_eq!(std::fs::read(folder.path().join("t/b")).unwrap(), payload()[200_000..]);
+}
+
+#[tokio::test]
+async fn what_a_check_finds_wrong_of_a_seed_is_said_and_left_alone() {
+    let (from, _seed, _data) = seeder().await;
+    let (session, folder) = (session(), tempfile::tempdir().unwrap());
+    put(folder.path());
+    let options = AddOptions {
+        output: folder.path().to_owned(),
+        peers: from.local_addrs().to_vec(),
+        share: Share::SeedOnly,
+        ..AddOptions::default()
+    };
+    let (torrent, mut events) = session.add(source(), options).unwrap();
+    torrent.wait_complete().await.unwrap();
+    let path = folder.path().join("t/a");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[3 * PIECE + 7] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(torrent.check(&[]).await, Ok(vec![PieceIndex(3)]));
+    let missing = Phase::Failed(Failed::Missing { missing: 1, pieces: 20 });
+    let phase = torrent.phase.clone().wait_for(|phase| *phase != Phase::Complete).await.unwrap().clone();
+    assert_eq!(phase, missing);
+    torrent.stop().await;
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    while let Some(event) = events.try_next() {
+        assert!(!matches!(event, Event::Piece(_)), "{event:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_torrent_in_memory_is_checked_after_a_stop_and_one_that_is_too_long_fails() {
     let (from, _seed, _data) = seeder().await;

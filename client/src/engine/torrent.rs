@@ -71,7 +71,8 @@ impl Torrent {
         }
     }
 
-    /// Goes on after [`Failed::Disk`](super::Failed::Disk).
+    /// Goes on after [`Failed::Disk`](super::Failed::Disk). Where files could not be opened, or were not
+    /// all there, it starts again.
     pub async fn retry(&self) {
         if let Some(inbox) = self.inbox.upgrade() {
             // It has ended otherwise, and there is nothing to go on with.
@@ -152,7 +153,9 @@ impl Torrent {
 
     /// Hashes ranges of pieces on the disk, all pieces when there are none, on all disk threads. Each
     /// comes as [`Event::Checked`]; returns the bad ones when all are done. A piece that is wrong is given
-    /// up and fetched again if it is wanted, one that is found is kept. One check runs at a time.
+    /// up and fetched again if it is wanted, one that is found is kept. One check runs at a time. With
+    /// [`Share::SeedOnly`](super::Share::SeedOnly) nothing is fetched: a bad piece is
+    /// [`Failed::Missing`](super::Failed::Missing).
     ///
     /// # Errors
     /// See [`CheckError`].

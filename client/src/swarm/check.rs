@@ -51,7 +51,9 @@ impl Swarm {
         if std::mem::take(&mut self.lost) {
             // A super-seed has everything, and so has who suggests.
             (self.super_seed, self.suggest) = (None, None);
-            self.want(now, out);
+            if self.limits.fetch_lost {
+                self.want(now, out);
+            }
             self.saves.dirty = self.saves.dirty.max(1);
             self.set(Timer::Tick, now);
         }

@@ -14,6 +14,8 @@ pub struct Limits {
     pub allow_local: bool,
     /// Announce to and search on the DHT (never for private torrents, BEP 27).
     pub dht: bool,
+    /// Fetch again what a check finds to be wrong; else it counts as not wanted.
+    pub fetch_lost: bool,
     /// Ask for pieces in ascending order instead of rarest first.
     pub sequential: bool,
     /// What holds for each connection, also where the swarm has to keep to it: how much a peer may have
@@ -167,6 +169,7 @@ impl Default for Limits {
         Self {
             allow_local: false,
             dht: true,
+            fetch_lost: true,
             sequential: false,
             peer: PeerConfig::default(),
 

@@ -8,7 +8,7 @@ use super::Owner;
 use super::life::Life;
 use crate::bitfield::Bitfield;
 use crate::engine::disk::{Answer, Disk};
-use crate::engine::options::Share;
+use crate::engine::options::{Share, State};
 use crate::engine::phase::{Failed, Phase};
 use crate::metainfo::Info;
 use crate::storage::{Done, Job, OpenOptions, Totals};
@@ -54,12 +54,24 @@ impl Owner {
     }
 
     pub(super) fn data_is_there(&mut self, have: Bitfield, totals: Totals) {
-        if self.options.share == Share::SeedOnly && !have.is_full() {
-            let (missing, pieces) = (have.len() - have.count(), have.len());
-            return self.fail(Failed::Missing { missing, pieces });
+        if let Some(failed) = self.lacks(&have) {
+            return self.fail(failed);
         }
         // What was counted before a stop is more than what may have been saved.
         self.handle(Input::Opened(have, self.carried.unwrap_or(totals)));
+    }
+
+    /// After a check: whoever only gives what it has fetches nothing that is wrong.
+    pub(super) fn all_is_there(&mut self) {
+        if let Some(failed) = self.swarm.have().and_then(|have| self.lacks(have)) {
+            self.fail(failed);
+        }
+    }
+
+    /// Why a torrent with these pieces cannot do what it is for.
+    fn lacks(&self, have: &Bitfield) -> Option<Failed> {
+        let (missing, pieces) = (have.len() - have.count(), have.len());
+        (self.options.share == Share::SeedOnly && missing > 0).then_some(Failed::Missing { missing, pieces })
     }
 
     pub(super) fn give(&mut self, job: Job) {
@@ -81,8 +93,12 @@ impl Owner {
     }
 
     pub(super) fn retry(&mut self) {
-        if !matches!(self.life, Life::Running) {
-            return;
+        let may_heal = matches!(&*self.phase.borrow(), Phase::Failed(failed) if failed.may_heal());
+        match &mut self.life {
+            Life::Running => {}
+            Life::Stopped if may_heal => return self.begin(State::Started),
+            Life::Leaving { then: then @ Some(_), .. } if may_heal => return *then = Some(State::Started),
+            Life::Leaving { .. } | Life::Stopped | Life::Over => return,
         }
         // Only a failure of the disk heals.
         self.phase.send_if_modified(|phase| {

@@ -108,7 +108,7 @@ impl Owner {
     }
 
     /// Starts a swarm anew.
-    fn begin(&mut self, state: State) {
+    pub(super) fn begin(&mut self, state: State) {
         let now = self.session.clock.now();
         self.runs += 1;
         let seeds = self.seeds.derive(&format!("run {}", self.runs));

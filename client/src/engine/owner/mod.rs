@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::disk::{Disk, Mailbox};
 use super::inbound::Inbound;
-use super::options::{AddOptions, Known, Select, Source, State};
+use super::options::{AddOptions, Known, Select, Share, Source, State};
 use super::phase::{Failed, Phase};
 use super::shared::Shared;
 use super::throttle::Limit;
@@ -87,6 +87,7 @@ pub(super) fn start(
     let mut limits = Limits {
         allow_local: session.allow_local,
         dht: session.dht.is_some(),
+        fetch_lost: options.share == Share::Download,
         sequential: options.sequential || options.limits.sequential,
         ..options.limits.clone()
     };
@@ -350,6 +351,7 @@ impl Owner {
         if check_ended {
             self.goes_on();
             self.check_ended();
+            self.all_is_there();
         }
     }
 
@@ -386,9 +388,11 @@ impl Owner {
         });
     }
 
+    /// It cannot go on: stops, and can be started again where that may help.
     fn fail(&mut self, failed: Failed) {
+        let then = failed.may_heal().then_some(State::Stopped);
         self.phase.send_replace(Phase::Failed(failed));
-        self.leave(None);
+        self.leave(then);
     }
 
     fn command(&mut self, command: Command) {
