@@ -158,7 +158,9 @@ pub fn open(info: &Arc<Info>, dir: &Path, options: &OpenOptions) -> Result<Opene
     let (have, to_check) = believe(info, &stamps, resume.as_ref());
     if let Some(resume) = resume.as_ref().filter(|resume| have.count() < resume.have.count()) {
         let lost = resume.have.count() - have.count();
-        warnings.push(format!("files changed since the last run: {lost} pieces have to be seen again"));
+        warnings.push(format!(
+            "the last run was cut off, or files changed since: {lost} pieces have to be seen again"
+        ));
     }
     let totals = resume.map(|resume| resume.totals).unwrap_or_default();
     let resume = lock.is_some().then_some(file);

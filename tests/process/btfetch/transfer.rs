@@ -37,6 +37,17 @@ fn a_download_from_a_named_peer_is_whole_and_a_second_run_has_nothing_to_do() {
 }
 
 #[test]
+fn a_torrent_that_is_named_twice_is_fetched_once_and_that_is_said() {
+    let world = World::new(13, 1_000_000);
+    let (_seeder, addr) = world.start_seeder(&[]);
+    let run = world.run(world.download(addr).arg(world.torrent()));
+    assert_eq!(code(run.status), 0, "{}", String::from_utf8_lossy(&run.stderr));
+    assert!(world.is_whole());
+    let count = |name: &str| events(&run).iter().filter(|event| event["event"] == name).count();
+    assert_eq!((count("done"), count("warning")), (1, 1));
+}
+
+#[test]
 fn a_magnet_gets_metadata_and_data_from_a_named_peer() {
     let world = World::new(11, 2_000_000);
     let (_seeder, addr) = world.start_seeder(&[]);

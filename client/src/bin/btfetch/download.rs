@@ -1,5 +1,6 @@
 //! What `btfetch` does without a verb: all that was named is fetched side by side.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -7,7 +8,9 @@ use btdht::settings::Flags;
 use btfetch::engine::Source;
 use btfetch::engine::http::{HttpError, Trust};
 use btfetch::metainfo::Metainfo;
+use krpc::Id;
 use krpc::magnet::Magnet;
+use serde_json::json;
 
 use crate::descriptors;
 use crate::failure::{Exit, Failure};
@@ -90,6 +93,7 @@ async fn fetch_all(
 ) -> Result<(), Failure> {
     let peers = args.transfer.peers().await?;
     let mut downloads: Vec<Download<'_>> = Vec::new();
+    let mut named = BTreeSet::new();
     for wanted in wanted {
         let source = match wanted {
             Wanted::Source(source) => *source,
@@ -100,6 +104,12 @@ async fn fetch_all(
             }
             Wanted::Url(url) => Source::Metainfo(Box::new(fetch_torrent(running, &url).await?)),
         };
+        if let Some(infohash) = infohash(&source).filter(|&infohash| !named.insert(infohash)) {
+            let message = format!("{infohash} is named more than once and fetched once");
+            output.event(|| json!({"event": "warning", "message": message}))?;
+            output.say(message);
+            continue;
+        }
         if let (Source::Metainfo(torrent), true) = (&source, args.wants_metadata_only()) {
             show_metadata(torrent, args, output)?;
             continue;
@@ -108,6 +118,13 @@ async fn fetch_all(
         downloads.push(Box::pin(download));
     }
     futures_util::future::try_join_all(downloads).await.map(drop)
+}
+
+fn infohash(source: &Source) -> Option<Id> {
+    match source {
+        Source::Magnet(magnet) => magnet.infohash_v1,
+        Source::Metainfo(torrent) => torrent.info.hash().v1,
+    }
 }
 
 async fn fetch_torrent(running: &Running, url: &str) -> Result<Metainfo, Failure> {

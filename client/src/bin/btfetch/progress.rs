@@ -22,6 +22,15 @@ pub(crate) enum Progress {
     Off,
 }
 
+/// What is done before it is known how much is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// The info dictionary is looked for.
+    Metadata,
+    /// It is known: files are opened and checked.
+    Files,
+}
+
 impl Progress {
     /// Picks the form that fits where stderr goes.
     pub(crate) fn new(output: Output) -> Self {
@@ -37,7 +46,7 @@ impl Progress {
     }
 
     /// Shows `status` of the torrent called `name` (already escaped).
-    pub(crate) fn update(&mut self, name: &str, status: &Status) {
+    pub(crate) fn update(&mut self, (name, what): (&str, Before), status: &Status) {
         match self {
             Self::Bar(bar) => {
                 if status.wanted > 0 && bar.length() != Some(status.wanted) {
@@ -45,13 +54,13 @@ impl Progress {
                     bar.set_length(status.wanted);
                 }
                 bar.set_position(status.wanted - status.left.min(status.wanted));
-                bar.set_message(line(name, status));
+                bar.set_message(line(name, what, status));
                 bar.tick();
             }
             Self::Lines { output, last } => {
                 if last.is_none_or(|last| last.elapsed() >= LINE_EVERY) {
                     *last = Some(Instant::now());
-                    output.say(line(name, status));
+                    output.say(line(name, what, status));
                 }
             }
             Self::Off => {}
@@ -79,10 +88,14 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 /// One line: how much of what, how fast, with whom.
-pub(crate) fn line(name: &str, status: &Status) -> String {
+pub(crate) fn line(name: &str, what: Before, status: &Status) -> String {
     let peers = format!("{} peers ({} seeds)", status.peers, status.seeds);
     if status.wanted == 0 {
-        return format!("{name}: looking for the metadata, {peers}, {} addresses known", status.known);
+        let doing = match what {
+            Before::Metadata => "looking for the metadata",
+            Before::Files => "looking at what is there",
+        };
+        return format!("{name}: {doing}, {peers}, {} addresses known", status.known);
     }
     let done = status.wanted - status.left.min(status.wanted);
     let mut line = format!(
@@ -105,7 +118,10 @@ mod tests {
     #[test]
     fn the_line_tells_how_far_and_with_whom() {
         let mut status = Status { known: 7, ..Status::default() };
-        assert_eq!(line("x", &status), "x: looking for the metadata, 0 peers (0 seeds), 7 addresses known");
+        let before = |what| line("x", what, &status);
+        let peers = "0 peers (0 seeds), 7 addresses known";
+        assert_eq!(before(Before::Metadata), format!("x: looking for the metadata, {peers}"));
+        assert_eq!(before(Before::Files), format!("x: looking at what is there, {peers}"));
         status = Status {
             wanted: 4 << 20,
             left: 1 << 20,
@@ -116,6 +132,6 @@ mod tests {
             ..status
         };
         let expected = "x: 3.0 MiB of 4.0 MiB, down 2.0 KiB/s, up 0 B/s, 3 peers (1 seeds), 1:01 left";
-        assert_eq!(line("x", &status), expected);
+        assert_eq!(line("x", Before::Files, &status), expected);
     }
 }

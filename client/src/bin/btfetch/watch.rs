@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
-use crate::progress::Progress;
+use crate::progress::{Before, Progress};
 use crate::text::{escape, escape_bytes, escape_path, size, span};
 
 /// How often progress is looked at.
@@ -274,7 +274,8 @@ impl Watch {
 
     fn tick(&mut self, status: &Status) -> Result<(), Failure> {
         let name = self.name();
-        self.progress.update(&name, status);
+        let what = if self.info.is_some() { Before::Files } else { Before::Metadata };
+        self.progress.update((&name, what), status);
         if self.reported.is_none_or(|reported| reported.elapsed() >= PROGRESS_EVERY) {
             self.reported = Some(Instant::now());
             self.output.event(|| {
