@@ -1,5 +1,6 @@
-//! The network falls in two halves that do not hear each other, and heals. What was announced before is
-//! looked for by either half, and what one half announces meanwhile by the other, once it can.
+//! The network falls in two halves that do not hear each other, and heals. What was announced before, and
+//! renewed where it is stored, is looked for by either half; what one half announces meanwhile by the
+//! other, once it can.
 
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 /// Until it falls apart.
 const BEFORE: Duration = Duration::from_secs(60);
+/// One half announces so long before they meet again, so that all of it is stored by then and none of it
+/// forgotten while they are watched, however long they were apart.
+const ANNOUNCED: Duration = Duration::from_secs(50);
 /// How long it is watched afterwards.
 const AFTER: Duration = Duration::from_secs(15 * 60);
 
@@ -28,8 +32,10 @@ const AFTER: Duration = Duration::from_secs(15 * 60);
 struct Halves {
     fleet: Fleet,
     lookups: usize,
-    /// Announced before.
+    /// Announced before,
     old: Vec<Id>,
+    /// while these lived, which store it.
+    whole: Census,
     /// Announced by nodes of the first half while it was alone.
     new: Vec<Id>,
     report: Report,
@@ -46,8 +52,10 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
     let fleet = Fleet::grow(plan, Vec::new(), watcher)?;
     let columns: Vec<&str> =
         ["when", "minutes", "other_half_in_tables", "other_half_finds"].into_iter().chain(COLUMNS).collect();
+    let whole = fleet.living();
     let mut halves = Halves {
         fleet,
+        whole,
         lookups: params.lookups(),
         old: Vec::new(),
         new: Vec::new(),
@@ -56,9 +64,8 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
         strangers: Vec::new(),
         crossing: Vec::new(),
     };
-    let truth = halves.fleet.living();
     halves.old = (0..halves.lookups).map(|_| halves.fleet.rng().id()).collect();
-    look::plant(&mut halves.fleet, &truth, &halves.old);
+    let truth = halves.fleet.living();
     halves.look("before", &truth, watcher)?;
 
     let apart = |minutes: u32, of: u32| from + params.span() * minutes / of;
@@ -67,6 +74,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
         let own = halves.of_first_half(&truth);
         halves.look("apart", &own, watcher)?;
     }
+    halves.wait((partition.until - ANNOUNCED).since(halves.fleet.world.now()), watcher)?;
     halves.announce(watcher)?;
     halves.wait((partition.until + Duration::from_secs(1)).since(halves.fleet.world.now()), watcher)?;
     for after in [Duration::ZERO, AFTER / 3, AFTER] {
@@ -111,6 +119,8 @@ impl Halves {
     fn look(&mut self, when: &str, truth: &Census, watcher: &mut dyn Watcher) -> Result<(), Stopped> {
         let now = self.fleet.world.now();
         let half = self.half();
+        // Peers are forgotten after 45 minutes, and who is still there renews its announce before.
+        look::plant(&mut self.fleet, &self.whole, &self.old);
         let wanted: Vec<_> =
             self.old.iter().map(|&infohash| (self.fleet.rng().below(half), infohash)).collect();
         let strangers = self.strangers();

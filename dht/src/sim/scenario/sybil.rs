@@ -78,10 +78,10 @@ fn attack(
         Box::new(Sybil::new(&ring, n, rng)) as Box<dyn Actor>
     });
     let mut fleet = Fleet::grow(plan, sybils.collect(), watcher)?;
-    // What is stored was announced before the attack.
+    // What is stored was announced before the attack, and is renewed where it is.
     let truth = fleet.living();
-    look::plant(&mut fleet, &truth, &[key]);
     fleet.run(params.span(), "under attack", watcher)?;
+    look::plant(&mut fleet, &truth, &[key]);
     let lookups = params.lookups().min(200);
     let mut hosts: Vec<usize> = (0..lookups).map(|_| fleet.any()).collect();
     hosts.sort_unstable();

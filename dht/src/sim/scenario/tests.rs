@@ -215,6 +215,29 @@ fn halves_of_a_parted_network_work_alone_and_find_each_other_again() {
     assert!(at(1, "other_half_in_tables") >= 0.75 * 8.0 / 64.0, "{report:?}");
 }
 
+/// Longer than peers are kept, which is 45 minutes.
+#[test]
+fn halves_that_were_apart_for_an_hour_find_what_was_announced_before_and_meanwhile() {
+    let report = run("partition", 100, 60, 25);
+    let column = |name: &str| report.columns.iter().position(|column| *column == name).unwrap();
+    assert_eq!(report.rows.len(), 6);
+    for row in &report.rows {
+        assert!(row[column("found")].number().unwrap() >= 0.9, "{report:?}");
+    }
+    // At once after the heal tables have forgotten the other half.
+    for row in &report.rows[4..] {
+        assert!(row[column("other_half_finds")].number().unwrap() >= 0.9, "{report:?}");
+    }
+}
+
+#[test]
+fn a_key_that_is_renewed_is_found_after_an_attack_of_an_hour() {
+    let report = run("sybil", 32, 60, 8);
+    for ids in ["free", "BEP 42"] {
+        assert!(number(&report, &[ids, "0"], "found") >= 0.99, "{report:?}");
+    }
+}
+
 #[test]
 fn node_is_not_eclipsed_by_ids_that_keep_knocking() {
     let report = run("eclipse", NODES, 2, 20);
