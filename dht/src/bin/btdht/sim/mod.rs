@@ -67,16 +67,17 @@ pub(crate) fn run(args: &Args, flags: &Flags) -> Result<(), Failure> {
     };
     let scenario = Scenario::named(name).ok_or_else(|| unknown(name))?;
     let params = params(args, scenario);
+    if let Some(file) = &args.plot {
+        plot::check(file)?;
+    }
     pages::enlarge(params.nodes);
     let began = Instant::now();
     let (report, spent) = watched(scenario, params, (flags, &out))?;
     let cost = Cost::measure(began, params.threads, spent, &report.totals);
     show::report(&report, &out)?;
-    if let Some(file) = &args.plot {
-        plot::draw(scenario, &report, file)?;
-    }
+    // What took long is told before anything can fail.
     show::done(scenario, &params, &report.totals, &cost, &out)?;
-    Ok(())
+    args.plot.as_ref().map_or(Ok(()), |file| plot::draw(scenario, &report, file))
 }
 
 fn list(out: &Output) -> Result<(), Failure> {

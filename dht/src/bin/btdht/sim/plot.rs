@@ -1,5 +1,7 @@
 //! The curves of a report as an SVG file, one chart below the other.
 
+use std::fs::OpenOptions;
+use std::io;
 use std::path::Path;
 
 use btdht::sim::scenario::{Chart, Report, Scenario};
@@ -16,6 +18,29 @@ const FONT: (&str, i32) = ("sans-serif", 16);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
+/// Whether `file` can be written, before there is anything to write: what is there stays as it is. Pipes and
+/// devices are not touched.
+///
+/// # Errors
+/// [`Failure::disk`].
+pub(crate) fn check(file: &Path) -> Result<(), Failure> {
+    let tried = match std::fs::metadata(file) {
+        Ok(found) if found.is_file() || found.is_dir() => {
+            OpenOptions::new().append(true).open(file).map(drop)
+        }
+        Ok(_) => Ok(()),
+        Err(_) => OpenOptions::new().write(true).create_new(true).open(file).and_then(|created| {
+            drop(created);
+            std::fs::remove_file(file)
+        }),
+    };
+    tried.map_err(|error| unwritable(file, &error))
+}
+
+fn unwritable(file: &Path, error: &io::Error) -> Failure {
+    Failure::disk(format!("writing {}: {error}", file.display().to_string().escape_debug()))
+}
+
 /// Draws all charts into `file`.
 ///
 /// # Errors
@@ -24,9 +49,7 @@ pub(crate) fn draw(scenario: &Scenario, report: &Report, file: &Path) -> Result<
     let mut svg = String::new();
     picture(scenario, &report.charts, &mut svg)
         .map_err(|error| Failure::other(format!("drawing: {error}")))?;
-    std::fs::write(file, svg).map_err(|error| {
-        Failure::disk(format!("writing {}: {error}", file.display().to_string().escape_debug()))
-    })
+    std::fs::write(file, svg).map_err(|error| unwritable(file, &error))
 }
 
 fn picture(
@@ -113,6 +136,21 @@ mod tests {
         assert_eq!(svg.matches("a title").count(), 2);
         assert!(svg.contains("cold &amp; &lt;dark&gt;") && svg.contains("share"));
         assert!(svg.matches("<polyline").count() >= 4);
+    }
+
+    #[test]
+    fn a_path_is_tried_before_there_is_anything_to_draw_and_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        check(&at("new.svg")).unwrap();
+        assert!(!at("new.svg").exists());
+        std::fs::write(at("old.svg"), "old").unwrap();
+        check(&at("old.svg")).unwrap();
+        assert_eq!(std::fs::read(at("old.svg")).unwrap(), b"old");
+        for bad in [folder.path().to_owned(), at("none/new.svg"), at("old.svg/new.svg")] {
+            let failure = format!("{:?}", check(&bad).unwrap_err());
+            assert!(failure.contains("code: 5") && failure.contains("writing"), "{failure}");
+        }
     }
 
     #[test]
