@@ -6,7 +6,7 @@ use std::path::Path;
 
 use btdht::sim::scenario::{Chart, Report, Scenario};
 use plotters::coord::Shift;
-use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
+use plotters::coord::ranged1d::{AsRangedCoord, KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
 use crate::failure::Failure;
@@ -65,7 +65,7 @@ fn picture(
         let [x, y] = [bounds(chart, |point| point.0), bounds(chart, |point| point.1)];
         let y = y.0.min(0.0)..y.1;
         if chart.log_x {
-            curves(&area, chart, &title, (x.0.max(1e-3)..x.1).log_scale(), y)?;
+            curves(&area, chart, &title, Log::new(chart, x), y)?;
         } else {
             curves(&area, chart, &title, x.0..x.1, y)?;
         }
@@ -96,6 +96,59 @@ where
     }
     axes.configure_series_labels().background_style(WHITE.mix(0.85)).border_style(BLACK.mix(0.4)).draw()?;
     Ok(())
+}
+
+/// An axis on which equal ratios are equally far apart.
+#[derive(Clone)]
+struct Log {
+    range: std::ops::Range<f64>,
+    ticks: Vec<f64>,
+}
+
+impl Log {
+    /// Marks the values that were measured if they are few, and round ones otherwise.
+    fn new(chart: &Chart, (least, greatest): (f64, f64)) -> Self {
+        let range = least.max(1e-3)..greatest.max(2e-3);
+        let mut ticks: Vec<f64> =
+            chart.curves.iter().flat_map(|curve| &curve.points).map(|point| point.0).collect();
+        ticks.sort_unstable_by(f64::total_cmp);
+        ticks.dedup();
+        if ticks.len() > TICKS {
+            let decades = (-3..=12).map(|power| 10f64.powi(power));
+            ticks = decades.flat_map(|decade| [decade, 2.0 * decade, 5.0 * decade]).collect();
+        }
+        ticks.retain(|tick| (range.start..=range.end).contains(tick));
+        Self { range, ticks }
+    }
+}
+
+/// Values that have room on an axis.
+const TICKS: usize = 12;
+
+impl Ranged for Log {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, (first, last): (i32, i32)) -> i32 {
+        let whole = (self.range.end / self.range.start).ln();
+        let share = (value.max(self.range.start) / self.range.start).ln() / whole;
+        first + (share * f64::from(last - first)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        self.ticks.clone()
+    }
+
+    fn range(&self) -> std::ops::Range<f64> {
+        self.range.clone()
+    }
+}
+
+impl ValueFormatter<f64> for Log {
+    fn format(value: &f64) -> String {
+        let text = format!("{value:.3}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
 }
 
 /// The least and the greatest value, never the same.
@@ -151,6 +204,20 @@ mod tests {
             let failure = format!("{:?}", check(&bad).unwrap_err());
             assert!(failure.contains("code: 5") && failure.contains("writing"), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_logarithmic_axis_marks_what_was_measured_or_round_values_once_each() {
+        let points = |xs: &[f64]| xs.iter().map(|&x| (x, 1.0)).collect::<Vec<_>>();
+        let ids = [16.0, 64.0, 256.0, 1024.0, 4096.0];
+        let svg = drawn(&[chart(true, points(&ids))]);
+        for tick in ["16", "64", "256", "1024", "4096"] {
+            assert_eq!(svg.lines().filter(|line| *line == tick).count(), 1, "{tick}: {svg}");
+        }
+        let many: Vec<f64> = (1..=40).map(|n| f64::from(n * n)).collect();
+        let log = Log::new(&chart(true, points(&many)), (1.0, 1600.0));
+        assert_eq!(log.ticks, [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0]);
+        assert_eq!([1.0, 40.0, 1600.0].map(|x| log.map(&x, (100, 300))), [100, 200, 300]);
     }
 
     #[test]
