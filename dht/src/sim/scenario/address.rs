@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
             id, within --minutes",
     nodes: 2000,
     minutes: 10,
+    takes_lookups: false,
     run,
 };
 

@@ -16,6 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     about: "whether announced peers are found for --minutes, renewed or not, while nodes come and go",
     nodes: 1000,
     minutes: 24 * 60,
+    takes_lookups: false,
     run,
 };
 

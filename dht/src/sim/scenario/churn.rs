@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
             hours in the median",
     nodes: 2000,
     minutes: 60,
+    takes_lookups: true,
     run,
 };
 

@@ -10,6 +10,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     about: "lookups when none, 10, 30 or 50 % of all nodes have just died, and --minutes later",
     nodes: 10_000,
     minutes: 30,
+    takes_lookups: true,
     run,
 };
 

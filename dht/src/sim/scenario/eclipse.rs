@@ -19,6 +19,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
             --minutes",
     nodes: 2000,
     minutes: 30,
+    takes_lookups: true,
     run,
 };
 

@@ -20,6 +20,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
             found in which family, after --minutes",
     nodes: 2000,
     minutes: 10,
+    takes_lookups: true,
     run,
 };
 

@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     about: "a fresh node: time until it has bootstrapped, and how its table fills for --minutes",
     nodes: 10_000,
     minutes: 15,
+    takes_lookups: false,
     run,
 };
 

@@ -18,6 +18,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
             --minutes of life before",
     nodes: 10_000,
     minutes: 1,
+    takes_lookups: true,
     run,
 };
 

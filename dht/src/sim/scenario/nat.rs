@@ -23,6 +23,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
             after --minutes, and lookups and announces from behind each kind",
     nodes: 2000,
     minutes: 30,
+    takes_lookups: true,
     run,
 };
 

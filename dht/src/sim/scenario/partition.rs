@@ -17,6 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     about: "the network falls in two halves for --minutes and heals: lookups before, in between and after",
     nodes: 2000,
     minutes: 30,
+    takes_lookups: true,
     run,
 };
 

@@ -19,6 +19,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     about: "tables under a flood of made-up nodes from 0 to 20 % of the members; after --minutes",
     nodes: 2000,
     minutes: 10,
+    takes_lookups: true,
     run,
 };
 

@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
             --minutes",
     nodes: 2000,
     minutes: 10,
+    takes_lookups: true,
     run,
 };
 

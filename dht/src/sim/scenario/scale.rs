@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     about: "upkeep with --lookups always under way, for --minutes: events, time and memory",
     nodes: 10_000,
     minutes: 1,
+    takes_lookups: true,
     run,
 };
 

@@ -22,6 +22,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
             --minutes",
     nodes: 10_000,
     minutes: 1,
+    takes_lookups: true,
     run,
 };
 

@@ -52,7 +52,8 @@ pub(crate) struct Args {
     /// Virtual minutes [default: as suits the experiment]
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     minutes: Option<u64>,
-    /// Lookups to measure or keep under way at a time [default: one for every fourth node, at most 1,000]
+    /// Lookups to measure or keep under way at a time [default: one for every fourth node, at most 1,000];
+    /// not for join, announce and address
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     lookups: Option<u32>,
     /// Draw the curves into a file, which is replaced
@@ -66,7 +67,7 @@ pub(crate) fn run(args: &Args, flags: &Flags) -> Result<(), Failure> {
         return list(&out);
     };
     let scenario = Scenario::named(name).ok_or_else(|| unknown(name))?;
-    let params = params(args, scenario);
+    let params = params(args, scenario)?;
     if let Some(file) = &args.plot {
         plot::check(file)?;
     }
@@ -100,16 +101,22 @@ fn unknown(name: &str) -> Failure {
         .hint("`btdht sim --list` names them")
 }
 
-fn params(args: &Args, scenario: &Scenario) -> Params {
+fn params(args: &Args, scenario: &Scenario) -> Result<Params, Failure> {
+    if args.lookups.is_some() && !scenario.takes_lookups {
+        let name = scenario.name;
+        return Err(Failure::usage(format!(
+            "--lookups says nothing to `{name}`, which has a number of its own"
+        )));
+    }
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let own = scenario.params();
-    Params {
+    Ok(Params {
         nodes: args.nodes.map_or(own.nodes, |nodes| nodes as usize),
         seed: args.seed,
         threads: args.threads.map_or_else(cores, usize::from),
         minutes: args.minutes.unwrap_or(own.minutes),
         lookups: args.lookups.map(|lookups| lookups as usize),
-    }
+    })
 }
 
 /// Runs the scenario until it ends or a signal ends it.
@@ -144,4 +151,32 @@ fn watched(
             (Err(error), None) => Err(Failure::other(format!("the experiment failed: {error}"))),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_lookups_is_refused_where_it_would_change_nothing() {
+        let args = |lookups| Args {
+            name: None,
+            list: false,
+            nodes: None,
+            seed: 1,
+            threads: Some(1),
+            minutes: None,
+            lookups,
+            plot: None,
+        };
+        let deaf: Vec<_> = ALL.iter().filter(|scenario| !scenario.takes_lookups).collect();
+        assert_eq!(
+            deaf.iter().map(|scenario| scenario.name).collect::<Vec<_>>(),
+            ["join", "announce", "address"]
+        );
+        for scenario in ALL {
+            assert_eq!(params(&args(Some(7)), scenario).is_ok(), scenario.takes_lookups, "{}", scenario.name);
+            assert!(params(&args(None), scenario).is_ok());
+        }
+    }
 }
