@@ -28,10 +28,11 @@ impl Striped {
     /// Empty stripes with the caps of `config`: 64, or fewer where each would have less than 64 KiB of
     /// [`Config::store_memory`].
     pub fn new(config: &Config, rng: &mut Rng) -> Self {
-        let count = (config.store_memory / MIN_STRIPE).clamp(1, MAX_STRIPES).next_power_of_two();
         let sketch = (config.infohashes_per_ip != 0).then(|| Sketch::new(config.store_memory, rng));
-        let taken = sketch.as_ref().map_or(0, Sketch::memory);
-        let store_memory = config.store_memory.saturating_sub(taken) / count;
+        let left = config.store_memory.saturating_sub(sketch.as_ref().map_or(0, Sketch::memory));
+        // The power of two below it.
+        let count = 1 << (left / MIN_STRIPE).clamp(1, MAX_STRIPES).ilog2();
+        let store_memory = left / count;
         let config = Arc::new(Config { store_memory, ..config.clone() });
         let stripe = |_| Mutex::new(Store::stripe(&config, rng, sketch.as_ref().map(Sketch::share)));
         Self { stripes: (0..count).map(stripe).collect(), hash: KeyedHash::new(rng), sketch }
@@ -219,6 +220,23 @@ mod tests {
             }
             let used: usize = striped.iter().map(|stripe| stripe.memory()).sum();
             assert!(used <= budget && used > budget / 2, "{used} of {budget}");
+        }
+    }
+
+    #[test]
+    fn no_stripe_is_smaller_than_is_of_use_unless_it_is_the_only_one() {
+        for (budget, stripes) in
+            [(0, 1), (MIN_STRIPE, 1), (5 * MIN_STRIPE, 4), (63 * MIN_STRIPE, 32), (1 << 30, 64)]
+        {
+            let config = Config { store_memory: budget, infohashes_per_ip: 0, ..Config::default() };
+            assert_eq!(striped(&config).stripes.len(), stripes, "{budget}");
+        }
+        // What counts the infohashes of a source is no room for peers.
+        for budget in (0..200).map(|n| n * MIN_STRIPE / 3) {
+            let striped = striped(&Config { store_memory: budget, ..Config::default() });
+            let taken = striped.sketch.as_ref().map_or(0, Sketch::memory);
+            let each = budget.saturating_sub(taken) / striped.stripes.len();
+            assert!(each >= MIN_STRIPE || striped.stripes.len() == 1, "{each} of {budget}");
         }
     }
 
