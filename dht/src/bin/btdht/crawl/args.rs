@@ -22,6 +22,9 @@ pub(super) struct Walk {
     /// End after so many infohashes that the database did not have
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) limit: Option<u64>,
+    /// Infohashes in the database at most, some 200 bytes each: then those it has are still updated
+    #[arg(long, value_name = "N", default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) max_infohashes: u64,
     /// End when everybody known has been asked so many times
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) rounds: Option<u64>,

@@ -35,6 +35,8 @@ const SIZE_KEPT: u64 = 24 * 3600;
 pub(super) struct Db {
     path: PathBuf,
     database: Database,
+    /// Infohashes at most.
+    cap: u64,
 }
 
 /// What came of writing a batch.
@@ -46,6 +48,8 @@ pub(super) struct Written {
     pub(super) unsized_: Vec<(Id, SocketAddr)>,
     /// Infohashes in all.
     pub(super) total: u64,
+    /// How often an infohash was told that is not there and had no room.
+    pub(super) refused: u64,
 }
 
 /// An estimate of the DHT's size and when it was made.
@@ -58,7 +62,12 @@ pub(super) struct KeptSize {
 impl Db {
     /// Opens the database at `path`; see [`open`].
     pub(super) fn open(path: &Path, missing: Missing) -> Result<Self, Failure> {
-        Ok(Self { path: path.to_owned(), database: open(path, missing)? })
+        Ok(Self { path: path.to_owned(), database: open(path, missing)?, cap: u64::MAX })
+    }
+
+    /// Takes no infohash that is not there once it has `cap` of them: anybody can make up as many as he likes.
+    pub(super) fn capped(self, cap: u64) -> Self {
+        Self { cap, ..self }
     }
 
     /// Writes a batch in one transaction. When it returns, everything is on the disk; when the process ends
@@ -130,8 +139,14 @@ impl Db {
         {
             let hash = teller_hash(&writing)?;
             let mut infohashes = writing.open_table(INFOHASHES)?;
+            let mut total = infohashes.len()?;
             for (id, node, source) in &batch.told {
                 let before = infohashes.get(id.as_bytes())?.map(|value| Infohash::decode(value.value()));
+                if before.is_none() && total >= self.cap {
+                    written.refused += 1;
+                    continue;
+                }
+                total += u64::from(before.is_none());
                 let mut infohash = before.unwrap_or_default();
                 infohash.told(now, hash.hash(&source.to_bytes()));
                 infohashes.insert(id.as_bytes(), &infohash.encode())?;
@@ -152,7 +167,7 @@ impl Db {
                 infohash.sized_at = now;
                 infohashes.insert(id.as_bytes(), &infohash.encode())?;
             }
-            written.total = infohashes.len()?;
+            written.total = total;
             let mut nodes = writing.open_table(NODES)?;
             for (source, node) in &batch.nodes {
                 match node {
@@ -291,6 +306,27 @@ mod tests {
         db.write(later, &sized(7, size(0, 0))).unwrap();
         let [(_, seven)] = all(&db)[..] else { panic!() };
         assert_eq!((seven.swarm.seeds, seven.has_size(), seven.sized_at), (5, true, later));
+    }
+
+    #[test]
+    fn a_full_database_takes_nothing_new_and_goes_on_with_what_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("crawl.redb");
+        let db = Db::open(&path, Missing::Create).unwrap().capped(2);
+        let written = db.write(1000, &told(&[(7, 1), (3, 1), (7, 2), (9, 1), (3, 2), (8, 2)])).unwrap();
+        assert_eq!((written.new.len(), written.total, written.refused), (2, 2, 2));
+        assert!(written.unsized_.iter().all(|(id, _)| [7, 3].contains(&id.as_bytes()[0])));
+        let written = db.write(2000, &told(&[(7, 1), (9, 3)])).unwrap();
+        assert_eq!((written.new.len(), written.total, written.refused), (0, 2, 1));
+        let kept = all(&db);
+        let seen: Vec<_> = kept.iter().map(|(id, one)| (id.as_bytes()[0], one.last_seen)).collect();
+        assert_eq!(seen, [(3, 1000), (7, 2000)]);
+        drop(db);
+        // A later run may have more room, and what is there is none too many for one that has less.
+        let db = Db::open(&path, Missing::Refuse).unwrap().capped(1);
+        assert_eq!(db.write(3000, &told(&[(3, 1), (9, 1)])).unwrap().refused, 1);
+        let db = db.capped(3);
+        assert_eq!(db.write(3000, &told(&[(9, 1), (8, 1)])).unwrap().total, 3);
     }
 
     #[test]

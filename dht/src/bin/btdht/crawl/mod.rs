@@ -26,6 +26,8 @@ Asks one node after the other which infohashes it stores, at a polite rate that 
 survives, and leaves each alone for as long as it wants. What it finds, and whom it may ask when, \
 goes to a database, so that the next run goes on where this one ended; a kill at any moment costs \
 two seconds' work. Runs until a signal, or as long as --duration, --limit or --rounds say. \
+Of an answer it takes 20 infohashes at most, as \
+many as BEP 51 nodes send; strangers who make up more cannot fill the disk beyond --max-infohashes. \
 When most queries get no answer it slows down by itself, says why, and recovers by itself.
 
 Exit code 4 when nothing was found or, within --timeout, nobody answered; 5 when the database is \

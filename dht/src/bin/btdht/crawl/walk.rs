@@ -34,6 +34,9 @@ const LONGEST_REST: u64 = 6 * 3600;
 /// Stopping the node takes no longer.
 const GOODBYE: Duration = Duration::from_millis(2500);
 
+/// Infohashes that are taken from an answer: BEP 51 nodes send 20, and a datagram has room for some 70.
+const SAMPLES: usize = 20;
+
 /// Why a crawl ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -50,8 +53,9 @@ pub(super) async fn run(
     context: &Context,
     stop: &mut Stop,
 ) -> Result<(), Failure> {
+    let cap = walk.max_infohashes;
     let opening = task::blocking(move || {
-        let db = Db::open(&path, Missing::Create)?;
+        let db = Db::open(&path, Missing::Create)?.capped(cap);
         let (total, nodes) = (db.total()?, db.nodes()?);
         Ok((db, total, nodes))
     });
@@ -115,6 +119,8 @@ struct Walker<'a> {
     reported: (Instant, u64),
     warned: Option<Instant>,
     troubled: bool,
+    /// It was told that the database has no room.
+    is_full: bool,
 }
 
 impl<'a> Walker<'a> {
@@ -134,6 +140,7 @@ impl<'a> Walker<'a> {
             reported: (started, 0),
             warned: None,
             troubled: false,
+            is_full: false,
         }
     }
 
@@ -182,7 +189,8 @@ impl<'a> Walker<'a> {
     fn take(&mut self, event: Event) -> Result<(), Failure> {
         match event {
             Event::Samples { node, source, infohashes, .. } => {
-                self.batch.told.extend(infohashes.into_iter().map(|infohash| (infohash, node, source)));
+                let some = infohashes.into_iter().take(SAMPLES);
+                self.batch.told.extend(some.map(|infohash| (infohash, node, source)));
             }
             Event::Sized { infohash, estimate } => {
                 self.batch.sized.push((infohash, estimate));
@@ -234,6 +242,11 @@ impl<'a> Walker<'a> {
     fn written(&mut self, written: Written) -> Result<(), Failure> {
         self.writing = None;
         self.total = written.total;
+        if written.refused > 0 && !std::mem::replace(&mut self.is_full, true) {
+            let most = self.walk.max_infohashes;
+            self.context.out.say_json(|| json!({"event": "full", "max_infohashes": most}))?;
+            tracing::warn!(most, "the database is full: new infohashes are dropped (--max-infohashes)");
+        }
         for (infohash, node) in &written.new {
             self.new += 1;
             self.context.out.say_json(
