@@ -28,7 +28,8 @@ const NODES: TableDefinition<'_, &[u8; 24], &[u8; NODE_LEN]> = TableDefinition::
 /// What the hash of tellers is keyed with, so that their bits mean the same in every run.
 const SALT_KEY: &str = "salt";
 const SIZE_KEYS: [&str; 2] = ["size_ipv4", "size_ipv6"];
-/// A size is asked for again when it is older than a day.
+/// The size of a swarm is asked for again when it is older than a day, and that of the DHT is replaced by one of
+/// fewer points.
 const SIZE_KEPT: u64 = 24 * 3600;
 
 /// The database of a crawl.
@@ -177,7 +178,10 @@ impl Db {
             }
             let mut meta = writing.open_table(META)?;
             for (estimate, key) in batch.sizes.iter().zip(SIZE_KEYS) {
-                if let &Some(estimate) = estimate {
+                let kept = meta.get(key)?.and_then(|bytes| KeptSize::decode(bytes.value()));
+                if let &Some(estimate) = estimate
+                    && kept.is_none_or(|kept| kept.yields(now, &estimate))
+                {
                     meta.insert(key, &KeptSize { estimate, at: now }.encode()[..])?;
                 }
             }
@@ -188,6 +192,11 @@ impl Db {
 }
 
 impl KeptSize {
+    /// Whether a new estimate is worth more: a crawl that has just begun knows less than the last one did.
+    fn yields(&self, now: u64, new: &SizeEstimate) -> bool {
+        new.points >= self.estimate.points || now.saturating_sub(self.at) > SIZE_KEPT
+    }
+
     fn encode(&self) -> [u8; 32] {
         let SizeEstimate { nodes, error, points } = self.estimate;
         let words = [nodes.to_bits(), error.to_bits(), points as u64, self.at];
@@ -346,6 +355,22 @@ mod tests {
         db.write(6, &batch).unwrap();
         assert_eq!(db.nodes().unwrap(), [node(2)]);
         assert_eq!(db.sizes().unwrap(), [Some(KeptSize { estimate: size, at: 5 }), None]);
+    }
+
+    #[test]
+    fn an_estimate_gives_way_to_one_of_as_many_points_or_of_another_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&folder.path().join("crawl.redb"), Missing::Create).unwrap();
+        let write = |now, nodes, points| {
+            let size = SizeEstimate { nodes, error: 10.0, points };
+            db.write(now, &Batch { sizes: [Some(size), None], ..Batch::default() }).unwrap();
+            db.sizes().unwrap()[0].unwrap().estimate.nodes
+        };
+        assert_eq!(write(1000, 116.0, 60), 116.0);
+        assert_eq!(write(1100, 41.0, 2), 116.0);
+        assert_eq!(write(1200, 118.0, 60), 118.0);
+        assert_eq!(write(1200 + SIZE_KEPT, 90.0, 59), 118.0);
+        assert_eq!(write(1201 + SIZE_KEPT, 90.0, 59), 90.0);
     }
 
     #[test]
