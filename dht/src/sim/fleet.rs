@@ -4,32 +4,29 @@
 //!
 //! # What large ones take
 //!
-//! Measured with release builds on a busy machine of two cores; bytes are those of all there is, engine,
-//! census and datagrams under way included:
+//! Measured with release builds on two cores; bytes are those of all there is, engine, census and datagrams
+//! under way included:
 //!
-//! - A node of 10,000, with 89 others in its table, takes 4.4 KB when it is made and 5.1 KB after two minutes
-//!   of upkeep, when there are candidates and queries under way (`tests/tests/memory/fleet.rs`); one of
-//!   100,000 with 117 others 5.2 KB and after a minute 6.1 KB, or 6.3 KB of resident memory. An entry
-//!   takes 32 bytes, and a table has 8 for each doubling of the network: 145 among a million.
+//! - A node of 100,000, with 117 others in its table, takes 5.7 KB after a minute. An entry takes 32 bytes, and a
+//!   table has 8 for each doubling of the network: 145 among a million.
 //! - Making a node takes some 70 µs of a core.
-//! - A core handles 210,000 events a second among 100,000 nodes (500,000 among 1,000, which fit its cache); an
-//!   event is a datagram that arrives or a timer that comes.
-//!   In the first minute of a fleet a node has 1.6 of them a second, in the first quarter of an hour 0.6 in
-//!   the mean, after an hour, when nodes have come to hear of each other in turn, some 0.3.
+//! - A thread handles 260,000 events a second among 100,000 nodes (twice as many among 1,000, which fit the
+//!   cache); an event is a datagram that arrives or a timer that comes.
+//! - In the first minute of a fleet of 100,000 a node has 0.68 of them a second; of 2,000, 0.4 to 0.65.
 //!
-//! On paper, from these figures, with 0.6 events a second (and those of the first minute):
+//! On paper, from these figures; only the first line is measured:
 //!
 //! | nodes | bytes a node | memory | making it | events a virtual second | cores for real time |
 //! |---|---|---|---|---|---|
-//! | 100,000 | 6.3 KB | 0.6 GB | 7 s | 60,000 (160,000) | 0.3 (0.8) |
-//! | 1,000,000 | 7.2 KB | 7.2 GB | 70 s | 600,000 (1.6 million) | 3 (8) |
-//! | 10,000,000 | 8.0 KB | 80 GB | 12 min | 6 million (16 million) | 29 (76) |
-//! | 28,000,000 | 8.4 KB | 235 GB | 33 min | 17 million (45 million) | 80 (215) |
+//! | 100,000 | 5.7 KB | 0.6 GB | 7 s | 68,000 | 0.3 |
+//! | 1,000,000 | 6.6 KB | 6.6 GB | 70 s | 680,000 | 2.6 |
+//! | 10,000,000 | 7.4 KB | 74 GB | 12 min | 6.8 million | 26 |
+//! | 28,000,000 | 7.8 KB | 218 GB | 33 min | 19 million | 73 |
 //!
-//! Time grows with the nodes alone: two cores take 15 seconds for a virtual one of ten million nodes and 40
-//! for one of 28 million, so that minutes can be watched in an hour, and days cannot. What does not fit
+//! Time grows with the nodes alone: two cores take 13 seconds for a virtual one of ten million nodes and 37
+//! for one of 28 million, so that minutes can be watched in an hour or two, and days cannot. What does not fit
 //! is the memory. Entries of 8 bytes, an index into the census and what is known of the node, would
-//! take 10 million nodes to some 45 GB; a fleet whose idle nodes are functions of the seed, as those of the
+//! take 10 million nodes to some 40 GB; a fleet whose idle nodes are functions of the seed, as those of the
 //! lookup benchmarks are, to the census' 0.3 GB.
 
 use std::net::SocketAddr;
