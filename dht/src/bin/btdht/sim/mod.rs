@@ -25,7 +25,7 @@ use crate::signals;
 #[command(after_help = "\
 Every node of the virtual network runs the code of `btdht serve`; time, links and chance are made from \
 the seed, so that equal runs give equal results, byte for byte, on any number of threads. No network \
-is opened. Prints a table and figures; the last line says what the run cost. What --minutes means is \
+is opened: of the common flags only those of what is printed say anything to it. Prints a table and figures; the last line says what the run cost. What --minutes means is \
 said by each experiment; a million nodes take some 7 GB.
 
 Exit code 0 when the experiment ran to its end, 2 for an unknown name.
