@@ -344,7 +344,16 @@ impl Fleet {
     /// The share of entries in the tables of nodes that take part which `is_so`; of a thousand nodes, evenly
     /// chosen, if there are more. `None` if all tables are empty.
     pub fn share_in_tables(&self, is_so: impl Fn(&KnownNode) -> bool) -> Option<f64> {
-        let hosts = (0..self.nodes()).step_by(self.nodes().div_ceil(1000));
+        self.share_in_tables_of((0..self.nodes()).step_by(self.nodes().div_ceil(1000)), is_so)
+    }
+
+    /// The share of the entries of which `is_so`, in the tables of those of the hosts that are nodes; one table
+    /// is looked at after the other. `None` if all are empty.
+    pub fn share_in_tables_of(
+        &self,
+        hosts: impl Iterator<Item = usize>,
+        is_so: impl Fn(&KnownNode) -> bool,
+    ) -> Option<f64> {
         let (mut all, mut such) = (0u64, 0u64);
         for node in hosts.filter_map(|index| self.node(index)) {
             for known in node.table(self.world.now()) {

@@ -141,15 +141,10 @@ impl Halves {
 
     /// The share of the other half in tables, 0.5 in a whole network.
     fn strangers(&self) -> f64 {
-        let (now, half) = (self.fleet.world.now(), self.half());
-        let (mut all, mut others) = (0u32, 0u32);
-        for index in (0..half).step_by(half.div_ceil(500)) {
-            for known in self.fleet.node(index).into_iter().flat_map(|node| node.table(now)) {
-                all += 1;
-                others += u32::from(self.fleet.world.at(known.addr).is_some_and(|host| host >= half));
-            }
-        }
-        f64::from(others) / f64::from(all.max(1))
+        let half = self.half();
+        let is_other = |addr| self.fleet.world.at(addr).is_some_and(|host| host >= half);
+        let some = (0..half).step_by(half.div_ceil(500));
+        self.fleet.share_in_tables_of(some, |known| is_other(known.addr)).unwrap_or(0.0)
     }
 
     /// Nodes of the first half announce.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::super::fleet::{Fleet, Plan, simulated};
 use super::look::{self, Batch, COLUMNS, Figures};
-use super::stats::share;
 use super::{Chart, Curve, Params, Report, Scenario, Stopped, Watcher};
 use crate::{Config, ReadOnly};
 
@@ -76,10 +75,8 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
 /// The share of entries that are read-only nodes, in the tables of all: BEP 43 wants none, neither with those
 /// who answer nor with those who do not.
 fn read_only_in_tables(fleet: &Fleet, servers: usize) -> Option<f64> {
-    let now = fleet.world.now();
-    let nodes = (0..fleet.world.len()).filter_map(|index| fleet.node(index));
-    let entries: Vec<_> = nodes.flat_map(|node| node.table(now)).collect();
-    share(&entries, |known| fleet.world.at(known.addr).is_none_or(|host| host >= servers))
+    let is_client = |addr| fleet.world.at(addr).is_none_or(|host| host >= servers);
+    fleet.share_in_tables_of(0..fleet.world.len(), |known| is_client(known.addr))
 }
 
 /// Queries that nodes which answer got so far.
