@@ -30,6 +30,7 @@ pub(super) struct Looked {
     /// The host that looked.
     pub(super) host: usize,
     pub(super) infohash: Id,
+    /// [`Outcome::Cancelled`] for one that was not over when nobody waited for it any longer.
     pub(super) outcome: Outcome,
     /// Peers that were announced; made-up ones do not count.
     pub(super) peers: usize,
@@ -61,7 +62,9 @@ impl<'a> Batch<'a> {
         Self { fleet, truth, running: BTreeMap::new(), closest: BTreeMap::new(), over: Vec::new() }
     }
 
-    /// Runs the lookups, each of a host for an infohash, to their ends. With `announce` they announce too.
+    /// Runs the lookups, each of a host for an infohash, to their ends. With `announce` they announce too. One
+    /// that takes longer than [`PATIENCE`] counts with what it had come to by then, and as one that found no
+    /// peer.
     pub(super) fn run(
         mut self,
         wanted: &[(usize, Id)],
@@ -78,6 +81,9 @@ impl<'a> Batch<'a> {
         let end = self.fleet.world.now() + PATIENCE;
         while !self.running.is_empty() && self.fleet.world.now() < end {
             self.pass(SPREAD, (stage, watcher))?;
+        }
+        for looked in std::mem::take(&mut self.running).into_values() {
+            self.over.push(Looked { peers: 0, peers_v6: 0, elapsed: PATIENCE, ..looked });
         }
         self.over.sort_by_key(|looked| (looked.host, looked.infohash.distance(&Id::ZERO)));
         Ok(self.over)
@@ -210,12 +216,14 @@ impl Figures {
         let millis = |span: Duration| span.as_secs_f64() * 1000.0;
         let wanted: usize = looked.iter().map(|one| one.of).sum();
         let reached: usize = looked.iter().map(|one| one.reached).sum();
+        // What the others cost in the end nobody saw.
+        let over = || looked.iter().filter(|one| one.outcome != Outcome::Cancelled);
         Self {
             found: share(looked, |one| one.peers > 0),
             first_peer: looked.iter().filter_map(|one| one.first_peer).map(millis).collect(),
             done: looked.iter().map(|one| millis(one.elapsed)).collect(),
-            queries: looked.iter().map(|one| f64::from(one.queries)).collect(),
-            hops: looked.iter().map(|one| f64::from(one.hops)).collect(),
+            queries: over().map(|one| f64::from(one.queries)).collect(),
+            hops: over().map(|one| f64::from(one.hops)).collect(),
             reached: (wanted > 0).then(|| reached as f64 / wanted as f64),
         }
     }
@@ -250,3 +258,29 @@ pub(super) const COLUMNS: [&str; 9] = [
     "hops",
     "closest_reached",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::fleet::Plan;
+    use crate::sim::scenario::Unwatched;
+    use crate::sim::{Links, Partition, Split};
+
+    #[test]
+    fn lookups_that_do_not_come_to_an_end_in_time_count_as_such_that_find_nothing() {
+        // Nobody hears the first node, which runs 64 lookups at a time and waits for each silent node.
+        let alone = Partition { from: crate::Time::ZERO, until: crate::Time::NEVER, split: Split::Below(1) };
+        let links = Links { partitions: vec![alone], ..Links::default() };
+        let mut fleet =
+            Fleet::grow(Plan { links, ..Plan::new(64, 1, 1) }, Vec::new(), &mut Unwatched).unwrap();
+        let truth = fleet.living();
+        let wanted: Vec<_> = (0..64 * 40).map(|_| (0, fleet.rng().id())).collect();
+        let looked = Batch::new(&mut fleet, &truth).run(&wanted, false, ("lookups", &mut Unwatched)).unwrap();
+        assert_eq!(looked.len(), wanted.len());
+        let figures = Figures::of(&looked);
+        assert_eq!((figures.found, figures.done.len()), (Some(0.0), wanted.len()));
+        let over = figures.queries.len();
+        assert!(over < wanted.len(), "{over}: the test is of those that were cut off");
+        assert!(figures.done.iter().all(|&millis| millis <= 40_000.0));
+    }
+}
