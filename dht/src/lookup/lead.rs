@@ -4,7 +4,7 @@
 use arrayvec::ArrayVec;
 use krpc::Distance;
 
-use super::weights::{ANSWERED, PENDING, WINDOW_AT_THE_GOAL, WINDOW_ON_THE_WAY};
+use super::weights::{ANSWERED, PENDING, PENDING_AGAIN, WINDOW_AT_THE_GOAL, WINDOW_ON_THE_WAY};
 
 /// What is ahead of a candidate, in tenths of nodes that can be expected to answer. Nodes are noted nearest
 /// first.
@@ -27,13 +27,14 @@ impl Lead {
         self.answered += ANSWERED;
     }
 
-    /// Notes a node that has been asked.
-    pub(super) fn pending(&mut self, distance: &Distance) {
+    /// Notes a node that has been asked so many times and may answer the last one.
+    pub(super) fn pending(&mut self, distance: &Distance, tries: u8) {
         let bits = distance.leading_zeros();
+        let counts = if tries > 1 { PENDING_AGAIN } else { PENDING };
         match self.pending.last_mut() {
-            Some((last, weight)) if *last == bits => *weight += PENDING,
+            Some((last, weight)) if *last == bits => *weight += counts,
             // Bits only fall from one node to the next, so that there is room for all.
-            _ => _ = self.pending.try_push((bits, PENDING)),
+            _ => _ = self.pending.try_push((bits, counts)),
         }
     }
 
@@ -65,10 +66,10 @@ mod tests {
     /// How many candidates at `candidate` bits are asked behind `ahead` pending ones.
     fn asked(reached: usize, ahead: &[usize], candidate: usize) -> usize {
         let mut lead = Lead::new(Some(&bits(reached)));
-        ahead.iter().for_each(|&ahead| lead.pending(&bits(ahead)));
+        ahead.iter().for_each(|&ahead| lead.pending(&bits(ahead), 1));
         let mut asked = 0;
         while lead.allows(&bits(candidate)) {
-            lead.pending(&bits(candidate));
+            lead.pending(&bits(candidate), 1);
             asked += 1;
         }
         asked
@@ -88,24 +89,34 @@ mod tests {
         let answered = |count| {
             let mut lead = Lead::new(Some(&bits(20)));
             (0..count).for_each(|_| lead.answered());
-            lead.pending(&bits(19));
+            lead.pending(&bits(19), 1);
             lead.allows(&bits(18))
         };
-        assert!(answered(13) && !answered(14));
+        assert!(answered(12) && !answered(13));
         let mut lead = Lead::new(Some(&bits(10)));
         (0..8).for_each(|_| lead.answered());
-        lead.pending(&bits(13));
+        lead.pending(&bits(13), 1);
         assert!(!lead.allows(&bits(9)), "a query three bits ahead means that the goal is elsewhere");
+    }
+
+    #[test]
+    fn nodes_that_were_silent_once_hardly_make_those_behind_wait() {
+        let allows = |tries| {
+            let mut lead = Lead::new(Some(&bits(15)));
+            [23, 22, 20].into_iter().for_each(|ahead| lead.pending(&bits(ahead), tries));
+            lead.allows(&bits(17))
+        };
+        assert!(!allows(1) && allows(2));
     }
 
     #[test]
     fn any_distances_are_borne() {
         let mut lead = Lead::new(None);
         for ahead in (0..160).rev() {
-            lead.pending(&bits(ahead));
-            lead.pending(&bits(ahead));
+            lead.pending(&bits(ahead), 1);
+            lead.pending(&bits(ahead), 1);
         }
-        lead.pending(&Distance::MAX);
+        lead.pending(&Distance::MAX, 1);
         assert!(!lead.allows(&Distance::MAX));
     }
 }

@@ -167,7 +167,7 @@ impl Search {
                     *waiting = true;
                     let _ = pending.try_push(subnet);
                     if !self.is_router(place) {
-                        lead.pending(&place.distance);
+                        lead.pending(&place.distance, place.tries);
                     }
                 }
                 State::Fresh if place.is_reserve && *among == Among::Usual => {}
