@@ -3,7 +3,10 @@
 //!
 //!     cargo bench -p harness --bench lookups
 //!     cargo bench -p harness --bench lookups -- --lookups 200 --seed 2
+//!     cargo bench -p harness --bench lookups -- --slow 900
 //!     cargo bench -p harness --bench lookups -- --check
+//!
+//! `--slow` prints each step of the cold lookups whose first peer came later than so many milliseconds.
 //!
 //! All times are virtual, so a figure depends on the seed and the code and on nothing else; `--check`
 //! fails when one is worse than what this code reached when it was measured.
@@ -33,12 +36,13 @@ struct Sample {
     warm_bound: Bound,
 }
 
-/// A figure: its name, what it is, its goal, and the worst value that `--check` accepts at the
+/// A figure: its name, what it is, its goals, and the worst value that `--check` accepts at the
 /// standard size and seed.
 struct Figure {
     name: &'static str,
     value: f64,
     goal: f64,
+    moonshot: f64,
     /// What it may not be worse than; higher is better where `rising`.
     bar: f64,
     rising: bool,
@@ -62,11 +66,17 @@ fn main() {
     let samples: Vec<Sample> = (0..lookups).map(|n| sample(&network, &config, seed << 32 | n)).collect();
     println!("{lookups} infohashes looked for in {:.1} s", began.elapsed().as_secs_f64());
 
+    if words.iter().any(|word| word == "--slow") {
+        trace_slow(&network, &config, seed, &samples, number("--slow", 1000));
+    }
     let figures = figures(&samples);
-    println!("\n{:44} {:>8} {:>8}  detail", "figure", "reached", "goal");
+    println!("\n{:44} {:>8} {:>8} {:>8}  detail", "figure", "reached", "must", "moonshot");
     for figure in &figures {
-        let goal = if figure.goal.is_finite() { figure.goal.to_string() } else { String::new() };
-        println!("{:44} {:>8.3} {goal:>8}  {}", figure.name, figure.value, figure.note);
+        let [must, moonshot] = [figure.goal, figure.moonshot].map(|goal| match goal.is_finite() {
+            true => goal.to_string(),
+            false => String::new(),
+        });
+        println!("{:44} {:>8.3} {must:>8} {moonshot:>8}  {}", figure.name, figure.value, figure.note);
     }
     if words.iter().any(|word| word == "--check") {
         check(&figures);
@@ -93,6 +103,16 @@ fn sample(network: &Network, config: &Arc<Config>, number: u64) -> Sample {
     }
 }
 
+/// Prints the steps of the cold lookups whose first peer came later than `millis`.
+fn trace_slow(network: &Network, config: &Arc<Config>, seed: u64, samples: &[Sample], millis: u64) {
+    let slow = |sample: &Sample| sample.cold.first_peer.is_none_or(|time| time.as_millis() > millis.into());
+    for (n, _) in samples.iter().enumerate().filter(|(_, sample)| slow(sample)) {
+        let number = seed << 32 | n as u64;
+        println!("\ninfohash {n}:");
+        Run::new(network, config, number).traced().look(Rng::from_seed(number).id(), false);
+    }
+}
+
 fn figures(samples: &[Sample]) -> Vec<Figure> {
     let mut figures = cold(samples);
     figures.extend(warm(samples));
@@ -115,22 +135,33 @@ fn cold(samples: &[Sample]) -> Vec<Figure> {
     let late = mean(samples, |s| f64::from(u8::from(millis(s.cold.first_peer) > 1000.0)));
     let reached = |of: usize| mean(samples, |s| f64::from(u8::from(s.cold.reached >= of)));
     vec![
-        Figure::new("cold, first peer, median / oracle", first[0] / first_bound[0], 1.30, 1.30)
+        Figure::new("cold, first peer, median / oracle", first[0] / first_bound[0], (1.30, 1.15), 1.30)
             .note(format!("{} ms, oracle {}", told(&first), told(&first_bound))),
-        Figure::new("cold, first peer, p90 / oracle", first[1] / first_bound[1], 1.45, 1.42),
-        Figure::new("cold, get_peers", mean(samples, |s| f64::from(s.cold.get_peers)), 80.0, 80.0)
+        Figure::new("cold, first peer, p90 / oracle", first[1] / first_bound[1], (1.45, 1.20), 1.42),
+        Figure::new("cold, get_peers", mean(samples, |s| f64::from(s.cold.get_peers)), (80.0, 100.0), 80.0)
             .note(format!("{}; all queries {}; {hops:.1} hops", told(&get_peers), told(&queries))),
-        Figure::new("cold, closest answered, median / oracle", closest[0] / closest_bound[0], 1.5, 1.37)
-            .note(format!("{} ms, oracle {}", told(&closest), told(&closest_bound))),
-        Figure::new("cold, closest answered, p90 / oracle", closest[1] / closest_bound[1], 1.8, 1.41),
-        Figure::new("cold, share of the true 8 closest reached", share(samples, |s| &s.cold), 0.95, 0.95)
-            .rising()
-            .note(format!("all 8 in {:.2} of the lookups, 7 in {:.2}", reached(8), reached(7))),
-        Figure::new("cold, done, median, s", done[0] / 1000.0, 1.0, 0.98).note(format!("{} ms", told(&done))),
-        Figure::new("cold, done, p90, s", done[1] / 1000.0, 1.4, 1.37),
-        Figure::new("cold, announce stored, median, s", stored[0] / 1000.0, 1.5, 1.30)
+        Figure::new(
+            "cold, closest answered, median / oracle",
+            closest[0] / closest_bound[0],
+            (1.5, 1.15),
+            1.37,
+        )
+        .note(format!("{} ms, oracle {}", told(&closest), told(&closest_bound))),
+        Figure::new("cold, closest answered, p90 / oracle", closest[1] / closest_bound[1], (1.8, 1.3), 1.41),
+        Figure::new(
+            "cold, share of the true 8 closest reached",
+            share(samples, |s| &s.cold),
+            (0.95, 0.99),
+            0.95,
+        )
+        .rising()
+        .note(format!("all 8 in {:.2} of the lookups, 7 in {:.2}", reached(8), reached(7))),
+        Figure::new("cold, done, median, s", done[0] / 1000.0, (1.0, 0.70), 0.98)
+            .note(format!("{} ms", told(&done))),
+        Figure::new("cold, done, p90, s", done[1] / 1000.0, (1.4, 0.9), 1.37),
+        Figure::new("cold, announce stored, median, s", stored[0] / 1000.0, (1.5, 0.9), 1.30)
             .note(format!("{} ms", told(&stored))),
-        Figure::new("cold, first peer over 1 s, share", late, 0.0, 0.001),
+        Figure::new("cold, first peer over 1 s, share", late, (0.0, 0.0), 0.001),
     ]
 }
 
@@ -143,29 +174,30 @@ fn warm(samples: &[Sample]) -> Vec<Figure> {
     let again = spread(samples, |s| millis(s.repeat.first_peer));
     let again_get_peers = spread(samples, |s| f64::from(s.repeat.get_peers));
     vec![
-        Figure::new("warm, first peer, median / oracle", first[0] / first_bound[0], 1.45, 1.44)
+        Figure::new("warm, first peer, median / oracle", first[0] / first_bound[0], (1.45, 1.25), 1.44)
             .note(format!("{} ms, oracle {}", told(&first), told(&first_bound))),
-        Figure::new("warm, first peer, p90 / oracle", first[1] / first_bound[1], 1.65, 1.65),
-        Figure::new("warm, get_peers", mean(samples, |s| f64::from(s.warm.get_peers)), 65.0, 65.0).note(
-            format!(
+        Figure::new("warm, first peer, p90 / oracle", first[1] / first_bound[1], (1.65, 1.35), 1.65),
+        Figure::new("warm, get_peers", mean(samples, |s| f64::from(s.warm.get_peers)), (65.0, 80.0), 65.0)
+            .note(format!(
                 "{}; share {:.3}, done {} ms",
                 told(&get_peers),
                 share(samples, |s| &s.warm),
                 told(&done)
+            )),
+        Figure::new("repeated, first peer, median, ms", again[0], (f64::INFINITY, f64::INFINITY), 50.0).note(
+            format!(
+                "{} ms; get_peers {}; share {:.3}",
+                told(&again),
+                told(&again_get_peers),
+                share(samples, |s| &s.repeat)
             ),
         ),
-        Figure::new("repeated, first peer, median, ms", again[0], f64::INFINITY, 50.0).note(format!(
-            "{} ms; get_peers {}; share {:.3}",
-            told(&again),
-            told(&again_get_peers),
-            share(samples, |s| &s.repeat)
-        )),
     ]
 }
 
 impl Figure {
-    fn new(name: &'static str, value: f64, goal: f64, bar: f64) -> Self {
-        Self { name, value, goal, bar, rising: false, note: String::new() }
+    fn new(name: &'static str, value: f64, (goal, moonshot): (f64, f64), bar: f64) -> Self {
+        Self { name, value, goal, moonshot, bar, rising: false, note: String::new() }
     }
 
     fn rising(self) -> Self {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use btdht::{Announce, Command, Config, Event, Home, LookupId, Node, Outbox, Outcome, Rng, Seeds, Time};
+use btdht::{Announce, Command, Config, Event, Home, Hop, LookupId, Node, Outbox, Outcome, Rng, Seeds, Time};
 use krpc::bencode::Strings;
 use krpc::compact::{self, Address as _, Contact, V4};
 use krpc::{Body, Id, Message, Query, Response};
@@ -29,11 +29,13 @@ pub struct Run<'a> {
     get_peers: u32,
     router: (Id, Duration, bool),
     watched: Option<Watched>,
+    /// Whether each step of a lookup is printed.
+    trace: bool,
     out: Outbox,
 }
 
-/// When something arrives, its number, from where, and the datagram.
-type Arrival = (Time, u64, SocketAddr, Vec<u8>);
+/// When something arrives, its number, from where, the datagram, and the infohash that was asked for.
+type Arrival = (Time, u64, SocketAddr, Vec<u8>, Option<Id>);
 
 /// A lookup under way.
 struct Watched {
@@ -52,7 +54,8 @@ pub struct Measured {
     pub first_peer: Option<Duration>,
     /// Until the last of those of the [`K`] nearest that answered at all.
     pub closest: Duration,
-    /// How many of the [`K`] nearest answered.
+    /// How many of the [`K`] nearest of all nodes that live answered the lookup, whether it knew of them
+    /// or not.
     pub reached: usize,
     /// Until the lookup, without announcing, would have been over: its last answer.
     pub done: Duration,
@@ -86,12 +89,18 @@ impl<'a> Run<'a> {
             get_peers: 0,
             router,
             watched: None,
+            trace: false,
             out: Outbox::new(),
         };
         let routers = Command::Routers(vec![ROUTER.into()]);
         run.node.handle_command(run.now, routers, &mut run.out);
         run.deliver();
         run
+    }
+
+    /// Prints each step of its lookups.
+    pub fn traced(self) -> Self {
+        Self { trace: true, ..self }
     }
 
     /// The node's id.
@@ -118,7 +127,7 @@ impl<'a> Run<'a> {
         self.watched = Some(Watched { infohash, goal, started: self.now, first_peer, stored });
         let (sent, get_peers) = (self.sent, self.get_peers);
         let announce = announce.then_some(Announce { port: 51_413, implied: false, seed: false });
-        let command = Command::GetPeers { infohash, announce, trace: false };
+        let command = Command::GetPeers { infohash, announce, trace: self.trace };
         let name = self.node.handle_command(self.now, command, &mut self.out).expect("it starts a lookup");
         let mut over = self.deliver_until(name);
         while over.is_none() {
@@ -151,9 +160,9 @@ impl<'a> Run<'a> {
         }
         self.now = self.now.max(next);
         if arrival <= self.node.timeout()
-            && let Some(Reverse((_, _, from, bytes))) = self.arriving.pop()
+            && let Some(Reverse((_, _, from, bytes, asked_for))) = self.arriving.pop()
         {
-            self.note_answer(from);
+            self.note_answer(from, asked_for);
             self.node.handle_datagram(self.now, 0, from, &bytes, &mut self.out);
         } else {
             self.node.handle_timeout(self.now, &mut self.out);
@@ -184,7 +193,11 @@ impl<'a> Run<'a> {
         let message = Message::decode(bytes).expect("the node speaks KRPC");
         let Body::Query { query, .. } = message.body else { return };
         self.sent += 1;
-        self.get_peers += u32::from(matches!(query, Query::GetPeers { .. }));
+        let asked_for = match query {
+            Query::GetPeers { infohash, .. } => Some(infohash),
+            _ => None,
+        };
+        self.get_peers += u32::from(asked_for.is_some());
         let (rtt, response) = if to == SocketAddr::from(ROUTER) {
             let (id, rtt, is_first) = self.router;
             let nodes = match query {
@@ -212,7 +225,7 @@ impl<'a> Run<'a> {
             (self.network.rtt(index), self.answer(message.tid, id, &nodes, &peers))
         };
         if let Some(delay) = Network::delay(rtt, &mut self.rng) {
-            self.arriving.push(Reverse((self.now + delay, self.sent, to, response)));
+            self.arriving.push(Reverse((self.now + delay, self.sent, to, response, asked_for)));
         }
     }
 
@@ -238,9 +251,11 @@ impl<'a> Run<'a> {
         bytes
     }
 
-    fn note_answer(&mut self, from: SocketAddr) {
+    /// Answers to questions of the upkeep are none to the lookup.
+    fn note_answer(&mut self, from: SocketAddr, asked_for: Option<Id>) {
         let (index, now) = (self.network.at(from), self.now);
-        let goal = self.watched.iter_mut().flat_map(|watched| &mut watched.goal);
+        let watched = self.watched.as_mut().filter(|watched| Some(watched.infohash) == asked_for);
+        let goal = watched.into_iter().flat_map(|watched| &mut watched.goal);
         for (_, at) in goal.filter(|(node, _)| Some(*node) == index) {
             at.get_or_insert(now);
         }
@@ -253,6 +268,19 @@ impl<'a> Run<'a> {
                 watched.first_peer.get_or_insert(self.now);
             }
             Event::Stored { .. } => watched.stored = Some(self.now),
+            Event::Hop { hop, .. } => {
+                let Hop { at, node, id, depth, step } = hop;
+                let millis = at.since(watched.started).as_millis();
+                let bits = id.map_or(0, |id| id.prefix_len(&watched.infohash));
+                let index = self.network.at(*node);
+                let nearest = watched.goal.iter().position(|&(node, _)| Some(node) == index);
+                let (lives, rtt) = index.map_or((true, ROUTER_RTT), |index| {
+                    (self.network.is_alive(index), self.network.rtt(index))
+                });
+                let kind = nearest.map_or(String::new(), |n| format!("nearest {}", n + 1));
+                let lives = if lives { format!("lives, {} ms", rtt.as_millis()) } else { "dead".into() };
+                println!("{millis:6} ms  {bits:3} bits, depth {depth}, {lives:14} {kind:10} {node} {step:?}");
+            }
             _ => {}
         }
     }
