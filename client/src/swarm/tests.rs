@@ -184,7 +184,7 @@ fn a_peer_that_closes_at_once_is_dialed_five_times_a_minute_at_most() {
     let mut world = World::new(torrent(1_000_000, 64 << 10), false);
     world.add(Kind::ClosesAfter(0));
     world.run(Duration::from_secs(60));
-    assert!((2..=6).contains(&world.peer(0).dials), "{}", world.peer(0).dials);
+    assert!((2..=5).contains(&world.peer(0).dials), "{}", world.peer(0).dials);
 }
 
 #[test]
