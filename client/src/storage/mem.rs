@@ -3,6 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{DiskError, Stamp, Storage};
@@ -99,6 +100,7 @@ fn missing(doing: &'static str) -> DiskError {
 pub struct FaultyStorage<S> {
     inner: S,
     plan: Mutex<Plan>,
+    refused: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -126,7 +128,12 @@ pub enum Fault {
 impl<S: Storage> FaultyStorage<S> {
     /// A storage without faults yet.
     pub fn new(inner: S) -> Self {
-        Self { inner, plan: Mutex::default() }
+        Self { inner, plan: Mutex::default(), refused: AtomicU32::new(0) }
+    }
+
+    /// Writes that have failed.
+    pub fn refused(&self) -> u32 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Lets calls fail from now on; writes only after `after` further ones. `None` repairs.
@@ -185,6 +192,7 @@ impl<S: Storage> Storage for FaultyStorage<S> {
             }
             Some(_) => io::ErrorKind::Other,
         };
+        self.refused.fetch_add(1, Ordering::Relaxed);
         Err(DiskError::new("writing", Path::new("memory"), &kind.into()))
     }
 

@@ -145,6 +145,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
         "S45",
         &[
             "a_full_disk_stops_everything_and_nothing_is_lost_when_it_resumes",
+            "a_full_disk_is_tried_once_a_thread_and_not_again_before_it_may_go_on",
             "a_full_disk_is_exit_5_and_the_download_goes_on_when_there_is_space",
         ],
     ),
@@ -339,6 +340,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
         &[
             "a_full_disk_holds_everything_until_retry",
             "a_full_disk_stops_everything_and_nothing_is_lost_when_it_resumes",
+            "a_full_disk_is_tried_once_a_thread_and_not_again_before_it_may_go_on",
             "a_full_disk_is_exit_5_and_the_download_goes_on_when_there_is_space",
         ],
     ),
