@@ -27,8 +27,9 @@ pub struct PeerConfig {
     pub upload_queue: u16,
     /// Longest block that a peer may ask for, in bytes.
     pub max_request: u32,
-    /// Bytes of blocks on their way to the peer, read from disk or waiting for the socket; the other
-    /// requests wait for these. At twice this number of bytes to be sent, nothing more is read.
+    /// Bytes to be sent to the peer: at so many, nothing more is read. Blocks that are read from disk or
+    /// wait for the socket take three quarters of it, and a block: the other requests wait for these,
+    /// and a peer that takes them slowly is read nevertheless.
     pub send_buffer: usize,
     /// Blocks that were never asked for: at so many the connection ends.
     pub strays: u32,

@@ -145,7 +145,7 @@ impl PeerConn {
     /// The first `most` bytes of [`space`](Self::space).
     pub fn space_within(&mut self, most: usize) -> ArrayVec<IoSliceMut<'_>, MAX_SPACE> {
         let State { setup, send, download, .. } = &self.state;
-        if self.is_closed() || send.len() >= 2 * setup.config.send_buffer {
+        if self.is_closed() || send.len() >= setup.config.send_buffer {
             return ArrayVec::new();
         }
         let arriving = self.reader.arriving();

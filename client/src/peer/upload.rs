@@ -104,7 +104,7 @@ impl Upload {
 
     /// Tells the swarm of waiting requests as far as there is room in the send buffer.
     pub(super) fn grant(&mut self, config: &PeerConfig, send: &SendQueue, out: &mut Vec<PeerEvent>) {
-        while self.granted_bytes + send.len() < config.send_buffer
+        while self.granted_bytes + send.len() < config.send_buffer / 4 * 3
             && let Some(block) = self.waiting.pop_front()
         {
             self.granted_bytes += block.len as usize;

@@ -276,6 +276,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "a_flood_of_requests_waits_then_ends",
             "requests_wait_for_room_in_the_send_buffer",
             "a_peer_that_floods_and_does_not_read_is_read_no_further",
+            "a_peer_that_takes_blocks_slowly_is_read_all_the_same",
             "a_peer_that_does_not_read_is_closed_after_thirty_seconds",
             "a_full_queue_and_a_long_block_are_refused",
         ],
