@@ -59,6 +59,13 @@ pub enum PeerEvent {
     Closed(CloseReason),
 }
 
+impl PeerEvent {
+    /// Whether it takes the place of all pieces that were told before.
+    pub(crate) fn is_piece_set(&self) -> bool {
+        matches!(self, Self::Pieces(_) | Self::HaveAll | Self::HaveNone)
+    }
+}
+
 /// The peer's handshake (BEP 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -134,6 +141,21 @@ pub enum CloseReason {
     Stalled,
     /// The swarm asked for it.
     Local,
+}
+
+impl CloseReason {
+    /// What the user is told.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Disconnected => "closed by the peer or the network",
+            Self::BadHandshake => "wrong handshake",
+            Self::HandshakeTimeout => "no handshake in time",
+            Self::Idle => "silent for too long",
+            Self::Protocol(_) => "broke the protocol",
+            Self::Stalled => "did not read what it asked for",
+            Self::Local => "closed by us",
+        }
+    }
 }
 
 /// How a peer broke the protocol.

@@ -30,12 +30,9 @@ impl Swarm {
     ) {
         let mut rejected = false;
         // What a later set takes the place of is not looked at: each costs a step a piece.
-        let whole = |event: &PeerEvent| {
-            matches!(event, PeerEvent::Pieces(_) | PeerEvent::HaveAll | PeerEvent::HaveNone)
-        };
-        let set = events.iter().rposition(whole).unwrap_or(0);
+        let set = events.iter().rposition(PeerEvent::is_piece_set).unwrap_or(0);
         for (at, event) in events.into_iter().enumerate() {
-            if at < set && (whole(&event) || matches!(event, PeerEvent::Have(_))) {
+            if at < set && (event.is_piece_set() || matches!(event, PeerEvent::Have(_))) {
                 continue;
             }
             if self.conns.get(slot).is_none() {
@@ -87,7 +84,7 @@ impl Swarm {
             PeerEvent::Metadata(message) => self.metadata(now, slot, message, out),
             PeerEvent::Closed(reason) => {
                 self.with(slot, |conn| conn.hung_up = reason == CloseReason::Disconnected);
-                self.ended(now, slot, words(reason), out);
+                self.ended(now, slot, reason.words(), out);
             }
         }
     }
@@ -443,17 +440,5 @@ fn tell_interest(conn: &mut Conn, paused: bool, out: &mut Vec<Action>) {
         conn.interested = interested;
         let command = if interested { PeerCommand::Interested } else { PeerCommand::NotInterested };
         out.push(Action::Tell(conn.slot, command));
-    }
-}
-
-fn words(reason: CloseReason) -> &'static str {
-    match reason {
-        CloseReason::Disconnected => "closed by the peer or the network",
-        CloseReason::BadHandshake => "wrong handshake",
-        CloseReason::HandshakeTimeout => "no handshake in time",
-        CloseReason::Idle => "silent for too long",
-        CloseReason::Protocol(_) => "broke the protocol",
-        CloseReason::Stalled => "did not read what it asked for",
-        CloseReason::Local => "closed by us",
     }
 }
