@@ -27,7 +27,8 @@ pub struct Torrent {
     pub(super) info: watch::Receiver<Option<Arc<Info>>>,
 }
 
-/// The events of a torrent, in order.
+/// The events of a torrent, in order. They wait for a reader; where it is tens of thousands behind, the
+/// oldest are lost, and an [`Event::Warning`] says how many.
 #[derive(Debug)]
 pub struct Events(pub(super) broadcast::Receiver<Event>);
 
@@ -181,25 +182,23 @@ impl Torrent {
 impl Events {
     /// The next event; `None` when the torrent has ended. Cancel safe.
     pub async fn next(&mut self) -> Option<Event> {
-        loop {
-            match self.0.recv().await {
-                Ok(event) => return Some(event),
-                Err(broadcast::error::RecvError::Lagged(lost)) => {
-                    tracing::debug!(lost, "events were lost to a slow reader");
-                }
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(events)) => Some(lost(events)),
+            Err(broadcast::error::RecvError::Closed) => None,
         }
     }
 
     /// The next event if there is one already.
     pub fn try_next(&mut self) -> Option<Event> {
-        loop {
-            match self.0.try_recv() {
-                Ok(event) => return Some(event),
-                Err(broadcast::error::TryRecvError::Lagged(_)) => {}
-                Err(_) => return None,
-            }
+        match self.0.try_recv() {
+            Ok(event) => Some(event),
+            Err(broadcast::error::TryRecvError::Lagged(events)) => Some(lost(events)),
+            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => None,
         }
     }
+}
+
+fn lost(events: u64) -> Event {
+    Event::Warning(format!("{events} events were lost: whoever reads them is too slow"))
 }

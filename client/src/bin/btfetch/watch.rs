@@ -53,6 +53,8 @@ pub(crate) struct Watch {
     output: Output,
     progress: Progress,
     info: Option<Arc<Info>>,
+    /// [`Event::Complete`] was read, and so was all before it.
+    complete: bool,
     started: Instant,
     reported: Option<Instant>,
     /// Peers that could not be connected to.
@@ -64,8 +66,18 @@ impl Watch {
     pub(crate) fn new(torrent: Torrent, events: Events, folder: PathBuf, output: Output) -> Self {
         let progress = Progress::new(output);
         let started = Instant::now();
-        let unreachable = BTreeSet::new();
-        Self { torrent, events, folder, output, progress, info: None, started, reported: None, unreachable }
+        Self {
+            torrent,
+            events,
+            folder,
+            output,
+            progress,
+            info: None,
+            complete: false,
+            started,
+            reported: None,
+            unreachable: BTreeSet::new(),
+        }
     }
 
     /// The info dictionary, once it is known.
@@ -111,7 +123,7 @@ impl Watch {
             match self.torrent.phase() {
                 Phase::Running => {}
                 Phase::Complete => {
-                    self.drain()?;
+                    self.drain().await?;
                     return Ok(());
                 }
                 Phase::Failed(failed) => return Err(explain(&failed)),
@@ -203,8 +215,13 @@ impl Watch {
         tokio::task::spawn_blocking(gone).await.ok().flatten()
     }
 
-    /// Shows the events that are there already.
-    fn drain(&mut self) -> Result<(), Failure> {
+    /// Shows the events that were before the end: there may be more than wait at once.
+    async fn drain(&mut self) -> Result<(), Failure> {
+        while !self.complete
+            && let Ok(Some(event)) = tokio::time::timeout(ON_ITS_WAY, self.events.next()).await
+        {
+            self.show(&event)?;
+        }
         while let Some(event) = self.events.try_next() {
             self.show(&event)?;
         }
@@ -215,6 +232,7 @@ impl Watch {
         if let Event::Metadata(info) = event {
             self.info = Some(Arc::clone(info));
         }
+        self.complete |= matches!(event, Event::Complete);
         if let Some(value) = self.json(event) {
             self.output.event(|| value)?;
         }

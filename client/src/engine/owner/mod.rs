@@ -8,6 +8,7 @@ mod checks;
 mod files;
 mod life;
 mod links;
+mod news;
 mod seek;
 
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use btdht::{Rng, Seeds};
 use krpc::Id;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{self, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -32,6 +33,7 @@ use checks::Checks;
 use files::{Opening, opened};
 use life::Life;
 use links::Link;
+use news::News;
 use seek::{Elsewhere, new_torrent};
 
 use crate::metainfo::Info;
@@ -46,8 +48,6 @@ const INBOX: usize = 256;
 const TURN: usize = 64;
 /// Commands that wait for one connection; one that has more does not take them and is closed.
 const COMMANDS: usize = 4096;
-/// Events that wait for the user; beyond them the oldest are lost.
-const EVENTS: usize = 4096;
 /// Addresses of one lookup are handed on in batches of this size.
 const FOUND_BATCH: usize = 64;
 /// How often the status is renewed.
@@ -68,7 +68,7 @@ pub(super) fn start(
     seeds: Seeds,
 ) -> (mpsc::Sender<Inbound>, Torrent, Events) {
     let (inbox, receiver) = mpsc::channel(INBOX);
-    let (events, user) = broadcast::channel(EVENTS);
+    let (news, user) = News::new();
     let (status, status_seen) = watch::channel(Status::default());
     let (phase, phase_seen) = watch::channel(Phase::Running);
     let (state, state_seen) = watch::channel(State::Started);
@@ -132,7 +132,7 @@ pub(super) fn start(
         waiting: Vec::new(),
         state,
         info_known,
-        events,
+        news,
         status,
         phase,
         session,
@@ -197,7 +197,7 @@ struct Owner {
     waiting: Vec<oneshot::Sender<()>>,
     state: watch::Sender<State>,
     info_known: watch::Sender<Option<Arc<Info>>>,
-    events: broadcast::Sender<Event>,
+    news: News,
     status: watch::Sender<Status>,
     phase: watch::Sender<Phase>,
 }
@@ -211,6 +211,7 @@ impl Owner {
         let mailbox = Arc::clone(&self.mailbox);
         let mut moved = self.session.moved.clone();
         while self.life != Life::Over {
+            self.news.hand_on();
             let wait = self.swarm.timeout().since(self.session.clock.now()).min(LONGEST_SLEEP);
             let mut wake = Instant::now() + wait;
             if let Life::Leaving { by, then } = self.life {
@@ -346,8 +347,7 @@ impl Owner {
             _ => {}
         }
         let check_ended = matches!(event, Event::CheckEnded);
-        // Nobody may be listening.
-        let _ = self.events.send(event);
+        self.news.tell(event);
         if check_ended {
             self.goes_on();
             self.check_ended();
