@@ -79,9 +79,11 @@ pub struct Limits {
     /// The same once a request has been outstanding for `endgame_patience`; twice as many each time
     /// that this has passed again.
     pub endgame_holders_late: usize,
-    /// See `endgame_holders_late`. While there are pieces that cannot be begun, a block that has waited
-    /// for this long is asked of `endgame_holders` peers that can give nothing else.
+    /// See `endgame_holders_late`.
     pub endgame_patience: Duration,
+    /// Before the end game, where nobody has given anything for this long, a block that was asked for as
+    /// long ago is asked of one more peer that can give nothing else.
+    pub silent_after: Duration,
     /// Pause after a peer rejected requests; doubles with each time in a row.
     pub reject_pause: Duration,
     /// Longest such pause.
@@ -198,6 +200,7 @@ impl Default for Limits {
             endgame_holders: 2,
             endgame_holders_late: 4,
             endgame_patience: Duration::from_secs(2),
+            silent_after: Duration::from_secs(5),
             reject_pause: Duration::from_millis(50),
             reject_pause_max: Duration::from_secs(30),
             max_suspicions: 64,

@@ -218,6 +218,9 @@ impl Swarm {
             self.wasted += u64::from(block.len);
             return;
         };
+        if let Stage::Transfer(transfer) = &mut self.stage {
+            transfer.heard(now);
+        }
         out.push(Action::Disk(Job::Write(block, bytes)));
         for other in arrival.cancel {
             out.push(Action::Tell(other, PeerCommand::Cancel(block)));

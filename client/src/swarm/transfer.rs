@@ -40,8 +40,8 @@ pub(super) struct Transfer {
     /// Peers of whose pieces none may be begun but those that they told of since, at most [`MAX_TOLD`]:
     /// nobody looks through all of them at each event.
     barren: BTreeMap<Slot, Vec<u32>>,
-    /// When nothing late was found that these peers could be asked for as well.
-    looked: BTreeMap<Slot, Time>,
+    /// When a block came last.
+    heard: Time,
     deadlines: Deadlines,
     blocks: Blocks,
     verify: Verify,
@@ -87,7 +87,7 @@ impl Transfer {
         let mut transfer = Self {
             picker: Picker::new(shape.pieces),
             barren: BTreeMap::new(),
-            looked: BTreeMap::new(),
+            heard: Time::ZERO,
             deadlines: Deadlines::default(),
             missing: Bitfield::new(shape.pieces),
             blocks: Blocks::new(shape),
@@ -168,7 +168,6 @@ impl Transfer {
     pub(super) fn peer_gone(&mut self, slot: Slot, addr: SocketAddr, has: &Has) {
         self.picker.remove_peer(has);
         self.barren.remove(&slot);
-        self.looked.remove(&slot);
         self.blocks.give_back_all(slot);
         self.verify.forget(addr);
     }
@@ -203,6 +202,11 @@ impl Transfer {
     /// Opens again what liars gave of pieces that are not all there; returns it.
     pub(super) fn disbelieve(&mut self, lies: impl Fn(SocketAddr) -> bool) -> Vec<BlockRef> {
         self.blocks.disbelieve(lies)
+    }
+
+    /// A block came that was asked for.
+    pub(super) fn heard(&mut self, now: Time) {
+        self.heard = now;
     }
 
     /// A request will not be answered.

@@ -78,27 +78,21 @@ impl Transfer {
     }
 
     /// For a peer of whom nothing else may be asked: what others were asked for already. As long as a
-    /// piece is begun nowhere (nobody has it, or who has it chokes us) only what is late, so that few
-    /// blocks come twice, and looked for once in a while, as such peers may be many.
+    /// piece is begun nowhere (nobody has it, or who has it chokes us) only where nothing comes from
+    /// anybody: in a crowd that is slow, the scarce bytes of seeds would come twice.
     fn help(&mut self, now: Time, peer: Asked<'_>, count: usize, limits: &Limits, out: &mut Vec<BlockRef>) {
-        let end = self.picker.is_empty();
-        let patience = limits.endgame_patience;
-        let looked = self.looked.get(&peer.slot);
-        if !end && looked.is_some_and(|&looked| now.since(looked) < patience / 4) {
-            return;
-        }
-        let rule = match end {
+        let rule = match self.picker.is_empty() {
             true => Duplicates {
                 holders: limits.endgame_holders,
                 holders_late: limits.endgame_holders_late,
-                patience,
+                patience: limits.endgame_patience,
             },
-            false => Duplicates { holders: 1, holders_late: limits.endgame_holders, patience },
+            false if now.since(self.heard) < limits.silent_after => return,
+            false => {
+                Duplicates { holders: 1, holders_late: limits.endgame_holders, patience: limits.silent_after }
+            }
         };
         self.share_again(now, peer, rule, count, out);
-        if !end && out.is_empty() {
-            self.looked.insert(peer.slot, now); // one a connection
-        }
     }
 
     /// How many blocks `slot` may be asked for before the disk has to catch up. Where it is slow peers
@@ -146,7 +140,7 @@ impl Transfer {
         }
     }
 
-    /// End game: asks for blocks that others were asked for already.
+    /// Asks for blocks that others were asked for already.
     fn share_again(
         &mut self,
         now: Time,
