@@ -5,6 +5,7 @@ mod around;
 mod fleet;
 mod metainfo;
 mod node;
+mod queries;
 mod store;
 
 use harness::heap::Counting;
