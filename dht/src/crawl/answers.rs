@@ -9,10 +9,13 @@ use krpc::{Id, Response};
 use super::event::{Actions, Event, Standing};
 use super::line::Line;
 use super::scrape::Named;
-use super::{Crawler, InFlight, Purpose};
+use super::{Crawler, InFlight, Purpose, size};
 use crate::Time;
 use crate::addr::canonical;
 use crate::lookup::told_samples;
+
+/// Nodes near the point of a survey that it hears of from us: where two in three are gone there are enough.
+const NEAREST_KNOWN: usize = 3 * size::NEAREST;
 
 impl Crawler {
     pub(super) fn answered(
@@ -31,6 +34,10 @@ impl Crawler {
             Purpose::Survey(serial) => {
                 if let Some(survey) = self.surveys.iter_mut().find(|survey| survey.serial == serial) {
                     for &(id, addr, source) in &nodes {
+                        survey.offer((id, addr), source, self.frontier.known(now, id, addr));
+                    }
+                    for (id, addr) in self.frontier.nearest(&survey.target, survey.ipv6, NEAREST_KNOWN) {
+                        let source = self.frontier.source(addr);
                         survey.offer((id, addr), source, self.frontier.known(now, id, addr));
                     }
                 }

@@ -59,7 +59,7 @@ struct Entry {
     id: Id,
     /// What it was asked about.
     target: Id,
-    /// Where it is in its slice.
+    /// Where it is in a list of its slice.
     place: u32,
     state: State,
 }
@@ -76,11 +76,13 @@ enum State {
     Refused,
 }
 
-/// An even choice of the fresh nodes that were offered since there was room last.
 #[derive(Debug, Default)]
 struct Slice {
+    /// An even choice of the fresh nodes that were offered since there was room last.
     nodes: Vec<u32>,
     offered: usize,
+    /// Those who answered and rest, or refused.
+    alive: Vec<u32>,
 }
 
 /// A node that is to be asked.
@@ -169,8 +171,8 @@ impl Frontier {
 
     /// Lets those whose interval is over be asked again, and forgets those who were silent long ago.
     pub(super) fn wake(&mut self, now: Time) {
-        while let Some(&(at, index)) = self.resting.first().filter(|(at, _)| *at <= now) {
-            self.resting.remove(&(at, index));
+        while let Some(&(_, index)) = self.resting.first().filter(|(at, _)| *at <= now) {
+            self.unlist(index);
             self.make_fresh(index);
         }
         while let Some(&(_, index)) = self.silent.first().filter(|(at, _)| *at <= now) {
@@ -244,16 +246,36 @@ impl Frontier {
 
     /// The fresh nodes of a family that are nearest to `target` by the slice that they are in.
     pub(super) fn near(&self, target: &Id, ipv6: bool, count: usize) -> Vec<(Id, SocketAddr)> {
-        let (first, own) = (if ipv6 { SLICES } else { 0 }, self.region.slice(target, SLICE_BITS));
-        let outside = (2 * SLICES..self.slices.len()).rev();
-        let slices = (0..SLICES).map(|step| first + (own ^ step)).chain(outside);
-        let nodes = slices.flat_map(|slice| &self.slices[slice].nodes);
+        let nodes = self.slices_from(target, ipv6).flat_map(|slice| &self.slices[slice].nodes);
         let entries = nodes.map(|&index| &self.entries[index as usize]);
         entries
             .filter(|entry| entry.addr.is_ipv6() == ipv6)
             .take(count)
             .map(|entry| (entry.id, entry.addr))
             .collect()
+    }
+
+    /// The nodes of a family that are nearest to `target` of all that may be asked or answered lately, nearest first.
+    pub(super) fn nearest(&self, target: &Id, ipv6: bool, count: usize) -> Vec<(Id, SocketAddr)> {
+        let mut found: Vec<&Entry> = Vec::new();
+        // Every slice is nearer than all that come after it.
+        for slice in self.slices_from(target, ipv6) {
+            if found.len() >= count {
+                break;
+            }
+            let Slice { nodes, alive, .. } = &self.slices[slice];
+            let entries = nodes.iter().chain(alive).map(|&index| &self.entries[index as usize]);
+            found.extend(entries.filter(|entry| entry.addr.is_ipv6() == ipv6));
+        }
+        found.sort_unstable_by_key(|entry| entry.id.distance(target));
+        found.into_iter().take(count).map(|entry| (entry.id, entry.addr)).collect()
+    }
+
+    /// The slices that have nodes of a family, from the nearest to `target` on.
+    fn slices_from(&self, target: &Id, ipv6: bool) -> impl Iterator<Item = usize> + use<> {
+        let (first, own) = (if ipv6 { SLICES } else { 0 }, self.region.slice(target, SLICE_BITS));
+        let outside = (2 * SLICES..self.slices.len()).rev();
+        (0..SLICES).map(move |step| first + (own ^ step)).chain(outside)
     }
 
     /// What to ask a node about that is being asked: the widest gap near it.
@@ -402,6 +424,12 @@ impl Frontier {
         };
         (entry.state, entry.at) = (state, at);
         set.insert((at, index));
+        if state != State::Silent {
+            let number = self.slice_of(index);
+            let alive = &mut self.slices[number].alive;
+            alive.push(index);
+            self.entries[index as usize].place = alive.len() as u32 - 1;
+        }
         self.note(index, standing);
     }
 
@@ -413,21 +441,18 @@ impl Frontier {
             State::Fresh => {
                 let number = self.slice_of(index);
                 let slice = &mut self.slices[number];
-                slice.nodes.swap_remove(place as usize);
+                cut(&mut slice.nodes, place, &mut self.entries);
                 slice.offered = slice.nodes.len();
-                if let Some(&moved) = slice.nodes.get(place as usize) {
-                    self.entries[moved as usize].place = place;
-                }
                 self.fresh -= 1;
-            }
-            State::Resting => {
-                self.resting.remove(&(at, index));
             }
             State::Silent => {
                 self.silent.remove(&(at, index));
             }
-            State::Refused => {
-                self.refused.remove(&(at, index));
+            State::Resting | State::Refused => {
+                let set = if state == State::Resting { &mut self.resting } else { &mut self.refused };
+                set.remove(&(at, index));
+                let number = self.slice_of(index);
+                cut(&mut self.slices[number].alive, place, &mut self.entries);
             }
         }
     }
@@ -462,6 +487,14 @@ impl Frontier {
             return 2 * SLICES + self.region.shared(id) as usize;
         }
         usize::from(addr.is_ipv6()) * SLICES + self.region.slice(id, SLICE_BITS)
+    }
+}
+
+/// Takes what is at `place` out of a list of a slice; the last takes its place.
+fn cut(list: &mut Vec<u32>, place: u32, entries: &mut [Entry]) {
+    list.swap_remove(place as usize);
+    if let Some(&moved) = list.get(place as usize) {
+        entries[moved as usize].place = place;
     }
 }
 

@@ -47,8 +47,11 @@ pub fn estimate(distances: &[f64]) -> Option<SizeEstimate> {
     let expected = 1.0 / (m * k - 2.0).sqrt();
     let mean = sum / m;
     let squares: f64 = distances.iter().map(|distance| (distance - mean).powi(2)).sum();
+    // However many points see the same few nodes, those lie as they happen to: with 256 points the estimates
+    // of populations of 100 differ by 4.5 %, of 300 by 2.9 %, where `expected` is 2.2 %.
+    let same = 0.5 / nodes.sqrt();
     let seen = if points > 1 { (squares / (m - 1.0) / m).sqrt() / mean } else { 0.0 };
-    Some(SizeEstimate { nodes, error: nodes * expected.max(seen), points })
+    Some(SizeEstimate { nodes, error: nodes * expected.max(seen).max(same), points })
 }
 
 /// A distance as a share of the key space, from 0 to 1.
@@ -89,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_truth_is_within_the_bounds_in_95_of_100_populations() {
-        for (nodes, points) in [(200, 64), (500, 16), (2000, 20)] {
+        for (nodes, points) in [(200, 256), (300, 256), (200, 64), (500, 16), (2000, 20)] {
             let (within, mean, error) = of_100(nodes, points);
             // Three standard deviations of a count of 100 at 95 %, rounded down.
             assert!((89..=100).contains(&within), "{within} of 100: {nodes} nodes, {points} points");

@@ -2,7 +2,10 @@
 //! the last of them is says how many nodes there are ([`super::size`]).
 //!
 //! The questions are those that the crawl asks anyway, so that nothing is asked for this alone, and a node
-//! that answered within its interval need not be asked again to count.
+//! that answered within its interval need not be asked again to count. A survey begins with fresh nodes, and
+//! hears of those that rest near the point with the first answer about it: late in a round hardly
+//! anybody else is left, and whoever is asked from far away names those near the point that it happens to
+//! know, which are not the nearest; while early in a round those that rest are not, either.
 
 use std::net::SocketAddr;
 

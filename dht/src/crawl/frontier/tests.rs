@@ -212,3 +212,37 @@ fn the_nearest_fresh_nodes_of_a_family_are_found() {
     assert!(farthest.leading_zeros() >= 4, "{farthest}");
     assert_eq!(frontier.near(&target, true, 8).len(), 1);
 }
+
+#[test]
+fn the_nearest_of_all_who_live_are_found_whatever_has_become_of_them() {
+    let mut frontier = frontier(Config::default());
+    let mut rng = Rng::from_seed(10);
+    for n in 0..3000 {
+        frontier.offer(NOW, rng.id(), addr(n));
+    }
+    let mut lives = std::collections::BTreeMap::new();
+    while let Some(Chosen { index, id, .. }) = frontier.next() {
+        let standing = match lives.len() % 3 {
+            0 => Standing::Resting(NOW + Duration::from_secs(10)),
+            1 => Standing::Refused,
+            _ => Standing::Silent(NOW + Duration::from_secs(1000)),
+        };
+        lives.insert(id, !matches!(standing, Standing::Silent(_)));
+        frontier.settle(NOW, index, Some(id), standing);
+    }
+    let check = |frontier: &Frontier, rng: &mut Rng| {
+        for _ in 0..50 {
+            let target = rng.id();
+            let mut truth: Vec<Id> = lives.iter().filter(|(_, lives)| **lives).map(|(id, _)| *id).collect();
+            truth.sort_by_key(|id| id.distance(&target));
+            let found: Vec<Id> = frontier.nearest(&target, false, 8).into_iter().map(|(id, _)| id).collect();
+            assert_eq!(found, truth[..8]);
+        }
+    };
+    check(&frontier, &mut rng);
+    // Those who rested may be asked again, and are still there.
+    frontier.wake(NOW + Duration::from_secs(20));
+    assert_eq!((frontier.fresh(), frontier.resting()), (1000, 0));
+    check(&frontier, &mut rng);
+    assert!(frontier.nearest(&Id::ZERO, true, 8).is_empty());
+}

@@ -42,6 +42,8 @@ pub(super) struct Street {
     pub(super) dead: bool,
     /// The owner answers wishes for nodes with these.
     pub(super) table: Vec<(Id, SocketAddr)>,
+    /// Whom each node knows; everybody if this is empty.
+    pub(super) tables: Vec<BTreeSet<usize>>,
 }
 
 pub(super) const START: Time = Time::from_secs(1_000_000);
@@ -77,7 +79,31 @@ impl Street {
             events: Vec::new(),
             dead: false,
             table,
+            tables: Vec::new(),
         }
+    }
+
+    /// The same, but each node knows eight of the others that share so many bits with it, for each number of
+    /// bits (BEP 5).
+    pub(super) fn of_tables(seed: u64, count: usize, config: &Config) -> Self {
+        let mut street = Self::new(seed, count, config);
+        let mut rng = Rng::from_seed(!seed);
+        let table = |own: usize| {
+            let mut buckets: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+            for other in (0..count).filter(|&other| other != own) {
+                let bits = street.nodes[own].id.prefix_len(&street.nodes[other].id);
+                buckets.entry(bits).or_default().push(other);
+            }
+            let mut known = BTreeSet::new();
+            for mut bucket in buckets.into_values() {
+                for _ in 0..8.min(bucket.len()) {
+                    known.insert(bucket.swap_remove(rng.below(bucket.len())));
+                }
+            }
+            known
+        };
+        street.tables = (0..count).map(table).collect();
+        street
     }
 
     pub(super) fn run(&mut self, span: Duration) {
@@ -173,7 +199,8 @@ impl Street {
             .nodes
             .iter()
             .enumerate()
-            .filter(|(index, node)| *index != but && node.addr.is_ipv6() == ipv6);
+            .filter(|(index, node)| *index != but && node.addr.is_ipv6() == ipv6)
+            .filter(|(index, _)| self.tables.get(but).is_none_or(|table| table.contains(index)));
         let mut nearest: Vec<_> = others.map(|(_, other)| (other.id.distance_head(&target), other)).collect();
         if nearest.len() > 8 {
             nearest.select_nth_unstable_by_key(7, |(distance, _)| *distance);
