@@ -12,6 +12,7 @@
 //! overtakes what it handed over just before (a `get`, say, and then a `ping`). UDP promises no order, and
 //! transaction ids tell which reply is which.
 
+mod answers;
 mod commons;
 mod deciding;
 mod satellite;

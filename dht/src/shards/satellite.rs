@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use krpc::{Body, Id, Message, Query, Tolerated};
 
+use super::answers::AnswerMeter;
 use super::deciding::infohash_of;
 use super::{Commons, Crossing, Snapshot};
+use crate::addr::source_key;
 use crate::counters::Tally;
 use crate::guard::{Admission, Budgets as _, ShardGuard};
 use crate::responder::{Asker, Responder};
@@ -28,6 +30,7 @@ pub struct Satellite {
     tally: Tally,
     /// What was counted before `tally`.
     counted: Counters,
+    answers: AnswerMeter,
     /// How many more askers the deciding half hears of until `told_until`.
     to_tell: u32,
     told_until: Time,
@@ -40,6 +43,7 @@ impl Satellite {
             version: commons.version(),
             guard: ShardGuard::new(Arc::clone(&commons.guard)),
             nothing: Store::new(&commons.config, &mut rng),
+            answers: AnswerMeter::new(&mut rng),
             rng,
             tally: Tally::default(),
             counted: Counters::default(),
@@ -151,7 +155,17 @@ impl Satellite {
                     crossings.push(Crossing::Asked { socket, from, id, read_only: is_read_only });
                 }
             }
-            Ok(_) => crossings.push(datagram((socket, from), bytes, true)),
+            Ok(Message { tid, .. }) if tid.len() != OWN_TID => {
+                self.count_in(bytes);
+                self.tally.dropped_unsolicited += 1;
+            }
+            Ok(_) if self.answers.allows(now, source_key(from, self.commons.config.allow_local)) => {
+                crossings.push(datagram((socket, from), bytes, true));
+            }
+            Ok(_) => {
+                self.count_in(bytes);
+                self.tally.crossings_dropped += 1;
+            }
             Err(failure) => {
                 self.count_in(bytes);
                 self.tally.dropped_undecodable += 1;
@@ -220,6 +234,8 @@ fn datagram((socket, from): (u8, SocketAddr), bytes: &[u8], is_answer: bool) -> 
     Crossing::Datagram { socket, from, bytes: bytes.into(), is_answer }
 }
 
+/// Bytes of the transaction ids of our own queries ([`crate::rpc`]): who answers to another asked nobody.
+const OWN_TID: usize = size_of::<u32>();
 /// Askers that one satellite tells of in [`TOLD_EVERY`].
 const TOLD: u32 = 32;
 const TOLD_EVERY: Duration = Duration::from_millis(100);

@@ -222,6 +222,33 @@ fn a_lost_crossing_is_counted_and_harms_nobody_else() {
 }
 
 #[test]
+fn a_flood_of_made_up_answers_does_not_cross() {
+    let mut split = Split::new(unlimited(), 1);
+    split.node.handle_command(split.now, Command::AddNode(stranger(1)), &mut split.out);
+    let (.., ping) = split.take_sent().pop().expect("a ping");
+    let made_up = |tid: &[u8]| {
+        let mut bytes = Vec::new();
+        let body = Body::Response(krpc::Response::new(Id::new([9; 20])));
+        Message { tid, version: None, ip: None, read_only: false, body }.encode(&mut bytes);
+        bytes
+    };
+    // No query of ours has such a name.
+    for tid in [&b"a"[..], b"ab", b"abc", b"abcde", b"abcdefgh"] {
+        assert!(split.give_and_keep(1, stranger(2), &made_up(tid)).is_empty(), "{tid:?}");
+    }
+    assert_eq!(split.counters().dropped_unsolicited, 5);
+    let crossed: usize =
+        (0..5000).map(|_| split.give_and_keep(1, stranger(2), &made_up(b"abcd")).len()).sum();
+    assert_eq!(crossed, 32, "in a second");
+    let counters = split.counters();
+    assert_eq!((counters.crossings_dropped, counters.datagrams_in), (4968, 4973));
+    // Who was asked is heard all the same.
+    let id = secure_id(stranger(1).ip(), &mut Rng::from_seed(1));
+    split.give(1, stranger(1), &answer_to(&ping, id));
+    assert_eq!((split.node.counters().replies_in, split.node.table(split.now).len()), (1, 1));
+}
+
+#[test]
 fn peers_expire_in_the_stripes() {
     let mut split = Split::new(unlimited(), 1);
     for n in 0..40 {
