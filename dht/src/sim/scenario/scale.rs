@@ -1,10 +1,12 @@
 //! What a network costs whose nodes do their upkeep while so many lookups are always under way: as soon as
-//! one ends, a node drawn at random begins another. Nothing is to be found; events, time and memory
+//! one ends, a node drawn at random begins another. A node runs [`crate::Config::max_lookups`] at a time and
+//! has the others wait, so that in a small network fewer are under way than were asked for.
+//! Nothing is to be found; events, time and memory
 //! are what it is run for, so that nothing is done here that costs much beside them.
 
 use std::time::Duration;
 
-use super::super::fleet::{Fleet, Participant, Plan, step};
+use super::super::fleet::{Fleet, Participant, Plan, simulated, step};
 use super::super::{Orders, Told};
 use super::stats::{cumulative, mean, quantile};
 use super::{Chart, Curve, Params, Report, Scenario, Stopped, Watcher};
@@ -27,7 +29,12 @@ const SLICE: Duration = Duration::from_millis(500);
 /// Lookups of random infohashes from random nodes, so many at a time.
 struct Load {
     rng: Rng,
-    nodes: usize,
+    /// Of each node, those that it was told to do and has not ended.
+    begun: Vec<u32>,
+    /// What a node runs of them at most,
+    at_most: u32,
+    /// and what all run.
+    running: usize,
     /// Those that ended since somebody looked.
     over: Vec<LookupStats>,
 }
@@ -36,7 +43,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
     let plan = Plan::new(params.nodes, params.seed, params.threads);
     let mut fleet = Fleet::grow(plan, Vec::new(), watcher)?;
     let rng = Rng::from_seed(fleet.rng().next_u64());
-    let mut load = Load { rng, nodes: params.nodes, over: Vec::new() };
+    let mut load = Load::new(rng, params.nodes);
     let begin = fleet.world.now();
     let (lookups, end) = (params.lookups(), begin + params.span());
     load.begin(&mut fleet, lookups);
@@ -51,12 +58,13 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
         "queries",
         "under_way",
     ]);
-    let (mut before, mut all) = (fleet.totals(), Vec::new());
+    let (mut before, mut all, mut at_a_time) = (fleet.totals(), Vec::new(), Vec::new());
     for minute in 1..=params.minutes {
         let until = begin + Duration::from_secs(60 * minute);
         while fleet.world.now() < until {
             let slice = until.min(fleet.world.now() + SLICE);
             fleet.world.run(slice, |orders, told| load.take(orders, &told));
+            at_a_time.push(load.running as f64);
             let passed = fleet.world.now().since(begin).as_secs_f64();
             step(watcher, "running", passed / end.since(begin).as_secs_f64())?;
         }
@@ -75,7 +83,9 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
         ]);
         (before, all) = (now, [all, done].concat());
     }
-    report.found("lookups_at_a_time", lookups);
+    report.found("lookups_wanted_at_a_time", lookups);
+    // All begin within the first second.
+    report.found("lookups_at_a_time", mean(at_a_time.get(2..).unwrap_or_default()));
     report.found("lookups", all.len());
     report.found("events_a_node_and_second", rate(&fleet, params));
     report.found("entries_in_a_table", entries(&fleet));
@@ -86,6 +96,11 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
 }
 
 impl Load {
+    fn new(rng: Rng, nodes: usize) -> Self {
+        let at_most = u32::try_from(simulated().max_lookups).unwrap_or(u32::MAX);
+        Self { rng, begun: vec![0; nodes], at_most, running: 0, over: Vec::new() }
+    }
+
     /// Orders the first lookups.
     fn begin(&mut self, fleet: &mut Fleet, lookups: usize) {
         let now = fleet.world.now();
@@ -104,6 +119,7 @@ impl Load {
     fn take(&mut self, orders: &mut Orders<Participant>, told: &Told) {
         let Event::Done { stats, .. } = told.event else { return };
         self.over.push(stats);
+        self.ended(told.host);
         let (host, command) = self.another();
         orders.act(Time::ZERO, host, move |now, participant, out| {
             if let Participant::Node(node) = participant {
@@ -114,7 +130,15 @@ impl Load {
 
     fn another(&mut self) -> (usize, Command) {
         let command = Command::GetPeers { infohash: self.rng.id(), announce: None, trace: false };
-        (self.rng.below(self.nodes), command)
+        let host = self.rng.below(self.begun.len());
+        self.running += usize::from(self.begun[host] < self.at_most);
+        self.begun[host] += 1;
+        (host, command)
+    }
+
+    fn ended(&mut self, host: usize) {
+        self.begun[host] -= 1;
+        self.running -= usize::from(self.begun[host] < self.at_most);
     }
 }
 
@@ -131,4 +155,27 @@ fn entries(fleet: &Fleet) -> Option<f64> {
         .filter_map(|index| Some(fleet.node(index)?.stats(fleet.world.now()).first()?.nodes as f64))
         .collect();
     mean(&entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookups_that_only_wait_for_their_node_are_not_told_as_under_way() {
+        let mut load = Load::new(Rng::from_seed(1), 4);
+        let of = |load: &Load| load.begun.iter().map(|&begun| begun.min(64) as usize).sum::<usize>();
+        assert_eq!(load.at_most, 64);
+        for n in 1..=400 {
+            load.another();
+            assert_eq!(load.running, of(&load), "{n}");
+        }
+        assert_eq!(load.running, 4 * 64);
+        for n in 0..400 {
+            let host = load.begun.iter().position(|&begun| begun > 0).unwrap();
+            load.ended(host);
+            assert_eq!(load.running, of(&load), "{n}");
+        }
+        assert_eq!(load.running, 0);
+    }
 }

@@ -289,6 +289,7 @@ fn so_many_lookups_are_always_under_way_whatever_the_threads() {
         assert!(of("queries") >= 8.0 && of("events") > 2.0 * of("queries") * of("lookups"), "{report:?}");
     }
     assert!(report.finding("entries_in_a_table").unwrap() >= 30.0, "{report:?}");
+    assert_eq!(report.finding("lookups_at_a_time"), Some(20.0), "{report:?}");
     let params = Params { nodes: 200, seed: 1, threads: 2, minutes: 2, lookups: Some(20) };
     assert_eq!(scale::SCENARIO.run(&params, &mut Unwatched).unwrap(), report);
 }
