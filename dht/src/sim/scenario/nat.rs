@@ -55,6 +55,7 @@ fn household(kind: NatKind) -> Access {
 /// The nodes of a kind of line.
 struct Group {
     name: &'static str,
+    /// In order.
     hosts: Vec<usize>,
     /// Whether strangers reach them.
     is_open: bool,
@@ -78,7 +79,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
     let truth = reachable(&fleet, &groups);
     let lookups = (params.lookups() / groups.len()).max(8);
     for group in &groups {
-        let of_tables = fleet.share_in_tables(|known| group.has(&fleet, known.addr));
+        let of_tables = fleet.share_in_tables(|known| group.lives_at(&fleet, known.addr));
         let read_only = share(&group.hosts, |&host| is_read_only(&fleet, host));
         let hosts = |fleet: &mut Fleet| group.hosts[fleet.rng().below(group.hosts.len())];
         let wanted: Vec<_> = (0..lookups).map(|_| (hosts(&mut fleet), fleet.rng().id())).collect();
@@ -101,7 +102,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
         let points = super::stats::cumulative(&figures.first_peer, figures.done.len());
         curves.push(Curve { name: group.name.into(), points });
     }
-    let unreachable = |addr| groups.iter().any(|group| !group.is_open && group.has(&fleet, addr));
+    let unreachable = |addr| groups.iter().any(|group| !group.is_open && group.lives_at(&fleet, addr));
     report.found("unreachable_in_tables", fleet.share_in_tables(|known| unreachable(known.addr)));
     report.charts = vec![Chart::of_times("time to the first peer", curves)];
     report.totals = fleet.totals();
@@ -131,7 +132,7 @@ fn move_in(fleet: &mut Fleet, servers: usize, each: usize) -> Vec<Group> {
 /// Those who answer everybody.
 fn reachable(fleet: &Fleet, groups: &[Group]) -> Census {
     let living = fleet.living();
-    let is_open = |host: usize| groups.iter().any(|group| group.is_open && group.hosts.contains(&host));
+    let is_open = |host: usize| groups.iter().any(|group| group.is_open && group.has(host));
     let members = living.members().iter().filter(|member| is_open(member.number as usize));
     Census::new(members.copied().collect())
 }
@@ -142,8 +143,12 @@ fn is_read_only(fleet: &Fleet, host: usize) -> bool {
 }
 
 impl Group {
+    fn has(&self, host: usize) -> bool {
+        self.hosts.binary_search(&host).is_ok()
+    }
+
     /// Whether one of them lives at an address.
-    fn has(&self, fleet: &Fleet, addr: SocketAddr) -> bool {
-        fleet.world.at(addr).is_some_and(|host| self.hosts.binary_search(&host).is_ok())
+    fn lives_at(&self, fleet: &Fleet, addr: SocketAddr) -> bool {
+        fleet.world.at(addr).is_some_and(|host| self.has(host))
     }
 }
