@@ -16,7 +16,7 @@ pub struct Scenario {
     pub nodes: usize,
     /// Virtual minutes, if nobody says how many; each scenario says of what.
     pub minutes: u64,
-    /// Whether [`Params::lookups`] has a meaning.
+    /// Whether the number of lookups of its [`Params`] has a meaning.
     pub takes_lookups: bool,
     pub(super) run: Run,
 }
