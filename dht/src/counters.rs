@@ -125,6 +125,9 @@ counters! {
     errors_in,
     /// Our queries that nobody answered in time.
     timeouts,
+    /// Our puts that were not sent: with the token of that node they are longer than what passes an Ethernet
+    /// whole.
+    puts_too_long,
 
     /// Announces stored for the first time.
     announces_stored,

@@ -363,6 +363,8 @@ fn is_same(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.ip().to_canonical() == b.ip().to_canonical()
 }
 
+mod size;
+
 #[cfg(test)]
 mod distribution;
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::remembered::Remembered;
 use super::sampled::Sampled;
+use crate::counters::Tally;
 use crate::home::Place;
 use crate::purpose::Purpose;
 use crate::rpc::Rpc;
@@ -16,6 +17,7 @@ pub(crate) struct Env<'a> {
     pub(crate) rpc: &'a mut Rpc<Purpose>,
     pub(crate) sampled: &'a mut Sampled,
     pub(crate) remembered: &'a mut Remembered,
+    pub(crate) counters: &'a mut Tally,
     pub(crate) out: &'a mut Outbox,
 }
 

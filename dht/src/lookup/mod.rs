@@ -376,6 +376,11 @@ impl Lookup {
             return;
         };
         let destination = Destination { socket: home as u8, to: candidate.addr, id: candidate.id };
+        if !env.rpc.is_sendable(destination, (place.id(), query)) {
+            env.counters.puts_too_long += 1;
+            candidate.announce = AnnounceState::Over;
+            return;
+        }
         let purpose = Purpose::Announce(Asked { lookup: self.key, home: home as u8, serial });
         let sent = env.rpc.ask(now, destination, (place.id(), query), purpose, env.out);
         candidate.announce = match candidate.announce {

@@ -388,7 +388,8 @@ fn allowed(leads: bool, is_start: bool, config: &Config) -> usize {
 /// Largest k.
 const MAX_K: usize = 64;
 
-/// Longest token that is kept; a reply carries at most this much for it to fit our announce.
+/// Longest token that is kept. All but the largest items can be put with one: see
+/// [`crate::rpc::Rpc::is_sendable`].
 const MAX_TOKEN: usize = 128;
 
 #[cfg(test)]

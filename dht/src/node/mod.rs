@@ -325,8 +325,8 @@ impl Node {
     }
 
     fn lookups_and_env<'a>(&'a mut self, out: &'a mut Outbox) -> (&'a mut Lookups, Env<'a>) {
-        let Self { config, places, rpc, sampled, remembered, .. } = self;
-        let env = Env { config, places, rpc, sampled, remembered, out };
+        let Self { config, places, rpc, sampled, remembered, counters, .. } = self;
+        let env = Env { config, places, rpc, sampled, remembered, counters, out };
         (&mut self.lookups, env)
     }
 

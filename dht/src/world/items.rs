@@ -1,5 +1,8 @@
 //! Items (BEP 44), scrapes (BEP 33) and samples (BEP 51) between nodes, and among liars.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use krpc::{ErrorCode, Signed};
 
 use super::*;
@@ -315,4 +318,46 @@ fn samples_are_a_choice_that_stays_and_nobody_is_asked_twice_within_his_interval
     };
     let (a, b) = (reply(&mut world, ask), reply(&mut world, ask));
     assert!(samples(&a).is_some() && samples(&a) == samples(&b));
+}
+
+/// A put of the largest item over another version to a node at `addr` that gives a token of `len` bytes: the
+/// length of what it was sent, if it was, and how many puts were not sent.
+fn put_with_token(addr: SocketAddr, own: SocketAddr, len: usize) -> (Option<usize>, u64) {
+    let item =
+        MutableItem::sign(&SecretKey::from_seed(&[1; 32]), &[b's'; 64], i64::MAX, &string(996)).unwrap();
+    let mut world = World::new(1, Config::default());
+    let (name, token) = (world.random_id(), vec![b't'; len]);
+    let (sent, seen) = (Rc::new(Cell::new(None)), mutable_target(&item.key, &item.salt));
+    let noted = Rc::clone(&sent);
+    world.add_actor_at(
+        addr,
+        Box::new(move |_, from, message| {
+            let Body::Query { query, .. } = &message.body else { return Vec::new() };
+            if let Query::Put { .. } = query {
+                let mut again = Vec::new();
+                message.encode(&mut again);
+                noted.set(Some(again.len()));
+            }
+            let wants = matches!(query, Query::Get { target, .. } if *target == seen);
+            let seq = wants.then_some(i64::MAX - 1);
+            let response = Response { token: wants.then_some(&token), seq, ..Response::new(name) };
+            vec![(from, super::reply(message.tid, response))]
+        }),
+    );
+    let node = world.add_node_at(&[own], &[(name, addr)]);
+    let put = Command::Put { item: Box::new(Item::Mutable(item)), cas: Some(i64::MAX - 1), trace: false };
+    world.look_up(node, put);
+    (sent.get(), world.node(node).counters().puts_too_long)
+}
+
+#[test]
+fn a_put_that_its_token_makes_too_long_for_an_ethernet_is_counted_and_not_sent() {
+    for (addr, own, most) in [(World::v4(9), World::v4(10), 1472), (World::v6(9), World::v6(10), 1452)] {
+        let (len, _) = put_with_token(addr, own, 8);
+        // Three digits of length instead of one.
+        let longest = 8 + most - len.expect("a short token fits") - 2;
+        assert!((100..128).contains(&longest), "{longest}");
+        assert_eq!(put_with_token(addr, own, longest), (Some(most), 0));
+        assert_eq!(put_with_token(addr, own, longest + 1), (None, 1));
+    }
 }

@@ -41,7 +41,7 @@ pub(crate) fn get_peers(infohash: Id) -> Query<'static> {
 /// fit.
 pub(super) fn longest(bytes: &[u8]) -> usize {
     match Message::decode(bytes).map(|message| message.body) {
-        Ok(Body::Query { query: Query::Put { .. }, .. }) => 1400,
+        Ok(Body::Query { query: Query::Put { .. }, .. }) => 1472,
         Ok(Body::Response(response)) if response.value.is_some() => 1232,
         _ => 1024,
     }
