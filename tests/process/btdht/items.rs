@@ -146,6 +146,27 @@ fn another_writer_is_exit_code_1_and_nothing_is_overwritten() {
 }
 
 #[test]
+fn cas_alone_stores_the_version_after_the_expected_one_and_nothing_over_any_other() {
+    let world = Loopback::new(10);
+    let router = world.router();
+    let home = Home::new();
+    let key = key_file(&home, vectors::SECRET);
+    let put = |value: &str, cas: &str| run(&["put", value, "--key", &key, "--cas", cas, "--json"], &router);
+    // Nobody has a version: it may be forgotten.
+    let first = put("four", "3").expect_code(0).objects();
+    assert_eq!((&first[0]["seq"], &first[0]["newer"]), (&4.into(), &serde_json::Value::Null));
+    for other in ["3", "5", "9"] {
+        let finished = put("other", other).expect_code(1);
+        assert!(finished.error().contains("another writer"), "{finished:#?}");
+        let report = &finished.objects()[0];
+        assert_eq!((&report["stored"], &report["newer"]), (&0.into(), &4.into()), "{report}");
+    }
+    assert_eq!(put("five", "4").expect_code(0).objects()[0]["seq"], 5);
+    let got = item(&run(&["get", "--key", vectors::PUBLIC, "--json"], &router).expect_code(0));
+    assert_eq!((&got["seq"], &got["value"]), (&5.into(), &"five".into()));
+}
+
+#[test]
 fn a_torrent_is_published_under_a_key() {
     let world = Loopback::new(10);
     let router = world.router();
@@ -174,7 +195,8 @@ fn what_cannot_be_an_item_is_wrong_usage() {
         &["put", "@/nonexistent/file"],
         &["put", "x", "--salt", "s"],
         &["put", "x", "--seq", "1"],
-        &["put", "x", "--key", &key, "--cas", "1"],
+        &["put", "x", "--cas", "1"],
+        &["put", "x", "--key", &key, "--cas", "-1"],
         &["put", "x", "--key", &key, "--seq", "-1"],
         &["put", "x", "--key", &key, "--salt", &salt],
         &["put", "x", "--key", "/nonexistent/key"],

@@ -20,10 +20,12 @@ use crate::keep::keep_stored;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Without a key the value is immutable and lives under its hash. With --key or --new-key it is \
-signed: the newest version is read first, and the next one stored only over that one, unless --seq \
-says which number to use. Prints the target (for signed items: the public key and the target). Nodes \
-forget items after two hours; --keep stores it again every hour until it is stopped, or until a \
-newer version is in the DHT, which is never overwritten.
+signed: the newest version is read first, and the next one stored only over that one. With --cas N \
+it becomes version N + 1, and nothing is stored when another version than N is found. With --seq N \
+it becomes version N without reading first; a --cas beside it is checked by each node for what that \
+node has. Prints the target (for signed items: the public key and the target). Nodes forget items \
+after two hours; --keep stores it again every hour until it is stopped, or until a newer version is \
+in the DHT, which is never overwritten.
 
 Exit code 4 when no node took it, 1 when another writer was faster: read it again.
 
@@ -52,8 +54,8 @@ pub(crate) struct Args {
     /// Sequence number to use, instead of the one after the newest
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     seq: Option<i64>,
-    /// Store only where this is the sequence number so far
-    #[arg(long, value_name = "N", requires = "seq", value_parser = clap::value_parser!(i64).range(0..))]
+    /// Store only over the version of this sequence number, or where there is none
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     cas: Option<i64>,
     /// Go on storing it every hour until stopped
     #[arg(long)]
@@ -62,8 +64,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let signed = args.key.is_some() || args.new_key.is_some();
-    if !signed && (args.salt.is_some() || args.seq.is_some() || args.infohash.is_some()) {
-        return Err(Failure::usage("--salt, --seq and --infohash are for signed items")
+    let signed_only = args.salt.is_some() || args.seq.is_some() || args.cas.is_some();
+    if !signed && (signed_only || args.infohash.is_some()) {
+        return Err(Failure::usage("--salt, --seq, --cas and --infohash are for signed items")
             .hint("--key FILE or --new-key FILE signs"));
     }
     let value = match (&args.value, args.infohash) {
@@ -105,16 +108,15 @@ async fn store(
     value: &[u8],
 ) -> Result<(Option<i64>, PutReport), Failure> {
     let salt = args.salt.as_deref().unwrap_or_default();
-    match (secret, args.seq) {
-        (None, _) => Ok((None, dht.put_immutable(value).await?)),
-        (Some(secret), None) => {
-            let (seq, report) = dht.update(secret, salt, value).await?;
-            Ok((Some(seq), report))
-        }
-        (Some(secret), Some(seq)) => {
-            Ok((Some(seq), dht.put_mutable(args.signed(secret, seq, value)?, args.cas).await?))
-        }
-    }
+    let Some(secret) = secret else {
+        return Ok((None, dht.put_immutable(value).await?));
+    };
+    let (seq, report) = match (args.seq, args.cas) {
+        (None, None) => dht.update(secret, salt, value).await?,
+        (None, Some(expected)) => dht.update_over(secret, salt, value, expected).await?,
+        (Some(seq), cas) => (seq, dht.put_mutable(args.signed(secret, seq, value)?, cas).await?),
+    };
+    Ok((Some(seq), report))
 }
 
 impl Args {

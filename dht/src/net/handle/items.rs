@@ -19,13 +19,14 @@ pub struct PutReport {
     /// Nodes that refused it, with the KRPC error code: 301 (another writer was faster than `cas`
     /// expected) and 302 (what they have is newer) mean that the item has to be read again.
     pub refused: Vec<(SocketAddr, i64)>,
-    /// A version that was met on the way and is newer than the one that was put.
+    /// A version that was met on the way and is newer than the one that was put, or another one than
+    /// [`Dht::update_over`] expected.
     pub newer: Option<MutableItem>,
 }
 
 impl PutReport {
-    /// Whether somebody has another version than the writer thought (error 301 or 302, or a newer
-    /// version met on the way).
+    /// Whether somebody has another version than the writer thought (error 301 or 302, or
+    /// [`PutReport::newer`]).
     pub fn is_conflict(&self) -> bool {
         self.newer.is_some() || self.refused.iter().any(|&(_, code)| code == 301 || code == 302)
     }
@@ -132,6 +133,30 @@ impl Dht {
         let item = MutableItem::sign(secret, salt, seq, value).map_err(Error::Item)?;
         debug_assert_eq!(Item::Mutable(item.clone()).target(), mutable_target(&secret.public(), salt));
         Ok((seq, self.put_mutable(item, current).await?))
+    }
+
+    /// [`Dht::update`] for a writer who has read version `expected`: signs `value` as the one after it, and
+    /// stores nothing when another version is found. Where none is found, nodes may have forgotten
+    /// it, and it is stored.
+    ///
+    /// # Errors
+    /// As [`Dht::update`]; [`Error::Item`] also for a negative `expected`.
+    pub async fn update_over(
+        &self,
+        secret: &SecretKey,
+        salt: &[u8],
+        value: &[u8],
+        expected: i64,
+    ) -> Result<(i64, PutReport), Error> {
+        crate::item::check_bounds(salt, expected).map_err(Error::Item)?;
+        let seq = expected.saturating_add(1);
+        let item = MutableItem::sign(secret, salt, seq, value).map_err(Error::Item)?;
+        let found = self.get_mutable(secret.public(), salt, None).await?;
+        if let Some(other) = found.filter(|found| found.seq != expected) {
+            let target = Some(mutable_target(&secret.public(), salt));
+            return Ok((seq, PutReport { target, newer: Some(other), ..PutReport::default() }));
+        }
+        Ok((seq, self.put_mutable(item, Some(expected)).await?))
     }
 
     async fn put(&self, item: Item, cas: Option<i64>) -> Result<PutReport, Error> {
