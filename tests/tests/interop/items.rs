@@ -117,15 +117,15 @@ fn theirs_gets_immutable(node: &mut Libtorrent, target: &str, value: &[u8]) {
 }
 
 /// The version that libtorrent finds, which is that of the number `seq`.
-fn theirs_gets_mutable(node: &mut Libtorrent, key: &Key, seq: i64) -> Value {
-    let question = json!({"op": "dht_get_mutable", "public": key.public, "salt": hex(SALT)});
+fn theirs_gets_mutable(node: &mut Libtorrent, (key, salt): (&Key, &str), seq: i64) -> Value {
+    let question = json!({"op": "dht_get_mutable", "public": key.public, "salt": hex(salt)});
     theirs_gets(node, &question, |said| said["seq"] == seq)
 }
 
-fn theirs_puts_mutable(node: &mut Libtorrent, key: &Key, value: &str, seq: i64) {
+fn theirs_puts_mutable(node: &mut Libtorrent, (key, salt): (&Key, &str), value: &str, seq: i64) {
     node.ask(&json!({
         "op": "dht_put_mutable", "secret": key.expanded(), "public": key.public,
-        "value": hex(value), "salt": hex(SALT),
+        "value": hex(value), "salt": hex(salt),
     }));
     node.wait_for("put", |said| (said["seq"] == seq && said["stored"].as_u64()? > 0).then_some(()));
 }
@@ -159,13 +159,13 @@ fn mutable_items_both_ways(net: Net, node: &mut Libtorrent) {
     let key = Key::new();
     let path = key.path();
     let get = ["--key", &key.public, "--salt", SALT];
-    theirs_puts_mutable(node, &key, "one", 1);
+    theirs_puts_mutable(node, (&key, SALT), "one", 1);
     ours_gets(net, "libtorrent's version 1", &get, |item| {
         (item["seq"] == 1 && item["value"] == "one" && item["key"] == key.public).then_some(())
     });
     let put = ours_puts(net, &["two", "--key", &path, "--salt", SALT]);
     assert_eq!((&put["seq"], &put["refused"]), (&json!(2), &json!([])), "{put}");
-    let theirs = theirs_gets_mutable(node, &key, 2);
+    let theirs = theirs_gets_mutable(node, (&key, SALT), 2);
     let signed = btdht::item::MutableItem::sign(
         &btdht::item::SecretKey::from_seed(&key.seed()),
         SALT.as_bytes(),
@@ -177,7 +177,7 @@ fn mutable_items_both_ways(net: Net, node: &mut Libtorrent) {
         (&theirs["signature"], &theirs["salt"]),
         (&json!(hex(signed.unwrap().signature)), &json!(hex(SALT)))
     );
-    theirs_puts_mutable(node, &key, "three", 3);
+    theirs_puts_mutable(node, (&key, SALT), "three", 3);
     ours_gets(net, "libtorrent's version 3", &get, |item| {
         (item["seq"] == 3 && item["value"] == "three").then_some(())
     });
@@ -189,14 +189,28 @@ fn mutable_items_both_ways(net: Net, node: &mut Libtorrent) {
     // Nor does a writer who was too slow overwrite what he has not seen.
     let (put, done) = ours(net, &["put", "slow", "--key", &path, "--salt", SALT, "--seq", "4", "--cas", "2"]);
     assert!(!done && put["stored"] == 0, "{put}");
-    theirs_gets_mutable(node, &key, 3);
+    theirs_gets_mutable(node, (&key, SALT), 3);
     // libtorrent's form of a secret key is a key file too.
     let expanded = key.folder.path().join("expanded");
     std::fs::write(&expanded, key.expanded()).unwrap();
     let expanded = expanded.to_str().unwrap();
     let put = ours_puts(net, &["four", "--key", expanded, "--salt", SALT, "--seq", "4", "--cas", "3"]);
     assert_eq!(put["key"], key.public);
-    assert_eq!(theirs_gets_mutable(node, &key, 4)["value"], hex("4:four"));
+    assert_eq!(theirs_gets_mutable(node, (&key, SALT), 4)["value"], hex("4:four"));
+}
+
+/// A version of 1,000 bytes under a salt of 64, the most that there may be, by each in turn.
+fn largest_mutable_items_both_ways(net: Net, node: &mut Libtorrent) {
+    let (key, salt) = (Key::new(), "s".repeat(64));
+    let (theirs, ours) = ("t".repeat(996), "o".repeat(996));
+    theirs_puts_mutable(node, (&key, &salt), &theirs, 1);
+    ours_gets(net, "libtorrent's 1,000 bytes", &["--key", &key.public, "--salt", &salt], |item| {
+        (item["seq"] == 1 && item["value"] == theirs && item["key"] == key.public).then_some(())
+    });
+    let put = ours_puts(net, &[&ours, "--key", &key.path(), "--salt", &salt]);
+    assert_eq!((&put["seq"], &put["refused"]), (&json!(2), &json!([])), "{put}");
+    let got = theirs_gets_mutable(node, (&key, &salt), 2);
+    assert_eq!(got["value"], hex(format!("996:{ours}")));
 }
 
 pub(crate) fn items_on_our_nodes(net: Net, series: Series, test: &str) {
@@ -213,6 +227,7 @@ pub(crate) fn items_on_our_nodes(net: Net, series: Series, test: &str) {
     });
     immutable_items_both_ways(net, &mut client, series != Series::V20);
     mutable_items_both_ways(net, &mut client);
+    largest_mutable_items_both_ways(net, &mut client);
 }
 
 #[test]
@@ -234,6 +249,7 @@ pub(crate) fn items_on_libtorrent_nodes(net: Net, test: &str) {
     let mut nodes = libtorrent_dht(net, 4);
     immutable_items_both_ways(net, &mut nodes[3], true);
     mutable_items_both_ways(net, &mut nodes[2]);
+    largest_mutable_items_both_ways(net, &mut nodes[3]);
 }
 
 #[test]
