@@ -135,7 +135,7 @@ impl Links {
 }
 
 /// [`Links`] made ready for use.
-pub(super) struct Paths {
+pub(crate) struct Paths {
     links: Links,
     /// Of hosts whose kind of line is not there.
     plain: Access,
@@ -149,13 +149,13 @@ pub(super) struct Paths {
 
 /// Who sends to whom, by the hosts' indices.
 #[derive(Clone, Copy)]
-pub(super) struct Pair {
-    pub(super) from: u32,
-    pub(super) to: u32,
+pub(crate) struct Pair {
+    pub(crate) from: u32,
+    pub(crate) to: u32,
 }
 
 impl Paths {
-    pub(super) fn new(links: Links, seed: u64) -> Self {
+    pub(crate) fn new(links: Links, seed: u64) -> Self {
         let median = micros(links.rtt_median / 2);
         let sigma = i64::from(links.rtt_sigma_permille);
         let point = |n| exp_of(median, n * ONE / STEPS * sigma / 1000) as u32;
@@ -178,7 +178,7 @@ impl Paths {
     }
 
     /// Microseconds that the datagram takes between the two lines; `random` is its own number.
-    pub(super) fn one_way(&self, pair: Pair, random: u64) -> u64 {
+    pub(crate) fn one_way(&self, pair: Pair, random: u64) -> u64 {
         let base = self.base(pair);
         let jitter = u64::from(self.links.jitter_permille) * base / 1000;
         let late = if jitter == 0 { 0 } else { (jitter as u128 * exponential(random) as u128) >> 16 };

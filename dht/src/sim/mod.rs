@@ -105,6 +105,8 @@ pub use digest::Digest;
 pub use dump::{Captured, Direction, write_pcap};
 pub use engine::World;
 pub use link::{Access, Bursts, Leg, Links, Partition, Split};
+#[cfg(test)]
+pub(crate) use link::{Pair, Paths};
 pub use nat::{Nat, NatKind};
 pub use orders::Orders;
 pub use shard::Told;

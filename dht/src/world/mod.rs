@@ -20,6 +20,7 @@ mod numbers;
 mod pokes;
 mod reachable;
 mod serving;
+#[cfg(feature = "sim")]
 mod weather;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,8 @@ pub(crate) struct World {
     pub(crate) loss: u32,
     /// Each packet takes up to so much longer than its path.
     pub(crate) jitter: Duration,
+    /// Microseconds of the path between two addresses; the same both ways.
+    pub(crate) path: Box<dyn Fn(SocketAddr, SocketAddr) -> u64>,
     pub(crate) hosts: Vec<Host>,
     by_addr: BTreeMap<SocketAddr, (usize, u8)>,
     packets: BTreeMap<(Time, u64), Packet>,
@@ -98,6 +101,12 @@ struct Packet {
     bytes: Vec<u8>,
 }
 
+/// 10 to 60 ms one way by the pair of addresses.
+fn even_path(from: SocketAddr, to: SocketAddr) -> u64 {
+    let pair = Sha1::digest(format!("{} {}", from.min(to), from.max(to)));
+    10_000 + u64::from(u16::from_be_bytes([pair[0], pair[1]])) * 50_000 / 65_536
+}
+
 /// How a lookup ended, gathered from its events.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -115,6 +124,7 @@ impl World {
             config: Arc::new(config),
             loss: 0,
             jitter: Duration::from_millis(5),
+            path: Box::new(even_path),
             hosts: Vec::new(),
             by_addr: BTreeMap::new(),
             packets: BTreeMap::new(),
@@ -452,10 +462,7 @@ impl World {
         if is_lost || is_offline && from.ip() != to.ip() {
             return;
         }
-        // 10 to 60 ms one way by the pair of addresses, and jitter.
-        let pair = Sha1::digest(format!("{} {}", from.min(to), from.max(to)));
-        let micros = 10_000 + u64::from(u16::from_be_bytes([pair[0], pair[1]])) * 50_000 / 65_536;
-        let micros = micros + self.rng.below(self.jitter.as_micros() as usize) as u64;
+        let micros = (self.path)(from, to) + self.rng.below(self.jitter.as_micros() as usize) as u64;
         let delay = self.by_addr.get(&from).map_or(Duration::ZERO, |&(host, _)| self.hosts[host].delay);
         let at = self.now + delay + Duration::from_micros(micros);
         self.packets.insert((at, self.sent), Packet { from, to, bytes });
