@@ -214,7 +214,8 @@ pub struct Config {
     pub token_rotation: Duration,
 
     // ---- storage ----
-    /// Memory for announced peers, in bytes; the stalest go first.
+    /// Memory for announced peers, in bytes; the stalest go first. Items are beside it: at most
+    /// [`Config::max_items`] of some 1.2 KB.
     pub store_memory: usize,
     /// Peers of one infohash.
     pub peers_per_infohash: usize,

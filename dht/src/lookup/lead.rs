@@ -92,7 +92,7 @@ mod tests {
             lead.pending(&bits(19), 1);
             lead.allows(&bits(18))
         };
-        assert!(answered(12) && !answered(13));
+        assert!(answered(11) && !answered(12));
         let mut lead = Lead::new(Some(&bits(10)));
         (0..8).for_each(|_| lead.answered());
         lead.pending(&bits(13), 1);

@@ -16,7 +16,7 @@ pub(super) const PENDING_AGAIN: u32 = 1;
 
 /// Most that may be ahead of a candidate that is asked.
 pub(super) const WINDOW_ON_THE_WAY: u32 = 88;
-pub(super) const WINDOW_AT_THE_GOAL: u32 = 127;
+pub(super) const WINDOW_AT_THE_GOAL: u32 = 117;
 
 /// A silent node is asked again when fewer than k and so many others are nearer.
 pub(super) const SPARE: usize = 3;

@@ -148,7 +148,13 @@ pub(super) const NODE: &[Entry] = &[
             "answer_from_another_port_is_no_answer",
         ],
     ),
-    ("S28", &["loss_and_jitter_leave_lookups_successful_and_within_three_times_their_time"]),
+    (
+        "S28",
+        &[
+            "loss_and_jitter_leave_lookups_successful_and_within_three_times_their_time",
+            "loss_and_jitter_leave_lookups_of_an_internet_within_three_times_what_they_take_without_either",
+        ],
+    ),
     ("D1", &["nesting_and_tokens_have_the_limits_of_the_house", "bombs_cost_neither_stack_nor_time"]),
     (
         "D2",
