@@ -121,7 +121,7 @@ fn figures(samples: &[Sample]) -> Vec<Figure> {
 
 /// Figures of fresh nodes that know a router. The last number of each is the worst that `--check` accepts at
 /// the standard size and seed: what was reached and 3 % for changes that move the random numbers, but never
-/// beyond the goal; one first peer of a thousand may be later than a second, as one is with some seeds.
+/// beyond the goal.
 fn cold(samples: &[Sample]) -> Vec<Figure> {
     let first = spread(samples, |s| millis(s.cold.first_peer));
     let first_bound = spread(samples, |s| millis(Some(s.cold_bound.first_peer)));
@@ -158,10 +158,10 @@ fn cold(samples: &[Sample]) -> Vec<Figure> {
         .note(format!("all 8 in {:.2} of the lookups, 7 in {:.2}", reached(8), reached(7))),
         Figure::new("cold, done, median, s", done[0] / 1000.0, (1.0, 0.70), 0.98)
             .note(format!("{} ms", told(&done))),
-        Figure::new("cold, done, p90, s", done[1] / 1000.0, (1.4, 0.9), 1.37),
+        Figure::new("cold, done, p90, s", done[1] / 1000.0, (1.4, 0.9), 1.28),
         Figure::new("cold, announce stored, median, s", stored[0] / 1000.0, (1.5, 0.9), 1.30)
             .note(format!("{} ms", told(&stored))),
-        Figure::new("cold, first peer over 1 s, share", late, (0.0, 0.0), 0.001),
+        Figure::new("cold, first peer over 1 s, share", late, (0.0, 0.0), 0.0),
     ]
 }
 
