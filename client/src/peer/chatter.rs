@@ -4,11 +4,15 @@ use btdht::Time;
 
 use super::PeerConfig;
 
+/// Suggestions that blocks may earn in advance.
+const MAX_EARNED: u32 = 64;
+
 /// Useless messages that are not forgiven yet.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Chatter {
     count: u32,
     since: Time,
+    earned: u32,
 }
 
 impl Chatter {
@@ -26,6 +30,19 @@ impl Chatter {
         }
         self.count = self.count.saturating_add(messages);
         self.count <= config.chatter_burst
+    }
+
+    /// A block came: its giver may give a piece of advice without being counted. A quick seed suggests as
+    /// many pieces as it gives, of which a second may see thousands.
+    pub(super) fn earn(&mut self) {
+        self.earned = (self.earned + 1).min(MAX_EARNED);
+    }
+
+    /// Takes a piece of advice. `false` when it was not earned.
+    pub(super) fn spend(&mut self) -> bool {
+        let earned = self.earned > 0;
+        self.earned -= u32::from(earned);
+        earned
     }
 }
 

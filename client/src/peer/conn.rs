@@ -256,7 +256,10 @@ impl PeerConn {
                         self.reader.receive_into(block);
                     }
                 }
-                Step::Block(span, payload) => self.state.download.arrived(now, span, payload, out),
+                Step::Block(span, payload) => {
+                    self.state.chatter.earn();
+                    self.state.download.arrived(now, span, payload, out);
+                }
             }
         }
     }
@@ -323,11 +326,11 @@ impl State {
             }
             Message::Suggest(index) => {
                 self.agreed_fast()?;
-                // Advice is not worth an end; it is counted, whether it is any good or not.
+                // Advice is not worth an end; but for one a block it is counted, whether it is any good or not.
                 if self.setup.shape.as_ref().is_some_and(|shape| index < shape.pieces) {
                     out.push(PeerEvent::Suggested(PieceIndex(index)));
                 }
-                false
+                self.chatter.spend()
             }
             Message::AllowedFast(_) => {
                 // Not used: we never ask while choked. Nothing to store, then.

@@ -34,6 +34,9 @@ impl Swarm {
             (false, true) => {
                 transfer.lose(piece);
                 self.lost = true;
+                if let Some(found) = &mut self.found {
+                    found.remove(piece.0);
+                }
                 let slots: Vec<_> = self.conns.iter().map(|conn| conn.slot).collect();
                 for slot in slots {
                     // The disk threads answer no read of it any more.

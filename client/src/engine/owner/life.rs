@@ -68,7 +68,8 @@ impl Owner {
                 self.life = Life::Leaving { by: Instant::now() + GOOD_BYE, then: to };
                 self.handle(Input::Command(Command::Stop));
             }
-            Life::Leaving { then, .. } => *then = to,
+            // The end is for good.
+            Life::Leaving { then, .. } => *then = then.and(to),
             Life::Stopped if to.is_none() => self.life = Life::Over,
             Life::Stopped | Life::Over => {}
         }

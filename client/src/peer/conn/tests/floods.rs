@@ -29,6 +29,27 @@ fn useless_messages_by_the_thousand_end_it() {
 }
 
 #[test]
+fn a_seed_may_suggest_as_many_pieces_as_it_gives_blocks() {
+    let mut solo = Solo::fast().asking(&[]);
+    let (wanted, bytes) = (block(1, 0, BLOCK_LEN), vec![0; BLOCK_LEN as usize]);
+    for _ in 0..5000 {
+        solo.tell(PeerCommand::Request(vec![wanted]));
+        solo.drain();
+        solo.say(piece(wanted, &bytes));
+        solo.say(Message::Suggest(7));
+        solo.events.clear();
+    }
+    assert_eq!(solo.closed(), None);
+    // What was not earned counts.
+    for _ in 0..2000 {
+        solo.say(Message::Suggest(7));
+    }
+    assert_eq!(solo.closed(), None);
+    solo.say(Message::Suggest(7));
+    assert_eq!(solo.broke(), Some(Violation::Chatter));
+}
+
+#[test]
 fn a_flood_of_requests_waits_then_ends() {
     let mut solo = Solo::fast();
     solo.tell(PeerCommand::Unchoke);
