@@ -281,10 +281,13 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "a_full_queue_and_a_long_block_are_refused",
         ],
     ),
-    // What is suggested or may be asked for while choked is read, and none of it kept.
+    // Of what is suggested ten are kept; of what may be asked for while choked, nothing.
     (
         "P6",
         &[
+            "of_many_suggestions_the_last_ones_are_kept",
+            "a_suggestion_is_followed_where_nothing_is_rarer",
+            "a_seed_may_suggest_as_many_pieces_as_it_gives_blocks",
             "claimed_pieces_do_no_harm",
             "fast_messages_need_the_fast_extension",
             "useless_messages_by_the_thousand_end_it",
