@@ -245,8 +245,8 @@ fn a_program_that_was_stopped_for_a_while_has_its_table_answers_and_asks() {
     stop(&serve);
     let newcomer = Asker::new("84.0.0.2");
     let socket = UdpSocket::bind("84.0.0.2:0").unwrap();
-    // Longer than `Config::asleep_after`.
-    socket.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    // Longer than `Config::asleep_after` beyond what is due next, which may be some seconds away.
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let arguments = dict(&[("id", string(newcomer.id))]);
     let ping = dict(&[("a", arguments), ("q", string("ping")), ("t", string("late")), ("y", string("q"))]);
     socket.send_to(&ping, ADDR).unwrap();
