@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::mpsc::channel;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -22,6 +23,17 @@ const NODES: u8 = 80;
 pub(crate) struct Cable {
     /// The nodes of the small internet; they run in the namespace of the far end.
     internet: Vec<Dht>,
+    _turn: Turn,
+}
+
+/// A test's turn: see [`turn`].
+pub(crate) type Turn = MutexGuard<'static, ()>;
+
+/// Waits for the others. What is found again within so many seconds is found by the clock, which eighty
+/// nodes of another test on the same two cores would take from it.
+pub(crate) fn turn() -> Turn {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Cable {
@@ -31,6 +43,7 @@ impl Cable {
         if !ready(test, &[]) {
             return None;
         }
+        let turn = turn();
         // `enter` made 85/8 local, which is the far end here.
         ip("route del local 85.0.0.0/8 dev lo");
         let (there, far_end) = channel();
@@ -54,7 +67,7 @@ impl Cable {
         });
         let far_end = far_end.recv().unwrap();
         ip(&format!("link add near type veth peer name far netns {far_end}"));
-        let mut cable = Self { internet: Vec::new() };
+        let mut cable = Self { internet: Vec::new(), _turn: turn };
         cable.plug("84.0.0.2");
         plug.send(()).unwrap();
         cable.internet = started.recv().unwrap();
