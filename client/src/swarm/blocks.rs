@@ -401,9 +401,17 @@ impl Blocks {
 impl Unfinished {
     /// Opens again what liars gave, and forgets them as givers; returns the blocks' indexes.
     fn disbelieve(&mut self, lies: impl Fn(SocketAddr) -> bool) -> Vec<usize> {
-        let honest: Vec<_> = self.givers.iter().copied().filter(|&giver| !lies(giver)).collect();
-        let place = |giver| honest.iter().position(|&other| other == giver).map(|at| at as u16);
-        let places: Vec<_> = self.givers.iter().map(|&giver| place(giver)).collect();
+        let givers = std::mem::take(&mut self.givers);
+        // Where each giver is found among those that are left, which keep their order.
+        let mut places = Vec::with_capacity(givers.len());
+        for giver in givers {
+            steps::count(1);
+            let honest = !lies(giver);
+            places.push(honest.then_some(self.givers.len() as u16));
+            if honest {
+                self.givers.push(giver);
+            }
+        }
         let mut dropped = Vec::new();
         for (index, state) in self.blocks.iter_mut().enumerate().filter(|(_, state)| state.received) {
             match places.get(usize::from(state.giver)).copied().flatten() {
@@ -415,7 +423,6 @@ impl Unfinished {
                 }
             }
         }
-        self.givers = honest;
         self.open += dropped.len() as u32;
         self.missing += dropped.len() as u32;
         self.cursor = dropped.first().map_or(self.cursor, |&first| self.cursor.min(first as u32));

@@ -112,6 +112,22 @@ fn what_a_liar_gave_is_open_again_but_in_pieces_that_are_all_there() {
 }
 
 #[test]
+fn to_disbelieve_costs_a_step_a_giver() {
+    for givers in [1_000, 4_000] {
+        let mut blocks = Blocks::new(shape(1, givers + 1));
+        blocks.begin(PieceIndex(0), slot(0));
+        let from = |giver: u32| SocketAddr::from(([9, 9, 9, 9], giver as u16));
+        for giver in 0..givers {
+            let asked = request(&mut blocks, slot(giver), 0, 1);
+            blocks.receive(slot(giver), from(giver), asked[0]).unwrap();
+        }
+        let liar = from(givers / 2);
+        let steps = steps::of(|| assert_eq!(blocks.disbelieve(|giver| giver == liar).len(), 1));
+        assert!(steps <= 2 * givers as usize, "{steps} steps for {givers} givers");
+    }
+}
+
+#[test]
 fn end_game_asks_two_then_four_and_cancels_the_others() {
     let mut blocks = Blocks::new(shape(1, 1));
     blocks.begin(PieceIndex(0), slot(0));
