@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use btfetch::bitfield::Bitfield;
 use btfetch::metainfo::{Info, create};
 use btfetch::piece::{BLOCK_LEN, BlockPool, BlockRef, PieceIndex, Slot};
-use btfetch::storage::{Done, Job, OpenOptions, Pool, PoolConfig, Totals, open};
+use btfetch::storage::{Done, Job, OpenOptions, Pool, PoolConfig, SaveId, Totals, open};
 use sha1::{Digest, Sha1};
 
 const TOTAL: usize = 512 << 20;
@@ -51,8 +51,8 @@ fn main() {
             pool.submit(Job::Check(Bitfield::full(info.pieces()))).unwrap();
             wait(&answers, |done| matches!(done, Done::CheckEnded));
             report(&format!("pool with {threads} threads, check"), started.elapsed());
-            pool.submit(Job::Save(Totals::default())).unwrap();
-            wait(&answers, |done| matches!(done, Done::Saved));
+            pool.submit(Job::Save(SaveId(1), Totals::default())).unwrap();
+            wait(&answers, |done| matches!(done, Done::Saved { .. }));
             drop(pool);
             fs::remove_dir_all(&target).unwrap();
         }

@@ -302,7 +302,7 @@ impl World {
             Job::Read(slot, block) => {
                 inputs.push_back(Input::Disk(Done::Read(slot, block, Block::from(Vec::new()))));
             }
-            Job::Save(_) => inputs.push_back(Input::Disk(Done::Saved)),
+            Job::Save(id, _) => inputs.push_back(Input::Disk(Done::Saved { id, doubted: 0 })),
             Job::MakeEmpty(_) | Job::Check(_) | Job::Want(_) => {}
         }
     }

@@ -27,9 +27,14 @@ pub enum Job {
     /// Hash pieces on disk; each is answered by [`Done::Checked`], all by [`Done::CheckEnded`].
     Check(Bitfield),
     /// Write everything out, sync it, then write the resume file with the pieces that are safe now
-    /// and these counters; answered by [`Done::Saved`].
-    Save(Totals),
+    /// and these counters; answered by [`Done::Saved`] or [`Done::Unsaved`].
+    Save(SaveId, Totals),
 }
+
+/// Names a save: each one has a greater number than those before it. An answer is for exactly the saves
+/// up to the one that it names, however many are on their way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SaveId(pub u64);
 
 /// Counters that survive a restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,8 +59,20 @@ pub enum Done {
     Checked(PieceIndex, bool),
     /// A [`Job::Check`] has ended.
     CheckEnded,
-    /// A [`Job::Save`] has ended: what is written survives a crash.
-    Saved,
+    /// This [`Job::Save`] has ended, and so have those before it: what was written before it survives a
+    /// crash, but for pieces, so many, that an earlier sync may have lost. The resume file does not claim
+    /// them; they are written again when the threads go on after [`Done::Failed`].
+    Saved {
+        /// The latest save that this answers.
+        id: SaveId,
+        /// Verified and written pieces that are not claimed.
+        doubted: u32,
+    },
+    /// This [`Job::Save`] and those before it that were not answered have come to nothing;
+    /// [`Done::Failed`] has said why.
+    Unsaved(SaveId),
+    /// Pieces that were verified and written, and are not there any more.
+    Lost(Vec<PieceIndex>),
     /// The disk refused; the job was not done and no further one will be until the swarm resumes.
     Failed(DiskError),
 }

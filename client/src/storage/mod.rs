@@ -37,7 +37,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 
 pub use file::{FileStorage, default_open_files};
-pub use job::{DiskError, DiskErrorKind, Done, Job, Totals, Verdict};
+pub use job::{DiskError, DiskErrorKind, Done, Job, SaveId, Totals, Verdict};
 pub use lock::Lock;
 pub use mem::{Fault, FaultyStorage, MemStorage};
 pub use open::{Access, OpenError, OpenOptions, Opened, open};

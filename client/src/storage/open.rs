@@ -219,7 +219,7 @@ mod tests {
     use super::*;
     use crate::metainfo::create;
     use crate::piece::{BLOCK_LEN, Block, BlockRef};
-    use crate::storage::Job;
+    use crate::storage::{Job, SaveId};
     use std::sync::mpsc::{Receiver, channel};
     use std::time::Duration;
 
@@ -289,8 +289,8 @@ mod tests {
     }
 
     fn save(pool: &Pool, answers: &Receiver<Vec<Done>>) {
-        pool.submit(Job::Save(Totals { downloaded: 3, uploaded: 4 })).unwrap();
-        until(answers, |done| matches!(done, Done::Saved));
+        pool.submit(Job::Save(SaveId(1), Totals { downloaded: 3, uploaded: 4 })).unwrap();
+        until(answers, |done| matches!(done, Done::Saved { .. }));
     }
 
     fn check(pool: &Pool, answers: &Receiver<Vec<Done>>, pieces: Bitfield) {
@@ -440,7 +440,7 @@ mod tests {
                 for (at, piece) in left.into_iter().enumerate() {
                     write(&pool, &info, piece);
                     if (at as u32 + round + runs).is_multiple_of(3) {
-                        pool.submit(Job::Save(Totals::default())).unwrap();
+                        pool.submit(Job::Save(SaveId(1), Totals::default())).unwrap();
                     }
                 }
                 if runs % 2 == 0 {

@@ -31,26 +31,39 @@ impl Swarm {
                 self.found.get_or_insert_with(|| Bitfield::new(of)).insert(piece.0);
                 self.judge(now, piece, &Verdict::Good, out);
             }
-            (false, true) => {
-                transfer.lose(piece);
-                self.lost = true;
-                if let Some(found) = &mut self.found {
-                    found.remove(piece.0);
-                }
-                let slots: Vec<_> = self.conns.iter().map(|conn| conn.slot).collect();
-                for slot in slots {
-                    // The disk threads answer no read of it any more.
-                    for block in self.uploads.drop_piece(slot, piece) {
-                        out.push(Action::Tell(slot, PeerCommand::Refuse(block)));
-                    }
-                }
-            }
+            (false, true) => self.lose(piece, out),
             _ => {}
         }
     }
 
+    /// Pieces that the disk threads had written are not there any more.
+    pub(super) fn pieces_lost(&mut self, now: Time, pieces: Vec<PieceIndex>, out: &mut Vec<Action>) {
+        for piece in pieces {
+            if self.have().is_some_and(|have| have.contains(piece.0)) {
+                self.lose(piece, out);
+            }
+        }
+        self.want_lost(now, out);
+    }
+
+    fn lose(&mut self, piece: PieceIndex, out: &mut Vec<Action>) {
+        let Stage::Transfer(transfer) = &mut self.stage else { return };
+        transfer.lose(piece);
+        self.lost = true;
+        if let Some(found) = &mut self.found {
+            found.remove(piece.0);
+        }
+        let slots: Vec<_> = self.conns.iter().map(|conn| conn.slot).collect();
+        for slot in slots {
+            // The disk threads answer no read of it any more.
+            for block in self.uploads.drop_piece(slot, piece) {
+                out.push(Action::Tell(slot, PeerCommand::Refuse(block)));
+            }
+        }
+    }
+
     /// Wants again what was lost: once for all, as it takes a look at every piece.
-    pub(super) fn check_ended(&mut self, now: Time, out: &mut Vec<Action>) {
+    fn want_lost(&mut self, now: Time, out: &mut Vec<Action>) {
         if std::mem::take(&mut self.lost) {
             // A super-seed has everything, and so has who suggests.
             (self.super_seed, self.suggest) = (None, None);
@@ -60,6 +73,10 @@ impl Swarm {
             self.saves.dirty = self.saves.dirty.max(1);
             self.set(Timer::Tick, now);
         }
+    }
+
+    pub(super) fn check_ended(&mut self, now: Time, out: &mut Vec<Action>) {
+        self.want_lost(now, out);
         // In one command, of which a connection takes only so many; there may be millions of pieces.
         if let Some(found) = self.found.take() {
             let others = self.conns.iter().filter(|conn| conn.has != Has::All);

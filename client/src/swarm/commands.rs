@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use btdht::Time;
 
-use super::{Action, Command, Select, Stage, Swarm, Timer};
+use super::{Action, Command, Safety, Select, Stage, Swarm, Timer};
 
 impl Swarm {
     pub(super) fn command(&mut self, now: Time, command: Command, out: &mut Vec<Action>) {
@@ -47,7 +47,7 @@ impl Swarm {
         let empty = transfer.empty_files(|file| self.select.priority(file) > 0);
         if !transfer.missing().is_empty() {
             self.completed = false;
-            self.saves.unsafe_for = None;
+            self.saves.safety = Safety::Told;
             self.known.revive();
             self.set(Timer::Dial, now);
             self.tell_upload_only(out);

@@ -9,11 +9,11 @@ use btdht::Time;
 use super::has::Has;
 use super::super_seed::SuperSeed;
 use super::transfer::{Judged, Transfer};
-use super::{Action, Event, Saves, Stage, Swarm, Timer};
+use super::{Action, Event, Safety, Saves, Stage, Swarm, Timer};
 use crate::bitfield::Bitfield;
 use crate::peer::PeerCommand;
 use crate::piece::PieceIndex;
-use crate::storage::{Done, Job, Totals, Verdict};
+use crate::storage::{Done, Job, SaveId, Totals, Verdict};
 
 impl Swarm {
     pub(super) fn opened(&mut self, now: Time, have: Bitfield, totals: Totals, out: &mut Vec<Action>) {
@@ -83,10 +83,14 @@ impl Swarm {
             }
             Done::Checked(piece, right) => self.checked(now, piece, right, out),
             Done::CheckEnded => self.check_ended(now, out),
-            Done::Saved => self.saved(out),
+            Done::Saved { id, doubted } => self.saved(id, doubted, out),
+            Done::Unsaved(id) => self.unsaved(id),
+            Done::Lost(pieces) => self.pieces_lost(now, pieces, out),
             Done::Failed(error) => {
-                self.saves.in_flight = 0;
-                self.saves.unsafe_for = self.completed.then_some(0);
+                // Saves that are on their way say for themselves how they end.
+                if self.completed {
+                    self.saves.safety = Safety::Unasked;
+                }
                 if !self.held {
                     self.held = true;
                     out.push(Action::Event(Event::DiskFailed(error)));
@@ -99,9 +103,9 @@ impl Swarm {
         if !std::mem::take(&mut self.held) {
             return;
         }
-        if self.saves.unsafe_for == Some(0) {
+        if self.saves.safety == Safety::Unasked {
             self.save(now, out);
-            self.saves.unsafe_for = Some(self.saves.in_flight);
+            self.saves.safety = Safety::With(self.saves.asked);
         }
         // The disk threads do again what failed, but for reads.
         let slots: Vec<_> = self.conns.iter().map(|conn| conn.slot).collect();
@@ -169,30 +173,42 @@ impl Swarm {
     fn make_safe(&mut self, now: Time, out: &mut Vec<Action>) {
         out.push(Action::Event(Event::Verified));
         self.save(now, out);
-        self.saves.unsafe_for = Some(self.saves.in_flight);
+        self.saves.safety = Safety::With(self.saves.asked);
     }
 
-    fn saved(&mut self, out: &mut Vec<Action>) {
-        self.saves.in_flight = self.saves.in_flight.saturating_sub(1);
-        self.saves.unsafe_for = match self.saves.unsafe_for {
-            Some(1) if !self.held => {
+    /// A save has ended, and those before it. What it leaves in doubt is safe with none before the disk
+    /// has been tried again.
+    fn saved(&mut self, id: SaveId, doubted: u32, out: &mut Vec<Action>) {
+        self.saves.ended = self.saves.ended.max(id);
+        let needed = matches!(self.saves.safety, Safety::With(needed) if id >= needed);
+        self.saves.safety = match (needed, self.held) {
+            (true, false) if doubted == 0 => {
                 out.push(Action::Event(Event::Complete));
-                None
+                Safety::Told
             }
-            Some(saves) => Some(saves.saturating_sub(1)),
-            None => None,
+            (true, true) => Safety::Unasked,
+            _ => self.saves.safety,
         };
     }
 
+    /// A save has come to nothing, and so have those before it that did not end.
+    fn unsaved(&mut self, id: SaveId) {
+        self.saves.ended = self.saves.ended.max(id);
+        self.saves.dirty = self.saves.dirty.max(1);
+        if matches!(self.saves.safety, Safety::With(needed) if id >= needed) {
+            self.saves.safety = Safety::Unasked;
+        }
+    }
+
     pub(super) fn save_if_due(&mut self, now: Time, pause: Duration, out: &mut Vec<Action>) {
-        if now.since(self.saves.last) >= pause && self.saves.in_flight == 0 && !self.held {
+        if now.since(self.saves.last) >= pause && !self.saves.in_flight() && !self.held {
             self.save(now, out);
         }
     }
 
     pub(super) fn save(&mut self, now: Time, out: &mut Vec<Action>) {
-        let Saves { in_flight, unsafe_for, .. } = self.saves;
-        self.saves = Saves { dirty: 0, last: now, in_flight: in_flight + 1, unsafe_for };
-        out.push(Action::Disk(Job::Save(self.totals())));
+        let asked = SaveId(self.saves.asked.0 + 1);
+        self.saves = Saves { dirty: 0, last: now, asked, ..self.saves };
+        out.push(Action::Disk(Job::Save(asked, self.totals())));
     }
 }

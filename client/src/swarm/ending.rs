@@ -41,14 +41,14 @@ impl Swarm {
                 }
                 return;
             }
-            Input::Disk(Done::Saved) => self.saves.in_flight = self.saves.in_flight.saturating_sub(1),
-            Input::Disk(Done::Failed(error)) => {
-                self.saves.in_flight = 0;
-                out.push(Action::Event(Event::DiskFailed(error)));
+            Input::Disk(Done::Saved { id, .. } | Done::Unsaved(id)) => {
+                self.saves.ended = self.saves.ended.max(id);
             }
+            // The last save goes on also where the disk refuses something else.
+            Input::Disk(Done::Failed(error)) => return out.push(Action::Event(Event::DiskFailed(error))),
             _ => return,
         }
-        if self.saves.in_flight == 0 && self.ending == Ending::Saving {
+        if !self.saves.in_flight() && self.ending == Ending::Saving {
             self.ending = Ending::Stopped;
             out.push(Action::Event(Event::Stopped));
         }

@@ -63,7 +63,7 @@ pub use view::PeerView;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::piece::Slot;
-use crate::storage::Totals;
+use crate::storage::{SaveId, Totals};
 use announce::{Announce, Ask, Facts, Privacy};
 use choker::{Candidate, Choker, Role};
 use conns::{Conn, Conns};
@@ -158,10 +158,29 @@ struct Saves {
     /// Bytes verified since the last save began.
     dirty: u64,
     last: Time,
-    in_flight: u32,
-    /// Everything that is wanted is verified and will be safe when so many saves have ended; 0: one has to
-    /// be asked for. `None` when it is safe, or something is missing.
-    unsafe_for: Option<u32>,
+    /// The last one that was asked for.
+    asked: SaveId,
+    /// The last one that has ended, well or not. Those up to `asked` are on their way.
+    ended: SaveId,
+    safety: Safety,
+}
+
+/// What still keeps that which is wanted and verified from being safe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Safety {
+    /// It was told to be complete; or something is missing, which comes first.
+    #[default]
+    Told,
+    /// A save has to be asked for when the disk may be tried again.
+    Unasked,
+    /// This save, or a later one.
+    With(SaveId),
+}
+
+impl Saves {
+    fn in_flight(&self) -> bool {
+        self.ended < self.asked
+    }
 }
 
 /// What a swarm waits for.

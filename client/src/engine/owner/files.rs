@@ -78,7 +78,7 @@ impl Owner {
         match (&mut self.disk, job) {
             (Some(disk), job) => disk.submit(job),
             // There is nothing to save yet.
-            (None, Job::Save(_)) => self.handle(Input::Disk(Done::Saved)),
+            (None, Job::Save(id, _)) => self.handle(Input::Disk(Done::Saved { id, doubted: 0 })),
             (None, job) => tracing::debug!(?job, "no storage for a job"),
         }
     }

@@ -8,9 +8,11 @@
 //! When the disk refuses, [`Done::Failed`] is reported once and all threads hold: no block that was
 //! accepted is lost, and what failed is tried again after [`Pool::resume`] (but for a read for a
 //! peer, which is dropped, and a save, which has to be asked for again). Only saving goes on, so
-//! that a download can end with what it has.
+//! that a download can end with what it has. What was written before a failed sync may be lost although
+//! the next sync succeeds; it is hashed and written again before a save claims it.
 
 mod config;
+mod progress;
 mod ready;
 mod saver;
 mod shared;
@@ -35,7 +37,7 @@ pub use config::PoolConfig;
 pub(crate) use config::WRITE_CACHE;
 use saver::Saver;
 use shared::{Shared, panicked};
-use tasks::{Barrier, Check, Queue, Task};
+use tasks::{Barrier, Check, Task};
 use worker::Worker;
 
 /// What a pool begins with; [`super::open()`] finds it out.
@@ -134,20 +136,27 @@ impl Pool {
                 let check = Arc::new(Check::new(pieces.iter().collect(), workers, lanes));
                 all(batches, &|| Task::Check(Arc::clone(&check)));
             }
-            Job::Save(totals) => {
-                let barrier = Arc::new(Barrier { left: AtomicUsize::new(batches.len()), totals });
+            Job::Save(id, totals) => {
+                let barrier = Arc::new(Barrier { left: AtomicUsize::new(batches.len()), id, totals });
                 all(batches, &|| Task::Save(Arc::clone(&barrier)));
             }
         }
         Ok(())
     }
 
-    /// Goes on after [`Done::Failed`]: tries again what failed, then all that waits. After a panic
-    /// in a disk thread there is no going on; [`Done::Failed`] is repeated.
+    /// Goes on after [`Done::Failed`]: tries again what failed, then all that waits, then writes again
+    /// what a failed sync may have lost. After a panic in a disk thread there is no going on;
+    /// [`Done::Failed`] is repeated.
     pub fn resume(&self) {
-        match self.shared.release() {
-            Some(error) => (self.shared.on_done)(vec![Done::Failed(error)]),
-            None => self.shared.queues.iter().for_each(Queue::wake),
+        if let Some(error) = self.shared.release() {
+            return (self.shared.on_done)(vec![Done::Failed(error)]);
+        }
+        let doubts = !self.shared.lock_progress().doubted.is_empty();
+        for queue in &self.shared.queues {
+            if doubts {
+                queue.push(vec![Task::Renew]);
+            }
+            queue.wake();
         }
     }
 

@@ -3,8 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
+use super::progress::Snapshot;
 use super::shared::{Shared, panicked};
-use crate::storage::{DiskError, Done, Resume, ResumeFile, Stamp, Totals};
+use crate::storage::{DiskError, DiskErrorKind, Done, Resume, ResumeFile, SaveId, Stamp, Totals};
 
 /// Syncs files and writes the resume file.
 pub(super) struct Saver {
@@ -22,58 +23,67 @@ impl Saver {
     }
 
     pub(super) fn run(mut self) {
-        while let Some((totals, answers)) = self.next() {
-            match catch_unwind(AssertUnwindSafe(|| self.save(totals))) {
-                Ok(Ok(())) => (self.shared.on_done)((0..answers).map(|_| Done::Saved).collect()),
+        while let Some((id, totals)) = self.next() {
+            let saved = catch_unwind(AssertUnwindSafe(|| self.save(totals)));
+            let done = match saved {
+                Ok(Ok(doubted)) => Done::Saved { id, doubted },
+                Ok(Err(_)) | Err(_) => Done::Unsaved(id),
+            };
+            match saved {
+                Ok(Ok(_)) => {}
                 Ok(Err(error)) if self.shared.is_held() => (self.shared.on_done)(vec![Done::Failed(error)]),
                 Ok(Err(error)) => self.shared.hold(error, false),
                 Err(_) => self.shared.hold(panicked(), true),
             }
+            (self.shared.on_done)(vec![done]);
         }
     }
 
-    fn next(&self) -> Option<(Totals, u32)> {
+    /// The latest save that is due; with it the earlier ones are done.
+    fn next(&self) -> Option<(SaveId, Totals)> {
         let mut saves = self.shared.lock_saves();
         loop {
             if self.shared.is_stopping() {
                 return None;
             }
-            if saves.answers > 0 {
-                return Some((saves.totals, std::mem::take(&mut saves.answers)));
+            if let Some(due) = saves.take() {
+                return Some(due);
             }
             saves = self.shared.save_wake.wait(saves).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn save(&mut self, totals: Totals) -> Result<(), DiskError> {
+    /// Returns how many written pieces are in doubt and not claimed.
+    fn save(&mut self, totals: Totals) -> Result<u32, DiskError> {
         // What is written after this moment is claimed by the next save.
-        let (mut have, mut dirty, doubted) = {
-            let mut progress = self.shared.lock_progress();
-            (progress.written.clone(), std::mem::take(&mut progress.dirty), progress.doubted.clone())
-        };
+        let Snapshot { mut have, mut dirty, unsynced, doubted } = self.shared.lock_progress().snapshot();
         // Before the syncs, which may take longer than the process is given at the end of a download.
         if have.is_full() && self.shared.config.finish && !self.finished {
             if let Err(error) = self.finish(&mut dirty) {
-                self.shared.put_back(&dirty);
+                self.shared.put_back(&dirty, &unsynced);
                 return Err(error);
             }
             self.finished = true;
         }
         if let Err((error, rest)) = self.sync(&dirty) {
-            self.shared.put_back(rest);
-            self.shared.lock_progress().doubted.extend(rest.first());
+            self.shared.put_back(rest, &unsynced);
+            if let Some(&failed) = rest.first() {
+                // Of a file that was taken away nothing is left.
+                let gone = error.kind == DiskErrorKind::Missing;
+                self.shared.doubt(self.shared.info.layout().piece_range(failed), gone);
+            }
             return Err(error);
         }
-        let Some(file) = &self.resume else { return Ok(()) };
+        let in_doubt = doubted.common(&have);
+        let Some(file) = &self.resume else { return Ok(in_doubt) };
         // A file that was taken away meanwhile takes its claims with it.
         let gone = self.shared.info.files().filter(|file| file.is_stored());
         let gone = gone.filter(|file| self.stamps.get(file.index).is_none_or(Option::is_none));
-        for index in gone.map(|file| file.index).chain(doubted) {
-            for piece in self.shared.info.layout().piece_range(index) {
-                have.remove(piece);
-            }
+        let lost = gone.flat_map(|file| self.shared.info.layout().piece_range(file.index));
+        for piece in lost.chain(doubted.iter()) {
+            have.remove(piece);
         }
-        file.save(&Resume { have, stamps: self.stamps.clone(), totals })
+        file.save(&Resume { have, stamps: self.stamps.clone(), totals }).map(|()| in_doubt)
     }
 
     /// Syncs files and looks at them; on failure says which are left, the failed one first.

@@ -2,16 +2,18 @@
 //! are due.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::config::PoolConfig;
+use super::progress::Progress;
 use super::tasks::{Barrier, Queue};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::piece::PieceIndex;
-use crate::storage::{DiskError, Done, Storage, Totals};
+use crate::storage::{DiskError, Done, SaveId, Storage, Totals};
 
 /// What the threads of a pool share.
 pub(super) struct Shared {
@@ -29,18 +31,6 @@ pub(super) struct Shared {
     stopping: AtomicBool,
 }
 
-/// What is written so far.
-#[derive(Default)]
-pub(super) struct Progress {
-    /// Pieces that are verified and written.
-    pub(super) written: Bitfield,
-    /// Files written to, or believed because of what they hold, since they were last synced.
-    pub(super) dirty: Vec<usize>,
-    /// Files whose sync failed once. The kernel may have dropped what it could not write, and report
-    /// success the next time: their pieces are not claimed any more in this run.
-    pub(super) doubted: Vec<usize>,
-}
-
 /// Why all threads hold.
 #[derive(Default)]
 struct Hold {
@@ -49,11 +39,14 @@ struct Hold {
     fatal: bool,
 }
 
-/// Saves that are due; several become one.
+/// The latest save that is due: with it the earlier ones are done.
 #[derive(Default)]
-pub(super) struct Saves {
-    pub(super) totals: Totals,
-    pub(super) answers: u32,
+pub(super) struct Saves(Option<(SaveId, Totals)>);
+
+impl Saves {
+    pub(super) fn take(&mut self) -> Option<(SaveId, Totals)> {
+        self.0.take()
+    }
 }
 
 impl Shared {
@@ -70,7 +63,7 @@ impl Shared {
             storage,
             on_done: Box::new(on_done),
             queues: (0..config.threads.get()).map(|_| Queue::default()).collect(),
-            progress: Mutex::new(Progress { written: have, ..Progress::default() }),
+            progress: Mutex::new(Progress::new(have)),
             hold: Mutex::default(),
             held: AtomicBool::new(false),
             saves: Mutex::default(),
@@ -105,35 +98,58 @@ impl Shared {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that these pieces are verified and lie in their files.
-    pub(super) fn mark_written(&self, pieces: &[PieceIndex]) {
+    /// Notes that these pieces are verified and lie in their files; says whether some are in doubt.
+    pub(super) fn mark_written(&self, pieces: &[PieceIndex]) -> bool {
         let mut progress = self.lock_progress();
         for &piece in pieces {
             progress.written.insert(piece.0);
-            self.dirty(&mut progress, piece, self.info.layout().piece_len(piece));
+            progress.touch(piece, self.info.layout());
         }
+        pieces.iter().any(|piece| progress.doubted.contains(piece.0))
     }
 
-    /// Notes that part of `piece` was written before it was verified.
-    pub(super) fn mark_dirty(&self, piece: PieceIndex) {
-        let len = self.info.layout().piece_len(piece);
-        self.dirty(&mut self.lock_progress(), piece, len);
-    }
-
-    fn dirty(&self, progress: &mut Progress, piece: PieceIndex, len: u32) {
-        for span in self.info.layout().spans(piece, 0, len).filter(|span| !span.pad) {
-            if let Err(at) = progress.dirty.binary_search(&span.file) {
-                progress.dirty.insert(at, span.file);
-            }
-        }
-    }
-
-    /// These files are to be synced again.
-    pub(super) fn put_back(&self, files: &[usize]) {
+    /// Notes that these pieces, or parts of them, are about to be written: also a sync that fails
+    /// meanwhile may lose them.
+    pub(super) fn mark_dirty(&self, pieces: &[PieceIndex]) {
         let mut progress = self.lock_progress();
-        progress.dirty.extend_from_slice(files);
-        progress.dirty.sort_unstable();
-        progress.dirty.dedup();
+        pieces.iter().for_each(|&piece| progress.touch(piece, self.info.layout()));
+    }
+
+    /// These files are to be synced again, and these pieces are not synced.
+    pub(super) fn put_back(&self, files: &[usize], pieces: &Bitfield) {
+        self.lock_progress().put_back(files, pieces.iter());
+    }
+
+    /// Something was brought into a file.
+    pub(super) fn mark_brought_back(&self, file: usize) {
+        self.lock_progress().put_back(&[file], self.info.layout().piece_range(file));
+    }
+
+    /// A file that holds these pieces could not be synced: what of them was not synced before is in
+    /// doubt, all of them if the file is gone.
+    pub(super) fn doubt(&self, pieces: Range<u32>, gone: bool) {
+        self.lock_progress().doubt(pieces, gone);
+    }
+
+    /// Doubted pieces of one worker that were written, and how many syncs have failed so far.
+    pub(super) fn doubted(&self, worker: usize) -> (Vec<PieceIndex>, u64) {
+        let progress = self.lock_progress();
+        let pieces = progress.doubted.iter().filter(|&piece| progress.written.contains(piece));
+        let pieces = pieces.map(PieceIndex).filter(|&piece| self.worker_of(piece) == worker);
+        (pieces.collect(), progress.failures)
+    }
+
+    /// A doubted piece was found right and written again, or is lost. `failures`: of when that began.
+    pub(super) fn renewed(&self, piece: PieceIndex, right: bool, failures: u64) {
+        let mut progress = self.lock_progress();
+        progress.touch(piece, self.info.layout());
+        if !right {
+            progress.written.remove(piece.0);
+        }
+        // Another sync that has failed meanwhile may have lost it once more.
+        if !right || progress.failures == failures {
+            progress.doubted.remove(piece.0);
+        }
     }
 
     /// Lets all threads hold and reports why, unless they hold already.
@@ -171,8 +187,8 @@ impl Shared {
     pub(super) fn arrive(&self, barrier: &Barrier) {
         if barrier.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             let mut saves = self.lock_saves();
-            saves.totals = barrier.totals;
-            saves.answers += 1;
+            // Every worker passes them on in order, so this is the latest.
+            saves.0 = Some((barrier.id, barrier.totals));
             self.save_wake.notify_one();
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::hash::Lanes;
 use crate::piece::PieceIndex;
-use crate::storage::{Job, Totals};
+use crate::storage::{Job, SaveId, Totals};
 
 /// What a worker is given.
 pub(super) enum Task {
@@ -14,6 +14,8 @@ pub(super) enum Task {
     Check(Arc<Check>),
     Found(Found),
     Save(Arc<Barrier>),
+    /// Pieces that a sync may have lost are to be written again.
+    Renew,
 }
 
 /// A [`Job::Check`]: every worker takes the next pieces that nobody has taken.
@@ -49,6 +51,7 @@ impl Check {
 /// A [`Job::Save`] on its way through all threads: the last one that it reaches starts it.
 pub(super) struct Barrier {
     pub(super) left: AtomicUsize,
+    pub(super) id: SaveId,
     pub(super) totals: Totals,
 }
 

@@ -1,6 +1,7 @@
 //! Pools over memory: pieces written and read, batches, queues.
 
 mod checks;
+mod doubts;
 mod faults;
 mod joins;
 
@@ -13,7 +14,7 @@ use sha1::{Digest, Sha1};
 
 use super::*;
 use crate::piece::{BLOCK_LEN, Block, PieceIndex, Slot};
-use crate::storage::{DiskErrorKind, Fault, FaultyStorage, MemStorage, Opened, Totals, Verdict};
+use crate::storage::{DiskErrorKind, Fault, FaultyStorage, MemStorage, Opened, SaveId, Totals, Verdict};
 
 const PIECE_LEN: u32 = 3 * BLOCK_LEN;
 const LENGTHS: [u64; 4] = [100_000, 0, 7, 150_000];
@@ -102,8 +103,8 @@ impl Fixture {
     }
 
     fn save(&self) -> Vec<Done> {
-        self.pool.submit(Job::Save(Totals::default())).unwrap();
-        self.until(|done| matches!(done, Done::Saved | Done::Failed(_)))
+        self.pool.submit(Job::Save(SaveId(1), Totals::default())).unwrap();
+        self.until(|done| matches!(done, Done::Saved { .. } | Done::Unsaved(_)))
     }
 
     fn all_good(&self) {
@@ -137,19 +138,19 @@ fn a_batch_is_taken_in_order_up_to_the_first_job_without_room() {
     let fixture = Fixture::new(config);
     let write = |(at, bytes): (BlockRef, Vec<u8>)| Job::Write(at, Block::from(bytes));
     let mut jobs: VecDeque<Job> = fixture.blocks(0).into_iter().map(write).collect();
-    jobs.push_back(Job::Save(Totals::default()));
+    jobs.push_back(Job::Save(SaveId(1), Totals::default()));
     // Nothing is worked on while the threads hold, so what waits is known.
     fixture.pool.shared.hold(panicked(), false);
     fixture.pool.submit_all(&mut jobs);
     assert!(
-        matches!(&jobs.make_contiguous(), [Job::Write(at, _), Job::Save(_)] if at.begin == 2 * BLOCK_LEN)
+        matches!(&jobs.make_contiguous(), [Job::Write(at, _), Job::Save(..)] if at.begin == 2 * BLOCK_LEN)
     );
     fixture.pool.resume();
     while !jobs.is_empty() {
         fixture.pool.submit_all(&mut jobs);
         std::thread::yield_now();
     }
-    let done = fixture.until(|done| matches!(done, Done::Saved));
+    let done = fixture.until(|done| matches!(done, Done::Saved { .. }));
     let good = |done: &Done| matches!(done, Done::Piece(PieceIndex(0), Verdict::Good));
     assert!(done.iter().any(good), "{done:?}");
 }
@@ -165,7 +166,7 @@ fn pieces_in_any_order_reach_their_files_and_give_their_budget_back() {
         fixture.all_good();
         assert_eq!(fixture.on_disk(), payload());
         assert_eq!(fixture.storage.inner().bytes(1), None);
-        assert!(matches!(fixture.save()[..], [Done::Saved]));
+        assert!(matches!(fixture.save()[..], [Done::Saved { .. }]));
         assert_eq!(fixture.storage.inner().bytes(1), Some(vec![]), "empty files come with completion");
     }
 }
@@ -223,7 +224,7 @@ fn a_forgotten_block_gives_its_budget_back_and_comes_anew() {
         // A piece that is done is left alone.
         fixture.pool.submit(Job::Forget(fixture.blocks(1)[0].0)).unwrap();
         let rest = fixture.save();
-        assert!(matches!(rest.last(), Some(Done::Saved)));
+        assert!(matches!(rest.last(), Some(Done::Saved { .. })));
         assert!(fixture.pool.written().contains(1));
         let freed = |done: &Done| if let Done::Freed(bytes) = done { *bytes } else { 0 };
         assert_eq!(answers.iter().chain(&rest).map(freed).sum::<u32>(), 2 * BLOCK_LEN + PIECE_LEN);
@@ -268,8 +269,8 @@ fn nothing_is_read_for_peers_that_is_not_verified_or_not_there() {
 fn an_empty_file_is_made_without_the_others() {
     let fixture = Fixture::new(PoolConfig::default());
     fixture.pool.submit(Job::MakeEmpty(vec![1])).unwrap();
-    fixture.pool.submit(Job::Save(Totals::default())).unwrap();
-    fixture.until(|done| matches!(done, Done::Saved));
+    fixture.pool.submit(Job::Save(SaveId(1), Totals::default())).unwrap();
+    fixture.until(|done| matches!(done, Done::Saved { .. }));
     assert_eq!(fixture.storage.stamp(1).unwrap().map(|stamp| stamp.len), Some(0));
     assert_eq!(fixture.storage.stamp(0).unwrap(), None);
 }

@@ -1,6 +1,8 @@
 //! One disk thread: takes its tasks in order, keeps the write cache of its pieces and a little
 //! read-ahead, and checks pieces when it has nothing better to do.
 
+mod renew;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -154,9 +156,10 @@ impl Worker {
                 Task::Job(Job::MakeEmpty(files)) => self.make_empty(files)?,
                 Task::Job(Job::Want(files)) => self.bring_back(files)?,
                 // Split up and given as tasks of their own.
-                Task::Job(Job::Check(_) | Job::Save(_)) => {}
+                Task::Job(Job::Check(_) | Job::Save(..)) => {}
                 Task::Check(check) => self.checks.push_back(check),
                 Task::Found(found) => self.judge(found)?,
+                Task::Renew => self.renew()?,
                 Task::Save(barrier) => {
                     self.answer();
                     self.shared.arrive(&barrier);
@@ -236,10 +239,13 @@ impl Worker {
     fn try_write_out(&mut self) -> Result<(), DiskError> {
         let shared = Arc::clone(&self.shared);
         let layout = shared.info.layout();
+        let mut doubts = false;
         while !self.ready.is_empty() {
-            let write = |row: &[PieceIndex]| write_row(&*shared.storage, layout, row, &self.unfinished);
-            let row = self.ready.take_row(write)?;
-            shared.mark_written(&row);
+            let row = self.ready.take_row(|row| {
+                shared.mark_dirty(row);
+                write_row(&*shared.storage, layout, row, &self.unfinished)
+            })?;
+            doubts |= shared.mark_written(&row);
             for piece in row {
                 // It may have been read, then found damaged and fetched anew.
                 for chunk in 0..layout.piece_len(piece).div_ceil(CHUNK_LEN) {
@@ -250,7 +256,8 @@ impl Worker {
                 self.answers.push(Done::Piece(piece, Verdict::Good));
             }
         }
-        Ok(())
+        // Parts of them were written before a sync that failed.
+        if doubts { self.renew() } else { Ok(()) }
     }
 
     fn make_empty(&mut self, files: Vec<usize>) -> Result<(), DiskError> {
@@ -266,7 +273,7 @@ impl Worker {
     fn bring_back(&mut self, files: Vec<bool>) -> Result<(), DiskError> {
         let bring = |file: usize| {
             if self.shared.storage.bring_back(file)? {
-                self.shared.put_back(&[file]);
+                self.shared.mark_brought_back(file);
             }
             Ok(())
         };
@@ -313,7 +320,7 @@ impl Worker {
             let Some(piece) = victim else { return Ok(()) };
             let Some(unfinished) = self.unfinished.get_mut(&piece) else { return Ok(()) };
             let layout = self.shared.info.layout();
-            self.shared.mark_dirty(piece);
+            self.shared.mark_dirty(&[piece]);
             self.written_early.insert(piece);
             for run in unfinished.runs(hashed_only) {
                 span::write(&*self.shared.storage, layout, piece, run.begin, &run.blocks)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::world::{Kind, World, torrent, two_files};
 use crate::bitfield::Bitfield;
+use crate::piece::PieceIndex;
 use crate::storage::{DiskError, DiskErrorKind, Done};
 use crate::swarm::{Command, Event, Input};
 
@@ -12,13 +13,22 @@ fn told(world: &World) -> (usize, usize) {
     (verified, world.count(|event| matches!(event, Event::Complete)))
 }
 
+/// The oldest save ends.
 fn saved(world: &mut World) {
-    world.saves -= 1;
-    world.input(Input::Disk(Done::Saved));
+    let id = world.saves.pop_front().expect("a save");
+    world.input(Input::Disk(Done::Saved { id, doubted: 0 }));
 }
 
+/// The disk refuses, and with it all saves that are on their way.
 fn fail(world: &mut World) {
-    world.saves = 0;
+    refuse(world);
+    while let Some(id) = world.saves.pop_front() {
+        world.input(Input::Disk(Done::Unsaved(id)));
+    }
+}
+
+/// The disk refuses something else.
+fn refuse(world: &mut World) {
     let (kind, detail) = (DiskErrorKind::Io, "it is broken".to_owned());
     let error = DiskError { kind, doing: "syncing", path: "x".into(), detail };
     world.input(Input::Disk(Done::Failed(error)));
@@ -40,14 +50,14 @@ fn a_download_is_complete_when_the_last_save_has_ended() {
     for (save_bytes, saves) in [(1 << 20, 1), (1, 2)] {
         let mut world = verified(save_bytes);
         world.run(Duration::from_secs(60));
-        assert_eq!((told(&world), world.saves), ((1, 0), saves));
-        while world.saves > 0 {
+        assert_eq!((told(&world), world.saves.len()), ((1, 0), saves));
+        while !world.saves.is_empty() {
             assert_eq!(told(&world), (1, 0));
             saved(&mut world);
         }
         assert_eq!(told(&world), (1, 1));
         world.run(Duration::from_secs(60));
-        assert_eq!((told(&world), world.saves), ((1, 1), 0));
+        assert_eq!((told(&world), world.saves.len()), ((1, 1), 0));
     }
 }
 
@@ -58,7 +68,7 @@ fn what_was_there_from_the_start_is_synced_before_it_is_complete() {
     let mut world = World::with((info, payload), false, have);
     world.saves_stuck = true;
     world.run(Duration::from_secs(1));
-    assert_eq!((told(&world), world.saves), ((1, 0), 1));
+    assert_eq!((told(&world), world.saves.len()), ((1, 0), 1));
     saved(&mut world);
     assert_eq!(told(&world), (1, 1));
 }
@@ -68,9 +78,9 @@ fn a_disk_that_refuses_the_last_save_is_asked_again_at_a_retry() {
     let mut world = verified(1 << 20);
     fail(&mut world);
     world.run(Duration::from_secs(60));
-    assert_eq!((told(&world), world.saves), ((1, 0), 0));
+    assert_eq!((told(&world), world.saves.len()), ((1, 0), 0));
     world.input(Input::Command(Command::Retry));
-    assert_eq!((told(&world), world.saves), ((1, 0), 1));
+    assert_eq!((told(&world), world.saves.len()), ((1, 0), 1));
     saved(&mut world);
     assert_eq!(told(&world), (1, 1));
     // Also what was complete before the disk refused something is told to be so again.
@@ -92,8 +102,81 @@ fn a_save_from_before_more_was_wanted_completes_nothing() {
     assert_eq!(told(&world), (1, 0));
     world.run_until_complete(Duration::from_secs(60));
     assert_eq!(told(&world), (2, 0));
-    while world.saves > 0 {
+    while !world.saves.is_empty() {
         saved(&mut world);
     }
     assert_eq!(told(&world), (2, 1));
+}
+
+#[test]
+fn a_save_from_before_a_failure_is_not_taken_for_the_one_that_was_asked_for_since() {
+    // Two saves are on their way, the second of which has all, when a read fails.
+    let mut world = verified(1);
+    assert_eq!(world.saves.len(), 2);
+    refuse(&mut world);
+    world.input(Input::Command(Command::Retry));
+    assert_eq!((told(&world), world.saves.len()), ((1, 0), 3));
+    for _ in 0..2 {
+        saved(&mut world);
+        assert_eq!(told(&world), (1, 0));
+    }
+    saved(&mut world);
+    assert_eq!(told(&world), (1, 1));
+}
+
+#[test]
+fn one_answer_may_end_several_saves() {
+    let mut world = verified(1);
+    let id = world.saves.pop_back().unwrap();
+    world.input(Input::Disk(Done::Saved { id, doubted: 0 }));
+    assert_eq!(told(&world), (1, 1));
+    saved(&mut world);
+    assert_eq!(told(&world), (1, 1));
+}
+
+#[test]
+fn what_a_failed_sync_left_in_doubt_is_not_complete() {
+    let mut world = verified(1 << 20);
+    let id = world.saves.pop_front().unwrap();
+    world.input(Input::Disk(Done::Saved { id, doubted: 1 }));
+    assert_eq!(told(&world), (1, 0));
+    fail(&mut world);
+    world.input(Input::Command(Command::Retry));
+    saved(&mut world);
+    assert_eq!(told(&world), (1, 1));
+}
+
+#[test]
+fn what_is_lost_after_it_was_verified_is_fetched_again() {
+    let mut world = verified(1 << 20);
+    world.have.remove(2);
+    world.input(Input::Disk(Done::Lost(vec![PieceIndex(2)])));
+    assert!(!world.swarm.is_complete());
+    // The save from before has one piece less.
+    saved(&mut world);
+    assert_eq!(told(&world), (1, 0));
+    world.run_until_complete(Duration::from_secs(30));
+    assert!(world.swarm.have().unwrap().is_full());
+    while !world.saves.is_empty() {
+        saved(&mut world);
+    }
+    assert_eq!(told(&world), (2, 1));
+}
+
+#[test]
+fn a_swarm_that_stops_waits_for_its_last_save_though_the_disk_refuses_something_else() {
+    let mut world = verified(1);
+    world.input(Input::Command(Command::Stop));
+    assert_eq!(world.saves.len(), 3);
+    let stopped = |world: &World| world.count(|event| matches!(event, Event::Stopped));
+    refuse(&mut world);
+    for _ in 0..3 {
+        assert_eq!(stopped(&world), 0);
+        saved(&mut world);
+    }
+    assert_eq!(stopped(&world), 1);
+    let mut world = verified(1);
+    world.input(Input::Command(Command::Stop));
+    fail(&mut world);
+    assert_eq!(stopped(&world), 1, "a disk that refuses everything is not waited for");
 }

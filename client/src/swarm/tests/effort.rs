@@ -107,11 +107,11 @@ impl Download {
                     self.input(Input::Disk(Done::Freed(block.len)));
                     self.input(Input::Disk(Done::Piece(block.piece, Verdict::Good)));
                 }
-                Action::Disk(Job::Save(_)) => {
+                Action::Disk(Job::Save(id, _)) => {
                     // The disk writes a bit a piece.
                     self.saves += 1;
                     steps::count(self.pieces() as usize / 64);
-                    self.input(Input::Disk(Done::Saved));
+                    self.input(Input::Disk(Done::Saved { id, doubted: 0 }));
                 }
                 _ => {}
             }

@@ -127,7 +127,7 @@ impl End {
                 let bytes = self.data[begin(at)..begin(at) + at.len as usize].to_vec();
                 self.input(now, Input::Disk(Done::Read(slot, at, Block::from(bytes))));
             }
-            Job::Save(_) => self.input(now, Input::Disk(Done::Saved)),
+            Job::Save(id, _) => self.input(now, Input::Disk(Done::Saved { id, doubted: 0 })),
             Job::Forget(_) | Job::Discard(_) | Job::Check(_) | Job::MakeEmpty(_) | Job::Want(_) => {}
         }
     }

@@ -13,7 +13,7 @@ use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::peer::{ExtendedHello, Hello, MetadataMessage, PeerCommand, PeerEvent};
 use crate::piece::{Block, BlockRef, PieceIndex, Slot};
-use crate::storage::{Done, Job, Totals, Verdict};
+use crate::storage::{Done, Job, SaveId, Totals, Verdict};
 use crate::swarm::{Action, Event, Input, Limits, NewTorrent, Source, Swarm, TrackerUrl, metadata};
 use crate::tracker::{AnnounceEvent, AnnounceReply};
 
@@ -69,7 +69,8 @@ pub(crate) struct World {
     pub(crate) disk_bytes: u64,
     /// Saves are not answered, but counted.
     pub(crate) saves_stuck: bool,
-    pub(crate) saves: u32,
+    /// Saves that are stuck, in order.
+    pub(crate) saves: VecDeque<SaveId>,
     /// The most that they were.
     pub(crate) disk_peak: u64,
     /// Bytes of unfinished pieces that the disk keeps, and writes when there are more.
@@ -86,7 +87,7 @@ pub(crate) struct World {
     peers: Vec<Peer>,
     writes: VecDeque<(BlockRef, Block)>,
     pieces: BTreeMap<PieceIndex, BTreeMap<u32, Vec<u8>>>,
-    have: Bitfield,
+    pub(crate) have: Bitfield,
 }
 
 /// Blocks that a peer gives per step of [`STEP`].
@@ -160,7 +161,7 @@ impl World {
             disk_stuck: false,
             disk_bytes: 0,
             saves_stuck: false,
-            saves: 0,
+            saves: VecDeque::new(),
             disk_peak: 0,
             disk_cache: 0,
             disk_kept: 0,
@@ -485,8 +486,8 @@ impl World {
             }
             Job::MakeEmpty(files) => self.made.extend(files),
             Job::Check(_) | Job::Want(_) => {}
-            Job::Save(_) if self.saves_stuck => self.saves += 1,
-            Job::Save(_) => inputs.push(Input::Disk(Done::Saved)),
+            Job::Save(id, _) if self.saves_stuck => self.saves.push_back(id),
+            Job::Save(id, _) => inputs.push(Input::Disk(Done::Saved { id, doubted: 0 })),
         }
     }
 

@@ -22,7 +22,7 @@ fn a_full_disk_stops_everything_and_nothing_is_lost_when_it_resumes() {
                     Done::Piece(_, Verdict::Good) => sum.0 += 1,
                     Done::Freed(bytes) => sum.1 += u64::from(*bytes),
                     Done::Failed(error) => assert_eq!(error.kind, DiskErrorKind::NoSpace),
-                    Done::Saved => {}
+                    Done::Saved { .. } => {}
                     other => panic!("{other:?}"),
                 }
             }
@@ -60,7 +60,7 @@ fn empty_files_are_made_and_longer_ones_cut_before_the_disk_is_waited_for() {
     let fixture = Fixture::new(PoolConfig::default());
     (0..fixture.info.pieces()).for_each(|piece| fixture.write_piece(piece));
     fixture.storage.set(Some(Fault::SyncError), 0);
-    fixture.pool.submit(Job::Save(Totals::default())).unwrap();
+    fixture.pool.submit(Job::Save(SaveId(1), Totals::default())).unwrap();
     fixture.until(|done| matches!(done, Done::Failed(_)));
     assert_eq!(fixture.storage.stamp(1).unwrap().map(|stamp| stamp.len), Some(0));
 }
@@ -79,10 +79,10 @@ fn a_failed_read_or_sync_is_reported_and_ends_with_its_cause() {
     fixture.pool.submit(Job::Check(Bitfield::full(fixture.info.pieces()))).unwrap();
     fixture.until(|done| matches!(done, Done::CheckEnded));
     fixture.storage.set(Some(Fault::SyncError), 0);
-    assert!(matches!(fixture.save()[..], [Done::Failed(_)]));
+    assert!(matches!(fixture.save()[..], [Done::Failed(_), Done::Unsaved(SaveId(1))]));
     fixture.storage.set(None, 0);
     fixture.pool.resume();
-    assert!(matches!(fixture.save()[..], [Done::Saved]));
+    assert!(matches!(fixture.save()[..], [Done::Saved { doubted: 0, .. }]));
 }
 
 #[test]
@@ -94,5 +94,5 @@ fn a_panic_becomes_a_failure_that_stays() {
     fixture.storage.set(None, 0);
     fixture.pool.resume();
     fixture.until(|done| matches!(done, Done::Failed(_)));
-    assert!(matches!(fixture.save()[..], [Done::Saved]));
+    assert!(matches!(fixture.save()[..], [Done::Saved { .. }]));
 }

@@ -81,7 +81,7 @@ fn neighbours_of_which_half_is_written_are_not_claimed() {
     assert!(fixture.pool.written().is_empty());
     assert_eq!(writes(&fixture), [1, 0, 0, 0]);
     // A save goes past them and claims nothing.
-    assert!(matches!(fixture.save()[..], [Done::Saved]));
+    assert!(matches!(fixture.save()[..], [Done::Saved { .. }]));
     assert!(fixture.pool.written().is_empty());
     fixture.storage.set(None, 0);
     fixture.pool.resume();

@@ -1,0 +1,77 @@
+//! [`Progress`]: what the threads of a pool have written, and how far the disk can be believed to keep it.
+
+use crate::bitfield::Bitfield;
+use crate::metainfo::Layout;
+use crate::piece::PieceIndex;
+
+/// What is written so far.
+pub(super) struct Progress {
+    /// Pieces that are verified and written.
+    pub(super) written: Bitfield,
+    /// Files written to, or believed because of what they hold, since they were last synced; in order.
+    dirty: Vec<usize>,
+    /// Pieces that are why files are dirty, in whole or in part.
+    unsynced: Bitfield,
+    /// Pieces that were not synced when the sync of a file of theirs failed. The kernel may have dropped
+    /// what it could not write, and report success the next time: they are not claimed until they are
+    /// written once more.
+    pub(super) doubted: Bitfield,
+    /// Syncs that have failed.
+    pub(super) failures: u64,
+}
+
+/// What a save starts from.
+pub(super) struct Snapshot {
+    pub(super) have: Bitfield,
+    pub(super) dirty: Vec<usize>,
+    pub(super) unsynced: Bitfield,
+    pub(super) doubted: Bitfield,
+}
+
+impl Progress {
+    /// `have` is written and synced.
+    pub(super) fn new(have: Bitfield) -> Self {
+        let (unsynced, doubted) = (Bitfield::new(have.len()), Bitfield::new(have.len()));
+        Self { written: have, dirty: Vec::new(), unsynced, doubted, failures: 0 }
+    }
+
+    /// Bytes of a piece are not synced.
+    pub(super) fn touch(&mut self, piece: PieceIndex, layout: &Layout) {
+        self.unsynced.insert(piece.0);
+        for span in layout.spans(piece, 0, layout.piece_len(piece)).filter(|span| !span.pad) {
+            if let Err(at) = self.dirty.binary_search(&span.file) {
+                self.dirty.insert(at, span.file);
+            }
+        }
+    }
+
+    /// Takes what is to be synced.
+    pub(super) fn snapshot(&mut self) -> Snapshot {
+        Snapshot {
+            have: self.written.clone(),
+            dirty: std::mem::take(&mut self.dirty),
+            unsynced: std::mem::replace(&mut self.unsynced, Bitfield::new(self.written.len())),
+            doubted: self.doubted.clone(),
+        }
+    }
+
+    /// These files and pieces are still to be synced.
+    pub(super) fn put_back(&mut self, files: &[usize], pieces: impl Iterator<Item = u32>) {
+        self.dirty.extend_from_slice(files);
+        self.dirty.sort_unstable();
+        self.dirty.dedup();
+        for piece in pieces {
+            self.unsynced.insert(piece);
+        }
+    }
+
+    /// The sync of a file that holds these pieces failed.
+    pub(super) fn doubt(&mut self, pieces: impl Iterator<Item = u32>, gone: bool) {
+        self.failures += 1;
+        for piece in pieces {
+            if self.unsynced.contains(piece) || gone {
+                self.doubted.insert(piece);
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What becomes of what a failed sync may have lost. The kernel reports a failure of writing back once:
+//! the next sync succeeds although the bytes are in its cache alone.
+
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::*;
+use crate::storage::{DiskError, Stamp};
+
+/// Files with a cache above a disk that may fail once.
+struct Kernel {
+    cache: MemStorage,
+    disk: MemStorage,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Writes that are not on the disk: file, offset, bytes.
+    dirty: Vec<(usize, u64, Vec<u8>)>,
+    /// The next sync of this file fails, and what it should have written is taken for written.
+    fails: Option<(usize, DiskErrorKind)>,
+}
+
+impl Kernel {
+    fn fail(&self, file: usize, kind: DiskErrorKind) {
+        self.state.lock().unwrap().fails = Some((file, kind));
+    }
+
+    fn on_disk(&self) -> Vec<u8> {
+        (0..LENGTHS.len()).flat_map(|file| self.disk.bytes(file).unwrap_or_default()).collect()
+    }
+
+    /// What is in memory alone is lost: read from the disk instead.
+    fn drop_cache(&self) {
+        for (file, &len) in LENGTHS.iter().enumerate() {
+            let bytes = self.disk.bytes(file).unwrap_or_else(|| vec![0; len as usize]);
+            self.cache.write(file, 0, &mut [IoSlice::new(&bytes)]).unwrap();
+        }
+    }
+}
+
+impl Storage for Kernel {
+    fn read(&self, file: usize, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        self.cache.read(file, offset, buf)
+    }
+
+    fn ahead(&self, _: usize, _: u64, _: u32) {}
+
+    fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError> {
+        let bytes = bufs.iter().flat_map(|buf| buf.to_vec()).collect();
+        self.state.lock().unwrap().dirty.push((file, offset, bytes));
+        self.cache.write(file, offset, bufs)
+    }
+
+    fn finish(&self, file: usize) -> Result<(), DiskError> {
+        self.cache.finish(file)?;
+        self.disk.finish(file)
+    }
+
+    fn sync(&self, file: usize) -> Result<(), DiskError> {
+        let mut state = self.state.lock().unwrap();
+        let written: Vec<_> = state.dirty.extract_if(.., |(of, ..)| *of == file).collect();
+        if let Some((_, kind)) = state.fails.take_if(|(of, _)| *of == file) {
+            return Err(DiskError {
+                kind,
+                doing: "syncing",
+                path: Path::new("x").into(),
+                detail: "once".into(),
+            });
+        }
+        written.iter().try_for_each(|(_, at, bytes)| self.disk.write(file, *at, &mut [IoSlice::new(bytes)]))
+    }
+
+    fn stamp(&self, file: usize) -> Result<Option<Stamp>, DiskError> {
+        self.cache.stamp(file)
+    }
+
+    fn want(&self, _: &[bool]) {}
+
+    fn bring_back(&self, _: usize) -> Result<bool, DiskError> {
+        Ok(false)
+    }
+}
+
+/// A pool over such files; the storage of the fixture is not used.
+fn over_kernel(config: PoolConfig) -> (Fixture, Arc<Kernel>) {
+    let mut fixture = Fixture::new(PoolConfig::default());
+    let (cache, disk) = (MemStorage::new(LENGTHS), MemStorage::new(LENGTHS));
+    let kernel = Arc::new(Kernel { cache, disk, state: Mutex::default() });
+    let have = Bitfield::new(fixture.info.pieces());
+    let opened = Opened::over(Arc::clone(&fixture.info), Arc::clone(&kernel) as _, have).unwrap();
+    let (sender, answers) = channel();
+    fixture.pool = opened.start(config, move |done| sender.send(done).unwrap_or(())).unwrap();
+    fixture.answers = answers;
+    (fixture, kernel)
+}
+
+fn doubted(done: &[Done]) -> u32 {
+    match done.last() {
+        Some(Done::Saved { doubted, .. }) => *doubted,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All pieces are written; a first save keeps those that are in `safe`, the second one fails for file 3.
+fn failed(config: PoolConfig, safe: u32, kind: DiskErrorKind) -> (Fixture, Arc<Kernel>) {
+    let (fixture, kernel) = over_kernel(config);
+    let mut good = 0;
+    let mut pieces = |range: std::ops::Range<u32>| {
+        range.clone().for_each(|piece| fixture.write_piece(piece));
+        fixture.until(|done| {
+            good += u32::from(matches!(done, Done::Piece(_, Verdict::Good)));
+            good == range.end
+        });
+    };
+    if safe > 0 {
+        pieces(0..safe);
+        assert_eq!(doubted(&fixture.save()), 0);
+    }
+    pieces(safe..fixture.info.pieces());
+    kernel.fail(3, kind);
+    assert!(matches!(fixture.save()[..], [.., Done::Failed(_), Done::Unsaved(_)]));
+    (fixture, kernel)
+}
+
+#[test]
+fn what_a_failed_sync_lost_is_written_again_before_it_is_claimed() {
+    for count in [1, 3] {
+        let (fixture, kernel) = failed(threads(count), 0, DiskErrorKind::Io);
+        let of_file = fixture.info.layout().piece_range(3).len() as u32;
+        // Nothing is written while the threads hold, and a sync that succeeds proves nothing.
+        assert_eq!(doubted(&fixture.save()), of_file);
+        assert_ne!(kernel.on_disk(), payload());
+        fixture.pool.resume();
+        assert_eq!(doubted(&fixture.save()), 0);
+        assert_eq!(kernel.on_disk(), payload());
+    }
+}
+
+#[test]
+fn what_was_synced_before_a_failed_sync_is_not_in_doubt() {
+    let (fixture, kernel) = failed(threads(2), 4, DiskErrorKind::Io);
+    assert_eq!(doubted(&fixture.save()), fixture.info.pieces() - 4);
+    fixture.pool.resume();
+    assert_eq!(doubted(&fixture.save()), 0);
+    assert_eq!(kernel.on_disk(), payload());
+}
+
+#[test]
+fn what_the_cache_does_not_keep_either_is_lost_and_comes_anew() {
+    let (fixture, kernel) = failed(threads(2), 4, DiskErrorKind::Io);
+    kernel.drop_cache();
+    fixture.pool.resume();
+    let mut lost = Vec::new();
+    for done in fixture.save() {
+        match done {
+            Done::Lost(pieces) => lost.extend(pieces),
+            Done::Saved { doubted, .. } => assert_eq!(doubted, 0),
+            Done::Freed(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    lost.sort_unstable();
+    assert_eq!(lost, (4..fixture.info.pieces()).map(PieceIndex).collect::<Vec<_>>());
+    assert_eq!(fixture.pool.written().count(), 4);
+    let mut left = lost.len();
+    lost.iter().for_each(|piece| fixture.write_piece(piece.0));
+    fixture.until(|done| {
+        left -= usize::from(matches!(done, Done::Piece(_, Verdict::Good)));
+        left == 0
+    });
+    assert_eq!(doubted(&fixture.save()), 0);
+    assert_eq!(kernel.on_disk(), payload());
+}
+
+#[test]
+fn of_a_file_that_was_taken_away_all_is_in_doubt() {
+    let (fixture, _) = failed(threads(2), 4, DiskErrorKind::Missing);
+    assert_eq!(doubted(&fixture.save()), fixture.info.layout().piece_range(3).len() as u32);
+}
+
+#[test]
+fn a_part_that_was_written_early_and_lost_is_written_again_with_its_piece() {
+    let (fixture, kernel) = over_kernel(PoolConfig { write_cache: 0, ..threads(1) });
+    let last = fixture.info.pieces() - 2;
+    let blocks = fixture.blocks(last);
+    fixture.write(blocks[0].clone());
+    fixture.until(|done| matches!(done, Done::Freed(_)));
+    kernel.fail(3, DiskErrorKind::Io);
+    assert!(matches!(fixture.save()[..], [.., Done::Failed(_), Done::Unsaved(_)]));
+    fixture.pool.resume();
+    blocks[1..].iter().for_each(|block| fixture.write(block.clone()));
+    fixture.until(|done| matches!(done, Done::Piece(_, Verdict::Good)));
+    assert_eq!(doubted(&fixture.save()), 0);
+    let whole: Vec<u8> = blocks.into_iter().flat_map(|(_, bytes)| bytes).collect();
+    let begin = last as usize * PIECE_LEN as usize;
+    // The file before it was not written to.
+    let before = LENGTHS[0] as usize + LENGTHS[2] as usize;
+    assert_eq!(kernel.disk.bytes(3).unwrap()[begin - before..][..whole.len()], whole);
+}
