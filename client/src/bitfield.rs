@@ -129,8 +129,9 @@ impl Bitfield {
     /// The first member from `from` on that is also in `other`. Costs a step per 64 indices.
     pub fn first_common(&self, other: &Self, from: u32) -> Option<u32> {
         let start = from as usize / 64;
-        let words = self.words.iter().zip(&other.words).enumerate().skip(start);
-        for (at, (a, b)) in words {
+        let (words, others) = (self.words.get(start..), other.words.get(start..));
+        let words = words.unwrap_or_default().iter().zip(others.unwrap_or_default());
+        for (at, (a, b)) in (start..).zip(words) {
             steps::count(1);
             let skipped = if at == start { u64::MAX >> (from % 64) } else { u64::MAX };
             let both = a & b & skipped;

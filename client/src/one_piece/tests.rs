@@ -1,6 +1,8 @@
 //! A download against a peer in memory: two connections joined by byte queues, on time that the test
 //! moves.
 
+use std::sync::Arc;
+
 use krpc::Id;
 
 use super::*;
@@ -99,7 +101,7 @@ impl World {
         // The handshakes first: a peer tells what it has behind its own.
         let (mut heard, mut said) = (Vec::new(), Vec::new());
         carry(now, &mut world.ours, &mut world.theirs, &mut heard, &mut said);
-        world.theirs.command(now, PeerCommand::Pieces(bits), &mut said);
+        world.theirs.command(now, PeerCommand::Pieces(Arc::new(bits)), &mut said);
         world.hear(heard);
         world.settle();
         world

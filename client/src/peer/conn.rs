@@ -18,6 +18,7 @@ use super::chatter::Chatter;
 use super::download::{Arriving, Download};
 use super::send::{MAX_SLICES, SendQueue};
 use super::theirs::{Said, Theirs};
+use super::untold::Untold;
 use super::upload::{Asked, Upload};
 use super::{CloseReason, Hello, PeerCommand, PeerConfig, PeerEvent, TorrentShape, Violation};
 use crate::piece::{Block, BlockPool, PieceIndex};
@@ -76,6 +77,8 @@ struct State {
     theirs: Theirs,
     extensions: Extensions,
     chatter: Chatter,
+    /// What we have and could not say at the start.
+    untold: Untold,
     /// The first message after our handshake has gone out: what we have.
     introduced: bool,
     interested: bool,
@@ -123,6 +126,7 @@ impl PeerConn {
             theirs: Theirs::default(),
             extensions: Extensions::default(),
             chatter: Chatter::default(),
+            untold: Untold::default(),
             introduced: false,
             interested: false,
             upload_only: false,
@@ -418,12 +422,13 @@ impl State {
         }
     }
 
-    /// At the end of every call: requests that can go on, room for our own, and the watch over
-    /// progress.
+    /// At the end of every call: pieces to tell of, requests that can go on, room for our own, and the
+    /// watch over progress.
     fn settle(&mut self, now: Time, out: &mut Vec<PeerEvent>) {
         if matches!(self.phase, Phase::Closed) {
             return;
         }
+        self.untold.put(&mut self.send);
         self.upload.grant(&self.setup.config, &self.send, out);
         self.download.tell_room(now, out);
         if self.send.is_empty() {

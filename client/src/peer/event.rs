@@ -2,6 +2,7 @@
 //! Both travel in batches; neither carries wire bytes.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use krpc::Id;
 
@@ -186,10 +187,13 @@ pub enum Violation {
 pub enum PeerCommand {
     /// The torrent's size is known now (magnet): check indices from here on.
     Torrent(TorrentShape),
-    /// Tell which pieces we have; the first message after the handshake.
-    Pieces(Bitfield),
+    /// Tell which pieces we have; the first message after the handshake. Later ones are told one by one,
+    /// all of them, as fast as the peer takes them.
+    Pieces(Arc<Bitfield>),
     /// Tell of a new piece.
     Have(PieceIndex),
+    /// Tell of new pieces.
+    Haves(Vec<PieceIndex>),
     /// Suggest to ask for a piece next (BEP 6); not told to peers without the fast extension.
     Suggest(PieceIndex),
     /// We want nothing from anybody from here on, or something again (BEP 21).

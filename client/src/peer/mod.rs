@@ -13,6 +13,7 @@ mod greeting;
 mod rate;
 mod send;
 mod theirs;
+mod untold;
 mod upload;
 
 pub use config::PeerConfig;

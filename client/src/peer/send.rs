@@ -22,6 +22,8 @@ pub(super) struct SendQueue {
     sent: usize,
     /// Bytes to go out in all.
     len: usize,
+    /// Bytes of the chunks that are small messages.
+    control: usize,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,7 @@ impl SendQueue {
             let before = bytes.len();
             write(bytes);
             self.len += bytes.len() - before;
+            self.control += bytes.len() - before;
         }
     }
 
@@ -67,8 +70,10 @@ impl SendQueue {
                 break;
             }
             self.sent -= len;
-            if let Some(Chunk::Block(block)) = self.chunks.pop_front() {
-                payload += u32::try_from(block.len()).unwrap_or(u32::MAX);
+            match self.chunks.pop_front() {
+                Some(Chunk::Block(block)) => payload += u32::try_from(block.len()).unwrap_or(u32::MAX),
+                Some(Chunk::Control(bytes)) => self.control -= bytes.len(),
+                None => {}
             }
         }
         payload
@@ -93,6 +98,11 @@ impl SendQueue {
     /// Bytes to go out.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Bytes of small messages to go out, up to one chunk that has gone out in part included.
+    pub(super) fn control_len(&self) -> usize {
+        self.control
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -6,6 +6,7 @@
 //! them, as they do in a socket.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use btdht::Time;
@@ -123,7 +124,7 @@ impl End {
     /// Does what the swarm wants.
     pub(super) fn command(&mut self, now: Time, command: PeerCommand, out: &mut Vec<PeerEvent>) {
         match command {
-            PeerCommand::Pieces(have) => self.introduce(have),
+            PeerCommand::Pieces(have) => self.introduce(Arc::unwrap_or_clone(have)),
             PeerCommand::UploadOnly(upload_only) => {
                 let changed = std::mem::replace(&mut self.upload_only, upload_only) != upload_only;
                 if changed && self.introduced {
@@ -131,6 +132,7 @@ impl End {
                 }
             }
             PeerCommand::Have(piece) => self.put(Note::Have(piece)),
+            PeerCommand::Haves(pieces) => pieces.into_iter().for_each(|piece| self.put(Note::Have(piece))),
             PeerCommand::Suggest(piece) => self.put(Note::Suggest(piece)),
             PeerCommand::Choke if self.serves => self.choke(),
             PeerCommand::Unchoke if !self.serves => {

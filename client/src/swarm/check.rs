@@ -1,5 +1,7 @@
 //! Pieces that are hashed again because the user asks: what is found is ours, what is lost is fetched.
 
+use std::sync::Arc;
+
 use btdht::Time;
 
 use super::has::Has;
@@ -78,9 +80,9 @@ impl Swarm {
     pub(super) fn check_ended(&mut self, now: Time, out: &mut Vec<Action>) {
         self.want_lost(now, out);
         // In one command, of which a connection takes only so many; there may be millions of pieces.
-        if let Some(found) = self.found.take() {
+        if let Some(found) = self.found.take().map(Arc::new) {
             let others = self.conns.iter().filter(|conn| conn.has != Has::All);
-            out.extend(others.map(|conn| Action::Tell(conn.slot, PeerCommand::Pieces(found.clone()))));
+            out.extend(others.map(|conn| Action::Tell(conn.slot, PeerCommand::Pieces(Arc::clone(&found)))));
         }
         out.push(Action::Event(Event::CheckEnded));
     }

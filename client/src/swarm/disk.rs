@@ -29,7 +29,8 @@ impl Swarm {
         // Peers of a magnet's metadata stage were told that we have nothing.
         // In one command: a connection takes only so many, and there may be millions of pieces.
         if !transfer.have().is_empty() {
-            let told = |slot| Action::Tell(slot, PeerCommand::Pieces(transfer.have().clone()));
+            let have = Arc::new(transfer.have().clone());
+            let told = |slot| Action::Tell(slot, PeerCommand::Pieces(Arc::clone(&have)));
             out.extend(self.conns.iter().map(|conn| told(conn.slot)));
         }
         self.stage = Stage::Transfer(Box::new(transfer));

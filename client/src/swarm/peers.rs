@@ -2,6 +2,7 @@
 //! concerns, and afterwards the connection is asked for more.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use btdht::Time;
@@ -128,7 +129,7 @@ impl Swarm {
             Stage::Metadata(_) | Stage::Refused => Bitfield::new(0),
         };
         out.push(Action::Tell(slot, PeerCommand::UploadOnly(self.is_upload_only())));
-        out.push(Action::Tell(slot, PeerCommand::Pieces(pieces)));
+        out.push(Action::Tell(slot, PeerCommand::Pieces(Arc::new(pieces))));
         self.set(Timer::Tick, now + super::TICK);
         self.set(Timer::Dial, now);
     }

@@ -42,7 +42,7 @@ pub fn peer_conn(data: &[u8]) {
     let reserved = [0, 0, 0, 0, 0, 0x10, 0, if options & 2 != 0 { 4 } else { 0 }];
     let hello = Handshake { reserved, infohash: Id::new([5; 20]), peer_id: [2; 20] }.encode();
     feed(&mut conn, now, &mut &hello[..], usize::MAX, &mut events);
-    conn.command(now, PeerCommand::Pieces(Bitfield::full(20)), &mut events);
+    conn.command(now, PeerCommand::Pieces(Bitfield::full(20).into()), &mut events);
     conn.command(now, PeerCommand::Unchoke, &mut events);
     let mut seen = 0;
     while !stream.is_empty() && !conn.is_closed() {

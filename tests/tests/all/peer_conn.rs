@@ -128,7 +128,7 @@ impl Taker {
                 // One piece, so that there is something to ask for.
                 let mut have = Bitfield::new(self.shape.pieces);
                 have.insert(0);
-                self.tell(PeerCommand::Pieces(have), events);
+                self.tell(PeerCommand::Pieces(have.into()), events);
                 self.tell(PeerCommand::Interested, events);
                 self.tell(PeerCommand::Unchoke, events);
             }

@@ -1,14 +1,13 @@
 //! What the swarm tells a connection to do.
 
+use std::sync::Arc;
+
 use btdht::Time;
 
 use super::{Phase, State};
 use crate::bitfield::Bitfield;
 use crate::peer::{CloseReason, PeerCommand, PeerEvent, Violation};
 use crate::wire::message::{Message, Span};
-
-/// Pieces told one by one when it is too late for a bitfield; the peer never learns of further ones.
-const MAX_LATE_HAVES: usize = 1 << 16;
 
 impl State {
     pub(super) fn command(
@@ -41,7 +40,7 @@ impl State {
                 return Ok(());
             }
             PeerCommand::Pieces(have) if open => {
-                self.introduce(&have);
+                self.introduce(have);
                 return Ok(());
             }
             _ if !open => return Ok(()),
@@ -56,6 +55,9 @@ impl State {
         let fast = self.fast();
         match command {
             PeerCommand::Have(piece) => self.send.put(Message::Have(piece.0)),
+            PeerCommand::Haves(pieces) => {
+                pieces.into_iter().for_each(|piece| self.send.put(Message::Have(piece.0)));
+            }
             PeerCommand::Suggest(piece) if fast => self.send.put(Message::Suggest(piece.0)),
             PeerCommand::Choke if self.upload.is_unchoked() => self.upload.choke(fast, &mut self.send),
             PeerCommand::Unchoke if !self.upload.is_unchoked() => {
@@ -102,11 +104,11 @@ impl State {
 
     /// The first messages after the handshake: what we have (BEP 3, BEP 6: nothing may come before
     /// it), then the extension handshake and the port of our DHT node.
-    fn introduce(&mut self, have: &Bitfield) {
+    fn introduce(&mut self, have: Arc<Bitfield>) {
         let Phase::Open { fast, extended, dht } = self.phase else { return };
         if std::mem::replace(&mut self.introduced, true) {
-            have.iter().take(MAX_LATE_HAVES).for_each(|index| self.send.put(Message::Have(index)));
-            return;
+            // Other clients may hang up on a bitfield in the middle (BEP 3 allows it at the start alone).
+            return self.untold.add(have);
         }
         if fast && have.is_empty() {
             self.send.put(Message::HaveNone);
@@ -128,7 +130,7 @@ impl State {
     /// The swarm has something to say before it told what we have: we have nothing, then.
     fn introduce_empty(&mut self) {
         if !self.introduced {
-            self.introduce(&Bitfield::new(0));
+            self.introduce(Arc::default());
         }
     }
 }

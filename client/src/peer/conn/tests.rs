@@ -71,7 +71,7 @@ impl Solo {
         solo.feed(&theirs.encode());
         assert!(matches!(solo.events[..], [PeerEvent::Ready(_)]), "{:?}", solo.events);
         solo.events.clear();
-        solo.tell(PeerCommand::Pieces(Bitfield::new(20)));
+        solo.tell(PeerCommand::Pieces(Bitfield::new(20).into()));
         solo.drain();
         solo
     }
@@ -234,8 +234,8 @@ fn two_connections_go_from_a_magnet_to_blocks() {
             assert_eq!(hello.peer_id, [2 - who as u8; 20]);
         }
         // The one without metadata has nothing to tell; the other has everything.
-        pair.tell(0, PeerCommand::Pieces(Bitfield::new(0)));
-        pair.tell(1, PeerCommand::Pieces(Bitfield::full(20)));
+        pair.tell(0, PeerCommand::Pieces(Bitfield::new(0).into()));
+        pair.tell(1, PeerCommand::Pieces(Bitfield::full(20).into()));
         pair.run();
         let events = pair.take(0);
         let [PeerEvent::Extended(hello), PeerEvent::DhtPort(6882)] = &events[..] else {

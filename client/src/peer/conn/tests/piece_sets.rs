@@ -19,14 +19,14 @@ fn what_we_have_is_the_first_thing_said() {
             let theirs = Handshake { reserved, infohash: Id::new([5; 20]), peer_id: [2; 20] };
             solo.feed(&theirs.encode());
             assert!(solo.drain().is_empty(), "nothing before the swarm has told what we have");
-            solo.tell(PeerCommand::Pieces(have.clone()));
+            solo.tell(PeerCommand::Pieces(have.clone().into()));
             let said = solo.said();
             assert_eq!(said.first().map(String::as_str), first);
             if first == Some(fast) {
                 assert!(said[1].starts_with("Extended { id: 0"));
                 assert_eq!(said[2], "Port(6882)");
             }
-            solo.tell(PeerCommand::Pieces(Bitfield::from_wire(&[0x80, 0, 0], 20).unwrap()));
+            solo.tell(PeerCommand::Pieces(Bitfield::from_wire(&[0x80, 0, 0], 20).unwrap().into()));
             assert_eq!(solo.said(), ["Have(0)"], "too late for a bitfield");
         }
     }
@@ -137,4 +137,64 @@ fn sets_of_few_pieces_may_stand_for_many_haves() {
         solo.wait(Duration::from_millis(50));
     }
     assert_eq!(solo.closed(), None);
+}
+
+/// A peer without the fast extension, whom we told at first that we have nothing of so many pieces.
+fn told_nothing(pieces: u32) -> Solo {
+    let mut solo = Solo::new(Some(TorrentShape { pieces, ..SHAPE }), [0; 8]);
+    assert!(solo.drain().is_empty());
+    solo
+}
+
+/// Takes what waits, so many bytes at a time; returns the pieces that it told of, and how much waited at most.
+fn take_haves(solo: &mut Solo, at_a_time: usize) -> (Vec<u32>, usize) {
+    let (mut bytes, mut most) = (Vec::new(), 0);
+    while solo.conn.pending_len() > 0 {
+        most = most.max(solo.conn.pending_len());
+        let n = solo.conn.pending()[0].len().min(at_a_time);
+        bytes.extend_from_slice(&solo.conn.pending()[0][..n]);
+        solo.conn.wrote(solo.now, n, &mut solo.events);
+    }
+    let have = |frame: &[u8]| match Message::decode(&frame[4..]) {
+        Ok(Message::Have(index)) => index,
+        other => panic!("{other:?}"),
+    };
+    (bytes.chunks(9).map(have).collect(), most)
+}
+
+#[test]
+fn late_pieces_are_all_told_and_few_wait_at_a_time() {
+    let pieces = 300_000;
+    let mut solo = told_nothing(pieces);
+    solo.tell(PeerCommand::Pieces(Bitfield::full(pieces).into()));
+    let (told, most) = take_haves(&mut solo, usize::MAX);
+    assert!(told.into_iter().eq(0..pieces));
+    assert!(most <= 24 << 10, "{most} bytes waited");
+    assert_eq!(solo.closed(), None);
+}
+
+#[test]
+fn later_sets_of_pieces_join_what_is_not_told_yet() {
+    let (pieces, every) = (20_000, |step: usize| {
+        let mut set = Bitfield::new(20_000);
+        for index in (0..20_000).step_by(step) {
+            set.insert(index);
+        }
+        set
+    });
+    let mut solo = told_nothing(pieces);
+    solo.tell(PeerCommand::Pieces(every(2).into()));
+    solo.tell(PeerCommand::Have(PieceIndex(1)));
+    solo.tell(PeerCommand::Pieces(every(3).into()));
+    let (mut told, _) = take_haves(&mut solo, 1000);
+    told.sort_unstable();
+    told.dedup();
+    assert!(told.into_iter().eq((0..pieces).filter(|index| index % 2 == 0 || index % 3 == 0 || *index == 1)));
+}
+
+#[test]
+fn new_pieces_may_come_in_one_command() {
+    let mut solo = Solo::plain();
+    solo.tell(PeerCommand::Haves([3, 1, 2].map(PieceIndex).into()));
+    assert_eq!(solo.said(), ["Have(3)", "Have(1)", "Have(2)"]);
 }
