@@ -1,5 +1,6 @@
 //! The owner's side of its connections: tasks that are started, told and missed.
 
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::engine::options::Rates;
 use crate::engine::peer::Connection;
 use crate::engine::throttle::{Lanes, Limit};
 use crate::peer::{CloseReason, Greeting, PeerCommand, PeerConn, PeerEvent, PeerSetup};
-use crate::piece::Slot;
+use crate::piece::{PieceIndex, Slot};
 use crate::swarm::Input;
 
 /// The way to a connection's task.
@@ -23,7 +24,40 @@ pub(super) struct Link {
     /// What it may receive and send.
     down: Arc<Limit>,
     up: Arc<Limit>,
+    /// New pieces that wait for the end of the turn, or for the next other command.
+    fresh: Vec<PieceIndex>,
 }
+
+impl Link {
+    /// Passes on a command, behind all before it; says no when the connection has too many waiting. The
+    /// disk may verify more small pieces in one turn than commands may wait, so those of a turn are one
+    /// command.
+    fn tell(&mut self, command: PeerCommand) -> bool {
+        if let PeerCommand::Have(piece) = command {
+            self.fresh.push(piece);
+            return true;
+        }
+        self.tell_fresh() && self.pass(command)
+    }
+
+    /// Passes on new pieces that wait.
+    fn tell_fresh(&mut self) -> bool {
+        match self.fresh.len() {
+            0 => true,
+            // The usual one, without giving the buffer away.
+            1 => self.fresh.pop().is_none_or(|piece| self.pass(PeerCommand::Have(piece))),
+            _ => {
+                let fresh = mem::take(&mut self.fresh);
+                self.pass(PeerCommand::Haves(fresh))
+            }
+        }
+    }
+
+    fn pass(&self, command: PeerCommand) -> bool {
+        !matches!(self.commands.try_send(command), Err(mpsc::error::TrySendError::Full(_)))
+    }
+}
+
 impl Owner {
     pub(super) fn dial(&mut self, slot: Slot, addr: SocketAddr) {
         let (commands, inbox) = (self.link(slot), self.inbox.clone());
@@ -85,8 +119,8 @@ impl Owner {
             self.links.resize_with(index + 1, || None);
         }
         let (down, up) = (self.options.rates.peer_down, self.options.rates.peer_up);
-        self.links[index] =
-            Some(Link { generation: slot.generation, commands, down: Limit::new(down), up: Limit::new(up) });
+        let (down, up) = (Limit::new(down), Limit::new(up));
+        self.links[index] = Some(Link { generation: slot.generation, commands, down, up, fresh: Vec::new() });
         receiver
     }
 
@@ -120,14 +154,32 @@ impl Owner {
     }
 
     pub(super) fn tell(&mut self, slot: Slot, command: PeerCommand) {
-        let link = self.links.get(slot.index as usize).and_then(Option::as_ref);
+        let link = self.links.get_mut(slot.index as usize).and_then(Option::as_mut);
         let Some(link) = link.filter(|link| link.generation == slot.generation) else { return };
-        if let Err(mpsc::error::TrySendError::Full(_)) = link.commands.try_send(command) {
-            // Its task ends when the channel does.
-            self.unlink(slot);
-            let closed = PeerEvent::Closed(CloseReason::Stalled);
-            self.swarm.handle(self.session.clock.now(), Input::Peer(slot, vec![closed]), &mut self.actions);
+        if !link.tell(command) {
+            self.stalled(slot);
         }
+    }
+
+    /// At the end of a turn: tells connections of the pieces that are new since.
+    pub(super) fn tell_fresh(&mut self) {
+        for index in 0..self.links.len() {
+            if let Some(link) = &mut self.links[index]
+                && !link.tell_fresh()
+            {
+                let slot = Slot { index: index as u32, generation: link.generation };
+                self.stalled(slot);
+            }
+        }
+        self.act();
+    }
+
+    /// A connection takes no commands.
+    fn stalled(&mut self, slot: Slot) {
+        // Its task ends when the channel does.
+        self.unlink(slot);
+        let closed = PeerEvent::Closed(CloseReason::Stalled);
+        self.swarm.handle(self.session.clock.now(), Input::Peer(slot, vec![closed]), &mut self.actions);
     }
 
     /// A task has ended, perhaps in a panic, which must not leave the swarm waiting for its last event.
@@ -141,5 +193,43 @@ impl Owner {
             tracing::error!("the task of a connection panicked; this is a bug");
             self.take(Inbound::Peer(slot, vec![PeerEvent::Closed(CloseReason::Disconnected)]));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link() -> (Link, mpsc::Receiver<PeerCommand>) {
+        let (commands, receiver) = mpsc::channel(COMMANDS);
+        let (down, up) = (Limit::new(0), Limit::new(0));
+        (Link { generation: 0, commands, down, up, fresh: Vec::new() }, receiver)
+    }
+
+    #[test]
+    fn more_new_pieces_in_a_turn_than_commands_may_wait_are_all_told() {
+        let (mut link, mut receiver) = link();
+        let pieces: Vec<_> = (1..3 * COMMANDS as u32).map(PieceIndex).collect();
+        assert!(pieces.iter().all(|&piece| link.tell(PeerCommand::Have(piece))));
+        assert!(link.tell_fresh() && link.tell_fresh());
+        assert!(matches!(receiver.try_recv(), Ok(PeerCommand::Haves(told)) if told == pieces));
+        assert!(receiver.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_new_piece_is_told_before_what_comes_behind_it() {
+        let (mut link, mut receiver) = link();
+        assert!(
+            link.tell(PeerCommand::Have(PieceIndex(7))) && link.tell(PeerCommand::Suggest(PieceIndex(7)))
+        );
+        assert!(matches!(receiver.try_recv(), Ok(PeerCommand::Have(PieceIndex(7)))));
+        assert!(matches!(receiver.try_recv(), Ok(PeerCommand::Suggest(_))));
+    }
+
+    #[test]
+    fn a_connection_that_takes_nothing_is_found_out() {
+        let (mut link, _receiver) = link();
+        assert!((0..COMMANDS).all(|_| link.tell(PeerCommand::Unchoke)));
+        assert!(link.tell(PeerCommand::Have(PieceIndex(0))) && !link.tell_fresh());
     }
 }

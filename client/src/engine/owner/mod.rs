@@ -248,6 +248,7 @@ impl Owner {
                 self.swarm.handle_timeout(now, &mut self.actions);
                 self.act();
             }
+            self.tell_fresh();
         }
     }
 
