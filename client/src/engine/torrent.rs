@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use krpc::Id;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::inbound::Inbound;
 use super::options::{Rates, State};
+use super::owner::news::Reader;
 use super::phase::{CheckError, Phase};
 use crate::metainfo::Info;
 use crate::piece::PieceIndex;
@@ -27,10 +28,11 @@ pub struct Torrent {
     pub(super) info: watch::Receiver<Option<Arc<Info>>>,
 }
 
-/// The events of a torrent, in order. They wait for a reader; where it is tens of thousands behind, the
-/// oldest are lost, and an [`Event::Warning`] says how many.
+/// The events of a torrent, in order. They wait for a reader, also beyond the end of the torrent, in 1 MiB
+/// at most; where it is tens of thousands behind, the oldest are lost, and an [`Event::Warning`] in their
+/// place says how many.
 #[derive(Debug)]
-pub struct Events(pub(super) broadcast::Receiver<Event>);
+pub struct Events(pub(super) Reader);
 
 impl Torrent {
     /// What names it.
@@ -182,23 +184,11 @@ impl Torrent {
 impl Events {
     /// The next event; `None` when the torrent has ended. Cancel safe.
     pub async fn next(&mut self) -> Option<Event> {
-        match self.0.recv().await {
-            Ok(event) => Some(event),
-            Err(broadcast::error::RecvError::Lagged(events)) => Some(lost(events)),
-            Err(broadcast::error::RecvError::Closed) => None,
-        }
+        self.0.next().await
     }
 
     /// The next event if there is one already.
     pub fn try_next(&mut self) -> Option<Event> {
-        match self.0.try_recv() {
-            Ok(event) => Some(event),
-            Err(broadcast::error::TryRecvError::Lagged(events)) => Some(lost(events)),
-            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => None,
-        }
+        self.0.try_next()
     }
-}
-
-fn lost(events: u64) -> Event {
-    Event::Warning(format!("{events} events were lost: whoever reads them is too slow"))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -217,8 +218,10 @@ impl Watch {
 
     /// Shows the events that were before the end: there may be more than wait at once.
     async fn drain(&mut self) -> Result<(), Failure> {
+        // One end for all of them: seeding makes new ones as long as it lasts.
+        let mut end = pin!(tokio::time::sleep(ON_ITS_WAY));
         while !self.complete
-            && let Ok(Some(event)) = tokio::time::timeout(ON_ITS_WAY, self.events.next()).await
+            && let Some(event) = before(end.as_mut(), self.events.next()).await
         {
             self.show(&event)?;
         }
@@ -337,6 +340,15 @@ impl Watch {
     }
 }
 
+/// What `next` gives before `end` comes, which has the word also where something is always there.
+async fn before<T>(end: Pin<&mut impl Future>, next: impl Future<Output = Option<T>>) -> Option<T> {
+    tokio::select! {
+        biased;
+        _ = end => None,
+        next = next => next,
+    }
+}
+
 /// Whether something of use came between two looks.
 fn came_closer(before: &Status, now: &Status) -> bool {
     let useful = |status: &Status| status.downloaded.saturating_sub(status.wasted);
@@ -374,7 +386,25 @@ fn explain(failed: &Failed) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{poll_fn, ready};
+    use std::task::Poll;
+
     use super::*;
+
+    #[tokio::test]
+    async fn events_without_end_are_read_until_the_end() {
+        // It comes at the fourth look.
+        let mut looks = 0;
+        let mut end = pin!(poll_fn(|_| {
+            looks += 1;
+            if looks > 3 { Poll::Ready(()) } else { Poll::Pending }
+        }));
+        let mut read = 0;
+        while read < 100 && before(end.as_mut(), ready(Some(()))).await.is_some() {
+            read += 1;
+        }
+        assert_eq!(read, 3);
+    }
 
     #[test]
     fn only_useful_bytes_count_as_progress() {

@@ -8,7 +8,7 @@ mod checks;
 mod files;
 mod life;
 mod links;
-mod news;
+pub(super) mod news;
 mod seek;
 
 use std::collections::HashMap;
@@ -211,7 +211,6 @@ impl Owner {
         let mailbox = Arc::clone(&self.mailbox);
         let mut moved = self.session.moved.clone();
         while self.life != Life::Over {
-            self.news.hand_on();
             let wait = self.swarm.timeout().since(self.session.clock.now()).min(LONGEST_SLEEP);
             let mut wake = Instant::now() + wait;
             if let Life::Leaving { by, then } = self.life {

@@ -1,59 +1,229 @@
 //! Events on their way to the user, who may read more slowly than they come: a torrent of many files has
-//! one for each that is there when it is opened.
+//! one for each that is there when it is opened, and nobody may ever read them.
 
 use std::collections::VecDeque;
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::broadcast;
+use tokio::sync::Notify;
 
+use crate::piece::PieceIndex;
 use crate::swarm::Event;
 
-/// Events that wait where the user reads them; beyond them the oldest are lost.
-const EVENTS: usize = 4096;
-/// Events that wait before that, for whoever is slow.
-const MOST_WAITING: usize = 1 << 16;
+/// Bytes of events that wait for whoever is slow: 65,536 single pieces, some 8,000 connections.
+const MOST_BYTES: usize = 1 << 20;
 
-/// What the user is to hear.
+/// Tells the user what happens.
 #[derive(Debug)]
-pub(super) struct News {
-    user: broadcast::Sender<Event>,
-    waiting: VecDeque<Event>,
+pub(super) struct News(Arc<Queue>);
+
+/// Where the user hears of it.
+#[derive(Debug)]
+pub(in crate::engine) struct Reader(Arc<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Entry>,
+    /// What they weigh.
+    bytes: usize,
+    /// Events that were dropped since the reader heard of it.
+    lost: u64,
+    /// There will be no more of them, or nobody reads them.
+    ended: bool,
+}
+
+/// One event, or some of one kind that follow each other.
+#[derive(Debug)]
+enum Entry {
+    /// Those of `count` indexes from `first` on.
+    Run {
+        kind: Kind,
+        first: u32,
+        count: u32,
+    },
+    Other(Box<Event>),
+}
+
+const _: () = assert!(size_of::<Entry>() == 16);
+
+/// Events that come by the thousand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Piece,
+    File,
+    Right,
+    Wrong,
 }
 
 impl News {
     /// Nothing has happened yet; and who hears of it.
-    pub(super) fn new() -> (Self, broadcast::Receiver<Event>) {
-        let (user, events) = broadcast::channel(EVENTS);
-        (Self { user, waiting: VecDeque::new() }, events)
+    pub(super) fn new() -> (Self, Reader) {
+        let queue = Arc::<Queue>::default();
+        (Self(Arc::clone(&queue)), Reader(queue))
     }
 
-    /// Tells of an event behind all that wait. With too many of them the oldest goes where others are
-    /// lost for it, which the reader is told.
+    /// Tells of an event behind all that wait. With too many of them the oldest are lost, which the
+    /// reader hears of.
     pub(super) fn tell(&mut self, event: Event) {
-        self.waiting.push_back(event);
-        self.hand_on();
-        if self.waiting.len() > MOST_WAITING {
-            // Nobody may be listening.
-            let _ = self.waiting.pop_front().map(|event| self.user.send(event));
+        let mut state = self.0.lock();
+        if !state.ended {
+            state.push(event);
+            self.0.changed.notify_one();
+        }
+    }
+}
+
+impl Drop for News {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Reader {
+    /// The next event, or how many were lost before it; `None` after the last one. Cancel safe.
+    pub(in crate::engine) async fn next(&mut self) -> Option<Event> {
+        loop {
+            let (event, ended) = {
+                let mut state = self.0.lock();
+                (state.pop(), state.ended)
+            };
+            if event.is_some() || ended {
+                return event;
+            }
+            self.0.changed.notified().await;
         }
     }
 
-    /// Hands on what there is room for.
-    pub(super) fn hand_on(&mut self) {
-        while self.user.len() < EVENTS
-            && let Some(event) = self.waiting.pop_front()
+    /// The same if there is one already.
+    pub(in crate::engine) fn try_next(&mut self) -> Option<Event> {
+        self.0.lock().pop()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        *self.0.lock() = State { ended: true, ..State::default() };
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn push(&mut self, event: Event) {
+        let entry = Entry::new(event);
+        if let (Some(Entry::Run { kind, first, count }), Entry::Run { kind: more, first: next, .. }) =
+            (self.waiting.back_mut(), &entry)
+            && kind == more
+            && first.checked_add(*count) == Some(*next)
         {
-            // Nobody may be listening.
-            let _ = self.user.send(event);
+            *count += 1;
+            return;
+        }
+        self.bytes += entry.weight();
+        self.waiting.push_back(entry);
+        while self.bytes > MOST_BYTES
+            && let Some(oldest) = self.waiting.pop_front()
+        {
+            self.bytes -= oldest.weight();
+            self.lost += oldest.events();
+        }
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        if self.lost > 0 {
+            let lost = mem::take(&mut self.lost);
+            return Some(Event::Warning(format!("{lost} events were lost: whoever reads them is too slow")));
+        }
+        if let Some(Entry::Run { kind, first, count: count @ 2.. }) = self.waiting.front_mut() {
+            let event = kind.event(*first);
+            *first += 1;
+            *count -= 1;
+            return Some(event);
+        }
+        let entry = self.waiting.pop_front()?;
+        self.bytes -= entry.weight();
+        Some(match entry {
+            Entry::Run { kind, first, .. } => kind.event(first),
+            Entry::Other(event) => *event,
+        })
+    }
+}
+
+impl Entry {
+    fn new(event: Event) -> Self {
+        let (kind, first) = match event {
+            Event::Piece(piece) => (Kind::Piece, piece.0),
+            Event::Checked(piece, true) => (Kind::Right, piece.0),
+            Event::Checked(piece, false) => (Kind::Wrong, piece.0),
+            Event::File(file) if u32::try_from(file).is_ok() => (Kind::File, file as u32),
+            other => return Self::Other(Box::new(other)),
+        };
+        Self::Run { kind, first, count: 1 }
+    }
+
+    fn events(&self) -> u64 {
+        match self {
+            Self::Run { count, .. } => u64::from(*count),
+            Self::Other(_) => 1,
+        }
+    }
+
+    /// Bytes in memory, about.
+    fn weight(&self) -> usize {
+        let boxed = match self {
+            Self::Run { .. } => 0,
+            Self::Other(event) => size_of::<Event>() + heap(event),
+        };
+        size_of::<Self>() + boxed
+    }
+}
+
+/// Bytes that an event holds elsewhere and does not share.
+fn heap(event: &Event) -> usize {
+    match event {
+        Event::BadPiece(_, liars) => size_of::<SocketAddr>() * liars.len(),
+        Event::Warning(text) | Event::DialFailed(_, text) => text.len(),
+        Event::DiskFailed(error) => error.path.as_os_str().len() + error.detail.len(),
+        _ => 0,
+    }
+}
+
+impl Kind {
+    fn event(self, index: u32) -> Event {
+        match self {
+            Self::Piece => Event::Piece(PieceIndex(index)),
+            Self::File => Event::File(index as usize),
+            Self::Right => Event::Checked(PieceIndex(index), true),
+            Self::Wrong => Event::Checked(PieceIndex(index), false),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
     use crate::engine::torrent::Events;
 
-    fn files(events: &mut Events) -> (Vec<usize>, Vec<String>) {
+    fn news() -> (News, Events) {
+        let (news, reader) = News::new();
+        (news, Events(reader))
+    }
+
+    fn read(events: &mut Events) -> (Vec<usize>, Vec<String>) {
         let (mut files, mut warnings) = (Vec::new(), Vec::new());
         while let Some(event) = events.try_next() {
             match event {
@@ -65,38 +235,72 @@ mod tests {
         (files, warnings)
     }
 
-    #[test]
-    fn thousands_of_events_at_once_reach_a_reader_that_comes_later() {
-        let (mut news, events) = News::new();
-        let mut events = Events(events);
-        (0..12_000).for_each(|file| news.tell(Event::File(file)));
-        let mut seen = Vec::new();
-        for _ in 0..3 {
-            let (files, warnings) = files(&mut events);
-            assert!(warnings.is_empty(), "{warnings:?}");
-            seen.extend(files);
-            news.hand_on();
-        }
-        assert_eq!(seen, (0..12_000).collect::<Vec<_>>());
+    fn weight(news: &News) -> (usize, usize) {
+        let state = news.0.lock();
+        (state.bytes, state.waiting.iter().map(Entry::weight).sum())
     }
 
     #[test]
-    fn who_never_reads_costs_a_bounded_memory_and_hears_how_much_is_lost() {
-        let (mut news, events) = News::new();
-        let mut events = Events(events);
-        (0..200_000).for_each(|file| news.tell(Event::File(file)));
-        assert_eq!(news.waiting.len(), MOST_WAITING);
-        let (files, warnings) = files(&mut events);
-        let lost = 200_000 - MOST_WAITING - EVENTS;
-        assert_eq!((files.len(), files[0], warnings.len()), (EVENTS, lost, 1));
+    fn thousands_of_events_at_once_reach_a_reader_that_comes_later() {
+        // Those that follow each other, as many as a torrent may have files, and others.
+        for (files, step) in [(200_000, 1), (60_000, 7)] {
+            let (mut news, mut events) = news();
+            let told: Vec<_> = (0..files).map(|file| file * step).collect();
+            told.iter().for_each(|&file| news.tell(Event::File(file)));
+            assert!(weight(&news).0 <= if step == 1 { 16 } else { MOST_BYTES });
+            assert_eq!(read(&mut events), (told, vec![]));
+            assert_eq!(weight(&news), (0, 0));
+        }
+    }
+
+    #[test]
+    fn who_never_reads_costs_a_bounded_memory_and_hears_once_how_much_is_lost() {
+        let (mut news, mut events) = news();
+        (0..200_000).for_each(|file| news.tell(Event::File(2 * file)));
+        let (bytes, counted) = weight(&news);
+        assert!(bytes == counted && bytes <= MOST_BYTES);
+        let (files, warnings) = read(&mut events);
+        let lost = 200_000 - MOST_BYTES / size_of::<Entry>();
+        assert_eq!((files.len() + lost, files[0]), (200_000, 2 * lost));
+        assert_eq!(warnings.len(), 1);
         assert!(warnings[0].starts_with(&format!("{lost} events were lost")), "{warnings:?}");
+        news.tell(Event::File(5));
+        assert_eq!(read(&mut events), (vec![5], vec![]), "nothing more is lost");
+    }
+
+    #[test]
+    fn long_events_weigh_more() {
+        let (mut news, mut events) = news();
+        let text = "x".repeat(1 << 16);
+        (0..100).for_each(|_| news.tell(Event::Warning(text.clone())));
+        let (bytes, counted) = weight(&news);
+        assert!(bytes == counted && bytes <= MOST_BYTES);
+        let (_, warnings) = read(&mut events);
+        assert!(warnings[0].starts_with("85 events were lost"), "{} {}", warnings[0], warnings.len());
+        assert_eq!(warnings.len(), 1 + 15);
+    }
+
+    #[test]
+    fn what_waits_at_the_end_is_read_and_then_comes_the_end() {
+        let (mut news, mut events) = news();
+        let waker = Waker::noop();
+        let poll =
+            |events: &mut Events| Box::pin(events.next()).as_mut().poll(&mut Context::from_waker(waker));
+        assert!(poll(&mut events).is_pending());
+        [3, 4, 9].into_iter().for_each(|file| news.tell(Event::File(file)));
+        drop(news);
+        for file in [3, 4, 9] {
+            assert!(matches!(poll(&mut events), Poll::Ready(Some(Event::File(told))) if told == file));
+        }
+        assert!(matches!(poll(&mut events), Poll::Ready(None)));
     }
 
     #[test]
     fn nothing_waits_for_nobody() {
-        let (mut news, events) = News::new();
+        let (mut news, events) = news();
+        news.tell(Event::File(1));
         drop(events);
-        (0..10_000).for_each(|file| news.tell(Event::File(file)));
-        assert!(news.waiting.is_empty());
+        (0..10_000).for_each(|file| news.tell(Event::File(2 * file)));
+        assert_eq!(weight(&news), (0, 0));
     }
 }
