@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::hash::Lanes;
 use crate::piece::{BlockPool, STRETCH_LEN};
 
-/// What disk threads keep of unfinished pieces when they have nothing to do.
+/// What disk threads keep of unfinished pieces when they have nothing to do, at most.
 pub(crate) const WRITE_CACHE: usize = 8 << 20;
 
 /// Limits of a [`Pool`](super::Pool).
@@ -14,8 +14,9 @@ pub(crate) const WRITE_CACHE: usize = 8 << 20;
 pub struct PoolConfig {
     /// Threads that hash, write, read and check. Default 2.
     pub threads: NonZeroUsize,
-    /// Bytes of unfinished pieces in memory before parts of them are written early. Should be less
-    /// than what the swarm has on its way to the disk, or the swarm waits. Default 8 MiB.
+    /// Bytes of unfinished pieces in memory before parts of them are written early. Default 8 MiB,
+    /// which is also the most: a swarm has no more than [`write_budget`](crate::swarm::Limits::write_budget)
+    /// on its way to the disk, and would wait without end for room if the threads kept all of that.
     pub write_cache: usize,
     /// Pieces that lie within so many bytes go to the same thread, and it writes neighbours together
     /// that were verified one after the other, at the latest when it holds so many bytes of them or
@@ -33,6 +34,13 @@ pub struct PoolConfig {
     pub lanes: Lanes,
     /// Where the blocks for peers come from.
     pub blocks: Arc<BlockPool>,
+}
+
+impl PoolConfig {
+    /// What one thread keeps of unfinished pieces.
+    pub(super) fn cache_of_one(&self) -> usize {
+        self.write_cache.min(WRITE_CACHE) / self.threads
+    }
 }
 
 impl Default for PoolConfig {

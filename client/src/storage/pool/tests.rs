@@ -290,3 +290,33 @@ fn a_thread_with_too_much_to_do_refuses_more() {
     assert!(matches!(submit(2), Err(Job::Write(at, _)) if at == blocks[2].0));
     assert!(fixture.pool.submit(Job::Discard(PieceIndex(0))).is_ok());
 }
+
+#[test]
+fn a_larger_cache_than_a_swarm_can_fill_stalls_nothing() {
+    let budget = crate::swarm::Limits::default().write_budget as usize;
+    assert!(WRITE_CACHE < budget);
+    // One piece that is larger than all of it, and never whole.
+    let len = 4 * budget as u32;
+    let mut raw = Vec::new();
+    let mut writer = Writer::new(&mut raw);
+    writer.dict().key(b"length").int(i64::from(len)).key(b"name").bytes(b"n");
+    writer.key(b"piece length").int(i64::from(len)).key(b"pieces").bytes(&[7; 20]).end();
+    let info = Arc::new(Info::parse(&raw).unwrap());
+    let storage = Arc::new(MemStorage::new([u64::from(len)]));
+    let opened = Opened::over(info, storage as _, Bitfield::new(1)).unwrap();
+    let (sender, answers) = channel();
+    let config = PoolConfig { write_cache: 64 << 20, queue: usize::MAX, ..threads(2) };
+    let pool = opened.start(config, move |done| sender.send(done).unwrap_or(())).unwrap();
+    // All but the first block, so that nothing is hashed.
+    for begin in (BLOCK_LEN..budget as u32).step_by(BLOCK_LEN as usize) {
+        let at = BlockRef { piece: PieceIndex(0), begin, len: BLOCK_LEN };
+        pool.submit(Job::Write(at, Block::from(vec![0; BLOCK_LEN as usize]))).unwrap();
+    }
+    let mut kept = budget - BLOCK_LEN as usize;
+    while kept > WRITE_CACHE / 2 {
+        for done in answers.recv_timeout(Duration::from_secs(20)).expect("room in time") {
+            let Done::Freed(bytes) = done else { panic!("{done:?}") };
+            kept -= bytes as usize;
+        }
+    }
+}

@@ -304,7 +304,7 @@ impl Worker {
     }
 
     fn try_flush(&mut self) -> Result<(), DiskError> {
-        let budget = self.shared.config.write_cache / self.shared.workers();
+        let budget = self.shared.config.cache_of_one();
         if self.held > budget {
             self.try_write_out()?;
         }
