@@ -192,7 +192,8 @@ pub enum Event {
     /// refused something and [`Command::Retry`].
     Complete,
     /// A peer that the user named ([`Source::User`]) could not be connected to, and why; it is dialed
-    /// again.
+    /// again. Of the addresses that strangers name most lead nowhere: these are only counted
+    /// ([`Status::failed_dials`]).
     DialFailed(SocketAddr, String),
     /// A connection was made.
     PeerConnected(Slot, SocketAddr, Source),
@@ -242,6 +243,8 @@ pub struct Status {
     pub seeds: u32,
     /// Addresses known.
     pub known: u32,
+    /// Dials that came to nothing, whoever named the address.
+    pub failed_dials: u64,
     /// Estimated time to completion.
     pub eta: Option<Duration>,
 }

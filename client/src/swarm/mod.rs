@@ -99,6 +99,7 @@ pub struct Swarm {
     /// Counters of earlier runs.
     before: Totals,
     wasted: u64,
+    failed_dials: u64,
     /// The disk has failed; nothing is asked for until [`Command::Retry`].
     held: bool,
     /// No block is asked for or given until [`Command::Unpause`].
@@ -238,6 +239,7 @@ impl Swarm {
             up: Rate::new(now),
             before: Totals::default(),
             wasted: 0,
+            failed_dials: 0,
             held: false,
             paused: false,
             lost: false,
@@ -260,7 +262,10 @@ impl Swarm {
         }
         match input {
             Input::Found(source, addrs) => self.found(now, source, &addrs),
-            Input::DialFailed(slot) => self.ended(now, slot, "no connection", out),
+            Input::DialFailed(slot) => {
+                self.failed_dials += u64::from(self.conns.get(slot).is_some());
+                self.ended(now, slot, "no connection", out);
+            }
             Input::Peer(slot, events) => self.peer_events(now, slot, events, out),
             Input::Disk(done) => self.disk(now, done, out),
             Input::Opened(have, totals) => self.opened(now, have, totals, out),

@@ -424,7 +424,8 @@ fn late_events_of_a_closed_connection_are_ignored() {
     world.input(Input::Peer(slot, vec![PeerEvent::Closed(CloseReason::Disconnected), PeerEvent::Unchoked]));
     world.input(Input::Peer(slot, vec![PeerEvent::Room(100), PeerEvent::Snubbed]));
     world.input(Input::DialFailed(slot));
-    assert_eq!(world.swarm.status(world.now).peers, 0);
+    let status = world.swarm.status(world.now);
+    assert_eq!((status.peers, status.failed_dials), (0, 0));
     world.add(Kind::Honest);
     world.run_until_complete(Duration::from_secs(30));
 }

@@ -57,6 +57,7 @@ impl Swarm {
             peers: self.conns.open() as u32,
             seeds: self.conns.iter().filter(|conn| conn.has.is_all()).count() as u32,
             known: self.known.len() as u32,
+            failed_dials: self.failed_dials,
             eta: (rate_down > 0 && left > 0).then(|| Duration::from_secs(left.div_ceil(rate_down))),
         }
     }

@@ -197,6 +197,7 @@ fn dials_under_way_connections_and_their_rate_are_bounded() {
     assert_eq!(accepted.count(), 8);
     let mut later = Vec::new();
     world.swarm.handle(world.now, Input::DialFailed(dialed[0]), &mut later);
+    assert_eq!(world.swarm.status(world.now).failed_dials, 1, "of an address that nobody vouches for, too");
     world.swarm.handle_timeout(world.now, &mut later);
     assert_eq!(later.iter().filter(|action| matches!(action, Action::Dial(..))).count(), 1);
 }
