@@ -2,10 +2,11 @@
 //!
 //! The folder is opened once; below it every component is opened on its own without following
 //! symbolic links, so that no name of a torrent and no link in the folder leads out of it. Files are
-//! made when first written to, sparse, at their full length; of unwanted ones that do not exist the
+//! made when first written to, at their full length unless [`Preallocation`] says otherwise; of unwanted ones that do not exist the
 //! bytes lie in a [`PartFile`].
 
 mod edges;
+mod space;
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -20,7 +21,7 @@ use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::part::PartFile;
-use super::{DiskError, Stamp, Storage};
+use super::{DiskError, Preallocation, Stamp, Storage};
 use crate::metainfo::Info;
 
 /// Slices of one vectored write (IOV_MAX of Linux).
@@ -38,6 +39,7 @@ pub struct FileStorage {
     /// By index; files beyond its end are wanted. Held for a look or a change alone: whoever says what is
     /// wanted must not wait for the disk.
     skipped: Mutex<Vec<bool>>,
+    preallocation: Preallocation,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,7 @@ struct Open {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Want {
     Read,
-    /// Make it and its folders if absent; lengthen it to its full length.
+    /// Make it and its folders if absent; lengthen it to its full length, unless it grows.
     Write,
 }
 
@@ -64,7 +66,15 @@ impl FileStorage {
             .map_err(|error| DiskError::new("opening the part file in", dir, &error))?;
         let open = Mutex::new(LruCache::new(max_open));
         let (part, skipped) = (Mutex::new(part), Mutex::default());
-        Ok(Self { info, root, root_path: dir.to_owned(), open, part, skipped })
+        let preallocation = Preallocation::default();
+        Ok(Self { info, root, root_path: dir.to_owned(), open, part, skipped, preallocation })
+    }
+
+    /// How its files take their space; sparse if nothing is said. With [`Preallocation::Full`] it is for the
+    /// caller to have it reserved ([`Storage::plan`], [`Storage::reserve`]).
+    #[must_use]
+    pub fn with_preallocation(self, preallocation: Preallocation) -> Self {
+        Self { preallocation, ..self }
     }
 
     fn file(&self, index: usize, want: Want) -> io::Result<Arc<Open>> {
@@ -102,7 +112,8 @@ impl FileStorage {
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
             return Err(io::Error::other("it is no regular file"));
         }
-        if want == Want::Write && (stat.st_size as u64) < info.len() {
+        let grows = self.preallocation == Preallocation::None;
+        if want == Want::Write && !grows && (stat.st_size as u64) < info.len() {
             rustix::fs::ftruncate(&file, info.len())?;
         }
         Ok(Open { file: file.into(), writable: want == Want::Write })
@@ -236,6 +247,14 @@ impl Storage for FileStorage {
 
     fn bring_back(&self, file: usize) -> Result<bool, DiskError> {
         self.bring_part(file).map_err(|error| self.failed("moving out of the part file", file)(error))
+    }
+
+    fn plan(&self) -> Result<Vec<(usize, u64)>, DiskError> {
+        self.plan_space()
+    }
+
+    fn reserve(&self, file: usize, from: u64) -> Result<u64, DiskError> {
+        self.reserve_space(file, from).map_err(|error| self.failed("reserving space for", file)(error))
     }
 }
 

@@ -22,7 +22,9 @@ pub enum Job {
     /// Make these files, which are empty in the torrent (never for [`super::Access::Seed`]). No answer.
     MakeEmpty(Vec<usize>),
     /// From now on these files are wanted, by index, those beyond the end included: see
-    /// [`super::Storage::want`]. What others kept of them is brought into them. No answer.
+    /// [`super::Storage::want`]. What others kept of them is brought into them, then their space is
+    /// reserved if [`super::PoolConfig::reserve`] says so, in steps between other jobs: that is answered
+    /// by [`Done::Reserved`]. No answer otherwise.
     Want(Vec<bool>),
     /// Hash pieces on disk; each is answered by [`Done::Checked`], all by [`Done::CheckEnded`].
     Check(Bitfield),
@@ -73,8 +75,26 @@ pub enum Done {
     Unsaved(SaveId),
     /// Pieces that were verified and written, and are not there any more.
     Lost(Vec<PieceIndex>),
+    /// How far space is reserved.
+    Reserved(Reserved),
     /// The disk refused; the job was not done and no further one will be until the swarm resumes.
     Failed(DiskError),
+}
+
+/// How far the space of wanted files is reserved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// So far; the last one has all.
+    Part {
+        /// Bytes that were reserved.
+        done: u64,
+        /// Bytes that files lacked at the beginning.
+        total: u64,
+    },
+    /// It cannot be done here, and is not tried again: files take their space as they are written.
+    Unsupported(DiskError),
+    /// It has ended, one way or the other.
+    Ended,
 }
 
 /// Whether a piece had the right hash.
@@ -112,6 +132,8 @@ pub enum DiskErrorKind {
     ReadOnly,
     /// The file or folder has gone.
     Missing,
+    /// The file system cannot do that.
+    Unsupported,
     /// Anything else.
     Io,
 }

@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{DiskError, Stamp, Storage};
 
-/// Files in memory. They count as absent until something is written to them.
+/// Files in memory. They count as absent until something is written to them; then they have all their
+/// memory: there is nothing to preallocate.
 #[derive(Debug)]
 pub struct MemStorage {
     files: Mutex<Vec<MemFile>>,
@@ -89,6 +90,14 @@ impl Storage for MemStorage {
     fn bring_back(&self, _: usize) -> Result<bool, DiskError> {
         Ok(false)
     }
+
+    fn plan(&self) -> Result<Vec<(usize, u64)>, DiskError> {
+        Ok(Vec::new())
+    }
+
+    fn reserve(&self, file: usize, _: u64) -> Result<u64, DiskError> {
+        Ok(self.lock().get(file).map_or(0, |file| file.len))
+    }
 }
 
 fn missing(doing: &'static str) -> DiskError {
@@ -113,7 +122,7 @@ struct Plan {
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Writes fail: no space is left. Half of the first one is written.
+    /// Writes and reserving fail: no space is left. Half of the first write is written.
     NoSpace,
     /// Writes fail with an I/O error.
     WriteError,
@@ -121,6 +130,8 @@ pub enum Fault {
     ReadError,
     /// Syncs fail with an I/O error.
     SyncError,
+    /// Space cannot be reserved.
+    Unreservable,
     /// Writes panic, as a bug would.
     Panic,
 }
@@ -216,5 +227,18 @@ impl<S: Storage> Storage for FaultyStorage<S> {
     fn bring_back(&self, file: usize) -> Result<bool, DiskError> {
         self.fails(Fault::SyncError, "moving")?;
         self.inner.bring_back(file)
+    }
+
+    fn plan(&self) -> Result<Vec<(usize, u64)>, DiskError> {
+        self.inner.plan()
+    }
+
+    fn reserve(&self, file: usize, from: u64) -> Result<u64, DiskError> {
+        let kind = match self.lock().fault {
+            Some(Fault::NoSpace) => io::ErrorKind::StorageFull,
+            Some(Fault::Unreservable) => io::ErrorKind::Unsupported,
+            _ => return self.inner.reserve(file, from),
+        };
+        Err(DiskError::new("reserving space for", Path::new("memory"), &kind.into()))
     }
 }

@@ -6,6 +6,7 @@
 //! | bytes of files | the trait [`Storage`]; [`FileStorage`], [`MemStorage`] |
 //! | edges of files that are skipped | a hidden part file in the folder |
 //! | begin, resume or recheck a download | [`open()`] |
+//! | sparse, full or growing files | [`Preallocation`] |
 //! | threads that hash, write, read, check and save | [`Pool`] |
 //! | what survives a restart | [`ResumeFile`] |
 //! | one process per torrent and folder | [`Lock`] |
@@ -30,6 +31,7 @@ mod mem;
 mod open;
 mod part;
 mod pool;
+mod preallocation;
 mod resume;
 mod span;
 
@@ -37,12 +39,13 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 
 pub use file::{FileStorage, default_open_files};
-pub use job::{DiskError, DiskErrorKind, Done, Job, SaveId, Totals, Verdict};
+pub use job::{DiskError, DiskErrorKind, Done, Job, Reserved, SaveId, Totals, Verdict};
 pub use lock::Lock;
 pub use mem::{Fault, FaultyStorage, MemStorage};
 pub use open::{Access, OpenError, OpenOptions, Opened, open};
 pub(crate) use pool::WRITE_CACHE;
 pub use pool::{Pool, PoolConfig};
+pub use preallocation::Preallocation;
 pub use resume::{Resume, ResumeFile};
 #[cfg(feature = "net")]
 pub(crate) use resume::{checksum, read as read_file, replace as replace_file};
@@ -79,6 +82,16 @@ pub trait Storage: Send + Sync {
 
     /// Brings what lies elsewhere into a file that is wanted; says whether there was anything.
     fn bring_back(&self, file: usize) -> Result<bool, DiskError>;
+
+    /// What has to be reserved so that writing to wanted files cannot run out of space: their indices, and
+    /// bytes that each lacks. Reserves nothing. None at all where files take space as they are written.
+    /// Fails with [`DiskErrorKind::NoSpace`], and says how much is missing, where there is less.
+    fn plan(&self) -> Result<Vec<(usize, u64)>, DiskError>;
+
+    /// Reserves space for the next bytes of a file from `from` on, as many as go in a moment, and says
+    /// where that ended: at the file's length when nothing is left to do. Makes the file. Content stays
+    /// as it is. Fails with [`DiskErrorKind::Unsupported`] where space cannot be reserved.
+    fn reserve(&self, file: usize, from: u64) -> Result<u64, DiskError>;
 }
 
 /// By what a change of a file is noticed.
@@ -98,8 +111,13 @@ impl DiskError {
             K::StorageFull | K::QuotaExceeded => DiskErrorKind::NoSpace,
             K::ReadOnlyFilesystem | K::PermissionDenied => DiskErrorKind::ReadOnly,
             K::NotFound | K::UnexpectedEof => DiskErrorKind::Missing,
+            K::Unsupported => DiskErrorKind::Unsupported,
             _ => DiskErrorKind::Io,
         };
-        Self { kind, doing, path: path.to_owned(), detail: error.to_string() }
+        let detail = match kind {
+            DiskErrorKind::NoSpace => "no space left on the device".into(),
+            _ => error.to_string(),
+        };
+        Self { kind, doing, path: path.to_owned(), detail }
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::pool::Start;
 use super::{
-    DiskError, DiskErrorKind, Done, FileStorage, Lock, Pool, PoolConfig, Resume, ResumeFile, Stamp, Storage,
-    Totals, default_open_files,
+    DiskError, DiskErrorKind, Done, FileStorage, Lock, Pool, PoolConfig, Preallocation, Resume, ResumeFile,
+    Stamp, Storage, Totals, default_open_files,
 };
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
@@ -23,11 +23,14 @@ pub struct OpenOptions {
     pub access: Access,
     /// Files kept open; [`default_open_files`] by default.
     pub max_open: NonZeroUsize,
+    /// How files take their space. With [`Access::Seed`] none takes any.
+    pub preallocation: Preallocation,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { access: Access::Download, max_open: default_open_files() }
+        let preallocation = Preallocation::default();
+        Self { access: Access::Download, max_open: default_open_files(), preallocation }
     }
 }
 
@@ -86,6 +89,7 @@ pub struct Opened {
     storage: Arc<dyn Storage>,
     start: Start,
     access: Access,
+    preallocation: Preallocation,
 }
 
 impl Opened {
@@ -96,7 +100,9 @@ impl Opened {
         config: PoolConfig,
         on_done: impl Fn(Vec<Done>) + Send + Sync + 'static,
     ) -> io::Result<Pool> {
-        let config = PoolConfig { finish: config.finish && self.access == Access::Download, ..config };
+        let downloads = self.access == Access::Download;
+        let (finish, full) = (config.finish && downloads, self.preallocation == Preallocation::Full);
+        let config = PoolConfig { finish, reserve: downloads && (config.reserve || full), ..config };
         Pool::start(config, self.info, self.storage, self.start, on_done)
     }
 
@@ -107,7 +113,8 @@ impl Opened {
         let start = Start { have: have.clone(), stamps, resume: None, lock: None };
         let to_check = Bitfield::new(info.pieces());
         let (totals, warnings) = (Totals::default(), Vec::new());
-        Ok(Self { have, to_check, totals, warnings, info, storage, start, access: Access::Download })
+        let (access, preallocation) = (Access::Download, Preallocation::default());
+        Ok(Self { have, to_check, totals, warnings, info, storage, start, access, preallocation })
     }
 }
 
@@ -140,7 +147,8 @@ pub fn open(info: &Arc<Info>, dir: &Path, options: &OpenOptions) -> Result<Opene
             tolerated.then_some(None).ok_or(error)?
         }
     };
-    let storage = FileStorage::new(Arc::clone(info), dir, options.max_open)?;
+    let &OpenOptions { access, max_open, preallocation } = options;
+    let storage = FileStorage::new(Arc::clone(info), dir, max_open)?.with_preallocation(preallocation);
     let stamps = stamps(info, &storage)?;
     let file = ResumeFile::new(dir, Arc::clone(info));
     let mut warnings = Vec::new();
@@ -166,7 +174,7 @@ pub fn open(info: &Arc<Info>, dir: &Path, options: &OpenOptions) -> Result<Opene
     let resume = lock.is_some().then_some(file);
     let start = Start { have: have.clone(), stamps, resume, lock };
     let (info, storage) = (Arc::clone(info), Arc::new(storage));
-    Ok(Opened { have, to_check, totals, warnings, info, storage, start, access: options.access })
+    Ok(Opened { have, to_check, totals, warnings, info, storage, start, access, preallocation })
 }
 
 fn longer(dir: &Path, path: &Path, now: u64, wanted: u64, access: Access) -> String {

@@ -87,6 +87,8 @@ impl Swarm {
             Done::Saved { id, doubted } => self.saved(id, doubted, out),
             Done::Unsaved(id) => self.unsaved(id),
             Done::Lost(pieces) => self.pieces_lost(now, pieces, out),
+            // The shell tells of it.
+            Done::Reserved(_) => {}
             Done::Failed(error) => {
                 // Saves that are on their way say for themselves how they end.
                 if self.completed {

@@ -57,6 +57,14 @@ impl Storage for Files {
     fn bring_back(&self, file: usize) -> Result<bool, DiskError> {
         self.inner.bring_back(file)
     }
+
+    fn plan(&self) -> Result<Vec<(usize, u64)>, DiskError> {
+        self.inner.plan()
+    }
+
+    fn reserve(&self, file: usize, from: u64) -> Result<u64, DiskError> {
+        self.inner.reserve(file, from)
+    }
 }
 
 #[derive(Clone)]

@@ -67,6 +67,17 @@ impl FileStorage {
         Ok(true)
     }
 
+    /// Makes a file that is wanted, of what lies in the part file if there is anything.
+    pub(super) fn make(&self, index: usize) -> io::Result<()> {
+        let mut part = self.part();
+        if self.stat(index)?.is_none()
+            && let Some(place) = self.place(&part, index)
+        {
+            self.move_out(&mut part, index, place)?;
+        }
+        self.file(index, Want::Write).map(drop)
+    }
+
     /// Makes an absent file of what lies in the part file; says whether there was anything.
     fn move_out(&self, part: &mut PartFile, index: usize, place: Place) -> io::Result<bool> {
         if !part.holds(place) {

@@ -30,6 +30,10 @@ pub struct PoolConfig {
     /// Whether, when all pieces are verified, empty files are made and longer ones are cut. Never
     /// done for [`Access::Seed`](crate::storage::Access::Seed). Default yes.
     pub finish: bool,
+    /// Whether the space of wanted files is reserved with each [`Job::Want`](crate::storage::Job::Want). Done
+    /// in any case after [`open()`](crate::storage::open()) with
+    /// [`Preallocation::Full`](crate::storage::Preallocation::Full), and never for `Access::Seed`. Default no.
+    pub reserve: bool,
     /// How many pieces each thread hashes side by side. Default [`Lanes::best`].
     pub lanes: Lanes,
     /// Where the blocks for peers come from.
@@ -52,6 +56,7 @@ impl Default for PoolConfig {
             read_cache: 4 << 20,
             queue: 8192,
             finish: true,
+            reserve: false,
             lanes: Lanes::best(),
             blocks: BlockPool::new(64),
         }

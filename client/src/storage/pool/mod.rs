@@ -14,6 +14,7 @@
 mod config;
 mod progress;
 mod ready;
+mod reserving;
 mod saver;
 mod shared;
 mod tasks;

@@ -10,6 +10,8 @@ pub(super) struct Progress {
     pub(super) written: Bitfield,
     /// Files written to, or believed because of what they hold, since they were last synced; in order.
     dirty: Vec<usize>,
+    /// Files that are others to look at, though nothing was written to them: space was reserved.
+    pub(super) touched: Vec<usize>,
     /// Pieces that are why files are dirty, in whole or in part.
     unsynced: Bitfield,
     /// Pieces that were not synced when the sync of a file of theirs failed. The kernel may have dropped
@@ -24,6 +26,7 @@ pub(super) struct Progress {
 pub(super) struct Snapshot {
     pub(super) have: Bitfield,
     pub(super) dirty: Vec<usize>,
+    pub(super) touched: Vec<usize>,
     pub(super) unsynced: Bitfield,
     pub(super) doubted: Bitfield,
 }
@@ -32,7 +35,8 @@ impl Progress {
     /// `have` is written and synced.
     pub(super) fn new(have: Bitfield) -> Self {
         let (unsynced, doubted) = (Bitfield::new(have.len()), Bitfield::new(have.len()));
-        Self { written: have, dirty: Vec::new(), unsynced, doubted, failures: 0 }
+        let (dirty, touched) = (Vec::new(), Vec::new());
+        Self { written: have, dirty, touched, unsynced, doubted, failures: 0 }
     }
 
     /// Bytes of a piece are not synced.
@@ -50,6 +54,7 @@ impl Progress {
         Snapshot {
             have: self.written.clone(),
             dirty: std::mem::take(&mut self.dirty),
+            touched: std::mem::take(&mut self.touched),
             unsynced: std::mem::replace(&mut self.unsynced, Bitfield::new(self.written.len())),
             doubted: self.doubted.clone(),
         }

@@ -56,7 +56,15 @@ impl Saver {
     /// Returns how many written pieces are in doubt and not claimed.
     fn save(&mut self, totals: Totals) -> Result<u32, DiskError> {
         // What is written after this moment is claimed by the next save.
-        let Snapshot { mut have, mut dirty, unsynced, doubted } = self.shared.lock_progress().snapshot();
+        let Snapshot { mut have, mut dirty, touched, unsynced, doubted } = self.shared.lock_progress().snapshot();
+        // Nothing of theirs has to be synced: one that is lost in a crash is checked.
+        for &file in &touched {
+            if let Err(error) = self.look(file) {
+                self.shared.put_back(&dirty, &unsynced);
+                self.shared.lock_progress().touched.extend(touched);
+                return Err(error);
+            }
+        }
         // Before the syncs, which may take longer than the process is given at the end of a download.
         if have.is_full() && self.shared.config.finish && !self.finished {
             if let Err(error) = self.finish(&mut dirty) {

@@ -108,6 +108,15 @@ impl Shared {
         pieces.iter().any(|piece| progress.doubted.contains(piece.0))
     }
 
+    /// Notes that a file looks otherwise than before, with the same content.
+    pub(super) fn mark_touched(&self, file: usize) {
+        let mut progress = self.lock_progress();
+        // It has several steps one after the other.
+        if progress.touched.last() != Some(&file) {
+            progress.touched.push(file);
+        }
+    }
+
     /// Notes that these pieces, or parts of them, are about to be written: also a sync that fails
     /// meanwhile may lose them.
     pub(super) fn mark_dirty(&self, pieces: &[PieceIndex]) {

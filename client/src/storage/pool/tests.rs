@@ -4,6 +4,7 @@ mod checks;
 mod doubts;
 mod faults;
 mod joins;
+mod space;
 
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, channel};

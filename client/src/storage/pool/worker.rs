@@ -11,12 +11,13 @@ use std::sync::atomic::Ordering;
 use lru::LruCache;
 
 use super::ready::{Ready, write_row};
+use super::reserving::{Reserving, Step};
 use super::shared::Shared;
 use super::tasks::{Check, Found, Task};
 use crate::hash::{Lanes, Pieces, Source};
 use crate::piece::{Block, BlockRef, PieceIndex, Slot};
 use crate::storage::cache::Unfinished;
-use crate::storage::{DiskError, DiskErrorKind, Done, Job, Verdict, span};
+use crate::storage::{DiskError, DiskErrorKind, Done, Job, Reserved, Verdict, span};
 
 /// Bytes read at a time for peers, which ask for the blocks of a piece one after the other.
 const CHUNK_LEN: u32 = 128 << 10;
@@ -65,6 +66,10 @@ pub(super) struct Worker {
     index: usize,
     tasks: VecDeque<Task>,
     stuck: Option<Stuck>,
+    /// Space of wanted files that is being reserved.
+    reserving: Option<Reserving>,
+    /// The file system cannot reserve space.
+    unreservable: bool,
     checks: VecDeque<Arc<Check>>,
     /// Pieces of the check at the front.
     checking: Option<Pieces<PieceIndex>>,
@@ -90,6 +95,8 @@ impl Worker {
             index,
             tasks: VecDeque::new(),
             stuck: None,
+            reserving: None,
+            unreservable: false,
             checks: VecDeque::new(),
             checking: None,
             written_early: BTreeSet::new(),
@@ -109,8 +116,11 @@ impl Worker {
         if shared.is_held() {
             self.pass_saves();
         }
-        let idle =
-            self.tasks.is_empty() && self.stuck.is_none() && self.checks.is_empty() && self.ready.is_empty();
+        let idle = self.tasks.is_empty()
+            && self.stuck.is_none()
+            && self.reserving.is_none()
+            && self.checks.is_empty()
+            && self.ready.is_empty();
         let wait = || !shared.is_stopping() && (idle || shared.is_held());
         shared.queue(self.index).take(&mut self.tasks, wait);
         if shared.is_held() {
@@ -144,8 +154,11 @@ impl Worker {
             if !matches!(self.tasks.front(), Some(Task::Job(Job::Write(..)))) {
                 self.write_out()?;
             }
+            // A step between two tasks, so that neither waits for long.
+            self.reserve()?;
             let Some(task) = self.tasks.pop_front() else {
-                return self.check();
+                // What comes meanwhile goes before the next step.
+                return if self.reserving.is_some() { Ok(()) } else { self.check() };
             };
             self.shared.queue(self.index).ended();
             match task {
@@ -154,7 +167,10 @@ impl Worker {
                 Task::Job(Job::Forget(at)) => self.forget(at),
                 Task::Job(Job::Discard(piece)) => self.discard(piece),
                 Task::Job(Job::MakeEmpty(files)) => self.make_empty(files)?,
-                Task::Job(Job::Want(files)) => self.bring_back(files)?,
+                Task::Job(Job::Want(files)) => {
+                    self.reserving = self.shared.config.reserve.then(Reserving::default);
+                    self.bring_back(files)?;
+                }
                 // Split up and given as tasks of their own.
                 Task::Job(Job::Check(_) | Job::Save(..)) => {}
                 Task::Check(check) => self.checks.push_back(check),
@@ -280,6 +296,31 @@ impl Worker {
         let wanted = |&file: &usize| self.shared.config.finish && files.get(file).copied().unwrap_or(true);
         let brought = (0..self.shared.info.files().len()).filter(wanted).try_for_each(bring);
         brought.inspect_err(|_| self.stuck = Some(Stuck::BringBack(files)))
+    }
+
+    /// Reserves a little more space, if any is to be reserved. After an error that will be done again.
+    fn reserve(&mut self) -> Result<(), DiskError> {
+        let Some(reserving) = &mut self.reserving else { return Ok(()) };
+        let step = match self.unreservable {
+            true => Step::Ended,
+            false => reserving.step(&*self.shared.storage, &self.shared.info)?,
+        };
+        match step {
+            Step::Planned => {}
+            Step::Touched(file, told) => {
+                self.shared.mark_touched(file);
+                self.answers.extend(told.map(Done::Reserved));
+            }
+            Step::Unsupported(error) => {
+                self.unreservable = true;
+                self.answers.push(Done::Reserved(Reserved::Unsupported(error)));
+            }
+            Step::Ended => {
+                self.reserving = None;
+                self.answers.push(Done::Reserved(Reserved::Ended));
+            }
+        }
+        Ok(())
     }
 
     fn forget(&mut self, at: BlockRef) {
