@@ -232,6 +232,34 @@ async fn trackers_hear_each_start_and_stop() {
 }
 
 #[tokio::test]
+async fn trackers_are_shown_with_what_came_of_them() {
+    use crate::swarm::TrackerState;
+    let (from, _seed, _data) = seeder().await;
+    let SocketAddr::V4(peer) = from.local_addrs()[0] else { panic!("it listens on 127.0.0.1") };
+    let tracker = HttpTracker::start(move |_| Reply::Body(announce_reply(&[peer], "i1800e")));
+    let (session, folder) = (session(), tempfile::tempdir().unwrap());
+    let trackers = vec![tracker.url(), "wss://nobody.invalid/announce".to_owned()];
+    let output = folder.path().to_owned();
+    let initial_state = State::Stopped;
+    let options = AddOptions { output, trackers, initial_state, ..AddOptions::default() };
+    let (torrent, mut events) = session.add(source(), options).unwrap();
+    let before = torrent.trackers().await;
+    assert!(before.iter().all(|tracker| tracker.state == TrackerState::Unasked && tracker.last.is_none()));
+    torrent.start().await;
+    // The reply has been read then, and no announce of ours waits for another one.
+    until(&mut events, |event| matches!(event, Event::Complete)).await;
+    let mut seen = torrent.trackers().await;
+    while seen[1].state != TrackerState::Dead {
+        seen = torrent.trackers().await;
+    }
+    let [first, second] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!((first.tier, &first.url, first.peers), (0, &tracker.url(), 1));
+    assert!(first.error.is_none() && first.last.is_some(), "{first:?}");
+    assert_eq!((second.tier, second.url.as_str(), second.next), (1, "wss://nobody.invalid/announce", None));
+    assert!(second.error.is_some(), "{second:?}");
+}
+
+#[tokio::test]
 async fn a_program_may_have_a_peer_id_of_its_own() {
     let bind = Bind { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), required: true };
     let listeners = Listeners::bind(&[bind]).unwrap();

@@ -12,7 +12,7 @@ use super::torrent::Torrent;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::piece::PieceIndex;
-use crate::swarm::{PeerView, Swarm};
+use crate::swarm::{PeerView, Swarm, TrackerView};
 
 /// How much of what is wanted is there, in pieces.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -141,6 +141,12 @@ impl Torrent {
     /// The peers that it is connected with.
     pub async fn peers(&self) -> Vec<PeerView> {
         self.look(|swarm, now| swarm.peers(now)).await.unwrap_or_default()
+    }
+
+    /// Its trackers, tier by tier, in the order in which they are tried. Empty when it has ended; after a stop
+    /// and a start they are as if never asked.
+    pub async fn trackers(&self) -> Vec<TrackerView> {
+        self.look(|swarm, now| swarm.trackers(now)).await.unwrap_or_default()
     }
 
     /// Asks the swarm something; `None` when it has ended.

@@ -14,6 +14,7 @@ use btdht::{Rng, Time};
 
 use super::io::{AnnounceJob, TrackerId, TrackerUrl};
 use super::limits::Limits;
+use super::view::{TrackerState, TrackerView};
 use crate::tracker::{AnnounceEvent, AnnounceReply, MIN_INTERVAL, Retry, TrackerError};
 
 /// The state of all sources.
@@ -71,6 +72,16 @@ struct Tracker {
     completed: bool,
     /// It said that it must not be asked again, or cannot be.
     dead: bool,
+    /// When its last announce ended, and how.
+    last: Option<(Time, Result<Counts, TrackerError>)>,
+}
+
+/// What a tracker has told of the swarm.
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    peers: u32,
+    seeds: Option<u32>,
+    leechers: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -121,6 +132,7 @@ impl Announce {
                     started: false,
                     completed: false,
                     dead: false,
+                    last: None,
                 });
             }
             for at in (1..order.len()).rev() {
@@ -156,7 +168,11 @@ impl Announce {
     pub(super) fn due(&mut self, now: Time, facts: &Facts, limits: &Limits, rng: &mut Rng) -> Vec<Ask> {
         let mut asks = Vec::new();
         for at in 0..self.tiers.len() {
-            if matches!(self.tiers[at].state, TierState::Asking(until) if until <= now) {
+            let tier = &self.tiers[at];
+            if matches!(tier.state, TierState::Asking(until) if until <= now) {
+                if let Some(id) = tier.order.get(tier.at) {
+                    self.trackers[id.0 as usize].last = Some((now, Err(TrackerError::Timeout)));
+                }
                 self.fail(now, at, limits);
             }
         }
@@ -198,6 +214,7 @@ impl Announce {
         let tracker = &mut self.trackers[id.0 as usize];
         let tier = &mut self.tiers[tier_at];
         let current = tier.order.get(tier.at) == Some(&id);
+        tracker.last = Some((now, reply.as_ref().map(Counts::of).map_err(TrackerError::clone)));
         match reply {
             Ok(reply) => {
                 tracker.completed &= !tracker.started;
@@ -284,6 +301,43 @@ impl Announce {
         tiers.chain([self.next_lookup()]).min().unwrap_or(Time::NEVER)
     }
 
+    /// All trackers, tier by tier, in the order in which they are tried.
+    pub(super) fn view(&self, now: Time) -> Vec<TrackerView> {
+        let tiers = self.tiers.iter().enumerate();
+        let of_tier =
+            tiers.flat_map(|(at, tier)| tier.order.iter().enumerate().map(move |id| (at, tier, id)));
+        of_tier.map(|(at, tier, (place, &id))| self.view_of(now, (at, tier), id, place == tier.at)).collect()
+    }
+
+    fn view_of(&self, now: Time, (at, tier): (usize, &Tier), id: TrackerId, current: bool) -> TrackerView {
+        let tracker = &self.trackers[id.0 as usize];
+        let (ended, outcome) = tracker.last.as_ref().map(|(ended, outcome)| (*ended, outcome)).unzip();
+        let counts = outcome.and_then(|outcome| outcome.as_ref().ok());
+        let state = match (tier.state, outcome) {
+            _ if tracker.dead => TrackerState::Dead,
+            (TierState::Asking(_), _) if current => TrackerState::Asking,
+            (_, None) => TrackerState::Unasked,
+            (_, Some(Ok(_))) => TrackerState::Working,
+            (_, Some(Err(_))) => TrackerState::Failed,
+        };
+        let next = match tier.state {
+            TierState::Due(at) if current && !tracker.dead && at != Time::NEVER => Some(at.since(now)),
+            TierState::Due(_) | TierState::Asking(_) => None,
+        };
+        TrackerView {
+            id,
+            tier: at,
+            url: tracker.url.url.clone(),
+            state,
+            last: ended.map(|ended| now.since(ended)),
+            next,
+            error: outcome.and_then(|outcome| outcome.as_ref().err().cloned()),
+            peers: counts.map_or(0, |counts| counts.peers),
+            seeds: counts.and_then(|counts| counts.seeds),
+            leechers: counts.and_then(|counts| counts.leechers),
+        }
+    }
+
     fn next_lookup(&self) -> Time {
         match self.lookup.running {
             _ if !self.lookup.enabled || self.private => Time::NEVER,
@@ -330,6 +384,12 @@ impl Announce {
             }
             None => TierState::Due(Time::NEVER),
         };
+    }
+}
+
+impl Counts {
+    fn of(reply: &AnnounceReply) -> Self {
+        Self { peers: reply.peers.len() as u32, seeds: reply.seeds, leechers: reply.leechers }
     }
 }
 

@@ -58,7 +58,7 @@ pub use io::{
     Action, AnnounceJob, Command, Event, Input, NewTorrent, Refusal, Source, Status, TrackerId, TrackerUrl,
 };
 pub use limits::{Limits, SeedChoking};
-pub use view::PeerView;
+pub use view::{PeerView, TrackerState, TrackerView};
 
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;

@@ -196,3 +196,48 @@ fn a_private_torrent_never_asks_the_dht() {
     assert!(world.lookups().is_empty() && !world.announce.is_public());
     assert_eq!(world.announce.next(), Time::NEVER);
 }
+
+#[test]
+fn each_tracker_shows_how_its_last_announce_ended_and_when_the_next_one_is() {
+    let mut world = World::new(&[&["a", "b"], &["c"]]);
+    let states =
+        |world: &World| -> Vec<_> { world.announce.view(world.now).iter().map(|it| it.state).collect() };
+    assert_eq!(states(&world), [TrackerState::Unasked; 3]);
+    assert!(world.announce.view(world.now).iter().all(|it| it.last.is_none() && it.error.is_none()));
+    let first = world.due()[0].0;
+    assert_eq!(states(&world), [TrackerState::Asking, TrackerState::Unasked, TrackerState::Asking]);
+
+    // The last one answers, the first one of the first tier does not.
+    let reply = AnnounceReply {
+        interval: Duration::from_secs(1800),
+        peers: vec![([85, 0, 0, 1], 6881).into(); 3],
+        seeds: Some(5),
+        leechers: Some(7),
+        ..AnnounceReply::default()
+    };
+    world.facts.peers = 50;
+    world.announce.answered(world.now, TrackerId(2), &Ok(reply), &world.facts, &world.limits);
+    world.now = Time::from_secs(15);
+    let second = world.due()[0].0;
+    let seen = world.announce.view(world.now);
+    assert_eq!((seen[0].id, seen[1].id, seen[2].id), (first, second, TrackerId(2)));
+    assert_eq!(states(&world), [TrackerState::Failed, TrackerState::Asking, TrackerState::Working]);
+    assert_eq!((seen[0].error.as_ref(), seen[0].last), (Some(&TrackerError::Timeout), Some(Duration::ZERO)));
+    assert_eq!((seen[0].tier, seen[0].next, seen[1].tier, seen[1].next), (0, None, 0, None));
+    let counts = (seen[2].peers, seen[2].seeds, seen[2].leechers);
+    assert_eq!((seen[2].tier, seen[2].url.as_str(), counts), (1, "c", (3, Some(5), Some(7))));
+    let times = (seen[2].last, seen[2].next);
+    assert_eq!(times, (Some(Duration::from_secs(15)), Some(Duration::from_secs(1785))));
+
+    // The one that answers moves to the front; a failure takes no words of an earlier answer along.
+    world.ok(second, 1800);
+    let refused = TrackerError::Refused { reason: "full".into(), retry: Some(Retry::Never) };
+    world.now = Time::from_secs(1800);
+    assert_eq!(world.due().len(), 1);
+    world.err(TrackerId(2), refused.clone());
+    let seen = world.announce.view(world.now);
+    assert_eq!((seen[0].id, seen[0].state, seen[1].id), (second, TrackerState::Working, first));
+    let [_, _, dead] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!((dead.state, dead.error.as_ref(), dead.next), (TrackerState::Dead, Some(&refused), None));
+    assert_eq!((dead.peers, dead.seeds), (0, None));
+}
