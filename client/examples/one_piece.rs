@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use btdht::net::Bind;
-use btfetch::engine::{Listeners, Options, PEER_ID_PREFIX, PieceDownloader, Session};
+use btfetch::engine::{Listeners, Options, PieceDownloader, Session};
 use btfetch::metainfo::Metainfo;
 use btfetch::one_piece::{PieceEvent, Wanted};
 use btfetch::piece::PieceIndex;
@@ -35,14 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Where we dial from; nobody needs to reach us.
     let any = if addr.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let listeners = Listeners::bind(&[Bind { addr: any.parse()?, required: true }])?;
-    let session = Session::new(Options {
-        listeners,
-        dht: None,
-        allow_local: true,
-        down: 0,
-        up: 0,
-        peer_id_prefix: PEER_ID_PREFIX,
-    })?;
+    let session = Session::new(Options { allow_local: true, ..Options::new(listeners) })?;
     let download = PieceDownloader::new(addr, infohash, first).shape(info.shape()).patience(PATIENCE);
     let (handle, mut events) = download.spawn(&session)?;
     while let Some(event) = events.next().await {

@@ -6,7 +6,7 @@
 //! use std::sync::Arc;
 //!
 //! use btdht::net::Bind;
-//! use btfetch::engine::{AddOptions, Listeners, Memory, Options, PEER_ID_PREFIX, Session, Source};
+//! use btfetch::engine::{AddOptions, Listeners, Memory, Options, Session, Source};
 //! use btfetch::metainfo::{Info, Metainfo};
 //! use sha1::{Digest, Sha1};
 //!
@@ -20,8 +20,7 @@
 //! let session = || -> Result<Session, Box<dyn std::error::Error>> {
 //!     let bind = Bind { addr: "127.0.0.1:0".parse()?, required: true };
 //!     let listeners = Listeners::bind(&[bind])?;
-//!     let (down, up, peer_id_prefix) = (0, 0, PEER_ID_PREFIX);
-//!     Ok(Session::new(Options { listeners, dht: None, allow_local: true, down, up, peer_id_prefix })?)
+//!     Ok(Session::new(Options { allow_local: true, ..Options::new(listeners) })?)
 //! };
 //!
 //! let folder = tempfile::tempdir()?;
@@ -63,7 +62,8 @@ pub trait Backend: fmt::Debug + Send + Sync {
     fn open(&self, info: &Info) -> Result<Arc<dyn Storage>, DiskError>;
 }
 
-/// Keeps one torrent in memory for as long as this lives.
+/// Keeps one torrent in memory for as long as this lives. Each file has its memory from its first byte on,
+/// whatever [`AddOptions::preallocation`](super::AddOptions::preallocation) says.
 #[derive(Debug)]
 pub struct Memory {
     most: u64,

@@ -12,7 +12,10 @@ use super::phase::Failed;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::piece::BlockPool;
-use crate::storage::{DiskError, Done, Job, OpenError, OpenOptions, Pool, PoolConfig, Totals, open};
+use crate::storage::{
+    Access, DiskError, Done, Job, OpenError, OpenOptions, Pool, PoolConfig, Preallocation, Reserved, Totals,
+    open,
+};
 
 /// The open files of a torrent.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(super) struct Disk {
     pool: Option<Pool>,
     /// Jobs for the next [`Disk::flush`], and those that the pool had no room for.
     deferred: VecDeque<Job>,
+    /// Space is being reserved before the first check.
+    reserving: bool,
     check: Option<Check>,
 }
 
@@ -47,8 +52,12 @@ pub(super) enum Answer {
     Done(Done),
     /// The first check has ended: what is there.
     Opened(Bitfield, Totals),
-    /// Part of the first check.
-    Checking,
+    /// So many bytes of so many are reserved.
+    Reserved(u64, u64),
+    /// The user should know this.
+    Warning(String),
+    /// Part of what is done before the swarm begins, or after it has ended.
+    Nothing,
 }
 
 impl Mailbox {
@@ -89,18 +98,38 @@ impl Disk {
             None => open(info, folder, options).map_err(explain)?,
         };
         let warnings = std::mem::take(&mut opened.warnings);
-        let config = PoolConfig { blocks: Arc::clone(blocks), ..PoolConfig::default() };
+        let reserve = options.preallocation == Preallocation::Full && options.access == Access::Download;
+        let config = PoolConfig { reserve, blocks: Arc::clone(blocks), ..PoolConfig::default() };
         let check =
             Check { have: opened.have.clone(), to_check: opened.to_check.clone(), totals: opened.totals };
         let mailbox = Arc::clone(mailbox);
         let pool = opened
             .start(config, move |done| mailbox.put(done))
             .map_err(|error| Failed::Disk(DiskError::new("starting threads for", folder, &error)))?;
-        Ok((Self { pool: Some(pool), deferred: VecDeque::new(), check: Some(check) }, warnings))
+        let (deferred, check) = (VecDeque::new(), Some(check));
+        Ok((Self { pool: Some(pool), deferred, reserving: reserve, check }, warnings))
     }
 
-    /// Starts the first check; what is there at once if there is nothing to check.
-    pub(super) fn begin(&mut self) -> Option<(Bitfield, Totals)> {
+    /// Has the space of the wanted files reserved, if that is chosen, and starts the first check; what is
+    /// there at once if there is nothing to do.
+    pub(super) fn begin(&mut self, wanted: Vec<bool>) -> Option<(Bitfield, Totals)> {
+        if self.reserving {
+            self.submit(Job::Want(wanted));
+            self.flush();
+            return None;
+        }
+        self.begin_check()
+    }
+
+    /// Other files are wanted: of importance while the swarm, which says so later, does not know what is there.
+    pub(super) fn want(&mut self, wanted: Vec<bool>) {
+        if self.reserving {
+            self.submit(Job::Want(wanted));
+            self.flush();
+        }
+    }
+
+    fn begin_check(&mut self) -> Option<(Bitfield, Totals)> {
         let check = self.check.as_mut()?;
         if check.to_check.is_empty() {
             return self.check.take().map(|check| (check.have, check.totals));
@@ -131,13 +160,27 @@ impl Disk {
                 if right {
                     check.have.insert(piece.0);
                 }
-                Answer::Checking
+                Answer::Nothing
             }
             (Some(_), Done::CheckEnded) => {
                 let check = self.check.take().expect("it was just looked at");
                 Answer::Opened(check.have, check.totals)
             }
+            (_, Done::Reserved(reserved)) => self.reserved(reserved),
             (_, done) => Answer::Done(done),
+        }
+    }
+
+    fn reserved(&mut self, reserved: Reserved) -> Answer {
+        match reserved {
+            Reserved::Part { done, total } => Answer::Reserved(done, total),
+            Reserved::Unsupported(error) => Answer::Warning(format!("files are not preallocated: {error}")),
+            Reserved::Ended => {
+                match std::mem::take(&mut self.reserving).then(|| self.begin_check()).flatten() {
+                    Some((have, totals)) => Answer::Opened(have, totals),
+                    None => Answer::Nothing,
+                }
+            }
         }
     }
 

@@ -53,6 +53,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use crate::storage::Preallocation;
 pub use backend::{Backend, Memory};
 pub use job::{Job, JobError, JobStatus};
 pub use listen::{BindError, Listeners};

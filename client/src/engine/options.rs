@@ -11,7 +11,7 @@ use krpc::magnet::Magnet;
 
 use super::backend::Backend;
 use crate::metainfo::{Info, Metainfo};
-use crate::storage::Access;
+use crate::storage::{Access, Preallocation};
 use crate::swarm::Limits;
 
 /// What a torrent is made from.
@@ -40,6 +40,9 @@ pub struct AddOptions {
     pub max_peers: Option<usize>,
     /// Files kept open; `None` for [`default_open_files`](crate::storage::default_open_files).
     pub max_open_files: Option<NonZeroUsize>,
+    /// How its files take their space; `None` for what the session says. A [`Backend`] sees to its own:
+    /// memory has nothing to preallocate.
+    pub preallocation: Option<Preallocation>,
     /// Bytes per second, beside the session's limits.
     pub rates: Rates,
     /// Which files are wanted.

@@ -25,7 +25,7 @@ use super::throttle::Limit;
 use super::torrent::{Events, Torrent};
 use super::versions::{VersionError, Versions};
 use crate::piece::BlockPool;
-use crate::storage::ResumeFile;
+use crate::storage::{Preallocation, ResumeFile};
 
 /// Announces of a session that run at once; further ones wait.
 const ANNOUNCES: usize = 10;
@@ -51,10 +51,28 @@ pub struct Options {
     pub down: u64,
     /// Bytes per second sent, in all; 0 lifts it.
     pub up: u64,
+    /// How files take their space where [`AddOptions::preallocation`] says nothing.
+    pub preallocation: Preallocation,
     /// What our peer id begins with (BEP 20), for programs that have a name of their own: `-`, two letters,
     /// four version digits, `-`. Not checked. The other twelve bytes are drawn at random once for the session.
     /// [`PEER_ID_PREFIX`] is ours.
     pub peer_id_prefix: [u8; 8],
+}
+
+impl Options {
+    /// With these listeners and what is usual: no DHT node, no addresses of this network from strangers, no
+    /// limits, sparse files, our own peer id.
+    pub fn new(listeners: Listeners) -> Self {
+        Self {
+            listeners,
+            dht: None,
+            allow_local: false,
+            down: 0,
+            up: 0,
+            preallocation: Preallocation::default(),
+            peer_id_prefix: PEER_ID_PREFIX,
+        }
+    }
 }
 
 /// A session could not be started.
@@ -130,6 +148,7 @@ impl Session {
             http: Http::new(options.allow_local, source).map_err(SessionError::Http)?,
             dht: options.dht,
             allow_local: options.allow_local,
+            preallocation: options.preallocation,
             peer_id,
             port: options.listeners.port(),
             down: Limit::new(options.down),

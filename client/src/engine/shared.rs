@@ -14,6 +14,7 @@ use super::inbound::Inbound;
 use super::piece_handle::PieceHandle;
 use super::throttle::Limit;
 use crate::piece::BlockPool;
+use crate::storage::Preallocation;
 
 /// What the tasks of a session share.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(super) struct Shared {
     pub(super) http: Http,
     pub(super) dht: Option<Dht>,
     pub(super) allow_local: bool,
+    pub(super) preallocation: Preallocation,
     pub(super) peer_id: [u8; 20],
     /// Our TCP port; 0 when nobody can connect.
     pub(super) port: u16,

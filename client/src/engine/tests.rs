@@ -5,6 +5,7 @@ mod durable;
 mod jobs;
 mod one_piece;
 mod panics;
+mod space;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -53,15 +54,7 @@ fn source() -> Source {
 fn session() -> Session {
     let bind = Bind { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), required: true };
     let listeners = Listeners::bind(&[bind]).unwrap();
-    Session::new(Options {
-        listeners,
-        dht: None,
-        allow_local: true,
-        down: 0,
-        up: 0,
-        peer_id_prefix: PEER_ID_PREFIX,
-    })
-    .unwrap()
+    Session::new(Options { allow_local: true, ..Options::new(listeners) }).unwrap()
 }
 
 fn put(folder: &Path) {
@@ -264,8 +257,7 @@ async fn a_program_may_have_a_peer_id_of_its_own() {
     let bind = Bind { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), required: true };
     let listeners = Listeners::bind(&[bind]).unwrap();
     let peer_id_prefix = *b"-ZZ1234-";
-    let other =
-        Session::new(Options { listeners, dht: None, allow_local: true, down: 0, up: 0, peer_id_prefix });
+    let other = Session::new(Options { allow_local: true, peer_id_prefix, ..Options::new(listeners) });
     let (other, folder) = (other.unwrap(), tempfile::tempdir().unwrap());
     let (from, seed, _data) = seeder().await;
     assert_eq!(seed.peer_id()[..8], PEER_ID_PREFIX);

@@ -185,6 +185,15 @@ pub enum Event {
     CheckEnded,
     /// A file (its index) is complete.
     File(usize),
+    /// So much of the space that wanted files lacked is reserved, in bytes
+    /// ([`Preallocation::Full`](crate::storage::Preallocation::Full)). Comes now and then, and once for all;
+    /// before anything is downloaded, and again when more is wanted.
+    Preallocating {
+        /// Reserved.
+        done: u64,
+        /// To be reserved in all.
+        total: u64,
+    },
     /// Everything that was wanted is verified and written, though a crash might still take it.
     /// [`Event::Complete`] follows, unless the disk refuses or more is wanted.
     Verified,

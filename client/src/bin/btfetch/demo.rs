@@ -11,7 +11,7 @@ use btdht::net::{Bind, Dht};
 use btdht::settings::Flags;
 use btdht::testnet::Testnet;
 use btdht::{Event as DhtEvent, Rng};
-use btfetch::engine::{AddOptions, Listeners, Options, PEER_ID_PREFIX, Session, Source};
+use btfetch::engine::{AddOptions, Listeners, Options, Session, Source};
 use btfetch::metainfo::Metainfo;
 use btfetch::metainfo::create::{Options as CreateOptions, create};
 use data_encoding::HEXLOWER;
@@ -274,14 +274,7 @@ impl Demo {
 fn session(node: &Dht) -> Result<Session, Failure> {
     let listeners =
         Listeners::bind(&[loopback()]).map_err(|error| Failure::new(Exit::Bind, error.to_string()))?;
-    let options = Options {
-        listeners,
-        dht: Some(node.clone()),
-        allow_local: true,
-        down: 0,
-        up: 0,
-        peer_id_prefix: PEER_ID_PREFIX,
-    };
+    let options = Options { dht: Some(node.clone()), allow_local: true, ..Options::new(listeners) };
     Session::new(options).map_err(|error| Failure::failed(error.to_string()))
 }
 

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 
 use btdht::net::{Dht, Error as DhtError, State};
 use btdht::settings::{Flags, Program, Settings};
-use btfetch::engine::{Listeners, Options, PEER_ID_PREFIX, Session};
+use btfetch::engine::{Listeners, Options, Session};
 use tokio::runtime::Runtime;
 
 use crate::descriptors;
@@ -63,12 +63,11 @@ pub(crate) fn settings(flags: &Flags) -> Result<Settings, Failure> {
 pub(crate) fn start(settings: &Settings, wants: Wants) -> Result<Running, Failure> {
     let (listeners, dht) = bind(settings, wants.dht)?;
     let session = Session::new(Options {
-        listeners,
         dht: dht.clone(),
         allow_local: settings.config.allow_local,
         down: wants.down,
         up: wants.up,
-        peer_id_prefix: PEER_ID_PREFIX,
+        ..Options::new(listeners)
     });
     let session = session.map_err(|error| Failure::failed(error.to_string()))?;
     Ok(Running { session, dht })

@@ -47,13 +47,14 @@ use super::session::{AddError, Session};
 use super::torrent::{Events, Torrent};
 use super::view::{FileView, Progress};
 use crate::metainfo::Metainfo;
-use crate::storage::{DiskError, Lock, ResumeFile, checksum, read_file, replace_file};
+use crate::storage::{DiskError, Lock, Preallocation, ResumeFile, checksum, read_file, replace_file};
 use crate::swarm::Status;
 use draft::{Draft, FILE};
 pub use error::JobError;
 
-/// Of the file `job`; another one is not read.
-const VERSION: i64 = 1;
+/// Of the file `job`. One of the version before, which says nothing of preallocation, is read, too; others
+/// are not.
+const VERSION: i64 = 2;
 /// Most connections that a file may ask for.
 const MAX_PEERS: i64 = 100_000;
 
@@ -85,6 +86,8 @@ struct Choices {
     max_peers: Option<usize>,
     /// One a file, 1 beyond the last; empty when nothing was chosen.
     priorities: Vec<u16>,
+    /// `None` for what the session says.
+    preallocation: Option<Preallocation>,
 }
 
 /// How a job stands.
@@ -145,6 +148,7 @@ impl Job {
         let options = AddOptions {
             output: self.data(),
             max_peers: self.choices.max_peers,
+            preallocation: self.choices.preallocation,
             initial_state: self.choices.state,
             ..AddOptions::default()
         };
@@ -225,6 +229,15 @@ impl Job {
         Ok(())
     }
 
+    /// Changes how its files take their space, from the next [`Job::open`] on; `None` for what the session
+    /// says.
+    ///
+    /// # Errors
+    /// As for [`Job::start`].
+    pub async fn set_preallocation(&mut self, preallocation: Option<Preallocation>) -> Result<(), JobError> {
+        self.change(|choices| choices.preallocation = preallocation).await
+    }
+
     /// Its folder.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -243,6 +256,11 @@ impl Job {
     /// What it is to do.
     pub fn state(&self) -> State {
         self.choices.state
+    }
+
+    /// How its files take their space; `None` for what the session says.
+    pub fn preallocation(&self) -> Option<Preallocation> {
+        self.choices.preallocation
     }
 
     /// Its torrent, after [`Job::open`].
@@ -366,19 +384,33 @@ struct Document {
     state: i64,
     max_peers: i64,
     priorities: ByteBuf,
+    /// Absent in version 1.
+    preallocation: Option<ByteBuf>,
     checksum: ByteBuf,
 }
 
 fn decode(bytes: &[u8]) -> Result<(Source, Choices), String> {
     let document: Document = bencode::from_bytes(bytes, Limits::RESUME).map_err(|error| error.to_string())?;
-    if document.version != VERSION {
-        return Err(format!("version {} is not known", document.version));
-    }
     let numbers = [document.version, document.state, document.max_peers];
-    let strings = [&document.magnet, &document.torrent, &document.priorities];
-    if document.checksum[..] != checksum(numbers, strings.map(|bytes| &bytes[..])) {
+    let strings = [&document.magnet, &document.torrent, &document.priorities].map(|bytes| &bytes[..]);
+    let [magnet, torrent, priorities] = strings;
+    let sum = match document.version {
+        1 => checksum(numbers, strings),
+        VERSION => {
+            let chosen =
+                document.preallocation.as_ref().ok_or("it does not say how files take their space")?;
+            checksum(numbers, [magnet, torrent, priorities, chosen])
+        }
+        other => return Err(format!("version {other} is not known")),
+    };
+    if document.checksum[..] != sum {
         return Err("the checksum does not match".into());
     }
+    let chosen = document.preallocation.as_deref().filter(|name| document.version != 1 && !name.is_empty());
+    let preallocation = match chosen {
+        Some(name) => Some(std::str::from_utf8(name).map_err(|error| error.to_string())?.parse()?),
+        None => None,
+    };
     let source = match document.torrent.is_empty() {
         true => {
             let text = std::str::from_utf8(&document.magnet).map_err(|error| error.to_string())?;
@@ -405,7 +437,7 @@ fn decode(bytes: &[u8]) -> Result<(Source, Choices), String> {
         return Err("the priorities do not fit".into());
     }
     let priorities = pairs.iter().map(|&pair| u16::from_be_bytes(pair)).collect();
-    Ok((source, Choices { state, max_peers, priorities }))
+    Ok((source, Choices { state, max_peers, priorities, preallocation }))
 }
 
 fn encode(source: &Source, choices: &Choices) -> Vec<u8> {
@@ -421,11 +453,14 @@ fn encode(source: &Source, choices: &Choices) -> Vec<u8> {
         State::Stopped => 2,
     };
     let max_peers = choices.max_peers.map_or(-1, |most| (most as i64).min(MAX_PEERS));
-    let checksum = checksum([VERSION, state, max_peers], [&magnet, &torrent, &priorities]);
+    let preallocation = choices.preallocation.map_or_else(String::new, |chosen| chosen.to_string());
+    let strings = [&magnet[..], &torrent, &priorities, preallocation.as_bytes()];
+    let checksum = checksum([VERSION, state, max_peers], strings);
     let mut out = Vec::with_capacity(magnet.len() + torrent.len() + priorities.len() + 256);
     let mut writer = Writer::new(&mut out);
     writer.dict().key(b"checksum").bytes(&checksum).key(b"magnet").bytes(&magnet);
-    writer.key(b"max_peers").int(max_peers).key(b"priorities").bytes(&priorities);
+    writer.key(b"max_peers").int(max_peers).key(b"preallocation").bytes(preallocation.as_bytes());
+    writer.key(b"priorities").bytes(&priorities);
     writer.key(b"state").int(state).key(b"torrent").bytes(&torrent).key(b"version").int(VERSION).end();
     out
 }

@@ -27,6 +27,7 @@ impl Owner {
         let options = OpenOptions {
             access: self.options.share.into(),
             max_open: self.options.max_open_files.unwrap_or(usual.max_open),
+            preallocation: self.options.preallocation.unwrap_or(self.session.preallocation),
         };
         let backend = self.options.storage.clone();
         let (mailbox, blocks) = (Arc::clone(&self.mailbox), Arc::clone(&self.session.blocks));
@@ -46,11 +47,17 @@ impl Owner {
         for warning in warnings {
             self.tell_user(Event::Warning(warning));
         }
-        let there = disk.begin();
+        let there = disk.begin(self.wanted());
         self.disk = Some(disk);
         if let Some((have, totals)) = there {
             self.data_is_there(have, totals);
         }
+    }
+
+    /// Which files are wanted, by index.
+    pub(super) fn wanted(&self) -> Vec<bool> {
+        let files = self.info.as_ref().map_or(0, |info| info.files().len());
+        (0..files).map(|file| self.swarm.priority(file) > 0).collect()
     }
 
     pub(super) fn data_is_there(&mut self, have: Bitfield, totals: Totals) {
@@ -88,7 +95,9 @@ impl Owner {
         match disk.take(done) {
             Answer::Done(done) => self.handle(Input::Disk(done)),
             Answer::Opened(have, totals) => self.data_is_there(have, totals),
-            Answer::Checking => {}
+            Answer::Reserved(done, total) => self.tell_user(Event::Preallocating { done, total }),
+            Answer::Warning(words) => self.tell_user(Event::Warning(words)),
+            Answer::Nothing => {}
         }
     }
 

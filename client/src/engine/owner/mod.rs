@@ -373,6 +373,10 @@ impl Owner {
     fn prioritize(&mut self, priorities: Vec<u16>) {
         self.priorities = Some(priorities.clone());
         self.handle(Input::Command(Command::Prioritize(priorities)));
+        let wanted = self.wanted();
+        if let Some(disk) = &mut self.disk {
+            disk.want(wanted);
+        }
         self.goes_on();
     }
 

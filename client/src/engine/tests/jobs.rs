@@ -52,6 +52,59 @@ async fn a_job_goes_on_after_a_restart_with_its_state_choices_and_data() {
 }
 
 #[tokio::test]
+async fn a_job_remembers_how_its_files_take_their_space() {
+    let (from, _seed, _data) = seeder().await;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("job");
+    let mut job = Job::create(&dir, magnet(from.local_addrs()[0])).unwrap();
+    for chosen in [Some(Preallocation::None), Some(Preallocation::Sparse), None, Some(Preallocation::Full)] {
+        job.set_preallocation(chosen).await.unwrap();
+        drop(job);
+        job = Job::load(&dir).unwrap();
+        assert_eq!(job.preallocation(), chosen);
+    }
+    job.start().await.unwrap();
+    let mut events = job.open(&session()).unwrap();
+    let told = until(&mut events, |event| matches!(event, Event::Preallocating { .. })).await;
+    let total = LEN as u64;
+    assert!(
+        matches!(told, Event::Preallocating { done, total: all } if (done, all) == (total, total)),
+        "{told:?}"
+    );
+    job.torrent().unwrap().wait_complete().await.unwrap();
+}
+
+/// The file of a job as programs wrote it that knew no preallocation.
+#[tokio::test]
+async fn a_job_of_the_version_before_is_read_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("job");
+    let link = "magnet:?xt=urn:btih:6162636465666768696a30313233343536373839";
+    drop(Job::create(&dir, Source::Magnet(Box::new(krpc::magnet::Magnet::parse(link).unwrap()))).unwrap());
+    let mut sum = Sha1::new();
+    [1_i64, 2, 7].iter().for_each(|number| sum.update(number.to_be_bytes()));
+    for bytes in [link.as_bytes(), b"", &[0, 3]] {
+        sum.update((bytes.len() as u64).to_be_bytes());
+        sum.update(bytes);
+    }
+    let write = |sum: &[u8]| {
+        let head =
+            format!("6:magnet{}:{link}9:max_peersi7e10:priorities2:\0\x035:statei2e7:torrent0:", link.len());
+        let file = [b"d8:checksum20:", sum, head.as_bytes(), b"7:versioni1ee"].concat();
+        std::fs::write(dir.join("job"), file).unwrap();
+    };
+    write(&[0; 20]);
+    assert!(matches!(Job::load(&dir), Err(JobError::Damaged { .. })));
+    write(&sum.finalize());
+    let mut job = Job::load(&dir).unwrap();
+    assert_eq!((job.choices().0, job.choices().1, job.preallocation()), (Some(7), &[3][..], None));
+    job.set_preallocation(Some(Preallocation::Full)).await.unwrap();
+    drop(job);
+    let job = Job::load(&dir).unwrap();
+    assert_eq!((job.choices().0, job.preallocation()), (Some(7), Some(Preallocation::Full)));
+}
+
+#[tokio::test]
 async fn a_job_is_saved_off_the_runtime_and_an_abandoned_save_never_undoes_a_later_one() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("job");
