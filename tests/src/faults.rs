@@ -1,9 +1,16 @@
-//! Faults of the system for a child process: few descriptors, a disk with a bad place.
+//! Faults of the system for a child process: few descriptors, a disk with a bad place, one that cannot
+//! reserve space.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+
+/// Where struct seccomp_data has the number of the call.
+const NUMBER: u32 = 0;
+const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+const ANSWER: u32 = libc::BPF_RET | libc::BPF_K;
 
 /// Lets this process have as many descriptors open as it may, and says how many that is.
 pub fn raise_descriptors() -> u64 {
@@ -32,25 +39,44 @@ pub fn limit_descriptors(command: &mut Command, most: u64) {
 /// Positioned writes of the command at `from` and behind it, in whatever file, fail with EIO: its calls
 /// are filtered by the kernel (seccomp).
 pub fn fail_writes_from(command: &mut Command, from: u32) {
-    // struct seccomp_data: the number of the call, then of its arguments the fourth, which is the
-    // position in all three calls; its lower half is enough for the files of tests.
-    const NUMBER: u32 = 0;
+    // Of its arguments the fourth, which is the position in all three calls; its lower half is enough for
+    // the files of tests.
     const POSITION: u32 = if cfg!(target_endian = "little") { 40 } else { 44 };
-    let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    let at_least = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
-    let answer = (libc::BPF_RET | libc::BPF_K) as u16;
-    let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
-    let mut program = [
-        step(load, NUMBER, 0, 0),
-        step(equal, libc::SYS_pwritev as u32, 2, 0),
-        step(equal, libc::SYS_pwritev2 as u32, 1, 0),
-        step(equal, libc::SYS_pwrite64 as u32, 0, 2),
-        step(load, POSITION, 0, 0),
-        step(at_least, from, 1, 0),
-        step(answer, libc::SECCOMP_RET_ALLOW, 0, 0),
-        step(answer, libc::SECCOMP_RET_ERRNO | libc::EIO as u32, 0, 0),
-    ];
+    let at_least = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+    filter_calls(
+        command,
+        [
+            step(LOAD, NUMBER, 0, 0),
+            step(EQUAL, libc::SYS_pwritev as u32, 2, 0),
+            step(EQUAL, libc::SYS_pwritev2 as u32, 1, 0),
+            step(EQUAL, libc::SYS_pwrite64 as u32, 0, 2),
+            step(LOAD, POSITION, 0, 0),
+            step(at_least, from, 1, 0),
+            step(ANSWER, libc::SECCOMP_RET_ALLOW, 0, 0),
+            step(ANSWER, libc::SECCOMP_RET_ERRNO | libc::EIO as u32, 0, 0),
+        ],
+    );
+}
+
+/// The command finds no file system that can reserve space (`fallocate` is EOPNOTSUPP).
+pub fn refuse_fallocate(command: &mut Command) {
+    filter_calls(
+        command,
+        [
+            step(LOAD, NUMBER, 0, 0),
+            step(EQUAL, libc::SYS_fallocate as u32, 1, 0),
+            step(ANSWER, libc::SECCOMP_RET_ALLOW, 0, 0),
+            step(ANSWER, libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32, 0, 0),
+        ],
+    );
+}
+
+const fn step(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt, jf, k }
+}
+
+/// Lets the kernel judge each call of the command by a program (seccomp).
+fn filter_calls<const N: usize>(command: &mut Command, mut program: [libc::sock_filter; N]) {
     // SAFETY: prctl may be called between fork and exec; the closure owns the program, whose length is
     // told right.
     unsafe {

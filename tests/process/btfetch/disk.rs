@@ -1,12 +1,13 @@
-//! Disks that refuse, and files that are not as they were left: S45 to S49.
+//! Disks that refuse, and files that are not as they were left: S45 to S49. How much of a disk is taken
+//! before the bytes come.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use harness::faults::fail_writes_from;
+use harness::faults::{fail_writes_from, refuse_fallocate};
 use harness::netns::enter_mounts;
 use harness::process::Running;
 
@@ -46,6 +47,91 @@ fn a_full_disk_is_exit_5_and_the_download_goes_on_when_there_is_space() {
         let again = pieces_of(&finished);
         assert!(again < 384, "{again} of 512 pieces were fetched again");
     });
+}
+
+/// S45, known beforehand.
+#[test]
+fn a_disk_that_is_too_small_for_all_is_exit_5_before_anything_is_fetched() {
+    in_mounts(|| {
+        let world = World::new(50, 8 << 20);
+        let (mut seeder, addr) = world.start_seeder(&[]);
+        let leecher = world.leecher();
+        let folder = leecher.to_str().unwrap();
+        mount(&["-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]);
+        let full = world.run(world.download(addr).args(["--preallocate", "full"]));
+        let stderr = String::from_utf8_lossy(&full.stderr).into_owned();
+        assert_eq!(code(full.status), 5, "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+        assert!(stderr.contains("no space left") && stderr.contains(folder), "{stderr}");
+        // The folder itself takes a little.
+        assert!(stderr.contains(" 4 MiB more ") || stderr.contains(" 5 MiB more "), "{stderr}");
+        let fetched =
+            |event: &serde_json::Value| event["event"] == "piece" || event["downloaded"].as_u64() > Some(0);
+        assert!(!events(&full).iter().any(fetched), "{}", String::from_utf8_lossy(&full.stdout));
+        assert!(!leecher.join(NAME).exists());
+        mount(&["-o", "remount,size=32m", folder]);
+        let finished = world.run(world.download(addr).args(["--preallocate", "full"]));
+        assert_eq!(code(finished.status), 0, "{}", String::from_utf8_lossy(&finished.stderr));
+        assert!(world.is_whole());
+        let told = events(&finished).into_iter().find(|event| event["event"] == "preallocating").unwrap();
+        assert_eq!((&told["done"], &told["total"]), (&(8 << 20).into(), &(8 << 20).into()));
+        seeder.signal("TERM");
+        assert_eq!(code(seeder.wait(Duration::from_secs(60))), 143);
+    });
+}
+
+/// What a download that ends early has taken: nobody has the second half of it.
+#[test]
+fn half_a_download_takes_what_was_chosen() {
+    for (how, len, taken) in [
+        (None, 8 << 20..=8 << 20, 0..6 << 20),
+        // A write that reaches into the bad half brings nothing of the good one.
+        (Some("none"), 3 << 20..=4 << 20, 0..6 << 20),
+        (Some("sparse"), 8 << 20..=8 << 20, 0..6 << 20),
+        (Some("full"), 8 << 20..=8 << 20, 8 << 20..9 << 20),
+    ] {
+        let world = World::new(51, 8 << 20);
+        let (_seeder, addr) = world.start_seeder(&[]);
+        let mut half = world.download(addr);
+        half.arg("--sequential").args(how.iter().flat_map(|how| ["--preallocate", how]));
+        fail_writes_from(&mut half, 4 << 20);
+        assert_eq!(code(world.run(&mut half).status), 5);
+        let file = fs::metadata(world.leecher().join(NAME)).unwrap();
+        assert!(len.contains(&file.len()), "{how:?}: {} bytes", file.len());
+        assert!(taken.contains(&(file.blocks() * 512)), "{how:?}: {} blocks", file.blocks());
+        let mut rest = world.download(addr);
+        let finished = world.run(rest.args(how.iter().flat_map(|how| ["--preallocate", how])));
+        assert_eq!(code(finished.status), 0, "{how:?}: {}", String::from_utf8_lossy(&finished.stderr));
+        assert!(world.is_whole(), "{how:?}");
+        let again = pieces_of(&finished);
+        assert!((256..384).contains(&again), "{how:?}: {again} of 512 pieces were fetched again");
+    }
+}
+
+#[test]
+fn a_file_system_that_cannot_reserve_is_told_of_once_and_the_download_goes_on() {
+    let world = World::new(52, 1 << 20);
+    let (_seeder, addr) = world.start_seeder(&[]);
+    let mut command = world.download(addr);
+    refuse_fallocate(command.args(["--preallocate", "full"]));
+    let fetched = world.run(&mut command);
+    assert_eq!(code(fetched.status), 0, "{}", String::from_utf8_lossy(&fetched.stderr));
+    assert!(world.is_whole());
+    let warnings = events(&fetched).into_iter().filter(|event| event["event"] == "warning");
+    let warnings: Vec<_> = warnings.map(|event| event["message"].as_str().unwrap().to_owned()).collect();
+    assert!(
+        matches!(&warnings[..], [one] if one.contains("preallocated") && one.contains(NAME)),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_way_to_take_space_that_does_not_exist_is_exit_2_and_so_is_one_for_a_seed() {
+    let world = World::new(53, 1000);
+    for words in [&["--preallocate", "most"][..], &["seed", "--preallocate", "full"]] {
+        let refused = world.run(world.transfer(words).arg(world.torrent()));
+        assert_eq!(code(refused.status), 2, "{words:?}: {}", String::from_utf8_lossy(&refused.stderr));
+    }
 }
 
 /// S46.

@@ -147,6 +147,8 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "a_full_disk_stops_everything_and_nothing_is_lost_when_it_resumes",
             "a_full_disk_is_tried_once_a_thread_and_not_again_before_it_may_go_on",
             "a_full_disk_is_exit_5_and_the_download_goes_on_when_there_is_space",
+            "a_disk_that_is_too_small_for_all_is_exit_5_before_anything_is_fetched",
+            "a_disk_without_space_is_told_before_anything_is_asked_for_and_may_be_tried_again",
         ],
     ),
     (

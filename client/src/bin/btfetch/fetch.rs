@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use btfetch::engine::http::resolve;
-use btfetch::engine::{AddOptions, Select, Source, Torrent};
+use btfetch::engine::{AddOptions, Preallocation, Select, Source, Torrent};
 use btfetch::metainfo::{Info, Metainfo};
 use btfetch::swarm::{Limits, SeedChoking};
 use serde_json::json;
@@ -62,6 +62,11 @@ pub(crate) struct Args {
     #[arg(long)]
     sequential: bool,
 
+    /// How files take their space: `none` lets them grow, `sparse` gives them their length but no space,
+    /// `full` takes all of it before anything is downloaded and ends with exit 5 where there is too little
+    #[arg(long, value_name = "HOW", default_value = "sparse")]
+    preallocate: Space,
+
     /// Go on seeding when complete, until a signal
     #[arg(long)]
     seed: bool,
@@ -73,6 +78,27 @@ pub(crate) struct Args {
     /// Go on seeding for so many minutes
     #[arg(long, value_name = "MIN")]
     seed_time: Option<f64>,
+}
+
+/// What `--preallocate` takes.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Space {
+    /// Files grow as they are written.
+    None,
+    /// They have their length when they are made, and take space as they are written.
+    Sparse,
+    /// The space of all wanted files is taken at the beginning.
+    Full,
+}
+
+impl From<Space> for Preallocation {
+    fn from(space: Space) -> Self {
+        match space {
+            Space::None => Self::None,
+            Space::Sparse => Self::Sparse,
+            Space::Full => Self::Full,
+        }
+    }
 }
 
 /// Flags of everything that transfers.
@@ -225,6 +251,7 @@ pub(crate) async fn fetch<'a>(
         max_open_files: args.transfer.max_open_files,
         select: args.choice(),
         sequential: args.sequential,
+        preallocation: Some(args.preallocate.into()),
         limits: args.transfer.limits(),
         metadata_only: args.wants_metadata_only(),
         ..AddOptions::default()

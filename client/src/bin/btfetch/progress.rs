@@ -29,6 +29,8 @@ pub(crate) enum Before {
     Metadata,
     /// It is known: files are opened and checked.
     Files,
+    /// So many bytes of so many are reserved for the files.
+    Space(u64, u64),
 }
 
 impl Progress {
@@ -92,8 +94,11 @@ pub(crate) fn line(name: &str, what: Before, status: &Status) -> String {
     let peers = format!("{} peers ({} seeds)", status.peers, status.seeds);
     if status.wanted == 0 {
         let doing = match what {
-            Before::Metadata => "looking for the metadata",
-            Before::Files => "looking at what is there",
+            Before::Metadata => "looking for the metadata".into(),
+            Before::Files => "looking at what is there".into(),
+            Before::Space(done, total) => {
+                format!("preallocating, {} of {}", text::size(done), text::size(total))
+            }
         };
         return format!("{name}: {doing}, {peers}, {} addresses known", status.known);
     }
@@ -122,6 +127,8 @@ mod tests {
         let peers = "0 peers (0 seeds), 7 addresses known";
         assert_eq!(before(Before::Metadata), format!("x: looking for the metadata, {peers}"));
         assert_eq!(before(Before::Files), format!("x: looking at what is there, {peers}"));
+        let space = before(Before::Space(1 << 30, 4 << 30));
+        assert_eq!(space, format!("x: preallocating, 1.0 GiB of 4.0 GiB, {peers}"));
         status = Status {
             wanted: 4 << 20,
             left: 1 << 20,

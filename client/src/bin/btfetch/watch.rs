@@ -54,6 +54,8 @@ pub(crate) struct Watch {
     output: Output,
     progress: Progress,
     info: Option<Arc<Info>>,
+    /// Reserved bytes, and those that are to be, while that goes on.
+    reserved: Option<(u64, u64)>,
     /// [`Event::Complete`] was read, and so was all before it.
     complete: bool,
     started: Instant,
@@ -74,6 +76,7 @@ impl Watch {
             output,
             progress,
             info: None,
+            reserved: None,
             complete: false,
             started,
             reported: None,
@@ -102,6 +105,10 @@ impl Watch {
                     Some(event) => {
                         self.show(&event)?;
                         self.nobody_left(until, &event)?;
+                        // A slow disk is no reason to give up.
+                        if matches!(event, Event::Preallocating { .. }) {
+                            useful.1 = Instant::now();
+                        }
                     }
                     None => return Err(Failure::failed(format!("{}: stopped", self.name()))),
                 },
@@ -236,6 +243,9 @@ impl Watch {
             self.info = Some(Arc::clone(info));
         }
         self.complete |= matches!(event, Event::Complete);
+        if let Event::Preallocating { done, total } = event {
+            self.reserved = (done < total).then_some((*done, *total));
+        }
         if let Some(value) = self.json(event) {
             self.output.event(|| value)?;
         }
@@ -277,6 +287,10 @@ impl Watch {
                     "length": file.map(|file| file.len()),
                 })
             }
+            Event::Preallocating { done, total } => json!({
+                "event": "preallocating", "done": done, "total": total,
+                "infohash": self.torrent.infohash().to_string(),
+            }),
             Event::Verified => json!({
                 "event": "verified", "infohash": self.torrent.infohash().to_string(),
                 "ms": self.started.elapsed().as_millis() as u64,
@@ -295,7 +309,11 @@ impl Watch {
 
     fn tick(&mut self, status: &Status) -> Result<(), Failure> {
         let name = self.name();
-        let what = if self.info.is_some() { Before::Files } else { Before::Metadata };
+        let what = match (&self.info, self.reserved) {
+            (None, _) => Before::Metadata,
+            (Some(_), None) => Before::Files,
+            (Some(_), Some((done, total))) => Before::Space(done, total),
+        };
         self.progress.update((&name, what), status);
         if self.reported.is_none_or(|reported| reported.elapsed() >= PROGRESS_EVERY) {
             self.reported = Some(Instant::now());
@@ -359,11 +377,7 @@ fn came_closer(before: &Status, now: &Status) -> bool {
 fn explain(failed: &Failed) -> Failure {
     match failed {
         Failed::Disk(error) => {
-            let words = match error.kind {
-                DiskErrorKind::NoSpace => "no space left on the device",
-                _ => error.detail.as_str(),
-            };
-            let message = format!("{} {}: {words}", error.doing, escape_path(&error.path));
+            let message = format!("{} {}: {}", error.doing, escape_path(&error.path), error.detail);
             let failure = Failure::new(Exit::Disk, message);
             match error.kind {
                 DiskErrorKind::NoSpace => failure.hint("free some and run it again; what is there is kept"),
