@@ -40,6 +40,58 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 const SLOT: Slot = Slot { index: 0, generation: 0 };
 
 /// A download of one piece from one peer that is to be started.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use btfetch::engine::{AddOptions, PieceDownloader, Session, Source};
+/// use btfetch::one_piece::{End, PieceEvent, Wanted};
+/// use btfetch::piece::PieceIndex;
+/// # use btdht::net::Bind;
+/// # use btfetch::engine::{Listeners, Options};
+/// # use btfetch::metainfo::{Info, Metainfo};
+/// # use sha1::{Digest, Sha1};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = vec![7; 20_000];
+/// # let mut raw = b"d6:lengthi20000e4:name1:x12:piece lengthi32768e6:pieces20:".to_vec();
+/// # raw.extend(Sha1::digest(&data));
+/// # raw.push(b'e');
+/// # let torrent = || Source::Metainfo(Box::new(Metainfo::new(Info::parse(&raw).expect("it is valid"))));
+/// # let home = tempfile::tempdir()?;
+/// # std::fs::write(home.path().join("x"), &data)?;
+/// # let session = || -> Result<Session, Box<dyn std::error::Error>> {
+/// #     let bind = Bind { addr: "127.0.0.1:0".parse()?, required: true };
+/// #     Ok(Session::new(Options { allow_local: true, ..Options::new(Listeners::bind(&[bind])?) })?)
+/// # };
+/// # let from = session()?;
+/// # let (seed, _) = from.add(torrent(), AddOptions { output: home.path().to_owned(), ..AddOptions::default() })?;
+/// # seed.wait_complete().await.expect("it is there");
+/// # let (addr, session) = (from.local_addrs()[0], session()?);
+///
+/// // No torrent file is needed: an index, a size, and a hash to verify it.
+/// let hash = Some(Sha1::digest(&data).into());
+/// let wanted = Wanted { index: PieceIndex(0), size: 20_000, hash };
+/// let patience = Duration::from_secs(60);
+/// let download = PieceDownloader::new(addr, seed.infohash(), wanted).patience(patience).name("the first");
+/// let (handle, mut events) = download.spawn(&session)?;
+/// while let Some(event) = events.next().await {
+///     match event {
+///         PieceEvent::Complete { index, bytes, verified } => {
+///             assert_eq!((index, bytes.len(), verified), (PieceIndex(0), 20_000, true));
+///             // The connection stays: `switch_piece` would ask for another one.
+///             assert!(session.piece("the first").is_some());
+///             handle.stop("that was all", patience).await?;
+///         }
+///         PieceEvent::Ended(end) => assert_eq!(end, End::Stopped("that was all".into())),
+///         PieceEvent::Failed(index, error) => panic!("piece {}: {error}", index.0),
+///         _ => {}
+///     }
+/// }
+/// assert!(handle.is_over());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct PieceDownloader {
     addr: SocketAddr,

@@ -116,6 +116,53 @@ pub enum AddError {
 
 /// A cloneable handle of a running session. Torrents go on until they are stopped or
 /// [`Session::shutdown`] is called.
+///
+/// A file from one session to another on the same machine; to peers of this network or of the internet it
+/// is the same, and with [`Options::dht`] nobody needs to be named:
+///
+/// ```
+/// use btdht::net::Bind;
+/// use btfetch::engine::{AddOptions, Listeners, Options, Preallocation, Session, Source};
+/// # use btfetch::metainfo::{Info, Metainfo};
+/// # use sha1::{Digest, Sha1};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = vec![7; 20_000];
+/// # let mut raw = b"d6:lengthi20000e4:name1:x12:piece lengthi32768e6:pieces20:".to_vec();
+/// # raw.extend(Sha1::digest(&data));
+/// # raw.push(b'e');
+/// # let torrent = || Source::Metainfo(Box::new(Metainfo::new(Info::parse(&raw).expect("it is valid"))));
+/// # let (home, out) = (tempfile::tempdir()?, tempfile::tempdir()?);
+/// # std::fs::write(home.path().join("x"), &data)?;
+///
+/// let session = || -> Result<Session, Box<dyn std::error::Error>> {
+///     let bind = Bind { addr: "127.0.0.1:0".parse()?, required: true };
+///     let options = Options::new(Listeners::bind(&[bind])?);
+///     Ok(Session::new(Options { allow_local: true, preallocation: Preallocation::Full, ..options })?)
+/// };
+/// // One has the file: what is there is checked, and given to others.
+/// let from = session()?;
+/// let options = AddOptions { output: home.path().to_owned(), ..AddOptions::default() };
+/// let (seed, _) = from.add(torrent(), options)?;
+/// seed.wait_complete().await.expect("it is there");
+///
+/// // The other one wants it.
+/// let to = session()?;
+/// let options = AddOptions {
+///     output: out.path().to_owned(),
+///     peers: from.local_addrs().to_vec(),
+///     ..AddOptions::default()
+/// };
+/// let (torrent, _events) = to.add(torrent(), options)?;
+/// torrent.wait_complete().await.expect("the seed has it");
+/// assert_eq!(std::fs::read(out.path().join("x"))?, data);
+///
+/// // Trackers are told, and everything is saved.
+/// to.shutdown().await;
+/// from.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Session {
     shared: Arc<Shared>,

@@ -16,6 +16,67 @@ use crate::piece::PieceIndex;
 use crate::swarm::{Command, Event, Status};
 
 /// A cloneable handle of a torrent. Dropping it changes nothing.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use btfetch::engine::{AddOptions, Memory, Session, Source, State};
+/// use btfetch::swarm::Event;
+/// # use btdht::net::Bind;
+/// # use btfetch::engine::{Listeners, Options};
+/// # use btfetch::metainfo::{Info, Metainfo};
+/// # use sha1::{Digest, Sha1};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = vec![7; 20_000];
+/// # let mut raw = b"d6:lengthi20000e4:name1:x12:piece lengthi32768e6:pieces20:".to_vec();
+/// # raw.extend(Sha1::digest(&data));
+/// # raw.push(b'e');
+/// # let torrent = || Source::Metainfo(Box::new(Metainfo::new(Info::parse(&raw).expect("it is valid"))));
+/// # let home = tempfile::tempdir()?;
+/// # std::fs::write(home.path().join("x"), &data)?;
+/// # let session = || -> Result<Session, Box<dyn std::error::Error>> {
+/// #     let bind = Bind { addr: "127.0.0.1:0".parse()?, required: true };
+/// #     Ok(Session::new(Options { allow_local: true, ..Options::new(Listeners::bind(&[bind])?) })?)
+/// # };
+/// # let from = session()?;
+/// # let (seed, _) = from.add(torrent(), AddOptions { output: home.path().to_owned(), ..AddOptions::default() })?;
+/// # seed.wait_complete().await.expect("it is there");
+/// # let session = session()?;
+///
+/// let options = AddOptions {
+///     storage: Some(Arc::new(Memory::new(1 << 20))),
+///     peers: from.local_addrs().to_vec(),
+///     initial_state: State::Stopped,
+///     ..AddOptions::default()
+/// };
+/// let (torrent, mut events) = session.add(torrent(), options)?;
+/// assert_eq!((torrent.name().as_deref(), torrent.size()), (Some("x"), Some(20_000)));
+/// assert!(torrent.trackers().await.is_empty(), "it names none");
+///
+/// // Connections are made, but nothing is asked for.
+/// torrent.pause().await;
+/// while !matches!(events.next().await, Some(Event::PeerConnected(..))) {}
+/// assert_eq!((torrent.peers().await.len(), torrent.left()), (1, 20_000));
+///
+/// torrent.resume().await;
+/// torrent.wait_complete().await.expect("the seed has it");
+/// let progress = torrent.progress().await.expect("it goes on");
+/// assert_eq!((progress.finished, progress.unfinished, progress.percentage), (1, 0, 100.0));
+/// for file in torrent.files().await {
+///     assert_eq!((file.done, file.priority), (file.length, 1));
+/// }
+/// assert_eq!(torrent.check(&[]).await?, [], "no piece is bad");
+///
+/// // It can be started again, until it is closed.
+/// torrent.stop().await;
+/// assert_eq!((torrent.state(), torrent.peers().await.len()), (State::Stopped, 0));
+/// torrent.start().await;
+/// torrent.wait_complete().await.expect("memory has it");
+/// torrent.close().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Torrent {
     pub(super) infohash: Id,

@@ -59,6 +59,46 @@ const VERSION: i64 = 2;
 const MAX_PEERS: i64 = 100_000;
 
 /// A torrent in a folder of its own. While it lives no other process can have the job.
+///
+/// ```
+/// use btfetch::engine::{Job, Preallocation, Session, Source, State};
+/// # use btdht::net::Bind;
+/// # use btfetch::engine::{Listeners, Options};
+/// # use btfetch::metainfo::{Info, Metainfo};
+/// # use sha1::{Digest, Sha1};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let data = vec![7; 20_000];
+/// # let mut raw = b"d6:lengthi20000e4:name1:x12:piece lengthi32768e6:pieces20:".to_vec();
+/// # raw.extend(Sha1::digest(&data));
+/// # raw.push(b'e');
+/// # let torrent = || Source::Metainfo(Box::new(Metainfo::new(Info::parse(&raw).expect("it is valid"))));
+/// # let bind = Bind { addr: "127.0.0.1:0".parse()?, required: true };
+/// # let session = Session::new(Options::new(Listeners::bind(&[bind])?))?;
+/// # let folder = tempfile::tempdir()?;
+///
+/// let dir = folder.path().join("job");
+/// let mut job = Job::create(&dir, torrent())?;
+/// job.set_preallocation(Some(Preallocation::Full)).await?;
+/// // What is wanted of it holds from now on, and after a restart.
+/// job.start().await?;
+/// # std::fs::create_dir_all(job.data())?;
+/// # std::fs::write(job.data().join("x"), &data)?;
+/// let _events = job.open(&session)?;
+/// job.torrent().expect("it is open").wait_complete().await.expect("it is all there");
+/// assert!(job.is_finished());
+/// assert_eq!(job.progress().await.expect("it is open").finished, 1);
+/// assert_eq!(job.files().await[0].done, 20_000);
+/// job.pause().await?;
+/// job.close().await;
+/// drop(job);
+///
+/// let mut job = Job::load(&dir)?;
+/// assert_eq!((job.state(), job.preallocation()), (State::Paused, Some(Preallocation::Full)));
+/// job.stop().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Job {
     dir: PathBuf,
