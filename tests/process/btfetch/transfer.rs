@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddrV4, TcpListener};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use btdht::Rng;
 use harness::process::Running;
@@ -214,11 +214,9 @@ fn a_signal_saves_and_ends_with_its_code_and_the_next_run_resumes() {
         let mut leecher = Running::start("leecher", &mut world.download(addr));
         wait_event(&mut leecher, "piece", |event| (event["index"].as_u64()? > 0).then_some(()));
         wait_event(&mut leecher, "progress", |event| progress(event).filter(|(done, _)| *done > 1 << 20));
-        let asked = Instant::now();
         leecher.signal(signal);
         let status = leecher.wait(PATIENCE);
         assert_eq!(code(status), expected, "{}", leecher.stderr());
-        assert!(asked.elapsed() < Duration::from_secs(4), "the good-bye took {:?}", asked.elapsed());
         let before = pieces(leecher.seen());
 
         let again = world.run(&mut world.download(addr));
@@ -235,7 +233,9 @@ fn pieces(lines: &[String]) -> usize {
     lines.iter().filter(|line| line.contains(r#""event":"piece""#)).count()
 }
 
-/// S50: nobody has to wait for a tracker that does not answer.
+/// S50: nobody has to wait for a tracker that does not answer. How long a good-bye takes is tested on
+/// virtual time (`a_session_ends_within_three_seconds_whoever_does_not_answer`,
+/// `a_second_signal_waits_for_no_good_bye`).
 #[test]
 fn a_second_signal_ends_at_once() {
     let world = World::new(14, 1 << 20);
@@ -248,9 +248,7 @@ fn a_second_signal_ends_at_once() {
     let (_held, _) = mute.accept().unwrap();
     leecher.signal("TERM");
     leecher.signal("TERM");
-    let asked = Instant::now();
     assert_eq!(code(leecher.wait(PATIENCE)), 143);
-    assert!(asked.elapsed() < Duration::from_secs(4));
 }
 
 /// S44: kills at random moments against a seeder with a rate limit.

@@ -190,7 +190,12 @@ pub(super) const DOWNLOADER: &[Entry] = &[
     ),
     (
         "S50",
-        &["a_signal_saves_and_ends_with_its_code_and_the_next_run_resumes", "a_second_signal_ends_at_once"],
+        &[
+            "a_signal_saves_and_ends_with_its_code_and_the_next_run_resumes",
+            "a_second_signal_ends_at_once",
+            "a_second_signal_waits_for_no_good_bye",
+            "a_session_ends_within_three_seconds_whoever_does_not_answer",
+        ],
     ),
     ("S51", &["a_stopped_download_goes_on", "a_download_that_was_stopped_for_five_minutes_goes_on"]),
     (

@@ -64,11 +64,7 @@ pub(crate) fn run(flags: &Flags, mut args: Args, output: Output) -> Result<(), F
             result = fetch => result,
             exit = signals.next() => Err(Failure::quiet(exit)),
         };
-        // A second signal ends at once, without a good-bye.
-        tokio::select! {
-            () = running.shutdown() => result,
-            exit = signals.next() => Err(Failure::quiet(exit)),
-        }
+        run::end(result, running.shutdown(), signals.next()).await
     })
 }
 

@@ -84,6 +84,18 @@ impl Running {
     }
 }
 
+/// Ends a run in good order with what it came to. A second signal ends it at once, without a good-bye.
+pub(crate) async fn end(
+    result: Result<(), Failure>,
+    good_byes: impl Future<Output = ()>,
+    signal: impl Future<Output = Exit>,
+) -> Result<(), Failure> {
+    tokio::select! {
+        () = good_byes => result,
+        exit = signal => Err(Failure::quiet(exit)),
+    }
+}
+
 fn bind(settings: &Settings, dht: bool) -> Result<(Listeners, Option<Dht>), Failure> {
     match settings.listen.port {
         Some(port) => bind_at(settings, dht, port).map_err(Busy::into_failure),
@@ -174,5 +186,33 @@ fn exit_of(error: &DhtError) -> Exit {
         DhtError::NoAddress | DhtError::TooManyAddresses => Exit::Bind,
         DhtError::Router { .. } => Exit::Usage,
         _ => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// S50. Time is virtual: whoever waited for the good-byes would wait for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_waits_for_no_good_bye() {
+        let begun = tokio::time::Instant::now();
+        let first = Err(Failure::quiet(Exit::Terminated));
+        let end = end(first, pending(), ready(Exit::Interrupted)).await;
+        assert_eq!(end.unwrap_err().exit, Exit::Interrupted);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_one_the_good_byes_are_waited_for_and_change_nothing() {
+        let second = Duration::from_secs(1);
+        for result in [Ok(()), Err(Failure::quiet(Exit::Disk))] {
+            let (expected, begun) = (result.is_ok(), tokio::time::Instant::now());
+            let end = end(result, tokio::time::sleep(second), pending()).await;
+            assert_eq!((end.is_ok(), begun.elapsed()), (expected, second));
+        }
     }
 }

@@ -70,10 +70,7 @@ pub(crate) fn run(flags: &Flags, mut args: Args, output: Output) -> Result<(), F
             result = seed => result,
             exit = signals.next() => Err(Failure::quiet(exit)),
         };
-        tokio::select! {
-            () = running.shutdown() => result,
-            exit = signals.next() => Err(Failure::quiet(exit)),
-        }
+        run::end(result, running.shutdown(), signals.next()).await
     })
 }
 

@@ -3,6 +3,11 @@
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, advance, pause};
 
 use super::*;
 use crate::storage::{DiskError, Fault, FaultyStorage, MemStorage, Stamp, Storage};
@@ -84,6 +89,11 @@ impl Backend for Kept {
 
 /// A download into such files.
 fn into_files(from: &Session, session: &Session) -> (Arc<Files>, Torrent, Events) {
+    into_files_of(from, session, Vec::new())
+}
+
+/// The same with trackers.
+fn into_files_of(from: &Session, session: &Session, trackers: Vec<String>) -> (Arc<Files>, Torrent, Events) {
     let files = Arc::new(Files {
         inner: FaultyStorage::new(MemStorage::new([200_000, LEN as u64 - 200_000])),
         may_end: Mutex::new(false),
@@ -91,9 +101,33 @@ fn into_files(from: &Session, session: &Session) -> (Arc<Files>, Torrent, Events
         synced: AtomicUsize::new(0),
     });
     let storage: Option<Arc<dyn Backend>> = Some(Arc::new(Kept(Arc::clone(&files))));
-    let options = AddOptions { storage, peers: from.local_addrs().to_vec(), ..AddOptions::default() };
+    let peers = from.local_addrs().to_vec();
+    let options = AddOptions { storage, peers, trackers, ..AddOptions::default() };
     let (torrent, events) = session.add(source(), options).unwrap();
     (files, torrent, events)
+}
+
+/// S50. The disk is slow, and the tracker takes our connection and says nothing.
+#[tokio::test]
+async fn a_session_ends_within_three_seconds_whoever_does_not_answer() {
+    let (from, _seed, _data) = seeder().await;
+    let session = session();
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tracker = format!("http://{}/announce", mute.local_addr().unwrap());
+    let (files, _torrent, mut events) = into_files_of(&from, &session, vec![tracker]);
+    let (_held, _) = mute.accept().await.unwrap();
+    until(&mut events, |event| matches!(event, Event::Verified)).await;
+
+    pause();
+    let (begun, step) = (Instant::now(), Duration::from_millis(100));
+    let mut end = std::pin::pin!(session.shutdown());
+    while end.as_mut().now_or_never().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(3), "it still waits");
+        advance(step).await;
+    }
+    // They were waited for, or this shows nothing.
+    assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
+    files.let_syncs_end();
 }
 
 #[tokio::test]
