@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::*;
-use crate::storage::{FileStorage, OpenOptions, Preallocation, Reserved, open};
+use crate::storage::{FileStorage, OpenOptions, Preallocation, Reserved, SaveId, open};
 
 /// Files below a folder, with faults on order.
 struct Disk {
@@ -78,8 +78,8 @@ fn a_full_disk_holds_until_there_is_space_or_less_is_wanted() {
         let answers = disk.want([true; 4]);
         assert!(matches!(&answers[..], [Done::Failed(error)] if error.kind == DiskErrorKind::NoSpace));
         // What there is can be saved meanwhile, and trying again fails again.
-        disk.pool.submit(Job::Save(Totals::default())).unwrap();
-        until(&disk.answers, |done| matches!(done, Done::Saved));
+        disk.pool.submit(Job::Save(SaveId(1), Totals::default())).unwrap();
+        until(&disk.answers, |done| matches!(done, Done::Saved { .. }));
         disk.pool.resume();
         assert!(matches!(until(&disk.answers, ended)[..], [Done::Failed(_)]));
         if frees {
@@ -135,8 +135,8 @@ fn run(dir: &Path, preallocation: Preallocation, pieces: std::ops::Range<u32>, s
         until(&answers, |done| matches!(done, Done::Piece(..)));
     }
     if saves {
-        pool.submit(Job::Save(Totals::default())).unwrap();
-        until(&answers, |done| matches!(done, Done::Saved));
+        pool.submit(Job::Save(SaveId(1), Totals::default())).unwrap();
+        until(&answers, |done| matches!(done, Done::Saved { .. }));
     }
 }
 
