@@ -438,7 +438,7 @@ impl World {
         let mut sent = Vec::new();
         for transmit in &out.transmits {
             let bytes = out.datagram(transmit).to_vec();
-            assert!(bytes.len() <= longest(&bytes), "{} bytes", bytes.len());
+            assert!(bytes.len() <= longest(&bytes, transmit.to), "{} bytes", bytes.len());
             let from = self.hosts[index].addrs[usize::from(transmit.socket)];
             sent.push(bytes.clone());
             self.send(from, transmit.to, bytes);
