@@ -60,6 +60,9 @@ pub enum InvalidItem {
     NotCanonical,
     /// The sequence number is negative.
     NegativeSequence,
+    /// The version before has the last number there is, so that no other can follow it; the writer's
+    /// doing, or that of somebody who has the key.
+    LastSequence,
     /// The signature is not one of this key's for this salt, number and value.
     BadSignature,
 }
@@ -200,6 +203,14 @@ pub fn check_bounds(salt: &[u8], seq: i64) -> Result<(), InvalidItem> {
     }
 }
 
+/// The sequence number of the version after `current`, or of the first one.
+///
+/// # Errors
+/// [`InvalidItem::LastSequence`].
+pub fn next_seq(current: Option<i64>) -> Result<i64, InvalidItem> {
+    current.unwrap_or(0).checked_add(1).ok_or(InvalidItem::LastSequence)
+}
+
 /// The bytes that are signed (BEP 44, "Signature Verification"); an empty salt is none.
 pub fn signed_bytes(salt: &[u8], seq: i64, value: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(value.len() + salt.len() + 48);
@@ -270,6 +281,7 @@ impl fmt::Display for InvalidItem {
             Self::SaltTooBig => "the salt is longer than 64 bytes",
             Self::NotCanonical => "the value is not one bencoded value in canonical form",
             Self::NegativeSequence => "the sequence number is negative",
+            Self::LastSequence => "what is stored has the last sequence number: nothing can replace it",
             Self::BadSignature => "the signature does not fit",
         })
     }

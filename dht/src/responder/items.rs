@@ -110,7 +110,7 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
             InvalidItem::SaltTooBig => (ErrorCode::SaltTooBig, b"salt too big"),
             InvalidItem::BadSignature => (ErrorCode::InvalidSignature, b"bad signature"),
             InvalidItem::NotCanonical => (ErrorCode::Protocol, b"v not canonical"),
-            InvalidItem::NegativeSequence => (ErrorCode::Protocol, b"bad seq"),
+            InvalidItem::NegativeSequence | InvalidItem::LastSequence => (ErrorCode::Protocol, b"bad seq"),
         };
         self.refuse(now, asker, error, out);
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use krpc::Id;
 
 use super::{Dht, Lookup};
-use crate::item::{Item, MutableItem, PublicKey, SecretKey, mutable_target};
+use crate::item::{Item, MutableItem, PublicKey, SecretKey, mutable_target, next_seq};
 use crate::net::Error;
 use crate::{Command, Event, Outcome};
 
@@ -102,7 +102,8 @@ impl Dht {
     /// has to be made anew from what is there.
     ///
     /// # Errors
-    /// [`Error::Item`] when value or salt are too long or not bencode, [`Error::Stopped`].
+    /// [`Error::Item`] when value or salt are too long or not bencode, or when the version that is stored
+    /// has the last number there is; [`Error::Stopped`].
     ///
     /// ```
     /// # use btdht::item::SecretKey;
@@ -129,7 +130,7 @@ impl Dht {
         // A value that cannot be stored is found out before anybody is asked.
         MutableItem::sign(secret, salt, 0, value).map_err(Error::Item)?;
         let current = self.get_mutable(secret.public(), salt, None).await?.map(|item| item.seq);
-        let seq = current.unwrap_or(0).saturating_add(1);
+        let seq = next_seq(current).map_err(Error::Item)?;
         let item = MutableItem::sign(secret, salt, seq, value).map_err(Error::Item)?;
         debug_assert_eq!(Item::Mutable(item.clone()).target(), mutable_target(&secret.public(), salt));
         Ok((seq, self.put_mutable(item, current).await?))
@@ -149,7 +150,7 @@ impl Dht {
         expected: i64,
     ) -> Result<(i64, PutReport), Error> {
         crate::item::check_bounds(salt, expected).map_err(Error::Item)?;
-        let seq = expected.saturating_add(1);
+        let seq = next_seq(Some(expected)).map_err(Error::Item)?;
         let item = MutableItem::sign(secret, salt, seq, value).map_err(Error::Item)?;
         let found = self.get_mutable(secret.public(), salt, None).await?;
         if let Some(other) = found.filter(|found| found.seq != expected) {

@@ -267,3 +267,23 @@ async fn dropping_the_last_handle_ends_every_shard() {
     drop(dht);
     freed(addr).await;
 }
+
+#[tokio::test]
+async fn nothing_follows_the_last_sequence_number() {
+    use crate::item::{InvalidItem, MutableItem, SecretKey};
+
+    let ((first, addr), secret) = (start(&[]), SecretKey::from_seed(&[3; 32]));
+    let (second, _) = start(&[addr]);
+    let over = async |expected| match within(second.update_over(&secret, b"", b"4:next", expected)).await {
+        Err(Error::Item(why)) => Err(why),
+        other => Ok(other.unwrap()),
+    };
+    // Nobody is asked for it.
+    assert_eq!(over(i64::MAX).await, Err(InvalidItem::LastSequence));
+    assert_eq!(over(i64::MAX - 1).await.unwrap().0, i64::MAX, "the last one can be written");
+    let last = MutableItem::sign(&secret, b"", i64::MAX, b"4:next").unwrap();
+    assert_eq!(within(second.get_mutable(secret.public(), b"", None)).await.unwrap(), Some(last));
+    let updated = within(second.update(&secret, b"", b"5:other")).await;
+    assert!(matches!(updated, Err(Error::Item(InvalidItem::LastSequence))), "{updated:?}");
+    drop(first);
+}
