@@ -84,6 +84,15 @@ impl Difference {
         self.appeared.contains(&local.ip())
     }
 
+    /// Makes this one of both, `later` being what happened since.
+    pub(super) fn append(&mut self, later: &Self) {
+        self.appeared.retain(|ip| !later.vanished.contains(ip));
+        self.appeared.extend(&later.appeared);
+        self.vanished.extend(&later.vanished);
+        self.vanished.retain(|ip| !later.present.contains(ip));
+        self.present.clone_from(&later.present);
+    }
+
     fn is_empty(&self) -> bool {
         self.appeared.is_empty() && self.vanished.is_empty()
     }

@@ -12,6 +12,7 @@ mod handle;
 mod interfaces;
 mod keeper;
 pub(crate) mod link;
+mod mailbox;
 mod moment;
 mod persist;
 mod port;

@@ -9,8 +9,9 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 
 use super::interfaces::Difference;
+use super::mailbox::{self, mailbox};
 use super::port::PortCounters;
-use super::station::{self, Handed, Order, Report};
+use super::station::{self, Handed, Report};
 use super::{Clock, Error};
 use crate::Counters;
 use crate::shards::Satellite;
@@ -28,7 +29,7 @@ pub(super) struct Satellites {
 /// A thread, from outside. It ends when this is dropped.
 #[derive(Debug)]
 struct Station {
-    orders: mpsc::Sender<Order>,
+    orders: mailbox::Sender,
     report: Arc<Mutex<Report>>,
     thread: JoinHandle<()>,
 }
@@ -48,7 +49,7 @@ impl Satellites {
         let (sender, crossings) = mpsc::channel(CROSSINGS);
         let mut stations = Vec::new();
         for (n, core) in (1..).zip(cores) {
-            let (orders, inbox) = mpsc::channel(1);
+            let (orders, inbox) = mailbox();
             let report = Arc::default();
             let plan = station::Plan {
                 core,
@@ -83,9 +84,7 @@ impl Satellites {
     /// Lets all bind the sockets anew whose address came back, and answer as they should now.
     pub(super) fn interfaces_changed(&self, difference: &Difference) {
         for station in &self.stations {
-            // The last change was seconds ago. Whoever is still busy with it hears of this one by its broken
-            // sockets, and how it answers is set by the next.
-            let _ = station.orders.try_send(Order::Interfaces(difference.clone()));
+            station.orders.tell(difference);
         }
     }
 

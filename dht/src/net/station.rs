@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::mpsc;
 
 use super::interfaces::Difference;
+use super::mailbox::{Closed, Mailbox};
 use super::port::{Port, PortCounters};
 use super::ports::{LONGEST_WAIT, Ports, Turns};
 use super::udp::{Batching, UdpSocket};
@@ -26,7 +27,8 @@ pub(super) struct Plan {
     pub(super) present: BTreeSet<IpAddr>,
     pub(super) clock: Clock,
     pub(super) crossings: mpsc::Sender<Handed>,
-    pub(super) orders: mpsc::Receiver<Order>,
+    /// What changes of the machine's interfaces.
+    pub(super) orders: Mailbox,
     pub(super) report: Arc<Mutex<Report>>,
 }
 
@@ -36,13 +38,6 @@ pub(super) struct Handed {
     pub(super) crossing: Crossing,
     /// The address of ours that the datagram came to which led to it, where that matters.
     pub(super) asked: Option<IpAddr>,
-}
-
-/// What the node's task tells a station.
-#[derive(Debug)]
-pub(super) enum Order {
-    /// The interfaces of the machine have changed.
-    Interfaces(Difference),
 }
 
 /// What a station has counted, as of its last turn.
@@ -108,10 +103,10 @@ impl Station {
         let mut turns = Turns::default();
         loop {
             let worked = self.turn();
-            match self.plan.orders.try_recv() {
-                Ok(order) => self.obey(order),
-                Err(mpsc::error::TryRecvError::Empty) => {}
-                Err(mpsc::error::TryRecvError::Disconnected) => return,
+            match self.plan.orders.try_next() {
+                Ok(Some(difference)) => self.interfaces_changed(&difference),
+                Ok(None) => {}
+                Err(Closed) => return,
             }
             if turns.are_over(worked).await && !self.wait().await {
                 return;
@@ -158,9 +153,8 @@ impl Station {
         report.ports.extend(self.ports.counters());
     }
 
-    fn obey(&mut self, order: Order) {
-        let Order::Interfaces(difference) = order;
-        self.ports.interfaces_changed(self.plan.clock.now(), &difference);
+    fn interfaces_changed(&mut self, difference: &Difference) {
+        self.ports.interfaces_changed(self.plan.clock.now(), difference);
     }
 
     /// Waits until there is something to do; whether there can be.
@@ -171,12 +165,12 @@ impl Station {
         tokio::select! {
             () = self.ports.ready() => true,
             () = tokio::time::sleep(LONGEST_WAIT) => true,
-            order = self.plan.orders.recv() => match order {
-                Some(order) => {
-                    self.obey(order);
+            told = self.plan.orders.next() => match told {
+                Ok(difference) => {
+                    self.interfaces_changed(&difference);
                     true
                 }
-                None => false,
+                Err(Closed) => false,
             },
         }
     }
@@ -187,6 +181,7 @@ mod tests {
     use std::sync::Arc as Shared;
 
     use super::*;
+    use crate::net::mailbox::mailbox;
     use crate::{Config, Home, Node, Rng, Seeds};
 
     /// A station at a port that is shared, with room for so many crossings.
@@ -200,7 +195,7 @@ mod tests {
         let mut node = Node::new(Shared::new(config), vec![home], Seeds::from_u64(1), clock.now());
         let core = node.split(clock.now(), 1).pop().unwrap();
         let (crossings, crossed) = mpsc::channel(room);
-        let orders = mpsc::channel(1).1;
+        let orders = mailbox().1;
         let (locals, present) = (vec![local], BTreeSet::new());
         let plan = Plan { core, locals, present, clock, crossings, orders, report: Arc::default() };
         (Station::new(plan).unwrap(), crossed, first)
