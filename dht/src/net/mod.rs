@@ -9,6 +9,7 @@ mod complaint;
 mod crawl;
 mod error;
 mod handle;
+mod heartbeat;
 mod interfaces;
 mod keeper;
 pub(crate) mod link;

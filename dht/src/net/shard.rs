@@ -14,11 +14,12 @@ use krpc::Id;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::complaint::Complaint;
+use super::heartbeat::Heartbeat;
 use super::interfaces::Difference;
 use super::keeper::StateKeeper;
 use super::persist::{Saved, SavedHome};
 use super::port::PortCounters;
-use super::ports::{LONGEST_WAIT, Ports, Turns};
+use super::ports::{Ports, Turns};
 use super::satellites::Satellites;
 use super::station::Handed;
 use super::subscribers::Subscribers;
@@ -50,6 +51,9 @@ pub(super) struct Shard {
     /// Our ids, one per socket.
     pub(super) ids: watch::Sender<Vec<Id>>,
     pub(super) state: Option<StateKeeper>,
+    pub(super) heartbeat: Heartbeat,
+    /// See [`crate::Config::asleep_after`]. The node notices longer delays of what is due by itself.
+    pub(super) asleep_after: Duration,
     /// Whether anybody was named to bootstrap from.
     pub(super) has_routers: bool,
 }
@@ -94,8 +98,8 @@ impl Shard {
             events_missed: 0,
             lonely_complaint: Complaint::new(started + LONELY_AFTER),
             online: true,
-            alarm: Box::pin(tokio::time::sleep(LONGEST_WAIT)),
-            alarm_at: started + LONGEST_WAIT,
+            alarm: Box::pin(tokio::time::sleep(self.heartbeat.longest_wait())),
+            alarm_at: started + self.heartbeat.longest_wait(),
             finished: None,
         };
         let mut turns = Turns::default();
@@ -122,6 +126,7 @@ impl Shard {
     /// Does what there is to do, bounded; whether it was anything.
     fn turn(&mut self, running: &mut Running) -> bool {
         let now = self.clock.now();
+        self.notice_stop(now, running);
         let node = &mut self.node;
         let received = self.ports.receive(now, &mut running.out, |index, datagram, out| {
             node.handle_datagram(now, index, datagram.from, datagram.bytes, out);
@@ -151,6 +156,17 @@ impl Shard {
         worked |= self.housekeeping(now, running);
         self.flush(now, running);
         worked
+    }
+
+    /// A machine that was suspended wakes up to another network, most often; a process that was stopped may.
+    fn notice_stop(&mut self, now: Time, running: &mut Running) {
+        let is_noticed_anyway = now.since(self.node.timeout()) > self.asleep_after;
+        if !self.heartbeat.beat(now) || is_noticed_anyway {
+            return;
+        }
+        for (index, _) in (0..).zip(self.ports.iter()) {
+            self.node.handle_network(now, index, NetworkChange::Changed, &mut running.out);
+        }
     }
 
     /// Takes what serving shards handed over.
@@ -309,7 +325,7 @@ impl Shard {
         // One timer for many waits: it is set anew for an earlier deadline only, or once it has rung.
         if due < running.alarm_at || running.alarm.is_elapsed() {
             let now = self.clock.now();
-            let pause = due.since(now).min(LONGEST_WAIT);
+            let pause = due.since(now).min(self.heartbeat.longest_wait());
             running.alarm.as_mut().reset(tokio::time::Instant::now() + pause);
             running.alarm_at = now + pause;
         }

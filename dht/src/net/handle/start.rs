@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::{Dht, MAX_SHARDS, Options, Paces, Shared, State, recording};
+use crate::net::heartbeat::Heartbeat;
 use crate::net::interfaces::{self, Snapshot};
 use crate::net::keeper::StateKeeper;
 use crate::net::moment::Moment;
@@ -173,6 +174,8 @@ impl Dht {
             ready: readiness,
             ids: changing,
             state,
+            heartbeat: Heartbeat::new(clock.now(), config.asleep_after),
+            asleep_after: config.asleep_after,
             has_routers: !routers.is_empty(),
         };
         let known = routers.addresses();
