@@ -5,20 +5,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Error;
 use super::moment::Moment;
-use super::persist::{Saved, StateFolder};
-use super::stored::{MAX_ARCHIVE, Stored};
+use super::persist::{Piece, Saved, StateFolder};
 use crate::store::{Archiving, Counts, Kept};
 use crate::{Node, Time};
 
 /// Pause between saves of state that changed.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
-/// Bytes per second that saving the store writes at most, in the mean: a store of 16 MiB is saved
-/// every four minutes.
+/// Bytes per second that saving the store writes, in the mean, unless the pause between two saves became
+/// too long: a store of 16 MiB is saved every four minutes.
 const STORE_RATE: u64 = 64 << 10;
+/// Longest pause between saves of the store, a fraction of the time for which an announce counts: a crash
+/// loses no more than came since. The largest store of the defaults writes some 130 KB/s by it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// Pieces of the store, of some 50 KB, that wait for the disk.
+const PIECES: usize = 8;
+/// Pause of the copy while the disk has no room for more.
+const DISK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What was loaded and saved by one process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,11 +56,48 @@ pub(super) struct StateKeeper {
 /// The store's part.
 #[derive(Debug)]
 struct StoreKeeper {
+    /// When to begin a copy, or to go on with it.
     due: Time,
-    copying: Option<(Moment, Archiving)>,
+    copying: Option<Copying>,
     running: Option<JoinHandle<Result<(), Error>>>,
     /// The file may hold something, so that an empty store is news.
     is_on_disk: bool,
+}
+
+/// A copy on its way to the disk. It is given up when this is dropped.
+#[derive(Debug)]
+struct Copying {
+    pieces: mpsc::Sender<Piece>,
+    copied: Copied,
+}
+
+/// How far a copy has come.
+#[derive(Debug, Default)]
+struct Copied {
+    archiving: Archiving,
+    counts: Counts,
+    bytes: usize,
+}
+
+impl Copying {
+    /// Starts a writer that waits for pieces.
+    fn begin(folder: &Arc<StateFolder>) -> (Self, JoinHandle<Result<(), Error>>) {
+        let (pieces, mut inbox) = mpsc::channel(PIECES);
+        let (folder, at) = (Arc::clone(folder), Moment::now());
+        let writer = tokio::task::spawn_blocking(move || folder.write_store(&at, || inbox.blocking_recv()));
+        (Self { pieces, copied: Copied::default() }, writer)
+    }
+}
+
+impl Copied {
+    fn next(&mut self, now: Time, store: Kept<'_>) -> Piece {
+        let is_last = store.archive_some(now, &mut self.archiving);
+        let archive = self.archiving.take_piece();
+        self.counts.peers += archive.counts.peers;
+        self.counts.items += archive.counts.items;
+        self.bytes += archive.len();
+        Piece { archive, is_last }
+    }
 }
 
 impl StateKeeper {
@@ -89,9 +133,7 @@ impl StateKeeper {
     /// When [`StateKeeper::work`] wants to be called.
     pub(super) fn due(&self) -> Time {
         let store = self.store.as_ref();
-        store.map_or(self.due, |store| {
-            if store.copying.is_some() { Time::ZERO } else { store.due }.min(self.due)
-        })
+        store.map_or(self.due, |store| store.due.min(self.due))
     }
 
     pub(super) fn stats(&self) -> StateStats {
@@ -109,24 +151,26 @@ impl StateKeeper {
         saved: Saved,
     ) -> Result<(), Error> {
         let store = store.into();
-        let running = [self.running.take(), self.store.as_mut().and_then(|store| store.running.take())];
-        for running in running.into_iter().flatten() {
+        let copied = self.store.as_mut().map(|kept| {
+            // Given up, since the store may have changed behind it.
+            kept.copying = None;
+            kept.running.take()
+        });
+        for running in [self.running.take(), copied.flatten()].into_iter().flatten() {
             // How it went is in `failed`; the store is written anew in any case.
             let _ = running.await;
         }
         let table = (saved != self.last || self.failed.load(Ordering::Relaxed)).then_some(saved);
-        let stored = self.store.filter(|kept| kept.is_on_disk || !store.is_empty()).map(|_| {
-            let (at, mut archiving) = (Moment::now(), store.begin_archive(now, MAX_ARCHIVE));
-            while !store.archive_some(now, &mut archiving) {}
-            Stored { archive: archiving.finish(), at }
-        });
-        let folder = self.folder;
-        let written = tokio::task::spawn_blocking(move || {
-            let table = table.map_or(Ok(()), |saved| folder.write(&saved));
-            let stored = stored.map_or(Ok(()), |stored| folder.write_store(stored));
-            table.and(stored)
-        });
-        written.await.unwrap_or(Err(Error::Stopped))
+        let folder = Arc::clone(&self.folder);
+        let written = tokio::task::spawn_blocking(move || table.map_or(Ok(()), |saved| folder.write(&saved)));
+        let written = written.await.unwrap_or(Err(Error::Stopped));
+        match self.store {
+            Some(kept) if kept.is_on_disk || !store.is_empty() => {
+                let stored = copy_whole(now, store, &self.folder).await;
+                written.and(stored)
+            }
+            _ => written,
+        }
     }
 
     /// Starts to save `saved` if it differs from what is on disk, unless a save is running.
@@ -153,36 +197,68 @@ impl StateKeeper {
     fn work_on_store<'a>(&mut self, now: Time, store: impl Into<Kept<'a>>) -> bool {
         let store = store.into();
         let Some(keeper) = &mut self.store else { return false };
-        let Some((at, mut archiving)) = keeper.copying.take() else {
-            if now < keeper.due {
-                return false;
-            }
+        if now < keeper.due {
+            return false;
+        }
+        let Some(Copying { pieces, copied }) = &mut keeper.copying else {
             keeper.due = now + SAVE_EVERY;
             if is_running(keeper.running.as_ref()) || store.is_empty() && !keeper.is_on_disk {
                 return false;
             }
-            keeper.copying = Some((Moment::now(), store.begin_archive(now, MAX_ARCHIVE)));
+            let (copying, writer) = Copying::begin(&self.folder);
+            self.stats.saves += 1;
+            keeper.due = Time::ZERO;
+            keeper.copying = Some(copying);
+            keeper.running = Some(tokio::spawn(warn(writer)));
             return true;
         };
-        if !store.archive_some(now, &mut archiving) {
-            keeper.copying = Some((at, archiving));
+        if pieces.is_closed() {
+            // The writer has failed, and says so.
+            (keeper.copying, keeper.due) = (None, now + SAVE_EVERY);
+            return false;
+        }
+        let Ok(room) = pieces.try_reserve() else {
+            keeper.due = now + DISK_PAUSE;
+            return false;
+        };
+        let piece = copied.next(now, store);
+        let is_last = piece.is_last;
+        room.send(piece);
+        if !is_last {
+            keeper.due = Time::ZERO;
             return true;
         }
-        let archive = archiving.finish();
-        keeper.is_on_disk = archive.counts != Counts::default();
-        keeper.due = now + SAVE_EVERY.max(Duration::from_secs(archive.len() as u64 / STORE_RATE));
-        self.stats.saved = archive.counts;
-        self.stats.saves += 1;
-        let folder = Arc::clone(&self.folder);
-        keeper.running = Some(tokio::task::spawn_blocking(move || {
-            let written = folder.write_store(Stored { archive, at });
-            if let Err(error) = &written {
-                tracing::warn!(%error, "announced peers were not saved; trying again");
-            }
-            written
-        }));
+        let pause = Duration::from_secs(copied.bytes as u64 / STORE_RATE);
+        keeper.due = now + pause.clamp(SAVE_EVERY, LONGEST_PAUSE);
+        keeper.is_on_disk = copied.counts != Counts::default();
+        self.stats.saved = copied.counts;
+        keeper.copying = None;
         false
     }
+}
+
+/// Copies everything to the disk, as fast as it takes it.
+async fn copy_whole(now: Time, store: Kept<'_>, folder: &Arc<StateFolder>) -> Result<(), Error> {
+    let (Copying { pieces, mut copied }, writer) = Copying::begin(folder);
+    // A writer that has failed takes no more.
+    while let Ok(room) = pieces.reserve().await {
+        let piece = copied.next(now, store);
+        let is_last = piece.is_last;
+        room.send(piece);
+        if is_last {
+            break;
+        }
+    }
+    writer.await.unwrap_or(Err(Error::Stopped))
+}
+
+/// Waits for a writer of the store, and says when it fails.
+async fn warn(writer: JoinHandle<Result<(), Error>>) -> Result<(), Error> {
+    let written = writer.await.unwrap_or(Err(Error::Stopped));
+    if let Err(error) = &written {
+        tracing::warn!(%error, "announced peers were not saved; trying again");
+    }
+    written
 }
 
 fn is_running(task: Option<&JoinHandle<Result<(), Error>>>) -> bool {
@@ -266,26 +342,103 @@ mod tests {
         let store = stored(now, 20_000);
         assert!(!keeper.work_on_store(now, &store), "not yet");
         let later = keeper.due();
-        let mut pieces = 0;
-        while keeper.work_on_store(later, &store) {
-            assert_eq!(keeper.due(), Time::ZERO, "at once");
-            pieces += 1;
-        }
+        let pieces = save_store(&mut keeper, later, &store).await;
         assert!(pieces > 5, "{pieces}");
         keeper.store.as_mut().unwrap().running.take().unwrap().await.unwrap().unwrap();
-        assert_eq!(keeper.stats().saved.peers, 20_000);
-        let read = keeper.folder.read_store().unwrap();
-        assert_eq!(empty().restore(later, &read.archive, Duration::ZERO, false).unwrap().peers, 20_000);
+        assert_eq!((keeper.stats().saved.peers, saved_peers(&keeper.folder)), (20_000, 20_000));
 
         // What came since is saved at the end, and an emptied store empties the file.
         keeper.finish(later, &stored(now, 7), Saved::default()).await.unwrap();
         let state = StateFolder::open(folder.path()).unwrap();
-        let read = state.read_store().unwrap();
-        assert_eq!(empty().restore(later, &read.archive, Duration::ZERO, false).unwrap().peers, 7);
+        assert_eq!(saved_peers(&state), 7);
         let keeper = StateKeeper::new(state, Saved::default(), now).with_store(Counts::default(), now);
         keeper.finish(later, &empty(), Saved::default()).await.unwrap();
-        let read = StateFolder::open(folder.path()).unwrap().read_store().unwrap();
-        assert_eq!(read.archive, crate::store::Archive::default());
+        assert_eq!(saved_peers(&StateFolder::open(folder.path()).unwrap()), 0);
+    }
+
+    #[tokio::test]
+    async fn a_copy_waits_for_the_disk_and_is_given_up_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Time::from_secs(10_000);
+        let state = StateFolder::open(folder.path()).unwrap();
+        let mut keeper = StateKeeper::new(state, Saved::default(), now).with_store(Counts::default(), now);
+        let store = stored(now, 100_000);
+        let later = keeper.due();
+        assert!(keeper.work_on_store(later, &store));
+        // A disk that takes nothing, for a writer that does.
+        let kept = keeper.store.as_mut().unwrap();
+        let (pieces, inbox) = mpsc::channel(PIECES);
+        let copied = std::mem::take(&mut kept.copying.as_mut().unwrap().copied);
+        kept.copying = Some(Copying { pieces, copied });
+        for _ in 0..PIECES {
+            assert!(keeper.work_on_store(later, &store));
+        }
+        for _ in 0..3 {
+            assert!(!keeper.work_on_store(later, &store));
+            assert_eq!(store_due(&keeper), later + DISK_PAUSE);
+        }
+        drop(inbox);
+        assert!(!keeper.work_on_store(later + DISK_PAUSE, &store));
+        let again = store_due(&keeper);
+        assert_eq!(again, later + DISK_PAUSE + SAVE_EVERY, "a writer that has failed");
+        keeper.store.as_mut().unwrap().running.take().unwrap().await.unwrap().unwrap();
+        assert!(!keeper.folder.has_store(), "half a copy is none");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the lock alone");
+
+        // One that is under way at the end makes way for the last one.
+        assert!(keeper.work_on_store(again, &store) && keeper.work_on_store(again, &store));
+        keeper.finish(again, &stored(now, 7), Saved::default()).await.unwrap();
+        assert_eq!(saved_peers(&StateFolder::open(folder.path()).unwrap()), 7);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing half written");
+    }
+
+    #[tokio::test]
+    async fn a_large_store_is_saved_every_ten_minutes() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Time::from_secs(10_000);
+        let state = StateFolder::open(folder.path()).unwrap();
+        let mut keeper = StateKeeper::new(state, Saved::default(), now).with_store(Counts::default(), now);
+        for (bytes, pause) in [(1 << 20, 60), (16 << 20, 256), (80 << 20, 600)] {
+            let now = store_due(&keeper);
+            let (copying, writer) = Copying::begin(&keeper.folder);
+            let kept = keeper.store.as_mut().unwrap();
+            kept.copying = Some(Copying { copied: Copied { bytes, ..copying.copied }, ..copying });
+            let store = stored(now, 1);
+            while keeper.store.as_ref().unwrap().copying.is_some() {
+                keeper.work_on_store(now, &store);
+            }
+            writer.await.unwrap().unwrap();
+            assert_eq!(store_due(&keeper), now + Duration::from_secs(pause));
+        }
+    }
+
+    fn store_due(keeper: &StateKeeper) -> Time {
+        keeper.store.as_ref().unwrap().due
+    }
+
+    /// Works until the store is copied; in how many pieces.
+    async fn save_store(keeper: &mut StateKeeper, now: Time, store: &Store) -> usize {
+        let mut pieces = 0;
+        assert!(keeper.work_on_store(now, store), "it is due");
+        let mut now = now;
+        while keeper.store.as_ref().unwrap().copying.is_some() {
+            if keeper.work_on_store(now, store) {
+                assert_eq!(keeper.due(), Time::ZERO, "at once");
+                pieces += 1;
+            } else {
+                // The disk lags behind.
+                now = now.max(store_due(keeper));
+                tokio::task::yield_now().await;
+            }
+        }
+        pieces
+    }
+
+    /// Peers that come back.
+    fn saved_peers(state: &StateFolder) -> u64 {
+        let (mut store, now) = (empty(), Time::from_secs(20_000));
+        state.read_store(u64::MAX, |_, piece| store.restore(now, piece, Duration::ZERO, false).map(drop));
+        store.len() as u64
     }
 
     #[tokio::test]

@@ -1,12 +1,12 @@
 //! What a node keeps between runs: for each socket its id, its external address and the nodes it knew,
 //! and in a file beside it what others stored (see [`super::stored`]).
 //!
-//! Each is one bencoded document, written beside the old one, synced and renamed over it, so that a
-//! kill at any moment leaves one of the two whole. Reading takes nothing for granted: a file that is not
+//! Each is written beside the old one, synced and renamed over it, so that a kill at any moment leaves
+//! one of the two whole. Reading takes nothing for granted: a file that is not
 //! ours is a warning and an empty start.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufWriter, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,9 @@ use krpc::compact::{self, Contact, V4, V6};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use super::stored::{self, Stored};
+use super::moment::Moment;
+use super::stored::{self, Ending, StoreWriter};
+use crate::store::{Archive, Damaged};
 
 const FILE: &str = "node.bencode";
 const STORE_FILE: &str = "store.bencode";
@@ -206,7 +208,7 @@ impl StateFolder {
     /// # Errors
     /// [`Error::State`]; the old file is whole then.
     pub(super) fn write(&self, saved: &Saved) -> Result<(), Error> {
-        self.replace(FILE, &saved.encode())
+        self.replace(FILE, |file| file.write_all(&saved.encode()).map(|()| Wanted::Yes))
     }
 
     /// Whether there is a store from an earlier run, whatever it is worth.
@@ -214,55 +216,98 @@ impl StateFolder {
         self.path.join(STORE_FILE).exists()
     }
 
-    /// Reads what others stored in an earlier run. What cannot be used counts as nothing: a missing
-    /// file silently, everything else with one warning.
-    pub(super) fn read_store(&self) -> Option<Stored> {
-        let file = self.path.join(STORE_FILE);
-        match read_bounded(&file, stored::LIMITS) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                tracing::warn!(file = %file.display(), %error, "saved peers cannot be read: starting without");
-                None
+    /// Reads what others stored in an earlier run, at most `max_len` bytes of it, and gives it piece by
+    /// piece to `take`, with the time that its ages count from. What cannot be used counts as nothing:
+    /// a missing file silently, everything else with one warning.
+    pub(super) fn read_store(
+        &self,
+        max_len: u64,
+        mut take: impl FnMut(&Moment, &Archive) -> Result<(), Damaged>,
+    ) {
+        let path = self.path.join(STORE_FILE);
+        let file = path.display();
+        let mut taken = 0;
+        let read = File::open(&path).and_then(|input| {
+            stored::read(input, max_len, |at, piece| take(at, piece).inspect(|()| taken += 1))
+        });
+        match read {
+            Ok(Ending::Whole) => {}
+            Ok(Ending::Damaged) if taken == 0 => {
+                tracing::warn!(%file, "saved peers are damaged: starting without");
             }
-            Ok(bytes) => {
-                let stored = Stored::decode(&bytes);
-                if stored.is_none() {
-                    self.warn_of_damaged_store();
-                }
-                stored
+            Ok(Ending::Damaged) => {
+                tracing::warn!(%file, "saved peers are damaged: what comes behind the damage is lost");
+            }
+            Ok(Ending::TooLong) => {
+                tracing::warn!(%file, max_len, "more is saved than can be stored: the rest of it is lost");
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if taken == 0 => {
+                tracing::warn!(%file, %error, "saved peers cannot be read: starting without");
+            }
+            Err(error) => {
+                tracing::warn!(%file, %error, "saved peers cannot be read further: the rest of them is lost");
             }
         }
     }
 
-    /// Says that the store of an earlier run is worth nothing.
-    pub(super) fn warn_of_damaged_store(&self) {
-        let file = self.path.join(STORE_FILE);
-        tracing::warn!(file = %file.display(), "saved peers are damaged: starting without");
-    }
-
-    /// Replaces the store; see [`StateFolder::write`].
+    /// Replaces the store by the pieces that `next` gives, one as it was `at` that time; see
+    /// [`StateFolder::write`]. When they end before the last one, the old file stays.
     ///
     /// # Errors
     /// [`Error::State`]; the old file is whole then.
-    pub(super) fn write_store(&self, stored: Stored) -> Result<(), Error> {
-        self.replace(STORE_FILE, &stored.encode())
+    pub(super) fn write_store(&self, at: &Moment, next: impl FnMut() -> Option<Piece>) -> Result<(), Error> {
+        self.replace(STORE_FILE, |file| write_pieces(file, at, next))
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        self.replace_file(name, bytes).map_err(|source| Error::State { path: self.path.clone(), source })
-    }
-
+    /// Writes beside the file `name`, and puts it in its place if `write` says so.
+    ///
     /// The temporary file has one name, since the lock makes us its only writer: kills leave no
     /// litter.
-    fn replace_file(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn replace(&self, name: &str, write: impl FnOnce(&mut File) -> io::Result<Wanted>) -> Result<(), Error> {
         let temporary = self.path.join(format!("{name}{TEMPORARY}"));
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.path.join(name))?;
-        // Without this, a power cut may undo the rename.
-        if cfg!(unix) { File::open(&self.path)?.sync_all() } else { Ok(()) }
+        let replaced = || {
+            let mut file = File::create(&temporary)?;
+            if write(&mut file)? == Wanted::No {
+                return fs::remove_file(&temporary);
+            }
+            file.sync_all()?;
+            fs::rename(&temporary, self.path.join(name))?;
+            // Without this, a power cut may undo the rename.
+            if cfg!(unix) { File::open(&self.path)?.sync_all() } else { Ok(()) }
+        };
+        replaced().map_err(|source| {
+            // Half a file helps nobody, least of all on a disk that is full.
+            let _ = fs::remove_file(&temporary);
+            Error::State { path: self.path.clone(), source }
+        })
     }
+}
+
+/// A part of a store.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) archive: Archive,
+    pub(super) is_last: bool,
+}
+
+/// Whether what was written is to take its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Yes,
+    No,
+}
+
+fn write_pieces(file: &mut File, at: &Moment, mut next: impl FnMut() -> Option<Piece>) -> io::Result<Wanted> {
+    let mut writer = StoreWriter::begin(BufWriter::new(file), at)?;
+    while let Some(Piece { archive, is_last }) = next() {
+        writer.piece(&archive)?;
+        if is_last {
+            writer.end()?.flush()?;
+            return Ok(Wanted::Yes);
+        }
+    }
+    Ok(Wanted::No)
 }
 
 fn read_bounded(path: &Path, limits: Limits) -> io::Result<Vec<u8>> {
@@ -368,18 +413,50 @@ mod tests {
     fn table_and_store_are_written_and_damaged_apart() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateFolder::open(folder.path()).unwrap();
-        assert!(state.read_store().is_none() && !state.has_store());
-        let archive = crate::store::Archive { items: vec![1; 300], ..Default::default() };
-        let stored = Stored { archive, at: super::super::moment::Moment::default() };
-        state.write_store(stored.clone()).unwrap();
+        assert!(pieces(&state).is_empty() && !state.has_store());
+        let archive = Archive { items: vec![1; 300], ..Default::default() };
+        write_store(&state, &[archive.clone(), Archive::default(), archive.clone()], Wanted::Yes);
         state.write(&sample(1, 3)).unwrap();
-        assert_eq!((state.read(), state.read_store()), (sample(1, 3), Some(stored.clone())));
+        let stored = vec![archive.clone(), archive];
+        assert_eq!((state.read(), pieces(&state)), (sample(1, 3), stored.clone()));
         fs::write(folder.path().join(FILE), b"garbage").unwrap();
-        assert_eq!((state.read(), state.read_store()), (Saved::default(), Some(stored)));
-        for garbage in [vec![b'x'; 20 << 20], vec![b'l'; 100_000], b"de".to_vec()] {
+        assert_eq!((state.read(), pieces(&state)), (Saved::default(), stored));
+        for garbage in [vec![b'x'; 20 << 20], vec![b'l'; 100_000], b"de".to_vec(), Vec::new()] {
             fs::write(folder.path().join(STORE_FILE), garbage).unwrap();
-            assert!(state.read_store().is_none() && state.has_store());
+            assert!(pieces(&state).is_empty() && state.has_store());
         }
+    }
+
+    #[test]
+    fn a_store_that_is_not_written_to_its_end_leaves_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateFolder::open(folder.path()).unwrap();
+        let [old, new] = [1, 2].map(|n| Archive { peers4: vec![n; 30], ..Default::default() });
+        write_store(&state, std::slice::from_ref(&old), Wanted::Yes);
+        write_store(&state, &[new.clone(), new.clone()], Wanted::No);
+        assert_eq!(pieces(&state), [old]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "the store and the lock");
+        write_store(&state, &[new.clone(), new.clone()], Wanted::Yes);
+        assert_eq!(pieces(&state), [new.clone(), new]);
+    }
+
+    fn write_store(state: &StateFolder, archives: &[Archive], to_the_end: Wanted) {
+        let mut archives = archives.iter().cloned().peekable();
+        let next = || {
+            let archive = archives.next()?;
+            Some(Piece { archive, is_last: archives.peek().is_none() && to_the_end == Wanted::Yes })
+        };
+        state.write_store(&Moment::default(), next).unwrap();
+    }
+
+    fn pieces(state: &StateFolder) -> Vec<Archive> {
+        let mut pieces = Vec::new();
+        state.read_store(1 << 20, |at, piece| {
+            assert_eq!(*at, Moment::default());
+            pieces.push(piece.clone());
+            Ok(())
+        });
+        pieces
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! [`Archive`]: what is stored, as bytes for the next run, and how it comes back.
 //!
-//! A copy is made in pieces, so that nobody waits for a store of many megabytes: an infohash that
-//! changes its place in memory between two pieces may be missed by that copy (or be in it twice,
-//! which does no harm); one made in one go has everything. Where not everything fits, the freshest
-//! peers stay.
+//! A copy is made in pieces, so that nobody waits for a store of many megabytes and nobody needs room
+//! for two of them: an infohash that changes its place in memory between two pieces may be missed by
+//! that copy (or be in it twice, which does no harm); one made in one go has everything.
 //!
-//! Coming back, each announce is made once more at the time when it was made, oldest first, so that
-//! every cap holds as it did; signatures are checked again. A damaged archive is no store at all.
+//! Each piece comes back alone: every announce is made once more with the time when it was made, in
+//! whatever order they lie, and for none of them goes a fresher one, so that every cap holds as it did;
+//! signatures are checked again. A damaged piece is none at all.
 
 mod records;
 
@@ -16,13 +16,14 @@ use std::time::Duration;
 use krpc::Id;
 use krpc::compact::{Address, V4, V6};
 
-use self::records::{HEAD_LEN, STAMP_LEN, put_item, put_stamp, read_items, read_peers};
+use self::records::{
+    ArchivedPeer, HEAD_LEN, MAX_ITEM_LEN, STAMP_LEN, put_item, put_stamp, read_items, read_peers,
+};
 use super::Store;
 use super::full::{Full, Table};
-use super::peers::Peers;
-use super::slab::Place;
-use crate::Time;
+use super::slab::{MAX_PEERS, Peer, Place};
 use crate::addr::{Family, acceptable};
+use crate::{Config, Time};
 
 pub use self::records::Damaged;
 
@@ -42,10 +43,27 @@ pub struct Archive {
 
 impl Archive {
     /// Bytes of it.
-    #[allow(clippy::len_without_is_empty, reason = "an empty archive is one like any other")]
     pub fn len(&self) -> usize {
         self.peers4.len() + self.peers6.len() + self.items.len()
     }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Most bytes that a store of `config` comes to: its memory divided into the smallest peers there
+    /// are, and as many of the largest items as it may have. A copy of a store that changes meanwhile
+    /// may have some of it twice.
+    pub fn max_len(config: &Config) -> usize {
+        let config = config.lifted();
+        let peers = config.store_memory.div_ceil(size_of::<Peer<V4>>()).saturating_mul(V4::LEN + STAMP_LEN);
+        peers.saturating_add(config.max_items.saturating_mul(MAX_ITEM_LEN))
+    }
+
+    /// Most bytes of one piece.
+    pub const MAX_PIECE: usize =
+        if MAX_PEERS_PIECE > MAX_ITEMS_PIECE { MAX_PEERS_PIECE } else { MAX_ITEMS_PIECE };
 }
 
 /// How much of each kind.
@@ -62,16 +80,8 @@ pub struct Counts {
 pub struct Archiving {
     archive: Archive,
     stage: Stage,
-    /// Bytes that may still be written.
-    room: usize,
-    /// Peers of a greater age in ticks are left out.
-    max_age: u16,
     /// The store that is being copied, of several: the first, then stripe by stripe.
     part: usize,
-    /// Bytes that all stripes together would take.
-    striped_len: usize,
-    /// Bytes that the whole copy may take.
-    max_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,39 +92,6 @@ enum Stage {
 }
 
 impl Store {
-    /// Begins a copy of everything, of at most `max_bytes`.
-    pub fn begin_archive(&self, now: Time, max_bytes: usize) -> Archiving {
-        Archiving {
-            archive: Archive::default(),
-            stage: Stage::Items(0),
-            room: max_bytes,
-            max_age: self.oldest_that_fits(now, max_bytes),
-            part: 0,
-            striped_len: 0,
-            max_bytes,
-        }
-    }
-
-    /// Goes on to this store, a stripe, with a copy of others.
-    pub(super) fn archive_next(&self, now: Time, archiving: &mut Archiving) {
-        archiving.part += 1;
-        let (all, max) = (archiving.striped_len, archiving.max_bytes);
-        let left = max.saturating_sub(archiving.archive.len());
-        let share = self.archive_len() as u128 * max as u128 / all.max(1) as u128;
-        archiving.room = if all <= left { left } else { left.min(share as usize) };
-        archiving.max_age = self.oldest_that_fits(now, archiving.room);
-        archiving.stage = Stage::Peers(Family::V4, None);
-    }
-
-    /// Bytes of a copy of all peers, with expired ones that no sweep has met yet.
-    pub(super) fn archive_len(&self) -> usize {
-        self.full.as_ref().map_or(0, |full| full.archive_len())
-    }
-
-    fn oldest_that_fits(&self, now: Time, max_bytes: usize) -> u16 {
-        self.full.as_ref().map_or(0, |full| full.oldest_that_fits(now, max_bytes))
-    }
-
     /// Copies some thousand peers, which takes some 50 µs. Call it until it says `true`.
     pub fn archive_some(&self, now: Time, archiving: &mut Archiving) -> bool {
         // What it was begun for may have expired meanwhile.
@@ -131,9 +108,8 @@ impl Store {
         matches!(archiving.stage, Stage::Done)
     }
 
-    /// Takes back what is in `archive`, begun `away` ago, into a store that is empty; how much was
-    /// taken and kept. What has expired meanwhile is left out, as is what the caps of today or `allow_local`
-    /// refuse.
+    /// Takes back what is in `archive`, or in one of its pieces, begun `away` ago; how much is stored
+    /// then. What has expired meanwhile is left out, as is what the caps of today or `allow_local` refuse.
     ///
     /// # Errors
     /// [`Damaged`]; nothing was taken then.
@@ -145,33 +121,40 @@ impl Store {
         allow_local: bool,
     ) -> Result<Counts, Damaged> {
         self.restore_by(now, (archive, away), allow_local, |store, at, infohash, peer, seed| {
-            store.announce(at, infohash, peer, seed);
+            store.take_back((now, at), infohash, peer, seed);
         })?;
         Ok(Counts { peers: self.len() as u64, items: self.items() as u64 })
     }
 
-    /// The same, with peers stored by `announce`.
+    /// Stores a peer of an earlier run; see [`Full::take_back`].
+    pub(super) fn take_back(&mut self, times: (Time, Time), infohash: &Id, peer: SocketAddr, seed: bool) {
+        self.filled().take_back(times, infohash, peer, seed);
+    }
+
+    /// The same as [`Store::restore`], with peers stored by `take_back`.
     pub(super) fn restore_by(
         &mut self,
         now: Time,
         (archive, away): (&Archive, Duration),
         allow_local: bool,
-        mut announce: impl FnMut(&mut Self, Time, &Id, SocketAddr, bool),
+        mut take_back: impl FnMut(&mut Self, Time, &Id, SocketAddr, bool),
     ) -> Result<(), Damaged> {
-        let mut peers = Vec::new();
-        read_peers::<V4>(&archive.peers4, &mut peers)?;
-        read_peers::<V6>(&archive.peers6, &mut peers)?;
+        // Before anything of it is taken.
+        read_peers::<V4>(&archive.peers4, |_| {})?;
+        read_peers::<V6>(&archive.peers6, |_| {})?;
         let items = read_items(&archive.items)?;
         // Times before the origin cannot be told.
         let oldest = now.since(Time::ZERO);
         let age = |seconds: u32| Duration::from_secs(seconds.into()).saturating_add(away);
-        peers.retain(|peer| {
-            age(peer.age) < self.config.peer_expiry.min(oldest) && acceptable(peer.addr, allow_local)
-        });
-        peers.sort_by_key(|peer| std::cmp::Reverse(peer.age));
-        for peer in peers {
-            announce(self, now - age(peer.age), &peer.infohash, peer.addr, peer.seed);
-        }
+        let peer_expiry = self.config.peer_expiry.min(oldest);
+        let mut take = |peer: ArchivedPeer| {
+            let age = age(peer.age);
+            if age < peer_expiry && acceptable(peer.addr, allow_local) {
+                take_back(self, now - age, &peer.infohash, peer.addr, peer.seed);
+            }
+        };
+        read_peers::<V4>(&archive.peers4, &mut take)?;
+        read_peers::<V6>(&archive.peers6, &mut take)?;
         let too_many = items.len().saturating_sub(self.config.max_items);
         for item in items.into_iter().skip(too_many) {
             if age(item.age) < self.config.item_expiry.min(oldest) && item.is_valid() {
@@ -184,24 +167,10 @@ impl Store {
 }
 
 impl Full {
-    fn archive_len(&self) -> usize {
-        let of = |runs: usize, peers: usize, len: usize| runs * HEAD_LEN + peers * (len + STAMP_LEN);
-        of(self.v4.runs().total(), self.v4.len(), V4::LEN)
-            + of(self.v6.runs().total(), self.v6.len(), V6::LEN)
-    }
-
     fn archive_items(&self, now: Time, done: usize, archiving: &mut Archiving) {
         let mut written = 0;
         for (item, age, source) in self.items.records(now).skip(done).take(ITEMS_AT_ONCE) {
-            let before = archiving.archive.items.len();
             put_item(&mut archiving.archive.items, item, age, source);
-            let len = archiving.archive.items.len() - before;
-            if len > archiving.room {
-                archiving.archive.items.truncate(before);
-                written = 0;
-                break;
-            }
-            archiving.room -= len;
             archiving.archive.counts.items += 1;
             written += 1;
         }
@@ -226,56 +195,39 @@ impl Full {
                 return;
             };
             looked_at += 1 + peers.peers(run).len();
-            let fresh = peers.peers(run).iter().filter(|peer| {
-                !ages.is_expired(peer.stamp) && ages.age(peer.stamp.tick()) <= archiving.max_age
-            });
-            let fresh: Vec<_> = fresh.collect();
-            let len = HEAD_LEN + fresh.len() * (A::LEN + STAMP_LEN);
-            if fresh.is_empty() || len > archiving.room {
+            let fresh = || peers.peers(run).iter().filter(|peer| !ages.is_expired(peer.stamp));
+            // A run holds fewer than 2^16 peers.
+            let count = fresh().count() as u16;
+            if count == 0 {
                 continue;
             }
-            archiving.room -= len;
-            archiving.archive.counts.peers += fresh.len() as u64;
+            archiving.archive.counts.peers += u64::from(count);
             let out = match A::FAMILY {
                 Family::V4 => &mut archiving.archive.peers4,
                 Family::V6 => &mut archiving.archive.peers6,
             };
             out.extend_from_slice(peers.runs().head(run).infohash.as_bytes());
-            // A run holds fewer than 2^16 peers.
-            out.extend_from_slice(&(fresh.len() as u16).to_be_bytes());
-            for peer in fresh {
+            out.extend_from_slice(&count.to_be_bytes());
+            for peer in fresh() {
                 out.extend_from_slice(peer.addr.as_wire());
                 put_stamp(out, ages.span(ages.age(peer.stamp.tick())), peer.stamp.is_seed());
             }
         }
         archiving.stage = Stage::Peers(A::FAMILY, place);
     }
+}
 
-    /// The age in ticks up to which peers fit `max_bytes`, by a sample of them.
-    fn oldest_that_fits(&self, now: Time, max_bytes: usize) -> u16 {
-        let ages = self.ages_at(now);
-        let all = self.archive_len();
-        if all <= max_bytes {
-            return u16::MAX;
-        }
-        let (v4, v6) = (self.v4.runs().total(), self.v6.runs().total());
-        // Evenly spread over memory, where age is not. Big infohashes count as much as small ones:
-        // their peers are about as old.
-        let sample = (0..SAMPLE).filter_map(|draw| {
-            let n = draw * (v4 + v6) / SAMPLE;
-            if n < v4 { nth_tick(&self.v4, n, draw) } else { nth_tick(&self.v6, n - v4, draw) }
-        });
-        let mut drawn: Vec<u16> = sample.map(|tick| ages.age(tick)).collect();
-        drawn.sort_unstable();
-        let rank = drawn.len() as u128 * max_bytes as u128 / all.max(1) as u128;
-        drawn.get(rank as usize).copied().unwrap_or(0)
+impl Default for Archiving {
+    fn default() -> Self {
+        Self { archive: Archive::default(), stage: Stage::Items(0), part: 0 }
     }
 }
 
 impl Archiving {
-    /// With stripes behind the first store, which take so many bytes together.
-    pub(super) fn of_parts(self, striped_len: usize) -> Self {
-        Self { striped_len, ..self }
+    /// Goes on to the next store, a stripe, which has peers only.
+    pub(super) fn next_part(&mut self) {
+        self.part += 1;
+        self.stage = Stage::Peers(Family::V4, None);
     }
 
     /// The store that is being copied: 0, or one more than the number of the stripe.
@@ -283,24 +235,25 @@ impl Archiving {
         self.part
     }
 
-    /// The copy, once [`Store::archive_some`] said that it is whole.
+    /// What was copied since the last piece: [`Archive::MAX_PIECE`] at most, if it is taken after
+    /// every call of [`Store::archive_some`].
+    pub fn take_piece(&mut self) -> Archive {
+        std::mem::take(&mut self.archive)
+    }
+
+    /// The copy, once [`Store::archive_some`] said that it is whole: what no piece has had.
     pub fn finish(self) -> Archive {
         self.archive
     }
 }
 
-/// The tick of some peer of the `n`th run.
-fn nth_tick<A: Table>(peers: &Peers<A>, n: usize, draw: usize) -> Option<u16> {
-    let peers = peers.peers(peers.runs().nth(n)?);
-    peers.get(draw % peers.len().max(1)).map(|peer| peer.stamp.tick())
-}
-
-/// Peers and items that one call of [`Store::archive_some`] looks at.
+/// Peers and items that one call of [`Store::archive_some`] looks at; it ends with the infohash that
+/// passes the number.
 const PEERS_AT_ONCE: usize = 4096;
 const ITEMS_AT_ONCE: usize = 64;
 
-/// Peers drawn to find out how old they are.
-const SAMPLE: usize = 1024;
+const MAX_PEERS_PIECE: usize = PEERS_AT_ONCE * HEAD_LEN + (PEERS_AT_ONCE + MAX_PEERS) * (V6::LEN + STAMP_LEN);
+const MAX_ITEMS_PIECE: usize = ITEMS_AT_ONCE * MAX_ITEM_LEN;
 
 #[cfg(test)]
 mod tests;

@@ -81,14 +81,21 @@ impl Full {
     /// See [`super::Store::announce`].
     pub(super) fn announce(&mut self, now: Time, infohash: &Id, peer: SocketAddr, seed: bool) -> Announced {
         self.tick(now);
-        if peer.port() == 0 {
-            return Announced::Refused;
-        }
-        match V4::from_socket(peer) {
-            Some(addr) => self.announce_in(now, infohash, addr, seed),
-            None => V6::from_socket(peer)
-                .map_or(Announced::Refused, |addr| self.announce_in(now, infohash, addr, seed)),
-        }
+        self.announce_stamped(now, infohash, peer, Stamp::new(self.ages.now(), seed))
+    }
+
+    /// Stores a peer that announced itself at the time `at`, less than a life ago. Nothing fresher goes
+    /// for it, so that what comes back in any order leaves what the same announces in their order
+    /// would have left.
+    pub(super) fn take_back(
+        &mut self,
+        (now, at): (Time, Time),
+        infohash: &Id,
+        peer: SocketAddr,
+        seed: bool,
+    ) -> Announced {
+        self.tick(now);
+        self.announce_stamped(now, infohash, peer, Stamp::new(self.ages.tick_at(at), seed))
     }
 
     /// See [`super::Store::values`].
@@ -228,9 +235,19 @@ impl Full {
         live(&self.v4, ages).chain(live(&self.v6, ages))
     }
 
-    fn announce_in<A: Table>(&mut self, now: Time, infohash: &Id, addr: A, seed: bool) -> Announced {
+    fn announce_stamped(&mut self, now: Time, infohash: &Id, peer: SocketAddr, stamp: Stamp) -> Announced {
+        if peer.port() == 0 {
+            return Announced::Refused;
+        }
+        match V4::from_socket(peer) {
+            Some(addr) => self.announce_in(now, infohash, addr, stamp),
+            None => V6::from_socket(peer)
+                .map_or(Announced::Refused, |addr| self.announce_in(now, infohash, addr, stamp)),
+        }
+    }
+
+    fn announce_in<A: Table>(&mut self, now: Time, infohash: &Id, addr: A, stamp: Stamp) -> Announced {
         let (ages, limits) = (self.ages, self.limits);
-        let stamp = Stamp::new(ages.now(), seed);
         let peers = A::of_mut(self);
         let mut place = peers.find(infohash);
         let mut known_source = false;
@@ -238,6 +255,7 @@ impl Full {
             match peers.meet(&ages, place, addr, stamp, limits.ports_per_source) {
                 Met::Same => return Announced::Refreshed,
                 Met::Replaced => return Announced::Stored,
+                Met::Stale => return Announced::Refused,
                 Met::Nothing { known_source: known } => known_source = known,
             }
         }
@@ -252,7 +270,9 @@ impl Full {
             if self.memory() + A::of(self).cost(place, infohash) <= limits.memory {
                 break;
             }
-            self.evict();
+            if !self.evict(ages.age(stamp.tick())) {
+                return Announced::Refused;
+            }
             place = A::of(self).find(infohash);
             known_source &= place.is_some();
         }
@@ -265,7 +285,7 @@ impl Full {
         if place.is_none() && A::Other::of(self).find(infohash).is_some() {
             self.in_both += 1;
         }
-        A::of_mut(self).insert(&ages, place, infohash, addr, stamp);
+        A::of_mut(self).insert(place, infohash, addr, stamp);
         self.count_source(addr.source(), known_source);
         Announced::Stored
     }
@@ -282,8 +302,12 @@ impl Full {
         let Some(place) = place else { return Announced::Refused };
         let (ages, mut rng) = (self.ages, self.rng.clone());
         let mut gone = None;
-        A::of_mut(self).replace_stalest(&ages, place, addr, stamp, &mut rng, |source| gone = Some(source));
+        let is_stored = A::of_mut(self)
+            .replace_stalest(&ages, place, addr, stamp, &mut rng, |source| gone = Some(source));
         self.rng = rng;
+        if !is_stored {
+            return Announced::Refused;
+        }
         let source = addr.source();
         if gone != Some(source) {
             if let (Some(gone), Some(sketch)) = (gone, &self.sketch) {
@@ -313,8 +337,9 @@ impl Full {
         cap != 0 && self.sketch.as_ref().is_some_and(|sketch| sketch.count(source) >= cap)
     }
 
-    /// Removes the stalest of some infohashes drawn at random, in one of its families.
-    fn evict(&mut self) {
+    /// Removes the stalest of some infohashes drawn at random, in one of its families, unless it has
+    /// been announced later than so many ticks ago; `false` then.
+    fn evict(&mut self, age: u16) -> bool {
         let (v4, all) = (self.v4.runs().total(), self.runs());
         let mut stalest: Option<(u16, usize)> = None;
         for _ in 0..DRAWN {
@@ -323,8 +348,13 @@ impl Full {
                 stalest = stalest.max(Some((age, n)));
             }
         }
-        let Some((_, n)) = stalest else { return };
-        if n < v4 { self.evict_nth::<V4>(n) } else { self.evict_nth::<V6>(n - v4) }
+        match stalest {
+            Some((its_age, _)) if its_age < age => return false,
+            Some((_, n)) if n < v4 => self.evict_nth::<V4>(n),
+            Some((_, n)) => self.evict_nth::<V6>(n - v4),
+            None => {}
+        }
+        true
     }
 
     fn evict_nth<A: Table>(&mut self, n: usize) {

@@ -39,15 +39,8 @@ impl<'a> Kept<'a> {
         Counts { peers: (self.store.len() + striped) as u64, items: self.store.items() as u64 }
     }
 
-    /// Begins a copy of everything, of at most `max_bytes`.
-    pub fn begin_archive(&self, now: Time, max_bytes: usize) -> Archiving {
-        let Some(striped) = self.striped else { return self.store.begin_archive(now, max_bytes) };
-        let all: usize = striped.iter().map(|stripe| stripe.archive_len()).sum();
-        // Items are few and come first; the stripes share the rest by what they hold.
-        self.store.begin_archive(now, max_bytes).of_parts(all)
-    }
-
-    /// Copies some of it; see [`Store::archive_some`].
+    /// Copies some of it, one stripe after the other, each locked for a piece only; see
+    /// [`Store::archive_some`].
     pub fn archive_some(&self, now: Time, archiving: &mut Archiving) -> bool {
         let Some(striped) = self.striped else { return self.store.archive_some(now, archiving) };
         let is_done = match archiving.part() {
@@ -57,11 +50,8 @@ impl<'a> Kept<'a> {
         if !is_done {
             return false;
         }
-        let next = striped.nth(archiving.part());
-        if let Some(stripe) = &next {
-            stripe.archive_next(now, archiving);
-        }
-        next.is_none()
+        archiving.next_part();
+        striped.nth(archiving.part() - 1).is_none()
     }
 }
 
@@ -79,7 +69,7 @@ impl Striped {
         allow_local: bool,
     ) -> Result<Counts, Damaged> {
         store.restore_by(now, (archive, away), allow_local, |_, at, infohash: &Id, peer, seed| {
-            self.stripe(infohash).announce(at, infohash, peer, seed);
+            self.stripe(infohash).take_back((now, at), infohash, peer, seed);
         })?;
         Ok(Kept::new(store, Some(self)).counts())
     }

@@ -34,6 +34,8 @@ pub(super) enum Met {
     Same,
     /// The source had all the ports that it may have; its stalest one was replaced.
     Replaced,
+    /// The source has all the ports that it may have, all of them announced later than this one.
+    Stale,
     /// Nothing: there is a further peer to store.
     Nothing {
         /// The run holds other ports of the source.
@@ -56,26 +58,30 @@ impl<A: Stored> Peers<A> {
     }
 
     /// Stamps the peer if it is there, or puts it in the place of the source's stalest port if the
-    /// source has `max_ports` already.
+    /// source has `max_ports` already. Nothing gets older by it: a stamp may be one of an earlier run.
     pub(super) fn meet(&mut self, ages: &Ages, place: Place, addr: A, stamp: Stamp, max_ports: usize) -> Met {
-        self.runs.touch(place, ages.now());
+        self.runs.touch(ages, place, stamp.tick());
+        let age = ages.age(stamp.tick());
         let source = addr.source();
         let mut ports = 0;
         let mut stalest: Option<&mut Peer<A>> = None;
         for peer in self.runs.peers_mut(place) {
             if peer.addr == addr {
-                peer.stamp = stamp;
+                if age <= ages.age(peer.stamp.tick()) {
+                    peer.stamp = stamp;
+                }
                 return Met::Same;
             }
             if peer.addr.source() == source {
                 ports += 1;
-                let age = ages.age(peer.stamp.tick());
-                if stalest.as_ref().is_none_or(|other| ages.age(other.stamp.tick()) < age) {
+                let its_age = ages.age(peer.stamp.tick());
+                if stalest.as_ref().is_none_or(|other| ages.age(other.stamp.tick()) < its_age) {
                     stalest = Some(peer);
                 }
             }
         }
         match stalest {
+            Some(peer) if ports >= max_ports && age > ages.age(peer.stamp.tick()) => Met::Stale,
             Some(peer) if ports >= max_ports => {
                 *peer = Peer { addr, stamp };
                 Met::Replaced
@@ -85,10 +91,10 @@ impl<A: Stored> Peers<A> {
     }
 
     /// Stores a peer that is not there yet, in `place` or in a new run.
-    pub(super) fn insert(&mut self, ages: &Ages, place: Option<Place>, infohash: &Id, addr: A, stamp: Stamp) {
+    pub(super) fn insert(&mut self, place: Option<Place>, infohash: &Id, addr: A, stamp: Stamp) {
         let place = match place {
             None => {
-                let place = self.runs.insert(0, *infohash, ages.now());
+                let place = self.runs.insert(0, *infohash, stamp.tick());
                 self.index.insert(place, &self.runs);
                 place
             }
@@ -104,8 +110,8 @@ impl<A: Stored> Peers<A> {
         self.len += 1;
     }
 
-    /// Puts a peer in the place of the stalest of some that are drawn at random. `gone` is told the
-    /// source that has no other peer in the run.
+    /// Puts a peer in the place of the stalest of some that are drawn at random, unless they all are
+    /// fresher; whether it did. `gone` is told the source that has no other peer in the run.
     pub(super) fn replace_stalest(
         &mut self,
         ages: &Ages,
@@ -114,15 +120,19 @@ impl<A: Stored> Peers<A> {
         stamp: Stamp,
         rng: &mut Rng,
         gone: impl FnOnce(u64),
-    ) {
+    ) -> bool {
         let peers = self.runs.peers_mut(place);
         let drawn = std::iter::repeat_with(|| rng.below(peers.len())).take(DRAWN);
-        let Some(victim) = drawn.max_by_key(|&n| ages.age(peers[n].stamp.tick())) else { return };
+        let Some(victim) = drawn.max_by_key(|&n| ages.age(peers[n].stamp.tick())) else { return false };
+        if ages.age(stamp.tick()) > ages.age(peers[victim].stamp.tick()) {
+            return false;
+        }
         let source = peers[victim].addr.source();
         if peers.iter().filter(|peer| peer.addr.source() == source).count() == 1 {
             gone(source);
         }
         peers[victim] = Peer { addr, stamp };
+        true
     }
 
     /// Removes the expired peers of a run. `gone` is told each source that has no peer left in it.

@@ -62,11 +62,16 @@ impl Ages {
     }
 
     pub(super) fn set(&mut self, now: Time) {
-        self.now = (now.as_micros() >> self.shift) as u16 & TICK_MASK;
+        self.now = self.tick_at(now);
     }
 
     pub(super) fn now(&self) -> u16 {
         self.now
+    }
+
+    /// The tick of an earlier time.
+    pub(super) fn tick_at(&self, at: Time) -> u16 {
+        (at.as_micros() >> self.shift) as u16 & TICK_MASK
     }
 
     pub(super) fn age(&self, tick: u16) -> u16 {
@@ -254,10 +259,13 @@ impl<A: Address> Runs<A> {
         (to, self.remove(place))
     }
 
-    /// Sets the tick of the newest announce.
-    pub(super) fn touch(&mut self, place: Place, newest: u16) {
+    /// Sets the tick of the newest announce, unless there was a newer one.
+    pub(super) fn touch(&mut self, ages: &Ages, place: Place, tick: u16) {
         let cells = self.classes[place.class()].runs.piece_mut(place.rank());
-        Head { newest, ..Head::read(cells) }.write(cells);
+        let head = Head::read::<A>(cells);
+        if ages.age(tick) <= ages.age(head.newest) {
+            Head { newest: tick, ..head }.write(cells);
+        }
     }
 
     /// Leaves only the first `count` peers.

@@ -19,10 +19,10 @@ use crate::net::resolve::{Families, Routers};
 use crate::net::satellites::Satellites;
 use crate::net::shard::{Request, Shard};
 use crate::net::udp::{self, Batching, UdpSocket};
-use crate::net::{Bind, Clock, Error};
+use crate::net::{Bind, Clock, Error, stored};
 use crate::replay::{Origin, Record, Recorded};
 use crate::standing::Pace;
-use crate::store::{Counts, Damaged};
+use crate::store::Counts;
 use crate::{Command, Config, Home, Rng, Seeds, Time};
 
 /// Requests that wait for the task; a caller beyond them waits itself.
@@ -107,7 +107,7 @@ impl Dht {
         let mut node = Recorded::new(origin, records.map(recording::tap));
         let cores = node.split(now, shards - 1);
         let state = folder.map(|folder| {
-            let loaded = restored(&mut node, &folder, now);
+            let loaded = restored(&mut node, &folder, &options.config, now);
             let keeper = StateKeeper::new(folder, saved, now);
             // Who starts without what is stored must not write over it.
             if is_recorded { keeper } else { keeper.with_store(loaded, now) }
@@ -242,13 +242,13 @@ fn homes(sockets: &[UdpSocket], saved: &Saved, keep: bool, rng: &mut Rng) -> Vec
 
 /// Gives back what others stored in an earlier run; how much that is. Whatever is wrong with it costs
 /// no more than the announces.
-fn restored(node: &mut Recorded, folder: &StateFolder, now: Time) -> Counts {
-    let Some(stored) = folder.read_store() else { return Counts::default() };
-    let away = Moment::now().since(&stored.at);
-    node.restore(now, &stored.archive, away).unwrap_or_else(|Damaged| {
-        folder.warn_of_damaged_store();
-        Counts::default()
-    })
+fn restored(node: &mut Recorded, folder: &StateFolder, config: &Config, now: Time) -> Counts {
+    let (present, mut counts) = (Moment::now(), Counts::default());
+    folder.read_store(stored::max_len(config), |at, piece| {
+        counts = node.restore(now, piece, present.since(at))?;
+        Ok(())
+    });
+    counts
 }
 
 /// The most events that one lookup can have within its limits: each query is asked, slow, and

@@ -8,7 +8,7 @@ use krpc::{Body, Id, Message, Query, Response, Want};
 
 use crate::secure_id::secure_id;
 use crate::shards::{Crossing, Satellite};
-use crate::store::Archive;
+use crate::store::{Archive, Archiving};
 use crate::{Class, Config, Counters, Event, Home, Node, Outbox, Rng, Seeds, Time};
 
 /// What is looked for and announced.
@@ -135,9 +135,9 @@ impl Split {
         counters
     }
 
-    pub(super) fn archive(&self, max_bytes: usize) -> Archive {
+    pub(super) fn archive(&self) -> Archive {
         let kept = self.node.kept();
-        let mut archiving = kept.begin_archive(self.now, max_bytes);
+        let mut archiving = Archiving::default();
         while !kept.archive_some(self.now, &mut archiving) {}
         archiving.finish()
     }

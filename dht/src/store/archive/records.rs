@@ -7,7 +7,7 @@ use krpc::compact::Address;
 use krpc::{Id, Signed};
 
 use crate::addr::SourceKey;
-use crate::item::{Item, check_signed, check_value, immutable_target, mutable_target};
+use crate::item::{Item, MAX_SALT, MAX_VALUE, check_signed, check_value, immutable_target, mutable_target};
 
 /// An archive that is none: damaged, or written by somebody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,11 @@ pub(super) fn put_stamp(out: &mut Vec<u8>, age: Duration, seed: bool) {
     out.extend_from_slice(&(whole_seconds(age) | seed).to_be_bytes());
 }
 
-pub(super) fn read_peers<A: Address>(bytes: &[u8], peers: &mut Vec<ArchivedPeer>) -> Result<(), Damaged> {
+/// Hands on the peers one by one, those before the damage too.
+pub(super) fn read_peers<A: Address>(
+    bytes: &[u8],
+    mut take: impl FnMut(ArchivedPeer),
+) -> Result<(), Damaged> {
     let mut bytes = Bytes(bytes);
     while !bytes.0.is_empty() {
         let infohash = Id::new(*bytes.array()?);
@@ -73,7 +77,7 @@ pub(super) fn read_peers<A: Address>(bytes: &[u8], peers: &mut Vec<ArchivedPeer>
         for _ in 0..count {
             let addr = A::from_wire(bytes.take(A::LEN)?).ok_or(Damaged)?.to_socket();
             let stamp = u32::from_be_bytes(*bytes.array()?);
-            peers.push(ArchivedPeer { infohash, addr, age: stamp & !SEED, seed: stamp & SEED != 0 });
+            take(ArchivedPeer { infohash, addr, age: stamp & !SEED, seed: stamp & SEED != 0 });
         }
     }
     Ok(())
@@ -132,3 +136,6 @@ const SEED: u32 = 1 << 31;
 /// Bytes before the peers of an infohash, and behind each address.
 pub(super) const HEAD_LEN: usize = Id::LEN + 2;
 pub(super) const STAMP_LEN: usize = 4;
+
+/// Bytes of the largest item: its kind, age and source; key, signature, number and salt; and its value.
+pub(super) const MAX_ITEM_LEN: usize = 1 + 4 + 24 + (32 + 64 + 8 + 1 + MAX_SALT) + (2 + MAX_VALUE);

@@ -34,10 +34,23 @@ fn filled(seed: u64, announces: usize) -> Store {
     store
 }
 
-fn archived(store: &mut Store, max_bytes: usize) -> Archive {
-    let mut archiving = store.begin_archive(NOW, max_bytes);
+fn archived(store: &Store) -> Archive {
+    let mut archiving = Archiving::default();
     while !store.archive_some(NOW, &mut archiving) {}
     archiving.finish()
+}
+
+/// The same in pieces.
+fn pieces(store: &Store) -> Vec<Archive> {
+    let (mut archiving, mut pieces) = (Archiving::default(), Vec::new());
+    loop {
+        let is_done = store.archive_some(NOW, &mut archiving);
+        pieces.push(archiving.take_piece());
+        if is_done {
+            assert!(archiving.finish().is_empty());
+            return pieces;
+        }
+    }
 }
 
 fn sorted(store: &Store, now: Time) -> Vec<StoredPeer> {
@@ -48,8 +61,8 @@ fn sorted(store: &Store, now: Time) -> Vec<StoredPeer> {
 
 #[test]
 fn everything_comes_back_with_its_age() {
-    let mut before = filled(1, 5000);
-    let archive = archived(&mut before, usize::MAX);
+    let before = filled(1, 5000);
+    let archive = archived(&before);
     assert_eq!(archive.counts.peers as usize, before.len());
     let mut after = store(&Config::default());
     let counts = after.restore(NOW, &archive, Duration::ZERO, false).unwrap();
@@ -74,8 +87,8 @@ fn everything_comes_back_with_its_age() {
 
 #[test]
 fn time_away_makes_older_and_expires_and_the_caps_of_today_hold() {
-    let mut before = filled(2, 2000);
-    let archive = archived(&mut before, usize::MAX);
+    let before = filled(2, 2000);
+    let archive = archived(&before);
     let restored = |config: &Config, away| {
         let mut store = store(config);
         let counts = store.restore(NOW, &archive, away, false).unwrap();
@@ -99,18 +112,145 @@ fn time_away_makes_older_and_expires_and_the_caps_of_today_hold() {
     assert!(young.iter(Time::from_secs(60)).all(|peer| peer.age <= MINUTE));
 }
 
+/// Whatever the order in which they come back.
 #[test]
 fn the_freshest_are_kept_when_not_all_fit() {
-    let mut before = filled(3, 20_000);
-    let whole = archived(&mut before, usize::MAX);
-    let half = archived(&mut before, whole.len() / 2);
-    assert!(half.len() <= whole.len() / 2);
-    let mut after = store(&Config::default());
-    after.restore(NOW, &half, Duration::ZERO, false).unwrap();
-    let oldest = after.iter(NOW).map(|peer| peer.age).max().unwrap();
-    assert!(after.len() * 10 >= before.len() * 3, "{} of {}", after.len(), before.len());
-    assert!(oldest < 30 * MINUTE, "{oldest:?}");
-    assert_eq!(archived(&mut before, 0).counts, Counts::default());
+    let before = filled(3, 20_000);
+    let mut pieces = pieces(&before);
+    assert!(pieces.len() > 5);
+    let mut memory = before.memory();
+    while memory > 100_000 {
+        memory /= 2;
+        for _ in 0..2 {
+            pieces.reverse();
+            let mut after =
+                store(&Config { store_memory: memory, infohashes_per_ip: 0, ..Config::default() });
+            for piece in &pieces {
+                after.restore(NOW, piece, Duration::ZERO, false).unwrap();
+            }
+            assert!(after.memory() <= memory && after.memory() * 10 > memory * 8, "{}", after.memory());
+            assert!(newest(&after) < newest(&before), "{} of {}", newest(&after), newest(&before));
+        }
+    }
+}
+
+/// Milliseconds since the newest announce of an infohash, in the mean.
+fn newest(store: &Store) -> u128 {
+    let mut ages = std::collections::BTreeMap::new();
+    for peer in store.iter(NOW) {
+        let age = ages.entry(peer.infohash).or_insert(peer.age);
+        *age = peer.age.min(*age);
+    }
+    ages.values().map(Duration::as_millis).sum::<u128>() / ages.len() as u128
+}
+
+#[test]
+fn pieces_are_bounded_and_their_order_does_not_matter() {
+    let mut before = filled(6, 30_000);
+    for n in 0..600 {
+        let target = immutable_target(format!("i{n}e").as_bytes());
+        let source = source_key(([81, 2, (n >> 8) as u8, n as u8], 1).into(), false);
+        before.put_item(NOW, target, source, (format!("i{n}e").as_bytes(), None));
+    }
+    // An infohash that passes what a piece has of others.
+    let big = Config { peers_per_infohash: 5000, ..Config::default() };
+    let mut huge = store(&big.lifted());
+    for n in 0..5000u32 {
+        let [_, _, c, d] = n.to_be_bytes();
+        huge.announce(
+            NOW,
+            &Id::new([7; 20]),
+            ([0x2001, 0xdb8, c.into(), d.into(), 0, 0, 0, 1], 7).into(),
+            false,
+        );
+    }
+    let mut all = pieces(&huge);
+    assert_eq!(all.iter().map(|piece| piece.counts.peers).sum::<u64>(), 5000);
+    all.extend(pieces(&before));
+    let counts = all.iter().fold(Counts::default(), |all, piece| Counts {
+        peers: all.peers + piece.counts.peers,
+        items: all.items + piece.counts.items,
+    });
+    assert_eq!((counts.peers as usize, counts.items), (before.len() + huge.len(), 600));
+    for piece in &all {
+        let parts = [&piece.items, &piece.peers4, &piece.peers6];
+        // One more infohash than passes the number, whatever it has.
+        let most = PEERS_AT_ONCE * HEAD_LEN + (PEERS_AT_ONCE + 5000) * (V6::LEN + STAMP_LEN);
+        assert!(parts.iter().all(|part| part.len() <= most.min(Archive::MAX_PIECE)));
+        assert!(parts.iter().filter(|part| !part.is_empty()).count() <= 1);
+    }
+    let restored = |pieces: &mut dyn Iterator<Item = &Archive>| {
+        let mut after = store(&big.lifted());
+        pieces.for_each(|piece| _ = after.restore(NOW, piece, MINUTE, false).unwrap());
+        let key = |peer: StoredPeer| (peer.infohash, peer.addr, peer.seed, peer.age);
+        assert_eq!(after.items(), 600);
+        sorted(&after, NOW).into_iter().map(key).collect::<Vec<_>>()
+    };
+    let forth = restored(&mut all.iter());
+    assert_eq!(forth.len(), before.len() + huge.len());
+    assert_eq!(forth, restored(&mut all.iter().rev()));
+    assert_eq!(forth, restored(&mut all.iter().chain(&all)), "twice is once");
+}
+
+#[test]
+fn what_is_fresher_is_never_replaced_by_what_comes_back() {
+    let config = Config { ports_per_ip: 2, peers_per_infohash: 3, ..Config::default() };
+    let infohash = Id::new([1; 20]);
+    let peer = |host: u8, port: u16| SocketAddr::from(([81, 2, 3, host], port));
+    let mut old = store(&config);
+    for (host, port) in [(1, 1), (1, 2), (2, 2), (3, 3)] {
+        old.announce(NOW - 30 * MINUTE, &infohash, peer(host, port), true);
+    }
+    let archive = archived(&old);
+    let mut after = store(&config);
+    for (host, port) in [(1, 1), (1, 3), (9, 9)] {
+        after.announce(NOW - MINUTE, &infohash, peer(host, port), false);
+    }
+    let before = sorted(&after, NOW);
+    after.restore(NOW, &archive, Duration::ZERO, false).unwrap();
+    assert_eq!(sorted(&after, NOW), before);
+    // The other way round, they make way.
+    let mut after = store(&config);
+    after.restore(NOW, &archive, Duration::ZERO, false).unwrap();
+    for (host, port) in [(1, 1), (1, 3), (9, 9)] {
+        after.announce(NOW - MINUTE, &infohash, peer(host, port), false);
+    }
+    assert_eq!(after.iter(NOW).filter(|peer| peer.age < 2 * MINUTE).count(), 3);
+}
+
+/// Small and big infohashes, of both families.
+#[test]
+fn a_store_that_is_full_comes_back_whole_and_within_the_length_that_its_config_says() {
+    let config = Config { store_memory: 1 << 18, infohashes_per_ip: 0, max_items: 20, ..Config::default() };
+    for (seed, peers_each) in [(1, 1), (2, 10), (3, 500)] {
+        for ipv6 in [false, true] {
+            let (mut before, mut rng) = (store(&config), Rng::from_seed(seed));
+            let mut infohash = rng.id();
+            for n in 0..45_000u32 {
+                if n % peers_each == 0 {
+                    infohash = rng.id();
+                }
+                let [a, b, c, d] = n.to_be_bytes();
+                let addr: SocketAddr = if ipv6 {
+                    ([0x2001, 0xdb8, b.into(), c.into(), 0, 0, 0, d.into()], 7).into()
+                } else {
+                    ([81 + a, b, c, d], 7).into()
+                };
+                before.announce(NOW - 30 * MINUTE + n * MINUTE / 2_250, &infohash, addr, false);
+            }
+            for n in 0..30u8 {
+                let value = [&b"900:"[..], &[n; 900]].concat();
+                let source = source_key(([81, 2, 3, n], 1).into(), false);
+                before.put_item(NOW, immutable_target(&value), source, (&value, None));
+            }
+            let archive = archived(&before);
+            assert!(archive.len() <= Archive::max_len(&config), "{} bytes", archive.len());
+            let mut after = store(&config);
+            let counts = after.restore(NOW, &archive, Duration::ZERO, false).unwrap();
+            assert_eq!((counts, counts.items), (archive.counts, 20), "{peers_each} each, IPv6 {ipv6}");
+            assert_eq!(counts.peers as usize, before.iter(NOW).count());
+        }
+    }
 }
 
 #[test]
@@ -118,7 +258,7 @@ fn a_copy_in_pieces_survives_what_happens_between_them() {
     let (mut before, mut rng) = (filled(4, 30_000), Rng::from_seed(4));
     let known: std::collections::BTreeSet<_> =
         before.iter(NOW).map(|peer| (peer.infohash, peer.addr)).collect();
-    let mut archiving = before.begin_archive(NOW, usize::MAX);
+    let mut archiving = Archiving::default();
     let mut pieces = 1;
     while !before.archive_some(NOW, &mut archiving) {
         pieces += 1;
@@ -145,7 +285,7 @@ fn items_come_back_with_age_and_source_and_forged_ones_do_not() {
     let put = NOW - 30 * MINUTE;
     before.put_item(put, immutable_target(b"5:hello"), source(1), (b"5:hello", None));
     before.put_item(put, target, source(2), (&signed.value, Some(signed.as_signed(None))));
-    let archive = archived(&mut before, usize::MAX);
+    let archive = archived(&before);
     assert_eq!(archive.counts, Counts { peers: 0, items: 2 });
     let mut after = store(&Config::default());
     assert_eq!(after.restore(NOW, &archive, MINUTE, false), Ok(archive.counts));
@@ -167,7 +307,7 @@ fn addresses_that_are_refused_today_stay_out() {
     let mut before = store(&Config::default());
     before.announce(NOW, &Id::new([1; 20]), "127.0.0.1:7".parse().unwrap(), false);
     before.announce(NOW, &Id::new([1; 20]), "81.2.3.4:7".parse().unwrap(), false);
-    let archive = archived(&mut before, usize::MAX);
+    let archive = archived(&before);
     for (allow_local, expected) in [(false, 1), (true, 2)] {
         let restored = store(&Config::default()).restore(NOW, &archive, Duration::ZERO, allow_local);
         assert_eq!(restored.unwrap().peers, expected);
@@ -183,7 +323,7 @@ fn an_archive_that_was_cut_is_damaged() {
         source_key(([81, 2, 3, 4], 1).into(), false),
         (b"5:hello", None),
     );
-    let archive = archived(&mut before, usize::MAX);
+    let archive = archived(&before);
     let last = |bytes: &[u8]| bytes[..bytes.len() - 1].to_vec();
     for cut in [
         Archive { peers4: last(&archive.peers4), ..archive.clone() },
@@ -217,8 +357,8 @@ proptest! {
 
     #[test]
     fn what_was_stored_is_what_comes_back(seed in any::<u64>(), announces in 0usize..300) {
-        let mut before = filled(seed, announces);
-        let archive = archived(&mut before, usize::MAX);
+        let before = filled(seed, announces);
+        let archive = archived(&before);
         let mut after = store(&Config::default());
         prop_assert_eq!(after.restore(NOW, &archive, Duration::ZERO, false), Ok(archive.counts));
         let key = |peer: StoredPeer| (peer.infohash, peer.addr, peer.seed);
