@@ -266,6 +266,9 @@ pub struct Config {
     /// Nodes that a crawl remembers for having asked them, some 180 bytes each. When all of them are within
     /// their interval nobody else is asked until the first one's is over.
     pub crawl_asked: usize,
+    /// Nodes of one network (IPv4 /24) that a crawl knows at a time, but for those that were silent lately. An
+    /// IPv6 /64 has one.
+    pub crawl_nodes_per_subnet: usize,
     /// Nodes taken from one reply to a crawl, per family.
     pub crawl_nodes_per_reply: usize,
     /// A node that told samples is left alone for so long at least, whatever its interval.
@@ -318,7 +321,7 @@ impl Config {
             lookup_nodes_per_reply, lookup_queries_per_silent_ip, lookup_nodes_per_subnet, lookup_max_peers, lookup_values_per_reply,
             lookup_ports_per_ip, max_lookups, max_in_flight, max_incoming, max_tid, max_values, store_memory,
             peers_per_infohash, ports_per_ip, max_amplification, max_error_amplification, max_items, items_per_ip, lost_after_silences,
-            crawl_max_in_flight, crawl_frontier, crawl_asked, crawl_nodes_per_reply, crawl_scrape_nodes,
+            crawl_max_in_flight, crawl_frontier, crawl_asked, crawl_nodes_per_subnet, crawl_nodes_per_reply, crawl_scrape_nodes,
             crawl_scrape_queue
         );
         config
@@ -429,6 +432,7 @@ impl Default for Config {
             crawl_max_in_flight: 128,
             crawl_frontier: 131_072,
             crawl_asked: 524_288,
+            crawl_nodes_per_subnet: 32,
             crawl_nodes_per_reply: 16,
             crawl_rest_min: Duration::from_secs(5 * 60),
             crawl_silent_rest: Duration::from_secs(60 * 60),

@@ -36,9 +36,9 @@ impl Crawler {
                     for &(id, addr, source) in &nodes {
                         survey.offer((id, addr), source, self.frontier.known(now, id, addr));
                     }
-                    for (id, addr) in self.frontier.nearest(&survey.target, survey.ipv6, NEAREST_KNOWN) {
-                        let source = self.frontier.source(addr);
-                        survey.offer((id, addr), source, self.frontier.known(now, id, addr));
+                    let nearest = self.frontier.nearest(&survey.target, survey.ipv6, NEAREST_KNOWN);
+                    for (id, addr, known) in nearest {
+                        survey.offer((id, addr), self.frontier.source(addr), known);
                     }
                 }
             }

@@ -6,7 +6,12 @@
 //! out elsewhere. Nodes that have been asked are remembered until they may be asked again; room for
 //! another is made by forgetting who was silent and then who does not know BEP 51, never by forgetting
 //! who is within its interval. If everybody is, nobody else can be asked.
+//!
+//! Of one network (IPv4 /24, IPv6 /64) at most [`Config::crawl_nodes_per_subnet`] are known at a time, but for
+//! those who were silent lately; further ones are not taken, whatever their ids.
 
+mod slices;
+mod subnets;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +21,8 @@ use std::net::SocketAddr;
 use hashbrown::HashTable;
 use krpc::Id;
 
+use self::slices::{Slices, Which};
+use self::subnets::Subnets;
 use super::event::{NodeRecord, Standing};
 use super::region::Region;
 use super::voids::Voids;
@@ -27,7 +34,6 @@ use crate::{Config, KeyedHash, Rng, Time};
 pub(super) struct Frontier {
     region: Region,
     allow_local: bool,
-    slice_cap: usize,
     asked_cap: usize,
     rng: Rng,
     hash: KeyedHash,
@@ -37,12 +43,10 @@ pub(super) struct Frontier {
     by_source: HashTable<u32>,
     /// Everybody but the silent, and what was asked about.
     voids: Voids,
-    /// Fresh nodes: [`SLICES`] slices of the region for IPv4, as many for IPv6, and then those outside by
-    /// the number of bits that they share with it.
-    slices: Vec<Slice>,
-    fresh: usize,
-    /// Where the last node was taken from.
-    cursor: usize,
+    /// The fresh, and those who live.
+    slices: Slices,
+    /// Everybody but the silent.
+    subnets: Subnets,
     asking: usize,
     resting: BTreeSet<(Time, u32)>,
     silent: BTreeSet<(Time, u32)>,
@@ -76,15 +80,6 @@ enum State {
     Refused,
 }
 
-#[derive(Debug, Default)]
-struct Slice {
-    /// An even choice of the fresh nodes that were offered since there was room last.
-    nodes: Vec<u32>,
-    offered: usize,
-    /// Those who answered and rest, or refused.
-    alive: Vec<u32>,
-}
-
 /// A node that is to be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chosen {
@@ -112,21 +107,19 @@ pub(super) enum Known {
 
 impl Frontier {
     pub(super) fn new(region: Region, config: &Config, mut rng: Rng) -> Self {
-        let slices = 2 * SLICES + region.bits() as usize;
+        let hash = KeyedHash::new(&mut rng);
         Self {
             region,
             allow_local: config.allow_local,
-            slice_cap: (config.crawl_frontier / (2 * SLICES)).max(1),
             asked_cap: config.crawl_asked.max(1),
-            hash: KeyedHash::new(&mut rng),
+            hash,
             rng,
             entries: Vec::new(),
             holes: Vec::new(),
             by_source: HashTable::new(),
             voids: Voids::default(),
-            slices: (0..slices).map(|_| Slice::default()).collect(),
-            fresh: 0,
-            cursor: 0,
+            slices: Slices::new(region, (config.crawl_frontier / (2 * slices::SLICES)).max(1)),
+            subnets: Subnets::new(config, hash),
             asking: 0,
             resting: BTreeSet::new(),
             silent: BTreeSet::new(),
@@ -145,6 +138,9 @@ impl Frontier {
             }
             self.remove(index);
         }
+        if !self.subnets.has_room(addr) {
+            return false;
+        }
         let index = self.add(id, addr, source);
         self.make_fresh(index)
     }
@@ -161,7 +157,8 @@ impl Frontier {
                 self.offer(now, record.id, record.addr);
             }
             Standing::Resting(_) | Standing::Silent(_) | Standing::Refused => {
-                if self.asked() < self.asked_cap {
+                let is_silent = matches!(record.standing, Standing::Silent(_));
+                if self.asked() < self.asked_cap && (is_silent || self.subnets.has_room(record.addr)) {
                     let index = self.add(record.id, record.addr, source);
                     self.place_asked(now, index, record.standing);
                 }
@@ -183,17 +180,11 @@ impl Frontier {
     /// The next node to ask: from one slice after the other, each far from the last; nodes outside of the
     /// region, nearest first, when there is nobody inside.
     pub(super) fn next(&mut self) -> Option<Chosen> {
-        if self.fresh == 0 || !self.has_room() {
+        if self.fresh() == 0 || !self.has_room() {
             return None;
         }
-        let inside = (1..=2 * SLICES).map(|step| (self.cursor + step * STRIDE) % (2 * SLICES));
-        let outside = (2 * SLICES..self.slices.len()).rev();
-        let slice = inside.chain(outside).find(|&slice| !self.slices[slice].nodes.is_empty())?;
-        if slice < 2 * SLICES {
-            self.cursor = slice;
-        }
-        let nodes = &self.slices[slice].nodes;
-        let index = nodes[self.rng.below(nodes.len())];
+        let nodes = self.slices.next()?;
+        let index = nodes[self.rng.below(nodes.len())].index;
         Some(self.ask(index))
     }
 
@@ -203,7 +194,17 @@ impl Frontier {
             return None;
         }
         let source = self.source(addr);
-        let index = self.find(source).unwrap_or_else(|| self.add(id, addr, source));
+        if let Some(index) = self.find(source) {
+            if self.entries[index as usize].state == State::Fresh {
+                return Some(self.ask(index));
+            }
+            // Silent long ago, and perhaps under another id.
+            self.remove(index);
+        }
+        if !self.subnets.has_room(addr) {
+            return None;
+        }
+        let index = self.add(id, addr, source);
         Some(self.ask(index))
     }
 
@@ -246,36 +247,12 @@ impl Frontier {
 
     /// The fresh nodes of a family that are nearest to `target` by the slice that they are in.
     pub(super) fn near(&self, target: &Id, ipv6: bool, count: usize) -> Vec<(Id, SocketAddr)> {
-        let nodes = self.slices_from(target, ipv6).flat_map(|slice| &self.slices[slice].nodes);
-        let entries = nodes.map(|&index| &self.entries[index as usize]);
-        entries
-            .filter(|entry| entry.addr.is_ipv6() == ipv6)
-            .take(count)
-            .map(|entry| (entry.id, entry.addr))
-            .collect()
+        self.slices.near(target, ipv6, count, &self.entries)
     }
 
     /// The nodes of a family that are nearest to `target` of all that may be asked or answered lately, nearest first.
-    pub(super) fn nearest(&self, target: &Id, ipv6: bool, count: usize) -> Vec<(Id, SocketAddr)> {
-        let mut found: Vec<&Entry> = Vec::new();
-        // Every slice is nearer than all that come after it.
-        for slice in self.slices_from(target, ipv6) {
-            if found.len() >= count {
-                break;
-            }
-            let Slice { nodes, alive, .. } = &self.slices[slice];
-            let entries = nodes.iter().chain(alive).map(|&index| &self.entries[index as usize]);
-            found.extend(entries.filter(|entry| entry.addr.is_ipv6() == ipv6));
-        }
-        found.sort_unstable_by_key(|entry| entry.id.distance(target));
-        found.into_iter().take(count).map(|entry| (entry.id, entry.addr)).collect()
-    }
-
-    /// The slices that have nodes of a family, from the nearest to `target` on.
-    fn slices_from(&self, target: &Id, ipv6: bool) -> impl Iterator<Item = usize> + use<> {
-        let (first, own) = (if ipv6 { SLICES } else { 0 }, self.region.slice(target, SLICE_BITS));
-        let outside = (2 * SLICES..self.slices.len()).rev();
-        (0..SLICES).map(move |step| first + (own ^ step)).chain(outside)
+    pub(super) fn nearest(&self, target: &Id, ipv6: bool, count: usize) -> Vec<(Id, SocketAddr, Known)> {
+        self.slices.nearest(target, ipv6, count, &self.entries)
     }
 
     /// What to ask a node about that is being asked: the widest gap near it.
@@ -319,7 +296,7 @@ impl Frontier {
     }
 
     pub(super) fn fresh(&self) -> usize {
-        self.fresh
+        self.slices.fresh()
     }
 
     pub(super) fn resting(&self) -> usize {
@@ -352,6 +329,7 @@ impl Frontier {
     fn add(&mut self, id: Id, addr: SocketAddr, source: SourceKey) -> u32 {
         let entry = Entry { addr, at: Time::ZERO, id, target: id, place: 0, state: State::Free };
         self.voids.insert(&id);
+        self.subnets.enter(addr);
         let index = match self.holes.pop() {
             Some(index) => {
                 self.entries[index as usize] = entry;
@@ -372,9 +350,10 @@ impl Frontier {
     /// Puts an entry that is in no list among the fresh ones of its slice, or drops it or another one there
     /// when the slice is full. Whether it stays.
     fn make_fresh(&mut self, index: u32) -> bool {
-        let number = self.slice_of(index);
-        let cap = if number < 2 * SLICES { self.slice_cap } else { OUTSIDE_CAP };
-        let slice = &mut self.slices[number];
+        let Entry { id, addr, .. } = self.entries[index as usize];
+        let number = self.slices.number(&id, addr);
+        let cap = self.slices.cap(number);
+        let slice = self.slices.of(number);
         if slice.nodes.len() >= cap {
             slice.offered += 1;
             let chosen = self.rng.below(slice.offered);
@@ -383,16 +362,12 @@ impl Frontier {
                 self.remove(index);
                 return false;
             }
-            let (victim, offered) = (slice.nodes[chosen], slice.offered);
+            let (victim, offered) = (slice.nodes[chosen].index, slice.offered);
             self.remove(victim);
-            self.slices[number].offered = offered;
+            self.slices.of(number).offered = offered;
         }
-        let slice = &mut self.slices[number];
-        slice.nodes.push(index);
-        slice.offered = slice.offered.max(slice.nodes.len());
-        self.fresh += 1;
-        let entry = &mut self.entries[index as usize];
-        (entry.state, entry.place) = (State::Fresh, slice.nodes.len() as u32 - 1);
+        self.slices.push(index, Which::Fresh, &mut self.entries);
+        self.entries[index as usize].state = State::Fresh;
         self.note(index, Standing::Fresh);
         true
     }
@@ -418,6 +393,7 @@ impl Frontier {
             Standing::Resting(until) => (State::Resting, until, &mut self.resting),
             Standing::Silent(until) => {
                 self.voids.remove(&entry.id);
+                self.subnets.leave(entry.addr);
                 (State::Silent, until, &mut self.silent)
             }
             Standing::Refused => (State::Refused, now, &mut self.refused),
@@ -425,34 +401,24 @@ impl Frontier {
         (entry.state, entry.at) = (state, at);
         set.insert((at, index));
         if state != State::Silent {
-            let number = self.slice_of(index);
-            let alive = &mut self.slices[number].alive;
-            alive.push(index);
-            self.entries[index as usize].place = alive.len() as u32 - 1;
+            self.slices.push(index, Which::Alive, &mut self.entries);
         }
         self.note(index, standing);
     }
 
     /// Takes an entry out of the list that it is in.
     fn unlist(&mut self, index: u32) {
-        let Entry { state, at, place, .. } = self.entries[index as usize];
+        let Entry { state, at, .. } = self.entries[index as usize];
         match state {
             State::Free | State::Asking => {}
-            State::Fresh => {
-                let number = self.slice_of(index);
-                let slice = &mut self.slices[number];
-                cut(&mut slice.nodes, place, &mut self.entries);
-                slice.offered = slice.nodes.len();
-                self.fresh -= 1;
-            }
+            State::Fresh => self.slices.cut(index, Which::Fresh, &mut self.entries),
             State::Silent => {
                 self.silent.remove(&(at, index));
             }
             State::Resting | State::Refused => {
                 let set = if state == State::Resting { &mut self.resting } else { &mut self.refused };
                 set.remove(&(at, index));
-                let number = self.slice_of(index);
-                cut(&mut self.slices[number].alive, place, &mut self.entries);
+                self.slices.cut(index, Which::Alive, &mut self.entries);
             }
         }
     }
@@ -463,6 +429,7 @@ impl Frontier {
         let Entry { addr, id, target, state, .. } = self.entries[index as usize];
         if state != State::Silent {
             self.voids.remove(&id);
+            self.subnets.leave(addr);
         }
         self.voids.remove(&target);
         let source = self.source(addr);
@@ -480,31 +447,7 @@ impl Frontier {
         let &Entry { id, addr, .. } = &self.entries[index as usize];
         self.changes.push((self.source(addr), Some(NodeRecord { id, addr, standing })));
     }
-
-    fn slice_of(&self, index: u32) -> usize {
-        let Entry { id, addr, .. } = &self.entries[index as usize];
-        if !self.region.contains(id) {
-            return 2 * SLICES + self.region.shared(id) as usize;
-        }
-        usize::from(addr.is_ipv6()) * SLICES + self.region.slice(id, SLICE_BITS)
-    }
 }
 
-/// Takes what is at `place` out of a list of a slice; the last takes its place.
-fn cut(list: &mut Vec<u32>, place: u32, entries: &mut [Entry]) {
-    list.swap_remove(place as usize);
-    if let Some(&moved) = list.get(place as usize) {
-        entries[moved as usize].place = place;
-    }
-}
-
-/// A slice is a 1024th of the region, of one family.
-const SLICE_BITS: u32 = 10;
-const SLICES: usize = 1 << SLICE_BITS;
-/// From one slice to the next that is asked in: about 0.38 of the way round, and no divisor of it, so that
-/// all have their turn and neighbours in time are none in the key space.
-const STRIDE: usize = 783;
 /// Entries that are looked at for one that rests.
 const DRAWS: usize = 16;
-/// Fresh nodes outside of the region that share a given number of bits with it.
-const OUTSIDE_CAP: usize = 64;

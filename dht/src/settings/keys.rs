@@ -147,6 +147,7 @@ keys! {
         crawl_max_in_flight in config;
         crawl_frontier in config;
         crawl_asked in config;
+        crawl_nodes_per_subnet in config;
         crawl_nodes_per_reply in config;
         crawl_rest_min in config;
         crawl_silent_rest in config;

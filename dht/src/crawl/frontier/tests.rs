@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::slices::SLICES;
 use super::*;
 
 const NOW: Time = Time::from_secs(1000);
@@ -10,8 +11,9 @@ fn frontier(config: Config) -> Frontier {
     Frontier::new(Region::WHOLE, &config, Rng::from_seed(1))
 }
 
+/// Each in a network of its own.
 fn addr(n: usize) -> SocketAddr {
-    ([80 + (n >> 24) as u8, (n >> 16) as u8, (n >> 8) as u8, n as u8], 6881).into()
+    ([80 + (n >> 16) as u8, (n >> 8) as u8, n as u8, 9], 6881).into()
 }
 
 /// An id in the slice of that number.
@@ -52,7 +54,7 @@ fn neighbours_in_time_are_far_apart_and_every_slice_has_its_turn() {
     let mut last = None;
     for _ in 0..2 * SLICES {
         let chosen = frontier.next().unwrap();
-        let slice = Region::WHOLE.slice(&chosen.id, SLICE_BITS);
+        let slice = Region::WHOLE.slice(&chosen.id, SLICES.ilog2());
         if let Some(last) = last {
             assert!(slice.abs_diff(last) > SLICES / 8, "{slice} after {last}");
         }
@@ -102,9 +104,9 @@ fn what_stays_of_too_many_is_an_even_choice() {
         for n in 0..100 {
             frontier.offer(NOW, id_in(5, &mut rng), addr(n));
         }
-        let kept = &frontier.slices[5].nodes;
+        let kept = &frontier.slices.iter().nth(5).unwrap().nodes;
         assert_eq!(kept.len(), 4);
-        early += kept.iter().filter(|&&index| frontier.entries[index as usize].addr < addr(50)).count();
+        early += kept.iter().filter(|at| frontier.entries[at.index as usize].addr < addr(50)).count();
     }
     // Half of 800, give or take three standard deviations.
     assert!((358..=442).contains(&early), "{early}");
@@ -235,7 +237,9 @@ fn the_nearest_of_all_who_live_are_found_whatever_has_become_of_them() {
             let target = rng.id();
             let mut truth: Vec<Id> = lives.iter().filter(|(_, lives)| **lives).map(|(id, _)| *id).collect();
             truth.sort_by_key(|id| id.distance(&target));
-            let found: Vec<Id> = frontier.nearest(&target, false, 8).into_iter().map(|(id, _)| id).collect();
+            let found = frontier.nearest(&target, false, 8);
+            assert!(found.iter().all(|&(id, addr, known)| known == frontier.known(NOW, id, addr)));
+            let found: Vec<Id> = found.into_iter().map(|(id, ..)| id).collect();
             assert_eq!(found, truth[..8]);
         }
     };
@@ -245,4 +249,82 @@ fn the_nearest_of_all_who_live_are_found_whatever_has_become_of_them() {
     assert_eq!((frontier.fresh(), frontier.resting()), (1000, 0));
     check(&frontier, &mut rng);
     assert!(frontier.nearest(&Id::ZERO, true, 8).is_empty());
+}
+
+/// Whoever has a /24 has 256 addresses and names them with whatever ids it likes, wherever in the key space.
+#[test]
+fn one_network_has_no_more_than_its_share_of_the_frontier() {
+    let config = Config { crawl_nodes_per_subnet: 5, ..Config::default() };
+    let mut frontier = frontier(config);
+    let mut rng = Rng::from_seed(11);
+    let host = |n: u8| SocketAddr::from(([81, 2, 3, n], 6881));
+    let flood = |frontier: &mut Frontier, now: Time, rng: &mut Rng| {
+        (0..1000u32).filter(|n| frontier.offer(now, rng.id(), host(*n as u8))).count()
+    };
+    assert_eq!(flood(&mut frontier, NOW, &mut rng), 5);
+    assert!(frontier.claim(NOW, rng.id(), host(200)).is_none(), "a survey takes nobody more, either");
+    let kept = NodeRecord { id: rng.id(), addr: host(201), standing: Standing::Refused };
+    frontier.restore(NOW, &kept);
+    assert_eq!(frontier.len(), 5);
+    assert!(frontier.offer(NOW, rng.id(), ([81, 2, 4, 1], 6881).into()), "the next network is another");
+
+    // The silent give up their places and are not asked again for a while: what does not live is worth 256
+    // queries at most, however often it is named.
+    let until = NOW + Duration::from_secs(3600);
+    let mut asked = 0;
+    while let Some(Chosen { index, id, .. }) = frontier.next() {
+        frontier.settle(NOW, index, Some(id), Standing::Silent(until));
+        asked += 1;
+        flood(&mut frontier, NOW, &mut rng);
+        assert!(frontier.fresh() <= 6);
+    }
+    assert_eq!((asked, frontier.silent(), frontier.subnets.len()), (257, 257, 0));
+    // Those who live keep them.
+    assert_eq!(flood(&mut frontier, until, &mut rng), 5);
+    while let Some(Chosen { index, id, .. }) = frontier.next() {
+        frontier.settle(until, index, Some(id), Standing::Resting(until + Duration::from_secs(60)));
+    }
+    assert_eq!((flood(&mut frontier, until, &mut rng), frontier.resting()), (0, 5));
+    frontier.wake(until + Duration::from_secs(60));
+    assert_eq!((frontier.fresh(), frontier.subnets.len()), (5, 1));
+    // A /64 is one source and has one node, whatever the cap.
+    let six = |n: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 7, 0, 0, 0, n], 6881));
+    assert_eq!((0..100).filter(|&n| frontier.offer(until, rng.id(), six(n))).count(), 1);
+}
+
+#[test]
+fn who_was_silent_long_ago_is_asked_as_whoever_it_is_now() {
+    let mut frontier = frontier(Config::default());
+    let mut rng = Rng::from_seed(12);
+    let (old, new) = (rng.id(), rng.id());
+    frontier.offer(NOW, old, addr(1));
+    let chosen = frontier.next().unwrap();
+    frontier.settle(NOW, chosen.index, None, Standing::Silent(NOW + Duration::from_secs(10)));
+    let moved = SocketAddr::new(addr(1).ip(), 7);
+    assert!(frontier.claim(NOW, new, moved).is_none());
+    let chosen = frontier.claim(NOW + Duration::from_secs(10), new, moved).unwrap();
+    assert_eq!((chosen.id, chosen.addr, frontier.silent(), frontier.len()), (new, moved, 0, 1));
+}
+
+#[test]
+fn the_nearest_of_a_region_of_many_bits_are_found_on_either_side_of_its_border() {
+    let region: Region = "abcde".parse().unwrap();
+    let mut frontier = Frontier::new(region, &Config::default(), Rng::from_seed(13));
+    let mut rng = Rng::from_seed(14);
+    let mut ids = Vec::new();
+    for n in 0..400 {
+        let id = if n % 2 == 0 {
+            region.random(&mut rng)
+        } else {
+            Region::WHOLE.near(&ids[n / 3], 20 - n as u32 % 8, &mut rng)
+        };
+        ids.push(id);
+        assert!(frontier.offer(NOW, id, addr(n)));
+    }
+    for count in [1, 8, 24, 300] {
+        let target = region.random(&mut rng);
+        ids.sort_by_key(|id| id.distance(&target));
+        let found: Vec<Id> = frontier.nearest(&target, false, count).into_iter().map(|(id, ..)| id).collect();
+        assert_eq!(found, ids[..count]);
+    }
 }
