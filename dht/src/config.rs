@@ -41,7 +41,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     // ---- routing table ----
-    /// Nodes in a bucket and in a reply (BEP 5: k = 8).
+    /// Nodes in a bucket, and in a reply that carries nothing else as many of them as fit (BEP 5: k = 8).
     pub k: usize,
     /// Capacities of the buckets farthest from us, farthest first; the rest hold [`Config::k`].
     /// Wide top buckets save a hop (libtorrent: 128, 64, 32, 16).
@@ -226,7 +226,8 @@ pub struct Config {
     /// An announce is forgotten after this.
     pub peer_expiry: Duration,
 
-    /// Infohashes told in one answer (BEP 51); 20 of them and 16 nodes fit a datagram.
+    /// Infohashes told in one answer (BEP 51): 20 of them fit a datagram beside eight nodes of the asker's
+    /// family and most of eight of the other. What does not fit is left out.
     pub max_samples: usize,
     /// They stay the same for so long (BEP 51; libtorrent: six hours).
     pub sample_interval: Duration,

@@ -74,6 +74,9 @@ counters! {
     dropped_read_only,
     /// Queries that got silence because their source or all sources together had enough replies.
     dropped_rate_limit,
+    /// Queries that got silence because even the shortest answer would have been longer than a datagram may be,
+    /// or than what they themselves brought allows.
+    dropped_too_long,
     /// Replies and errors that answer none of our queries, or from another address or id.
     dropped_unsolicited,
     /// Of those, the ones with the transaction id of a query of ours that went to another address: a guess

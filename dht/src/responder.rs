@@ -4,6 +4,7 @@
 //! Nobody gets much for little: a reply is at most [`Config::max_datagram`](crate::Config::max_datagram) bytes, errors carry no
 //! version and few words, and the guard has the last word on every reply (D2, D3).
 
+mod fit;
 mod items;
 mod reply;
 
@@ -11,7 +12,8 @@ use std::net::SocketAddr;
 
 use krpc::{ErrorCode, Id, Query, Want};
 
-use self::reply::{ENVELOPE_BYTES, Parts, wanted_families};
+use self::fit::{ENVELOPE_BYTES, FILTERS_BYTES, NODES_BESIDE};
+use self::reply::{Parts, wanted_families};
 use crate::guard::Budgets;
 use crate::home::family_of;
 use crate::store::{Announced, Family, Wanted};
@@ -36,7 +38,7 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         match *query {
             Query::Ping => self.reply(now, asker, Parts::default(), out),
             Query::SampleInfohashes { target, want } => {
-                self.gather_nodes(asker, &target, want);
+                self.gather_nodes(asker, (&target, want), NODES_BESIDE);
                 self.reply(now, asker, Parts { nodes: true, samples: true, ..Parts::default() }, out);
             }
             Query::FindNode { target, want } | Query::Other { target: Some(target), want, .. } => {
@@ -62,7 +64,7 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
     }
 
     fn find_node(&mut self, now: Time, asker: Asker<'_>, (target, want): (Id, Want), out: &mut Outbox) {
-        self.gather_nodes(asker, &target, want);
+        self.gather_nodes(asker, (&target, want), self.config.k);
         self.reply(now, asker, Parts { nodes: true, ..Parts::default() }, out);
     }
 
@@ -74,16 +76,18 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         (scrape, no_seed): (bool, bool),
         out: &mut Outbox,
     ) {
-        self.gather_nodes(asker, &infohash, want);
+        self.gather_nodes(asker, (&infohash, want), NODES_BESIDE);
         let ip = asker.from.ip();
-        let wants_filters = scrape && self.guard.allow_scrape(now);
+        let mut room = self.limit(asker, false).saturating_sub(ENVELOPE_BYTES + asker.tid.len());
+        let wants_filters = scrape && room >= FILTERS_BYTES && self.guard.allow_scrape(now);
         let scrape = if wants_filters { self.store.scrape(now, &infohash) } else { None };
         let token = self.tokens.issue(ip, &infohash);
         // BEP 5 lets a node that stores no more withhold its token.
         let token = self.store.accepts_more(&infohash, ip).then_some(token);
 
-        let filters = if scrape.is_some() { FILTERS_BYTES } else { 0 };
-        let mut room = self.config.max_datagram.saturating_sub(ENVELOPE_BYTES + asker.tid.len() + filters);
+        if scrape.is_some() {
+            room -= FILTERS_BYTES;
+        }
         // Whoever wants filters has the nodes of its own family at most; filters and both would not fit.
         if room < self.scratch.nodes.len() + self.scratch.nodes6.len() {
             match family_of(asker.from) {
@@ -146,6 +150,3 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         *counter += 1;
     }
 }
-
-/// `4:BFpe256:…4:BFsd256:…`.
-const FILTERS_BYTES: usize = 2 * (6 + 4 + 256);

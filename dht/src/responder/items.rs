@@ -7,7 +7,8 @@
 
 use krpc::{ErrorCode, Id, Signed, Want};
 
-use super::reply::{Asker, ENVELOPE_BYTES, ItemParts, Parts, Responder};
+use super::fit::{ENVELOPE_BYTES, NODES_BESIDE};
+use super::reply::{Asker, ItemParts, Parts, Responder};
 use crate::addr::source_key;
 use crate::guard::Budgets;
 use crate::item::{
@@ -25,7 +26,7 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         (target, seq, want): (Id, Option<i64>, Want),
         out: &mut Outbox,
     ) {
-        self.gather_nodes(asker, &target, want);
+        self.gather_nodes(asker, (&target, want), NODES_BESIDE);
         let token = Some(self.tokens.issue(asker.from.ip(), &target));
         let most = self.limit(asker, true);
         let mut item = ItemParts::default();
@@ -44,10 +45,6 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
                 self.scratch.value.clear();
                 self.scratch.value.extend_from_slice(stored.value());
             }
-        }
-        if item.value {
-            let taken = self.scratch.value.len() + SIGNED_BYTES + ENVELOPE_BYTES + asker.tid.len();
-            self.scratch.trim_nodes(asker.from, self.config.max_datagram.saturating_sub(taken));
         }
         self.reply(now, asker, Parts { nodes: !item.large, token, item, ..Parts::default() }, out);
     }

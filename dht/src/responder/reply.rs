@@ -7,6 +7,7 @@ use krpc::bencode::Strings;
 use krpc::compact::put_peer;
 use krpc::{Body, ErrorBody, ErrorCode, Id, Message, Response, Want};
 
+use super::fit::encode_within;
 use crate::counters::Tally;
 use crate::guard::{Budgets, Guard};
 use crate::home::{Place, family_of};
@@ -30,19 +31,6 @@ pub(crate) struct Responder<'a, P = Place, G = Guard> {
     pub(crate) scratch: &'a mut Scratch,
     /// Stored announces are told to our owner.
     pub(crate) tells_announces: bool,
-}
-
-impl Scratch {
-    /// Drops nodes until those that are left fit `room`: first those of the other family than the
-    /// asker's, then the farthest.
-    pub(super) fn trim_nodes(&mut self, asker: SocketAddr, room: usize) {
-        let (own, own_len, other, other_len) = match family_of(asker) {
-            Family::V4 => (&mut self.nodes, NODE4_BYTES, &mut self.nodes6, NODE6_BYTES),
-            Family::V6 => (&mut self.nodes6, NODE6_BYTES, &mut self.nodes, NODE4_BYTES),
-        };
-        own.truncate(room.min(own.len()) / own_len * own_len);
-        other.truncate((room - own.len()).min(other.len()) / other_len * other_len);
-    }
 }
 
 /// A query's sender and how to answer it.
@@ -82,8 +70,8 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         longest.min(asker.len.saturating_mul(self.config.max_amplification))
     }
 
-    /// Collects the records of the nodes nearest to `target`, of the families that were asked for.
-    pub(super) fn gather_nodes(&mut self, asker: Asker<'_>, target: &Id, want: Want) {
+    /// Collects the records of the `most` nodes nearest to `target` of each family that was asked for.
+    pub(super) fn gather_nodes(&mut self, asker: Asker<'_>, (target, want): (&Id, Want), most: usize) {
         self.scratch.nodes.clear();
         self.scratch.nodes6.clear();
         for family in wanted_families(want, asker.from) {
@@ -96,7 +84,7 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
             let asked = table.filter(|table| table.family() == family);
             let mut others = self.places.iter().map(AsRef::as_ref);
             if let Some(table) = asked.or_else(|| others.find(|table| table.family() == family)) {
-                table.put_closest(target, self.config.k, self.config, records);
+                table.put_closest(target, most.min(self.config.k), self.config, records);
             }
         }
     }
@@ -136,20 +124,20 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         response.key = parts.item.signed.as_ref().map(|(key, _)| &key[..]);
         response.signature = parts.item.signed.as_ref().map(|(_, signature)| &signature[..]);
         response.seq = parts.item.seq;
-        let message = Message {
+        let mut message = Message {
             tid: asker.tid,
             version: (!parts.item.large).then_some(VERSION),
             ip: (!parts.item.large).then_some(&scratch.ip),
             read_only: false,
             body: Body::Response(response),
         };
-        let max = limit;
         let (guard, counters) = (&mut *self.guard, &mut *self.counters);
         out.send(asker.socket, asker.from, Class::Reply, |bytes| {
-            if send_if_allowed(now, asker.from, &message, (guard, max), bytes) {
-                counters.replies_out += 1;
-            } else {
-                counters.dropped_rate_limit += 1;
+            let start = bytes.len();
+            encode_within(limit, family_of(asker.from), &mut message, bytes);
+            match release(now, asker.from, (guard, limit), start, bytes) {
+                Release::Sent => counters.replies_out += 1,
+                withheld => withheld.count(counters),
             }
         });
     }
@@ -168,10 +156,11 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         let max = self.config.max_datagram.min(self.config.max_error_amplification.saturating_mul(asker.len));
         let (guard, counters) = (&mut *self.guard, &mut *self.counters);
         out.send(asker.socket, asker.from, Class::Reply, |bytes| {
-            if !send_if_allowed(now, asker.from, &message, (guard, max), bytes) {
-                counters.dropped_rate_limit += 1;
-            } else {
-                *counters.errors_out(code) += 1;
+            let start = bytes.len();
+            message.encode(bytes);
+            match release(now, asker.from, (guard, max), start, bytes) {
+                Release::Sent => *counters.errors_out(code) += 1,
+                withheld => withheld.count(counters),
             }
         });
     }
@@ -198,22 +187,43 @@ pub(super) struct ItemParts {
     pub(super) large: bool,
 }
 
-/// Appends the message unless it is too long or the guard says no.
-fn send_if_allowed(
+/// What became of a reply or an error that was written.
+enum Release {
+    Sent,
+    /// It is longer than a datagram or than its query allows.
+    TooLong,
+    /// Its asker, or all askers together, had enough.
+    Exhausted,
+}
+
+impl Release {
+    /// Counts what was not sent.
+    fn count(self, counters: &mut Tally) {
+        match self {
+            Self::Sent => {}
+            Self::TooLong => counters.dropped_too_long += 1,
+            Self::Exhausted => counters.dropped_rate_limit += 1,
+        }
+    }
+}
+
+/// Lets the message go that `bytes` end with, from `start`, or takes it away: it is too long, or the guard
+/// says no.
+fn release(
     now: Time,
     to: SocketAddr,
-    message: &Message<'_>,
     (guard, max): (&mut impl Budgets, usize),
+    start: usize,
     bytes: &mut Vec<u8>,
-) -> bool {
-    let start = bytes.len();
-    message.encode(bytes);
+) -> Release {
     let len = bytes.len() - start;
-    let allowed = len <= max && guard.allow_reply(now, to, len);
-    if !allowed {
-        bytes.truncate(start);
-    }
-    allowed
+    let release = match len <= max {
+        false => Release::TooLong,
+        true if guard.allow_reply(now, to, len) => return Release::Sent,
+        true => Release::Exhausted,
+    };
+    bytes.truncate(start);
+    release
 }
 
 /// The families that a query asks for: without `want`, that of its datagram (BEP 32).
@@ -225,11 +235,3 @@ pub(super) fn wanted_families(want: Want, from: SocketAddr) -> impl Iterator<Ite
     };
     [(Family::V4, v4), (Family::V6, v6)].into_iter().filter(|&(_, wanted)| wanted).map(|(family, _)| family)
 }
-
-/// More than all of a reply but its transaction id and the contents of nodes, nodes6, values and
-/// filters: `d2:ip18:…1:rd2:id20:…5:nodes208:6:nodes6304:5:token8:…6:valuesleee1:t32:1:v4:…1:y1:re`.
-pub(super) const ENVELOPE_BYTES: usize = 144;
-
-/// Records of BEP 5 and BEP 32.
-const NODE4_BYTES: usize = 26;
-const NODE6_BYTES: usize = 38;

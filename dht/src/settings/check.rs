@@ -9,6 +9,9 @@ use super::merged::Settings;
 const MIN_SPAN: Duration = Duration::from_millis(1);
 const MAX_SPAN: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// Infohashes that fit 1,024 bytes beside eight IPv4 nodes and a short transaction id (BEP 51).
+const MAX_SAMPLES: usize = 34;
+
 impl Settings {
     /// Refuses what no node could work with.
     pub(super) fn check(&self) -> Result<(), SettingsError> {
@@ -43,8 +46,11 @@ impl Settings {
         if config.reach_probe >= config.reach_probe_every {
             return refuse("limits.reach_probe", "shorter than `limits.reach_probe_every`");
         }
-        if !(128..=1024).contains(&config.max_datagram) {
-            return refuse("limits.max_datagram", "from 128 to 1024 (BEP 32)");
+        if !(512..=1024).contains(&config.max_datagram) {
+            return refuse("limits.max_datagram", "from 512, for eight nodes and a token, to 1024 (BEP 32)");
+        }
+        if config.max_samples > MAX_SAMPLES {
+            return refuse("limits.max_samples", "at most 34: what fits a datagram beside eight nodes");
         }
         for (key, percent) in [
             ("limits.crawl_survey_share", config.crawl_survey_share),

@@ -300,6 +300,9 @@ mod tests {
             ("lookup_queries_per_answer", "0"),
             ("announce_nodes", "9223372036854775807"),
             ("source_table_entries", "4611686018427387904"),
+            ("max_datagram", "511"),
+            ("max_datagram", "1025"),
+            ("max_samples", "35"),
         ] {
             let file = format!("[limits]\n{key} = {value}\n");
             let said = message(&file);

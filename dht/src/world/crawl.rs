@@ -8,9 +8,11 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Crawls from `host` until everybody known has been asked: what was told, and the crawl.
 fn crawl(world: &mut World, host: usize, config: &Config) -> (Vec<Told>, Crawler) {
+    let has = |is_v4| world.hosts[host].addrs.iter().any(|addr| addr.is_ipv4() == is_v4);
+    let families = (has(true), has(false));
     let mut crawler =
-        Crawler::new(world.now, config, Region::WHOLE, (true, false), Seeds::from_u64(world.rng.next_u64()));
-    crawler.set_own(vec![world.id(host)]);
+        Crawler::new(world.now, config, Region::WHOLE, families, Seeds::from_u64(world.rng.next_u64()));
+    crawler.set_own(world.node(host).stats(world.now).into_iter().map(|home| home.id).collect());
     let mut told = Vec::new();
     let mut asked = BTreeMap::new();
     world.hosts[host].events.clear();
@@ -78,6 +80,30 @@ fn a_crawl_finds_what_three_hundred_nodes_store() {
     assert!(counters.silent >= 20, "{counters:?}");
     let size = crawler.status().size_v4.unwrap();
     assert!((size.nodes - 278.0).abs() < 4.0 * size.error, "{size:?}");
+}
+
+/// Both families in one crawl: nodes that store twenty infohashes and know eight of each family answer too.
+#[test]
+fn a_crawl_of_both_families_hears_from_nodes_that_have_more_to_tell_than_fits() {
+    let mut world = World::new(63, Config::default());
+    for n in 0..30 {
+        world.add_node_at(&[World::v4(n), World::v6(n)], &[]);
+    }
+    world.join(1..30, 0);
+    world.run(MINUTE);
+    let mut stored = BTreeSet::new();
+    for n in 0..60 {
+        let infohash = world.random_id();
+        assert!(!world.announce(1 + n % 29, infohash, 7000).stored.is_empty());
+        stored.insert(infohash);
+    }
+    let full = (0..30).filter(|&host| world.node(host).store().infohashes() >= 20).count();
+    assert!(full >= 10, "{full} of 30 have twenty infohashes");
+    let config = Config { crawl_rate: 200, ..Config::default() };
+    let (told, crawler) = crawl(&mut world, 5, &config);
+    assert_eq!(found(&told), stored);
+    assert_eq!(crawler.counters().silent, 0, "{:?}", crawler.counters());
+    assert!(crawler.status().resting >= 55, "{:?}", crawler.status());
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod bootstrap;
 mod clocks;
 mod crawl;
 mod crowd;
+mod fitting;
 mod floods;
 mod homes;
 mod hostile;
