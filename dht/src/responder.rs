@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use krpc::{ErrorCode, Id, Query, Want};
 
 use self::fit::{ENVELOPE_BYTES, FILTERS_BYTES, NODES_BESIDE};
-use self::reply::{Parts, wanted_families};
+use self::reply::Parts;
 use crate::guard::Budgets;
 use crate::home::family_of;
 use crate::store::{Announced, Family, Wanted};
@@ -97,12 +97,10 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         }
         room = room.saturating_sub(self.scratch.nodes.len() + self.scratch.nodes6.len());
         self.scratch.values.clear();
-        let mut max = self.config.max_values;
-        for family in wanted_families(want, asker.from) {
-            let max_bytes = room - self.scratch.values.len();
-            let wanted = Wanted { family, max, max_bytes, no_seed };
-            max -= self.store.values(now, &infohash, wanted, self.rng, &mut self.scratch.values).min(max);
-        }
+        // BEP 32: `want` is about nodes. Whoever lives in both families asks in both.
+        let family = family_of(asker.from);
+        let wanted = Wanted { family, max: self.config.max_values, max_bytes: room, no_seed };
+        self.store.values(now, &infohash, wanted, self.rng, &mut self.scratch.values);
         let parts = Parts { nodes: true, values: true, token, scrape, ..Parts::default() };
         self.reply(now, asker, parts, out);
     }

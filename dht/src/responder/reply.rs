@@ -226,8 +226,8 @@ fn release(
     release
 }
 
-/// The families that a query asks for: without `want`, that of its datagram (BEP 32).
-pub(super) fn wanted_families(want: Want, from: SocketAddr) -> impl Iterator<Item = Family> {
+/// The families of nodes that a query asks for: without `want`, that of its datagram (BEP 32).
+fn wanted_families(want: Want, from: SocketAddr) -> impl Iterator<Item = Family> {
     let own = family_of(from);
     let (v4, v6) = match want {
         Want::UNSPECIFIED => (own == Family::V4, own == Family::V6),

@@ -128,7 +128,7 @@ fn want_is_honoured_in_datagrams_of_either_family() {
 }
 
 #[test]
-fn homes_share_one_store_and_tell_peers_of_both_families() {
+fn homes_share_one_store_and_tell_peers_of_the_askers_family_whatever_it_wants() {
     let (mut world, node) = crowd(3);
     let infohash = world.random_id();
     let (first, second, third) = (stranger(0, 1), stranger(1, 2), stranger(2, 3));
@@ -138,17 +138,14 @@ fn homes_share_one_store_and_tell_peers_of_both_families() {
     let port = |addr: SocketAddr| SocketAddr::new(addr.ip(), 7000);
     let (mut v4, v6) = (vec![port(first), port(second)], vec![port(third)]);
     v4.sort();
+    // BEP 32: `want` governs nodes, "not the interpretation of values".
     for socket in 0..3 {
-        for (want, expected) in [
-            (Want::UNSPECIFIED, if socket < 2 { v4.clone() } else { v6.clone() }),
-            (N4, v4.clone()),
-            (N6, v6.clone()),
-            (Want::BOTH, [&v4[..], &v6].concat()),
-        ] {
+        let expected = if socket < 2 { &v4 } else { &v6 };
+        for want in [Want::UNSPECIFIED, N4, N6, Want::BOTH] {
             let (_, bytes) = ask(&mut world, node, socket, stranger(socket, 9), lookup(infohash, want));
             let mut peers = values(&response(&bytes));
             peers.sort();
-            assert_eq!(peers, expected, "{socket} {want:?}");
+            assert_eq!(peers, *expected, "{socket} {want:?}");
         }
     }
     assert_eq!(world.node(node).store().len(), 3);
@@ -177,6 +174,29 @@ fn no_datagram_is_longer_than_1024_bytes_with_both_families_and_all_peers() {
                 let wanted = if want == Want::BOTH && !scrape { 16 } else { 8 };
                 assert!(v4 + v6 >= wanted, "{socket} {want:?} {scrape}: {v4} and {v6} nodes");
             }
+        }
+    }
+}
+
+/// Each family's peers come by that family's nodes, to a node that lives in both.
+#[test]
+fn peers_of_both_families_are_found_through_the_sockets_of_both() {
+    let (mut world, node) = crowd(6);
+    let infohash = world.random_id();
+    let announced = world.announce(3, infohash, 7000);
+    assert!(
+        announced.stored.iter().any(|node| node.is_ipv4())
+            && announced.stored.iter().any(|node| node.is_ipv6())
+    );
+    let mut expected = world.hosts[3].addrs.clone();
+    expected.iter_mut().for_each(|addr| addr.set_port(7000));
+    world.hosts[node].events.clear();
+    let mut found = world.get_peers(node, infohash).peers;
+    found.sort();
+    assert_eq!(found, expected);
+    for (_, event) in &world.hosts[node].events {
+        if let Event::Peer { addr, node, .. } = event {
+            assert_eq!(addr.is_ipv4(), node.is_ipv4(), "{addr} was told by {node}");
         }
     }
 }
