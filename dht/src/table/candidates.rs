@@ -1,4 +1,5 @@
-//! Candidates: nodes that answered when their bucket was full, and wait for a place in it.
+//! Candidates: nodes that answered when their bucket was full, or under the id of a node that is in it, and
+//! wait for a place.
 
 use krpc::compact::Address;
 
@@ -27,6 +28,11 @@ impl<A: Address> Table<A> {
     pub(super) fn successor(&self, depth: usize, leaving: usize, config: &Config) -> Option<usize> {
         (0..self.candidates.len())
             .filter(|&index| self.depth_of(&self.candidates[index].id) == depth)
+            .filter(|&index| {
+                // Whoever claims an id that is in the table waits for that place and for no other.
+                let holder = self.position(&self.candidates[index].id);
+                holder.is_none_or(|holder| holder == leaving)
+            })
             .filter(|&index| {
                 let addr = self.candidates[index].addr;
                 let others = self.entries.iter().enumerate().filter(|&(other, _)| other != leaving);

@@ -7,7 +7,9 @@
 //! buckets are wide ([`Config::wide_buckets`]) and keep their nodes apart ([`spread`]).
 //!
 //! Diversity (D6): one node per IP in the table, two per /24 (IPv6: /64) in a bucket.
-//! A node that comes back with another id at the same address is evicted and asked once more. Nodes whose
+//! A node that comes back with another id at the same address is evicted and asked once more. Whoever answers
+//! from another address under an id that is in the table waits like any candidate, for the place of the node
+//! that had it, which is pinged and keeps its place if it answers. Nodes whose
 //! id belongs to their address (BEP 42) are preferred: they wait in front and take the place of
 //! questionable others.
 //!
@@ -66,9 +68,11 @@ pub(crate) enum Insertion<A> {
     Known,
     /// It has a place now.
     Added,
-    /// The bucket is full: it is a candidate, and `ping` names the node whose place is in doubt.
+    /// The bucket is full, or its id lives elsewhere: it is a candidate, and `ping` names the node whose place
+    /// is in doubt.
     Candidate {
-        /// The most questionable node of the bucket; `None` if all are trusty.
+        /// The most questionable node of the bucket, or who has the id; `None` if all are trusty, or it is
+        /// being pinged.
         ping: Option<Contact<A>>,
     },
     /// The address had an entry with another id: that one is gone, and this one has to answer again.
@@ -107,20 +111,23 @@ impl<A: Address> Table<A> {
         if contact.id == self.own {
             return Insertion::Refused;
         }
-        if let Some(index) = self.position(&contact.id) {
-            let entry = &mut self.entries[index];
-            if entry.addr == contact.addr {
-                entry.answered(now, rtt);
-                self.bounds.touch(self.depth_of(&contact.id), Ticks::new(now));
-                return Insertion::Known;
-            }
-            // Our id for a node at another address: it moved, or somebody poses as it.
-            if self.standing(index, now, config) == Standing::Trusty {
-                return Insertion::Refused;
-            }
-            self.remove(index);
+        let known = self.position(&contact.id);
+        if let Some(index) = known
+            && self.entries[index].addr == contact.addr
+        {
+            self.entries[index].answered(now, rtt);
+            self.bounds.touch(self.depth_of(&contact.id), Ticks::new(now));
+            self.drop_candidates(|claim| claim.id == contact.id);
+            return Insertion::Known;
         }
-        if let Some(index) = self.entries.iter().position(|e| same_source(e.addr, contact.addr, config)) {
+        let entry = Entry::new(now, contact, rtt);
+        if known.is_some_and(|index| !self.may_claim(now, &entry, index, config)) {
+            return Insertion::Refused;
+        }
+        let at_source = self.entries.iter().enumerate().find_map(|(index, other)| {
+            (Some(index) != known && same_source(other.addr, contact.addr, config)).then_some(index)
+        });
+        if let Some(index) = at_source {
             if self.entries[index].addr == contact.addr {
                 self.remove(index);
                 return Insertion::Evicted;
@@ -131,7 +138,30 @@ impl<A: Address> Table<A> {
             self.remove(index);
         }
         self.drop_candidates(|e| e.id == contact.id || same_source(e.addr, contact.addr, config));
-        self.place(now, Entry::new(now, contact, rtt), config)
+        if let Some(index) = self.position(&contact.id) {
+            if self.standing(index, now, config) != Standing::Bad {
+                self.wait(self.depth_of(&contact.id), entry, config);
+                return Insertion::Candidate { ping: self.doubt(index) };
+            }
+            self.remove(index);
+        }
+        self.place(now, entry, config)
+    }
+
+    /// Whether `claimant` may have been known as the entry at `index`, under whose id it answers from another
+    /// address: that node moved, or somebody poses as it. Who was heard of lately did not move, and no id of
+    /// BEP 42 belongs to another address than its own.
+    fn may_claim(&self, now: Time, claimant: &Entry<A>, index: usize, config: &Config) -> bool {
+        self.standing(index, now, config) != Standing::Trusty
+            && (self.entries[index].is_insecure() || !claimant.is_insecure())
+    }
+
+    /// The node at `index` if it is not being pinged; it is marked as pinged.
+    fn doubt(&mut self, index: usize) -> Option<Contact<A>> {
+        let entry = &mut self.entries[index];
+        let ping = (!entry.is_pinged()).then(|| entry.contact());
+        entry.mark_pinged();
+        ping
     }
 
     /// Notes a query from a node; only one that has an entry gains by it. Whether it has one.
@@ -252,6 +282,8 @@ impl<A: Address> Table<A> {
     /// Takes another id of our own. Everybody moves to the bucket that follows from it; where that one is
     /// too small for all, trusty nodes whose id belongs to their address come first and the rest waits.
     pub(crate) fn rekey(&mut self, now: Time, own: Id, config: &Config) {
+        let Self { entries, candidates, .. } = self;
+        candidates.retain(|claim| entries.iter().all(|entry| entry.id != claim.id));
         let mut nodes = std::mem::take(&mut self.entries);
         nodes.append(&mut self.candidates);
         nodes.retain(|entry| entry.id != own);

@@ -269,3 +269,48 @@ fn nobody_enters_by_a_lie_and_nobody_leaves_by_one() {
         assert!(world.node(NODE).store().is_empty());
     }
 }
+
+/// The same under ids of nodes that were silent for as long as makes them questionable, and that belong to no
+/// address (BEP 42): whoever had the id is asked, and stays as long as it answers.
+#[test]
+fn nobody_takes_the_id_of_a_questionable_node_that_answers() {
+    let mut world =
+        World::new(16, Config { questionable_after: Duration::from_secs(2), ..Config::default() });
+    let mut honest = Vec::new();
+    for _ in 0..20 {
+        let id = world.random_id();
+        let host = world.add_actor(conduct(HONESTLY, id));
+        honest.push((id, world.addr(host)));
+    }
+    let node = world.add_node(&honest);
+    world.run(Duration::from_secs(60));
+    let known = |world: &World| world.node(node).saved(world.now).remove(0).nodes;
+    assert!(honest.iter().all(|node| known(&world).contains(node)));
+    let doubtful = world.node(node).table(world.now);
+    let doubtful = doubtful.iter().filter(|known| known.standing == crate::Standing::Questionable).count();
+    assert!(doubtful >= 10, "{doubtful} of 20 are questionable");
+
+    for n in 0..EVIL {
+        world.add_host(&[apart(n)], Kind::Actor(conduct(HONESTLY, honest[n % 20].0)));
+    }
+    let mut pinged = 0;
+    for n in 0..EVIL {
+        let sent = world.inject(node, apart(n), &any_query(honest[n % 20].0, n));
+        pinged += sent.iter().filter(|bytes| bytes.starts_with(b"d1:ad2:id")).count();
+        world.run(Duration::from_millis(50));
+    }
+    world.run(Duration::from_secs(20));
+    assert!(pinged >= 100, "{pinged} could prove that they answer");
+    assert!(honest.iter().all(|node| known(&world).contains(node)), "an honest node is gone");
+    assert_eq!(known(&world).len(), 20);
+
+    // Who has moved is believed once its old address is silent.
+    let (id, old) = honest[7];
+    let new = SocketAddr::from(([91, 1, 1, 1], 6881));
+    world.kill(7);
+    world.add_host(&[new], Kind::Actor(conduct(HONESTLY, id)));
+    world.run(Duration::from_secs(3));
+    world.command(node, Command::AddNode(new));
+    world.run(Duration::from_secs(30));
+    assert!(known(&world).contains(&(id, new)) && !known(&world).contains(&(id, old)));
+}

@@ -199,6 +199,7 @@ pub(super) const NODE: &[Entry] = &[
             "network_whose_nodes_all_change_their_ids_at_the_start_knows_itself",
             "nobody_loses_its_place_to_queries_that_others_send_in_its_name",
             "nobody_enters_by_a_lie_and_nobody_leaves_by_one",
+            "nobody_takes_the_id_of_a_questionable_node_that_answers",
         ],
     ),
     (
