@@ -181,7 +181,10 @@ impl Node {
         read_only: bool,
         out: &mut Outbox,
     ) {
-        if !read_only {
+        if read_only {
+            // BEP 43: it answers us and nobody else, so that naming it to others is of no use.
+            self.forget(taken.destination.to);
+        } else {
             self.insert(now, taken, response.id, out);
         }
         match taken.purpose {
@@ -275,6 +278,14 @@ impl Node {
                     }
                 }
             }
+        }
+    }
+
+    /// Whoever is at `addr` leaves the table, and is not sought any more.
+    pub(super) fn forget(&mut self, addr: SocketAddr) {
+        for place in &mut self.places {
+            place.missing.found(addr);
+            self.counters.nodes_removed += u32::from(place.table.forget(addr));
         }
     }
 

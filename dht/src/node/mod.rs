@@ -149,13 +149,13 @@ impl Node {
                 None
             }
             Command::RemoveNode(addr) => {
-                let addr = canonical(addr);
-                let gone = self.places.iter_mut().map(|place| place.table.forget(addr));
-                self.counters.nodes_removed += gone.map(u32::from).sum::<u32>();
+                self.forget(canonical(addr));
                 None
             }
             Command::Routers(routers) => {
-                let routers = routers.into_iter().map(canonical).collect();
+                let routers: Vec<_> = routers.into_iter().map(canonical).collect();
+                // Whoever had a place before we knew has none as a router (DECISIONS.md 13).
+                routers.iter().for_each(|&router| self.forget(router));
                 self.maintain.set_routers(now, routers, &self.places, &self.config);
                 self.upkeep(now, out);
                 None

@@ -20,6 +20,28 @@ fn two_nodes_meet_when_one_hears_of_the_other() {
     assert_eq!(world.node(a).closest(&Id::ZERO, 9), expected);
 }
 
+/// Routers are never inserted (DECISIONS.md 13), and whoever turns out to be one leaves.
+#[test]
+fn node_that_turns_out_to_be_a_router_leaves_the_table() {
+    let mut world = World::new(4, Config::default());
+    let (node, other, router) = (world.add_node(&[]), world.add_node(&[]), world.add_node(&[]));
+    for known in [other, router] {
+        let addr = world.addr(known);
+        world.command(node, Command::AddNode(addr));
+    }
+    world.run(MINUTE);
+    let knows = |world: &World, who: usize| {
+        world.node(node).closest(&Id::ZERO, 9).contains(&(world.id(who), world.addr(who)))
+    };
+    assert!(knows(&world, other) && knows(&world, router));
+    let removed = world.node(node).counters().nodes_removed;
+    world.join(node..node + 1, router);
+    assert!(knows(&world, other) && !knows(&world, router));
+    assert_eq!(world.node(node).counters().nodes_removed, removed + 1);
+    world.run(10 * MINUTE);
+    assert!(!knows(&world, router), "it answers, which gives a router no place");
+}
+
 #[test]
 fn crowd_bootstraps_from_one_router_and_lookups_find_the_true_closest() {
     let mut world = World::grown(3, 150, MINUTE);

@@ -1,5 +1,8 @@
 //! Nodes that strangers cannot reach become read-only by themselves (BEP 43, DECISIONS.md 8).
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use super::*;
 use crate::{Reachability, ReadOnly};
 
@@ -142,4 +145,34 @@ fn each_home_is_judged_by_who_reaches_it() {
         assert_eq!(answers(&mut world, 0, World::v4(60)), !silent);
         assert_eq!(answers(&mut world, 2, World::v6(60)), !silent);
     }
+}
+
+/// Who answers and says that it answers nobody (`ro`) is of no use to those to whom it would be named.
+#[test]
+fn node_that_became_read_only_leaves_the_table_when_it_answers() {
+    let mut world = World::new(5, Config::default());
+    let shy = Rc::new(Cell::new(false));
+    let (id, is_shy) = (world.random_id(), Rc::clone(&shy));
+    let actor = world.add_actor(Box::new(move |_, from, message| {
+        let mut bytes = Vec::new();
+        if matches!(message.body, Body::Query { .. }) {
+            let body = Body::Response(Response { nodes: Some(b""), ..Response::new(id) });
+            Message { tid: message.tid, version: None, ip: None, read_only: is_shy.get(), body }
+                .encode(&mut bytes);
+        }
+        vec![(from, bytes)]
+    }));
+    let node = world.add_node(&[]);
+    let addr = world.addr(actor);
+    world.command(node, Command::AddNode(addr));
+    world.run(SECOND);
+    assert_eq!(world.node(node).closest(&Id::ZERO, 9), [(id, addr)]);
+    shy.set(true);
+    // It is asked again at the latest when it is questionable.
+    world.run(17 * MINUTE);
+    assert_eq!(world.node(node).closest(&Id::ZERO, 9), []);
+    shy.set(false);
+    world.command(node, Command::AddNode(addr));
+    world.run(SECOND);
+    assert_eq!(world.node(node).closest(&Id::ZERO, 9), [(id, addr)], "it answers everybody again");
 }
