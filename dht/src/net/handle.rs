@@ -186,7 +186,7 @@ impl Dht {
         self.send(Request::Tell(Command::RemoveNode(addr))).await
     }
 
-    /// The known nodes nearest to `target`, without asking anybody: at most `count` (and at most 20) of
+    /// The known nodes nearest to `target`, without asking anybody: at most `count` (and at most 64) of
     /// each socket, nearest first. [`Dht::find_node`] asks the network.
     ///
     /// # Errors

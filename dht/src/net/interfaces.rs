@@ -106,35 +106,54 @@ pub(super) fn answers(local: SocketAddr, present: &BTreeSet<IpAddr>) -> Answers 
     if several && local.ip().is_unspecified() { Answers::AsAsked } else { Answers::AsRouted }
 }
 
-/// What is to be watched for sockets at these addresses; `None` if nothing is, or nothing can be.
-pub(super) fn concerning(locals: &[SocketAddr]) -> Option<Snapshot> {
+/// What is known of the interfaces by those who watch them.
+#[derive(Clone, Debug)]
+pub(super) struct Known(Option<Snapshot>);
+
+impl Known {
+    /// The addresses, as far as they are known.
+    pub(super) fn present(&self) -> BTreeSet<IpAddr> {
+        self.0.as_ref().map(Snapshot::present).unwrap_or_default()
+    }
+
+    /// Takes what they are now; what to tell of it, if anything. The first that could be read says which
+    /// addresses there are and of no change.
+    fn follow(&mut self, now: Snapshot) -> Option<Difference> {
+        let difference = match &self.0 {
+            Some(known) => Some(now.since(known)).filter(|difference| !difference.is_empty()),
+            None => Some(Difference { present: now.present(), ..Difference::default() }),
+        };
+        self.0 = Some(now);
+        difference
+    }
+}
+
+/// What is to be watched for sockets at these addresses; `None` if nothing is.
+pub(super) fn concerning(locals: &[SocketAddr]) -> Option<Known> {
     // No change of the interfaces concerns loopback.
     if locals.iter().all(|local| local.ip().is_loopback()) {
         return None;
     }
-    Snapshot::take()
-        .inspect_err(|error| {
-            // The core notices by itself when nobody answers any more.
-            tracing::debug!(%error, "the interfaces of this machine cannot be watched");
-        })
-        .ok()
+    let snapshot = Snapshot::take().inspect_err(|error| {
+        // It may be for want of memory or descriptors. Meanwhile the core notices by itself when nobody
+        // answers any more.
+        tracing::debug!(%error, "the interfaces of this machine cannot be read yet");
+    });
+    Some(Known(snapshot.ok()))
 }
 
 /// Tells the node's task of every change since `known`, as long as it runs.
-pub(super) async fn watch<R: From<Difference>>(mut known: Snapshot, requests: mpsc::WeakSender<R>) {
+pub(super) async fn watch<R: From<Difference>>(mut known: Known, requests: mpsc::WeakSender<R>) {
     loop {
         tokio::time::sleep(PAUSE).await;
         let Some(requests) = requests.upgrade() else { return };
         // Once in a while it fails for want of memory or descriptors; the next one will tell.
         let Ok(now) = Snapshot::take() else { continue };
-        let difference = now.since(&known);
-        if difference.is_empty() {
-            continue;
-        }
-        if requests.send(difference.into()).await.is_err() {
+        if let Some(difference) = known.follow(now)
+            && requests.send(difference.into()).await.is_err()
+        {
             return;
         }
-        known = now;
     }
 }
 
@@ -174,6 +193,19 @@ mod tests {
         assert_eq!(difference.vanished, ips(&["192.0.2.7"]));
         assert!(before.since(&before).is_empty());
         assert_eq!(after.since(&Snapshot::default()).appeared.len(), 3);
+    }
+
+    #[test]
+    fn interfaces_that_could_not_be_read_at_first_are_watched_from_the_first_time_that_they_can() {
+        let (one, two) = (snapshot(&[("eth0", "192.0.2.7")]), snapshot(&[("eth0", "192.0.2.8")]));
+        let mut known = Known(None);
+        assert!(known.present().is_empty());
+        let first = known.follow(one.clone()).expect("the addresses have to be told");
+        assert_eq!((&first.present, first.meaning(addr("0.0.0.0:6881"))), (&one.present(), None));
+        assert!(!first.came_back(addr("192.0.2.7:6881")), "its socket was bound all the time");
+        assert_eq!(known.follow(one), None);
+        let changed = known.follow(two).expect("a change");
+        assert_eq!(changed.meaning(addr("0.0.0.0:6881")), Some(NetworkChange::Changed));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::{Dht, MAX_SHARDS, Options, Paces, Shared, State, recording};
 use crate::net::heartbeat::Heartbeat;
-use crate::net::interfaces::{self, Snapshot};
+use crate::net::interfaces::{self, Known};
 use crate::net::keeper::StateKeeper;
 use crate::net::moment::Moment;
 use crate::net::persist::{Saved, StateFolder};
@@ -114,7 +114,7 @@ impl Dht {
         });
         let locals: Vec<_> = sockets.iter().map(UdpSocket::local_addr).collect();
         let interfaces = interfaces::concerning(&locals);
-        let present = interfaces.as_ref().map(Snapshot::present).unwrap_or_default();
+        let present = interfaces.as_ref().map(Known::present).unwrap_or_default();
         // They serve from now on, so that everything has to be in its place.
         let satellites = Satellites::start(cores, &locals, &present, clock)?;
         let ports = (0..).zip(sockets).map(|(index, socket)| Port::new(index, socket)).collect();
@@ -140,7 +140,7 @@ impl Dht {
         satellites: Satellites,
         bootstrap: Bootstrap,
         state: Option<StateKeeper>,
-        interfaces: Option<Snapshot>,
+        interfaces: Option<Known>,
     ) -> (Self, JoinHandle<()>) {
         let Parts { node, ids, config, seeds, clock, ports } = parts;
         let Bootstrap { routers, knows_somebody, done } = bootstrap;
@@ -161,8 +161,8 @@ impl Dht {
             events: events_of_a_lookup(&config),
         };
         let mut ports = Ports::new(ports, clock.now());
-        if let Some(snapshot) = &interfaces {
-            ports.answer_at(&snapshot.present());
+        if let Some(known) = &interfaces {
+            ports.answer_at(&known.present());
         }
         let shard = Shard {
             node,
@@ -183,8 +183,8 @@ impl Dht {
             requests.try_send(Request::Tell(Command::Routers(known))).expect("the channel is new");
         }
         let task = tokio::spawn(shard.run());
-        if let Some(snapshot) = interfaces {
-            tokio::spawn(interfaces::watch(snapshot, requests.downgrade()));
+        if let Some(known) = interfaces {
+            tokio::spawn(interfaces::watch(known, requests.downgrade()));
         }
         if !routers.is_empty() {
             let rng = Rng::new(seeds.derive("resolving"));
