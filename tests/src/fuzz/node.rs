@@ -467,7 +467,7 @@ mod tests {
     }
 
     // What only an unexpected input, or a flood, could bring about.
-    const RARE: [&str; 8] = [
+    const RARE: [&str; 9] = [
         "dropped_length",
         "dropped_not_dictionary",
         "dropped_undecodable",
@@ -475,6 +475,8 @@ mod tests {
         "errors_generic_out",
         "errors_server_out",
         "announces_refused",
+        // An error to a few bytes that are no query.
+        "dropped_too_long",
         // The largest item, salt, numbers and token at once.
         "puts_too_long",
     ];
