@@ -76,6 +76,14 @@ pub(crate) struct Candidate {
     pub(crate) answered_as: Option<Id>,
 }
 
+/// Whom a search from another home begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whom {
+    Everybody,
+    /// Those that have answered.
+    Answerers,
+}
+
 /// Somebody whom a search is told of.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Offered {
@@ -119,6 +127,11 @@ impl Place {
 }
 
 impl Candidate {
+    fn new(serial: u32, id: Option<Id>, addr: SocketAddr, depth: u16) -> Self {
+        let (token, held, announce, answered_as) = (None, None, AnnounceState::No, None);
+        Self { serial, id, addr, depth, token, held, announce, answered_as }
+    }
+
     pub(crate) fn facts(&self) -> Facts {
         Facts { addr: self.addr, id: self.id, depth: self.depth }
     }
@@ -135,6 +148,30 @@ impl Candidate {
 }
 
 impl Candidates {
+    /// The same nodes for a search from another of our homes, which none of them has been asked by: all of
+    /// them, or those that have answered. Queries to those that never answered still count, whichever home
+    /// they came from (D7). Serials go on from `first_serial`.
+    pub(super) fn anew(&self, whom: Whom, first_serial: u32) -> Self {
+        let mut anew = Self { next_serial: first_serial, ..Self::default() };
+        let of_use = |place: &&Place| whom == Whom::Everybody || place.has_answered();
+        for place in self.places.iter().filter(of_use) {
+            let Candidate { id, addr, depth, answered_as, .. } = *self.of(place);
+            let serial = anew.next_serial;
+            anew.next_serial += 1;
+            let candidate = Candidate { answered_as, ..Candidate::new(serial, id, addr, depth) };
+            let tries = if place.has_answered() { 0 } else { place.tries };
+            let index = anew.keep(candidate);
+            anew.places.push(Place { serial, index, tries, state: State::Fresh, open: 0, ..*place });
+        }
+        anew.fresh = anew.places.len();
+        anew
+    }
+
+    /// The serial of whoever is added next.
+    pub(super) fn next_serial(&self) -> u32 {
+        self.next_serial
+    }
+
     /// Adds somebody, unless they are there already. Beyond `most` fresh ones the farthest of these goes.
     /// Whether it was new and stays.
     pub(super) fn offer(&mut self, offered: Offered, target: &Id, allow_local: bool, most: usize) -> bool {
@@ -148,16 +185,7 @@ impl Candidates {
         }
         let serial = self.next_serial;
         self.next_serial += 1;
-        let candidate = Candidate {
-            serial,
-            id,
-            addr,
-            depth,
-            token: None,
-            held: None,
-            announce: AnnounceState::No,
-            answered_as: None,
-        };
+        let candidate = Candidate::new(serial, id, addr, depth);
         let at = first + self.equals_before(first, id, addr, &distance);
         let index = self.keep(candidate);
         let (subnet, state) = (subnet_key(addr, allow_local).short(), State::Fresh);
@@ -207,9 +235,10 @@ impl Candidates {
         }
     }
 
-    /// Forgets the farthest that was not asked. Its serial.
+    /// Forgets the farthest that was not asked, by any home. Its serial.
     fn drop_farthest(&mut self) -> Option<u32> {
-        let farthest = self.places.iter().rposition(|place| place.state == State::Fresh)?;
+        let is_new = |place: &Place| place.state == State::Fresh && place.tries == 0;
+        let farthest = self.places.iter().rposition(is_new)?;
         let place = self.places.remove(farthest);
         self.fresh -= 1;
         self.free.push(place.index);

@@ -1,6 +1,7 @@
 //! [`Lookup`]: the iterative search of BEP 5 for a target, in all our families at once.
 //!
-//! A lookup has one [`Search`] per home. Nodes that a reply names in `nodes` and `nodes6` go to the
+//! A lookup has one [`Search`] per home, of which one in each family searches at a time (BEP 45, see
+//! [`turns`]). Nodes that a reply names in `nodes` and `nodes6` go to the
 //! searches of their family (BEP 32), peers are told as they come. When the closest nodes of a family
 //! have answered, they are announced to at once, with the token that each gave; a slow family does
 //! not hold up the other. One struct serves all kinds of lookups; [`Kind`] has what differs.
@@ -19,6 +20,7 @@ mod remembered;
 mod running;
 mod sampled;
 mod search;
+mod turns;
 mod weights;
 
 use std::net::SocketAddr;
@@ -38,6 +40,7 @@ pub(crate) use self::remembered::Remembered;
 pub(crate) use self::running::Lookups;
 pub(crate) use self::sampled::Sampled;
 use self::search::{Phase, Search, Step};
+use self::turns::{First, offer_starts};
 use self::weights::RETRY;
 pub(crate) use self::weights::SAVED_AT_ONCE;
 use crate::addr::acceptable;
@@ -54,7 +57,8 @@ pub(crate) struct Lookup {
     owner: Owner,
     kind: Kind,
     target: Id,
-    /// By home; homes that take no part have a search that is over.
+    /// By home; homes that take no part have a search that is over, and those whose turn may come one that
+    /// waits.
     searches: Vec<Search>,
     findings: Findings,
     started: Time,
@@ -70,22 +74,17 @@ impl Lookup {
     /// nobody.
     pub(crate) fn new(now: Time, key: u64, (owner, kind, target): (Owner, Kind, Id), env: &Env<'_>) -> Self {
         let (config, places) = (env.config, env.places);
+        let (first, is_reunion) =
+            (First::of(owner, key, places), matches!(owner, Owner::Upkeep { kind: Upkeep::Reunion, .. }));
         let mut searches = Vec::with_capacity(places.len());
         for (index, place) in places.iter().enumerate() {
             let mut search = Search::new(target, config);
-            if matches!(owner, Owner::Upkeep { home, .. } if usize::from(home) != index) {
-                search.phase = Phase::Done;
-            }
-            if matches!(owner, Owner::Upkeep { kind: Upkeep::Reunion, .. }) {
+            search.phase = first.phase(owner, index);
+            if is_reunion || search.phase != Phase::Approaching {
                 searches.push(search);
                 continue;
             }
-            for (id, addr) in place.starts(&target, config) {
-                search.offer(Some(id), addr, 0, config);
-            }
-            for (id, addr) in place.table.closest(&target, config.lookup_min_queries, config) {
-                search.offer_reserve(id, addr, config);
-            }
+            offer_starts(&mut search, &target, place, config);
             for (id, addr) in env.remembered.of(now, &target) {
                 if family_of(addr) == place.family {
                     search.offer(Some(id), addr, 0, config);
@@ -115,15 +114,20 @@ impl Lookup {
     /// Sends what may be sent. The outcome, once the lookup is over.
     pub(crate) fn advance(&mut self, now: Time, env: &mut Env<'_>) -> Option<Outcome> {
         self.retry = Time::NEVER;
-        for home in 0..self.searches.len() {
-            if self.searches[home].phase == Phase::Approaching {
-                self.approach(now, home, env);
+        loop {
+            for home in 0..self.searches.len() {
+                if self.searches[home].phase == Phase::Approaching {
+                    self.approach(now, home, env);
+                }
+                if self.searches[home].phase == Phase::Announcing {
+                    self.announce(now, home, env);
+                }
             }
-            if self.searches[home].phase == Phase::Announcing {
-                self.announce(now, home, env);
+            // Each home begins twice at most.
+            if !self.pass_on(now, env) {
+                return self.outcome(now, env.config);
             }
         }
-        self.outcome(now, env.config)
     }
 
     /// Adds a node to ask, in the search of `home`: a router, or one named by an answer to another
@@ -134,7 +138,8 @@ impl Lookup {
         if !acceptable(addr, config.allow_local) && id.is_some() || env.places.iter().any(is_ours) {
             return false;
         }
-        let search = self.searches.get_mut(home).filter(|search| search.phase == Phase::Approaching);
+        let home = self.acting(home, env.places);
+        let search = self.searches.get_mut(home).filter(|search| search.is_open());
         search.is_some_and(|search| search.offer(id, addr, 0, config))
     }
 
@@ -304,20 +309,30 @@ impl Lookup {
         let Some(place) = env.places.get(home) else {
             return;
         };
+        if self.holds_back(home, env) {
+            let search = &mut self.searches[home];
+            if search.follows && search.is_deaf() {
+                search.phase = Phase::Done;
+            }
+            return;
+        }
         let (own, query) = (place.id(), self.kind.query(self.target, want(env.places)));
         let mut walk = self.searches[home].walk();
         loop {
             let late = now >= self.started + approach_time(env.config);
-            let spent = late || self.stats.queries >= self.most_queries(env.config);
+            // Who follows has come for the announces alone.
+            let rest = if self.searches[home].follows { env.config.announce_nodes as u32 } else { 0 };
+            let spent = late || self.stats.queries + rest >= self.most_queries(env.config);
             let search = &mut self.searches[home];
             let index = match search.go_on(&mut walk, env.config) {
+                // The lookup itself has arrived where somebody follows.
                 Step::Ask(_) if spent => {
-                    self.out_of_budget = true;
+                    self.out_of_budget |= !search.follows;
                     search.phase = Phase::Announcing;
                     return;
                 }
                 Step::Wait if late => {
-                    self.out_of_budget = true;
+                    self.out_of_budget |= !search.follows;
                     search.phase = Phase::Announcing;
                     return;
                 }
@@ -401,7 +416,7 @@ impl Lookup {
         for (index, place) in env.places.iter().enumerate() {
             let nodes = if place.family == Family::V4 { &v4 } else { &v6 };
             let search = &mut self.searches[index];
-            if search.phase == Phase::Approaching {
+            if search.is_open() {
                 let offered =
                     nodes.iter().filter(|&&(_, id, addr)| search.offer(Some(id), addr, depth, env.config));
                 new += offered.count() as u16;
@@ -431,7 +446,8 @@ impl Lookup {
             search.phase == Phase::Done || anyone && (search.is_empty() || search.is_unheard(config))
         };
         if anyone && (self.searches.iter().all(over) || passed >= config.lookup_max_time) {
-            let late = self.out_of_budget || !self.searches.iter().all(over);
+            let is_aside = |search: &Search| search.follows || search.phase == Phase::Waiting;
+            let late = self.out_of_budget || !self.searches.iter().all(|s| is_aside(s) || over(s));
             return Some(if late { Outcome::OutOfBudget } else { Outcome::Converged });
         }
         let tried_all = self.searches.iter().all(|search| search.phase == Phase::Done);
@@ -442,9 +458,10 @@ impl Lookup {
     }
 
     fn closest(&self, config: &Config) -> Vec<(Id, SocketAddr)> {
-        let found = self.searches.iter().flat_map(|search| search.closest(config.k));
+        let found = turns::closest(&self.searches, config);
         let mut closest: Vec<_> = found.filter_map(|c| c.id.map(|id| (id, c.addr))).collect();
         closest.sort_by_key(|(id, _)| id.distance(&self.target));
+        closest.dedup();
         closest
     }
 

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use arrayvec::ArrayVec;
 use krpc::{Distance, Id};
 
-use super::candidates::{Candidate, Candidates, Facts, Offered, Place, State};
+use super::candidates::{Candidate, Candidates, Facts, Offered, Place, State, Whom};
 use super::lead::Lead;
 use super::weights::SPARE;
 use crate::Config;
@@ -32,11 +32,15 @@ pub(crate) struct Search {
     /// Queries sent.
     sent: usize,
     pub(crate) phase: Phase,
+    /// It asks only whom another home's search has found; see [`Search::following`].
+    pub(crate) follows: bool,
 }
 
 /// How far a search is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Another home of the family looks up (BEP 45).
+    Waiting,
     /// Approaching the target.
     Approaching,
     /// The closest have answered and are being told.
@@ -105,7 +109,27 @@ impl Search {
             answered: 0,
             sent: 0,
             phase: Phase::Approaching,
+            follows: false,
         }
+    }
+
+    /// The search of this home in the place of `other`'s, which got nowhere: it may ask everybody that
+    /// one knew of.
+    pub(crate) fn replacing(&self, other: &Self, config: &Config) -> Self {
+        self.after(other, Whom::Everybody, config)
+    }
+
+    /// The search of this home for tokens of its own (BEP 45, "Multi addresses announce_peer"): it asks the
+    /// nearest of those that answered `other`, and nobody that it is told of, so that it takes about k
+    /// queries and meets nobody whom the lookup has not met.
+    pub(crate) fn following(&self, other: &Self, config: &Config) -> Self {
+        Self { follows: true, ..self.after(other, Whom::Answerers, config) }
+    }
+
+    /// Answers to what this home has asked before, if anything, count for nobody.
+    fn after(&self, other: &Self, whom: Whom, config: &Config) -> Self {
+        let candidates = other.candidates.anew(whom, self.candidates.next_serial());
+        Self { candidates, ..Self::new(self.target, config) }
     }
 
     /// Adds a candidate, unless it is there already. Beyond [`Config::lookup_candidates`] the farthest
@@ -147,8 +171,9 @@ impl Search {
         let Walk { at, closest, pending, waiting, lead, among } = walk;
         let k = config.k.clamp(1, MAX_K);
         // Who sits around the target may be a ring of liars: some others are heard before the end.
-        let heard_enough = self.sent - self.in_flight >= config.lookup_min_queries;
-        let asked_enough = self.sent >= config.lookup_min_queries;
+        let enough = if self.follows { 0 } else { config.lookup_min_queries };
+        let heard_enough = self.sent - self.in_flight >= enough;
+        let asked_enough = self.sent >= enough;
         let places = self.candidates.places();
         while let Some(place) = places.get(*at) {
             let settled = closest.len() == k;
@@ -178,6 +203,7 @@ impl Search {
                     if !closest.contains(&subnet) && !pending.contains(&subnet) && self.may_ask(*at, config) {
                         let may_send = self.credit > 0
                             && self.in_flight < config.lookup_max_in_flight
+                            && (!self.follows || closest.len() + self.in_flight < k)
                             && (!*waiting
                                 || settled
                                 || self.is_router(place)
@@ -353,6 +379,31 @@ impl Search {
     /// Whether nobody of a whole first wave has answered: this family may have no way out.
     pub(crate) fn is_unheard(&self, config: &Config) -> bool {
         self.answered == 0 && self.in_flight == 0 && self.sent >= config.lookup_start_width
+    }
+
+    /// Whether it takes further candidates.
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase == Phase::Approaching && !self.follows
+    }
+
+    /// Whether everybody asked is past the soft deadline or worse, so that it may be our line that is dead.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.answered == 0 && self.in_flight == 0 && self.sent > 0
+    }
+
+    /// Whether nobody has answered and somebody is past the soft deadline or worse.
+    pub(crate) fn is_worried(&self) -> bool {
+        self.answered == 0 && self.in_flight < self.sent
+    }
+
+    /// Whether this home has sent nothing so far.
+    pub(crate) fn is_untried(&self) -> bool {
+        self.sent == 0
+    }
+
+    /// Whether anybody has answered.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.answered > 0
     }
 
     /// Candidates that it remembers: at most [`Config::lookup_candidates`] that were not asked, and those

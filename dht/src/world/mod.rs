@@ -21,6 +21,7 @@ mod numbers;
 mod pokes;
 mod reachable;
 mod serving;
+mod turns;
 #[cfg(feature = "sim")]
 mod weather;
 

@@ -207,6 +207,7 @@ pub(super) const NODE: &[Entry] = &[
         &[
             "closest_set_holds_one_node_of_a_network",
             "silent_ip_gets_three_queries_whatever_its_ports_and_ids",
+            "a_victim_is_asked_three_times_at_most_whatever_the_number_of_homes",
             "lookup_keeps_to_the_numbers_of_the_house",
             "endless_referrals_end_within_the_budget",
         ],

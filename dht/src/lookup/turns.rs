@@ -1,0 +1,184 @@
+//! Whose turn it is, where a lookup has several homes of a family (BEP 45): "avoid querying the same targets
+//! from multiple sockets at once".
+//!
+//! One home of each family searches, another one each time. When its line turns out to be dead, another one
+//! goes on with everybody that it knew of. When it has arrived and told the closest nodes of a peer, the
+//! others follow one by one: a token is good for the address that got it, so that each asks those nodes
+//! for its own and announces itself. Anything else is found, or put, from one address as well as from all.
+//!
+//! So the limits of a lookup hold for all homes together. An announce from more than some 15 addresses would
+//! go beyond [`Config::lookup_max_queries`]; those that are left have their turn another time.
+
+use super::Lookup;
+use super::candidates::Candidate;
+use super::env::{Env, Owner};
+use super::kind::Kind;
+use super::search::{Phase, Search};
+use crate::home::Place;
+use crate::store::Family;
+use crate::{Config, Time};
+
+/// The home of each family that searches first in lookup `key`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct First([Option<usize>; 2]);
+
+impl First {
+    /// In a lookup for `owner`.
+    pub(super) fn of(owner: Owner, key: u64, places: &[Place]) -> Self {
+        match owner {
+            Owner::User { .. } => Self(FAMILIES.map(|family| first(family, key, places))),
+            Owner::Upkeep { home, .. } => Self([Some(usize::from(home)), None]),
+        }
+    }
+
+    /// What the search of `home` begins with.
+    pub(super) fn phase(self, owner: Owner, home: usize) -> Phase {
+        match owner {
+            _ if self.0.contains(&Some(home)) => Phase::Approaching,
+            Owner::User { .. } => Phase::Waiting,
+            Owner::Upkeep { .. } => Phase::Done,
+        }
+    }
+}
+
+impl Lookup {
+    /// Lets other homes go on where one is at its end; whether one does.
+    pub(super) fn pass_on(&mut self, now: Time, env: &Env<'_>) -> bool {
+        if !self.searches.iter().any(|search| search.phase == Phase::Waiting) {
+            return false;
+        }
+        let mut begun = false;
+        for family in FAMILIES {
+            let is_busy = |search: &Search| matches!(search.phase, Phase::Approaching | Phase::Announcing);
+            match self.homes_of(family, env.places).find(|&home| is_busy(&self.searches[home])) {
+                Some(home) => begun |= self.replace(home, env),
+                None => begun |= self.follow(now, family, env),
+            }
+        }
+        begun
+    }
+
+    /// The home that searches where `home` would if it had the turn: itself, or another of its family.
+    pub(super) fn acting(&self, home: usize, places: &[Place]) -> usize {
+        let is_approaching = |home: &usize| self.searches[*home].phase == Phase::Approaching;
+        match (self.searches.get(home), places.get(home)) {
+            (Some(search), Some(place)) if search.phase == Phase::Waiting => {
+                self.homes_of(place.family, places).find(is_approaching).unwrap_or(home)
+            }
+            _ => home,
+        }
+    }
+
+    /// Whether `home`, of whose queries some are past the soft deadline and none is answered, leaves it at
+    /// those for now: should nobody answer at all, another home asks the same nodes, and none is asked too often.
+    /// Who follows asks nobody but those that do answer.
+    pub(super) fn holds_back(&self, home: usize, env: &Env<'_>) -> bool {
+        let search = &self.searches[home];
+        search.is_worried() && (search.follows || self.stand_in(home, env).is_some())
+    }
+
+    /// Has another home search if it seems that the line of `home` is dead. Whether one does.
+    fn replace(&mut self, home: usize, env: &Env<'_>) -> bool {
+        let search = &self.searches[home];
+        if !search.is_open() || !env.places[home].line.is_lost() && !search.is_deaf() {
+            return false;
+        }
+        let Some(next) = self.stand_in(home, env) else { return false };
+        let mut search = self.searches[next].replacing(search, env.config);
+        offer_starts(&mut search, &self.target, &env.places[next], env.config);
+        self.searches[next] = search;
+        self.searches[home].phase = Phase::Waiting;
+        true
+    }
+
+    /// Who searches should the line of `home` be dead.
+    fn stand_in(&self, home: usize, env: &Env<'_>) -> Option<usize> {
+        // Once another family has brought answers, this one may have no way out at all: who has met nobody
+        // there is no better than who is deaf.
+        let may_work = |other: &usize| {
+            let (search, place) = (&self.searches[*other], &env.places[*other]);
+            search.phase == Phase::Waiting
+                && search.is_untried()
+                && !place.line.is_lost()
+                && (self.stats.answered == 0 || place.table.len() > 0)
+        };
+        self.homes_after(home, env.places).find(may_work)
+    }
+
+    /// Has the next home of a family follow the one that searched, if it has a reason. Whether one does.
+    fn follow(&mut self, now: Time, family: Family, env: &Env<'_>) -> bool {
+        let leads = |&home: &usize| {
+            let search = &self.searches[home];
+            search.phase == Phase::Done && !search.follows && search.is_heard()
+        };
+        let leader =
+            self.homes_of(family, env.places).find(leads).filter(|_| self.has_room_for_more(now, env));
+        let is_next =
+            |&home: &usize| self.searches[home].phase == Phase::Waiting && !env.places[home].line.is_lost();
+        let next = leader.and_then(|leader| self.homes_after(leader, env.places).find(is_next));
+        if let (Some(leader), Some(next)) = (leader, next) {
+            self.searches[next] = self.searches[next].following(&self.searches[leader], env.config);
+            return true;
+        }
+        for (search, place) in self.searches.iter_mut().zip(env.places) {
+            if place.family == family && search.phase == Phase::Waiting {
+                search.phase = Phase::Done;
+            }
+        }
+        false
+    }
+
+    /// Whether one more home may ask the closest nodes and announce to them.
+    fn has_room_for_more(&self, now: Time, env: &Env<'_>) -> bool {
+        let queries = 2 * env.config.announce_nodes.max(env.config.k) as u32;
+        matches!(self.kind, Kind::GetPeers { announce: Some(_) })
+            && self.stats.queries + queries <= self.most_queries(env.config)
+            && now < self.started + super::approach_time(env.config)
+    }
+
+    fn homes_of<'a>(&self, family: Family, places: &'a [Place]) -> impl Iterator<Item = usize> + use<'a> {
+        let homes = places.iter().take(self.searches.len()).enumerate();
+        homes.filter(move |(_, place)| place.family == family).map(|(home, _)| home)
+    }
+
+    /// The homes of its family in turn, `home` last.
+    fn homes_after<'a>(&self, home: usize, places: &'a [Place]) -> impl Iterator<Item = usize> + use<'a> {
+        let family = places[home].family;
+        let (before, after) = (self.homes_of(family, places), self.homes_of(family, places));
+        after.filter(move |&other| other > home).chain(before.filter(move |&other| other <= home))
+    }
+}
+
+/// Whom a search from `place` begins with: the nearest nodes of its table, and a reserve.
+pub(super) fn offer_starts(search: &mut Search, target: &krpc::Id, place: &Place, config: &Config) {
+    for (id, addr) in place.starts(target, config) {
+        search.offer(Some(id), addr, 0, config);
+    }
+    for (id, addr) in place.table.closest(target, config.lookup_min_queries, config) {
+        search.offer_reserve(id, addr, config);
+    }
+}
+
+/// The nearest nodes that a lookup has met, each once.
+pub(super) fn closest<'a>(searches: &'a [Search], config: &Config) -> impl Iterator<Item = &'a Candidate> {
+    let k = config.k;
+    searches.iter().filter(|search| !search.follows).flat_map(move |search| search.closest(k))
+}
+
+/// The home of `family` that searches first: each in turn of those whose line works and who know many.
+fn first(family: Family, key: u64, places: &[Place]) -> Option<usize> {
+    let known = |place: &Place| place.table.len().max(place.saved.len());
+    let homes = || places.iter().enumerate().filter(move |(_, place)| place.family == family);
+    let any_works = homes().any(|(_, place)| !place.line.is_lost());
+    let working = || homes().filter(move |(_, place)| !any_works || !place.line.is_lost());
+    let most = working().map(|(_, place)| known(place)).max()?;
+    let fit = || working().filter(move |(_, place)| known(place) * 2 >= most);
+    // Of lookups one after the other each begins far from where the ones before did.
+    let nth = ((key.wrapping_mul(GOLDEN) >> 32) * fit().count() as u64) >> 32;
+    fit().nth(nth as usize).map(|(home, _)| home)
+}
+
+/// 2^64 by the golden ratio: its multiples, modulo 2^64, divide a circle evenly.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];

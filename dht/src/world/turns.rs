@@ -1,0 +1,236 @@
+//! Lookups from several addresses of one family (BEP 45): who asks, how often, and who announces.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use krpc::compact::{self, Address as _, Contact, V4};
+
+use super::*;
+use crate::item::Item;
+
+/// A query of a lookup that came.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    target: Id,
+    to: SocketAddr,
+    /// Which of our addresses.
+    from: SocketAddr,
+}
+
+type Log = Rc<RefCell<Vec<Asked>>>;
+
+/// A network of sixty nodes that all know each other, name the eight nearest, write down who asks and
+/// are deaf to some, and a node with so many homes among them that has met all of it.
+struct Street {
+    world: World,
+    node: usize,
+    log: Log,
+    deaf_to: Rc<RefCell<BTreeSet<SocketAddr>>>,
+    nodes: Rc<RefCell<Vec<(Id, SocketAddr)>>>,
+}
+
+impl Street {
+    fn new(seed: u64, homes: usize) -> Self {
+        let mut world = World::new(seed, Config::default());
+        let (log, deaf_to) = (Log::default(), Rc::<RefCell<BTreeSet<SocketAddr>>>::default());
+        let nodes = Rc::<RefCell<Vec<(Id, SocketAddr)>>>::default();
+        for n in 0..60 {
+            let (addr, id) = (World::v4(n), world.random_id());
+            nodes.borrow_mut().push((id, addr));
+            let (log, deaf_to, nodes) = (Rc::clone(&log), Rc::clone(&deaf_to), Rc::clone(&nodes));
+            world.add_actor_at(
+                addr,
+                Box::new(move |_, from, message| {
+                    let Body::Query { query, .. } = &message.body else { return Vec::new() };
+                    if let Some(target) = target_in(query) {
+                        log.borrow_mut().push(Asked { target, to: addr, from });
+                    }
+                    if deaf_to.borrow().contains(&from) {
+                        return Vec::new();
+                    }
+                    let (near, issued) = (near(&nodes.borrow(), query), from.to_string().into_bytes());
+                    if let Query::AnnouncePeer { token, .. } | Query::Put { token, .. } = query {
+                        assert_eq!(*token, &issued[..], "BEP 45: the token of another address");
+                    }
+                    let response = Response { nodes: Some(&near), token: Some(&issued), ..Response::new(id) };
+                    vec![(from, reply(message.tid, response))]
+                }),
+            );
+        }
+        let saved = nodes.borrow().clone();
+        let addrs: Vec<_> = (100..100 + homes).map(World::v4).collect();
+        let node = world.add_node_at(&addrs, &saved);
+        world.run(Duration::from_secs(60));
+        let street = Self { world, node, log, deaf_to, nodes };
+        street.log.borrow_mut().clear();
+        assert!(street.world.node(node).stats(street.world.now).iter().all(|home| home.nodes >= 20));
+        street
+    }
+
+    /// Runs a lookup; how it ended, and what came because of it.
+    fn look_up(&mut self, command: Command) -> (Found, Vec<Asked>) {
+        self.world.run(Duration::from_secs(20));
+        let target = command.target().unwrap();
+        self.log.borrow_mut().clear();
+        let found = self.world.look_up(self.node, command);
+        (found, self.asked(target))
+    }
+
+    /// What came because of `target`.
+    fn asked(&self, target: Id) -> Vec<Asked> {
+        self.log.borrow().iter().copied().filter(|asked| asked.target == target).collect()
+    }
+
+    fn announce(infohash: Id) -> Command {
+        let announce = Some(Announce { port: 4444, implied: false, seed: false });
+        Command::GetPeers { infohash, announce, trace: false }
+    }
+
+    fn find_node(&mut self) -> Command {
+        Command::FindNode { target: self.world.random_id(), trace: false }
+    }
+}
+
+/// What a query of a lookup or an announce is about.
+fn target_in(query: &Query<'_>) -> Option<Id> {
+    match *query {
+        Query::FindNode { target, .. } | Query::Get { target, .. } => Some(target),
+        Query::GetPeers { infohash, .. } | Query::AnnouncePeer { infohash, .. } => Some(infohash),
+        _ => None,
+    }
+}
+
+/// The eight nodes nearest to what is looked for.
+fn near(nodes: &[(Id, SocketAddr)], query: &Query<'_>) -> Vec<u8> {
+    let Some(target) = target_in(query) else { return Vec::new() };
+    let mut nodes = nodes.to_vec();
+    nodes.sort_by_key(|(id, _)| id.distance(&target));
+    let mut bytes = Vec::new();
+    for &(id, addr) in nodes.iter().take(8) {
+        compact::put_node(&mut bytes, &Contact { id, addr: V4::from_socket(addr).unwrap() });
+    }
+    bytes
+}
+
+fn askers(log: &[Asked]) -> BTreeSet<SocketAddr> {
+    log.iter().map(|asked| asked.from).collect()
+}
+
+#[test]
+fn one_home_of_a_family_searches_and_each_has_its_turn() {
+    for homes in [1, 2, 4, 8] {
+        let mut street = Street::new(10 + homes as u64, homes);
+        let mut searchers = BTreeSet::new();
+        let value = b"12:Hello World!".to_vec();
+        for _ in 0..homes * 4 {
+            let infohash = street.world.random_id();
+            for command in [
+                Command::Scrape { infohash, trace: false },
+                Command::GetPeers { infohash, announce: None, trace: false },
+                street.find_node(),
+                Command::Put {
+                    item: Item::Immutable { value: value.clone() }.into(),
+                    cas: None,
+                    trace: false,
+                },
+            ] {
+                let (found, log) = street.look_up(command);
+                assert_eq!(found.outcome, Outcome::Converged);
+                assert_eq!(askers(&log).len(), 1, "{homes} homes");
+                assert!(found.stored.len() <= 8 && found.closest.len() == 8, "{found:?}");
+                searchers.extend(askers(&log));
+            }
+        }
+        assert_eq!(searchers.len(), homes);
+    }
+}
+
+#[test]
+fn all_homes_announce_one_after_the_other_within_the_limits_of_one_lookup() {
+    for homes in [1, 4, 8] {
+        let mut street = Street::new(20 + homes as u64, homes);
+        let infohash = street.world.random_id();
+        for round in 0..3 {
+            let (found, log) = street.look_up(Street::announce(infohash));
+            assert_eq!(found.outcome, Outcome::Converged, "{homes} homes");
+            assert_eq!(found.stored.len(), 8 * homes, "eight for each address");
+            assert_eq!(askers(&log).len(), homes);
+            let (first, more) = (76, 16 * (homes as u32 - 1));
+            assert!(found.stats.queries <= first + more, "{homes} homes: {:?}", found.stats);
+            // A node hears of the next home when it is done with the one before.
+            let mut heard = BTreeMap::<SocketAddr, Vec<SocketAddr>>::new();
+            for Asked { to, from, .. } in log {
+                let heard = heard.entry(to).or_default();
+                if heard.last() != Some(&from) {
+                    heard.push(from);
+                }
+            }
+            for heard in heard.into_values() {
+                assert_eq!(
+                    heard.iter().collect::<BTreeSet<_>>().len(),
+                    heard.len(),
+                    "round {round}: {heard:?}"
+                );
+            }
+        }
+    }
+}
+
+/// More addresses than one lookup can announce: no limit is broken, and the others have their turn.
+#[test]
+fn forty_homes_announce_in_several_rounds() {
+    let mut street = Street::new(30, 40);
+    let infohash = street.world.random_id();
+    let mut announced = BTreeSet::new();
+    for _ in 0..12 {
+        let (found, log) = street.look_up(Street::announce(infohash));
+        assert_eq!(found.outcome, Outcome::Converged);
+        assert!(found.stats.queries <= 300 && found.stored.len() >= 80, "{:?}", found.stats);
+        announced.extend(askers(&log));
+        // Others' lookups are between.
+        let other = street.find_node();
+        street.look_up(other);
+    }
+    assert_eq!(announced.len(), 40);
+}
+
+/// D7, S24: everybody names a victim under ids of its own, nearest to what is looked for.
+#[test]
+fn a_victim_is_asked_three_times_at_most_whatever_the_number_of_homes() {
+    for homes in [1, 4, 8] {
+        let mut street = Street::new(40 + homes as u64, homes);
+        let infohash = street.world.random_id();
+        let victim: SocketAddr = ([203, 0, 113, 7], 6881).into();
+        for n in 1..=6 {
+            let mut id = *infohash.as_bytes();
+            id[19] ^= n;
+            street.nodes.borrow_mut().push((Id::new(id), victim));
+        }
+        let (found, _) = street.look_up(Street::announce(infohash));
+        assert_eq!(found.stored.len(), 8 * homes, "{:?}", found.outcome);
+        let asked = street.world.strays.get(&victim.ip()).copied().unwrap_or(0);
+        assert!((1..=3).contains(&asked), "{homes} homes: {asked}");
+    }
+}
+
+/// Nobody hears some of our addresses any more: another one does what theirs would have.
+#[test]
+fn another_home_takes_over_where_the_network_of_one_has_failed() {
+    let mut replaced = 0;
+    for (homes, deaf) in [(2, 1), (4, 2), (8, 1), (8, 2)] {
+        let mut street = Street::new(50 + (homes * 10 + deaf) as u64, homes);
+        let gone: Vec<_> = street.world.hosts[street.node].addrs[..deaf].to_vec();
+        street.deaf_to.borrow_mut().extend(gone.iter().copied());
+        for _ in 0..homes * 2 {
+            let infohash = street.world.random_id();
+            let (found, log) = street.look_up(Street::announce(infohash));
+            assert_eq!(found.outcome, Outcome::Converged, "{homes} homes, {deaf} deaf");
+            assert_eq!(found.stored.len(), 8 * (homes - deaf), "{homes} homes, {deaf} deaf");
+            assert!(found.stats.elapsed < Duration::from_secs(12), "{:?}", found.stats);
+            replaced += usize::from(gone.contains(&log[0].from));
+        }
+    }
+    assert!(replaced >= 1, "no lookup began at a deaf home");
+}
