@@ -1,12 +1,16 @@
-//! Names of routers → addresses, asked again until all are known.
+//! Names of routers → addresses, asked again until all are known, and as long as they are of no use.
 //!
 //! The list is the caller's. A name whose lookup fails is tried again with growing pauses: a laptop
-//! may wake up before its network does.
+//! may wake up before its network does. What a name resolved to may be wrong as well: behind a captive
+//! portal every name is the portal's own address. So as long as the node has not bootstrapped, or nobody
+//! answers it, all names are looked up anew with such pauses, and once when the network changes (S17).
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::Error;
 use crate::Rng;
@@ -16,6 +20,8 @@ use crate::addr::canonical;
 const MAX_ADDRESSES: usize = 8;
 /// First and longest pause before a failed name is tried again; doubled in between.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Shortest time between two lookups of a name that is known. A start that goes well is over by then.
+const ANEW_AFTER: Duration = Duration::from_secs(8);
 /// A resolver that hangs is a failure after this.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -26,11 +32,29 @@ pub(super) struct Families {
     pub(super) ipv6: bool,
 }
 
+/// What there is to say of the node's network, to whoever resolves names for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Condition {
+    /// It has not bootstrapped yet, or nobody answers any more.
+    pub(super) is_lonely: bool,
+    /// Changes of the network so far.
+    pub(super) changes: u64,
+}
+
 /// Routers in order of preference, with the addresses known so far.
 #[derive(Debug, Default)]
 pub(super) struct Routers {
-    known: Vec<(String, Vec<SocketAddr>)>,
+    known: Vec<Router>,
     families: Families,
+}
+
+#[derive(Debug)]
+struct Router {
+    /// `host:port`.
+    name: String,
+    addrs: Vec<SocketAddr>,
+    /// The name is an address.
+    is_literal: bool,
 }
 
 impl Families {
@@ -53,7 +77,8 @@ impl Routers {
             if !has_port {
                 return Err(Error::Router { router: router.escape_debug().to_string() });
             }
-            known.push((router.clone(), router.parse().into_iter().map(canonical).collect()));
+            let addrs: Vec<_> = router.parse().into_iter().map(canonical).collect();
+            known.push(Router { name: router.clone(), is_literal: !addrs.is_empty(), addrs });
         }
         Ok(Self { known, families })
     }
@@ -65,8 +90,7 @@ impl Routers {
 
     /// All addresses known so far, in order of preference: the first of each name, then the rest.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        let nth =
-            |n| self.known.iter().filter_map(move |(_, addrs): &(String, Vec<SocketAddr>)| addrs.get(n));
+        let nth = |n| self.known.iter().filter_map(move |router: &Router| router.addrs.get(n));
         let mut all = Vec::new();
         for &addr in (0..MAX_ADDRESSES).flat_map(nth).filter(|addr| self.families.of(addr)) {
             if !all.contains(&addr) {
@@ -76,48 +100,126 @@ impl Routers {
         all
     }
 
-    /// Resolves what is unknown, telling `news` each time that more is known, until nothing is
-    /// unknown or `news` says that nobody listens any more.
-    pub(super) async fn resolve<F: Future<Output = bool>>(
+    /// Resolves what is unknown, and everything anew as long as `condition` or a change in it says so, by
+    /// `resolver`, telling `news` each time that the addresses are other ones, until `condition` has ended or
+    /// `news` says that nobody listens any more.
+    pub(super) async fn resolve<L, F>(
         mut self,
         mut rng: Rng,
+        mut condition: watch::Receiver<Condition>,
+        resolver: impl Fn(String) -> L,
         mut news: impl FnMut(Vec<SocketAddr>) -> F,
-    ) {
-        let mut pause = RETRY.0;
-        let mut warned: Option<tokio::time::Instant> = None;
+    ) where
+        L: Future<Output = Result<Vec<SocketAddr>, Error>> + Send + 'static,
+        F: Future<Output = bool>,
+    {
+        if self.known.iter().all(|router| router.is_literal) {
+            return;
+        }
+        let (mut pause, mut changes) = (RETRY.0, condition.borrow().changes);
+        let (mut warned, mut looked_at): (Option<Instant>, _) = (None, Instant::now());
+        let mut anew = true;
         loop {
-            let mut lookups = JoinSet::new();
-            for (index, (name, _)) in self.known.iter().enumerate().filter(|(_, (_, addrs))| addrs.is_empty())
+            if anew {
+                looked_at = Instant::now();
+            }
+            let failed = match self.round(anew, &resolver, &mut news).await {
+                Ok(failed) => failed,
+                Err(NobodyListens) => return,
+            };
+            if let Some(error) = failed
+                && warned.is_none_or(|at| at.elapsed() >= RETRY.1)
             {
-                let name = name.clone();
-                lookups.spawn(async move { (index, lookup(&name).await) });
+                self.complain(&error);
+                warned = Some(Instant::now());
             }
-            let mut failed = None;
-            while let Some(finished) = lookups.join_next().await {
-                match finished {
-                    Ok((index, Ok(addrs))) => {
-                        self.known[index].1 = addrs;
-                        if !news(self.addresses()).await {
-                            return;
-                        }
+            let jitter = 0.75 + rng.below(500) as f64 / 1000.0;
+            let is_over = |router: &Router| router.is_literal || !router.addrs.is_empty();
+            let all_known = self.known.iter().all(is_over);
+            if wait(&mut condition, (pause.mul_f64(jitter), looked_at), all_known, changes).await.is_err() {
+                return;
+            }
+            let now = *condition.borrow();
+            let has_changed = std::mem::replace(&mut changes, now.changes) != now.changes;
+            pause = if has_changed { RETRY.0 } else { (pause * 2).min(RETRY.1) };
+            anew = has_changed || now.is_lonely && looked_at.elapsed() >= ANEW_AFTER;
+        }
+    }
+
+    /// Looks up the names that are unknown, or all of them; the last failure, if there was one.
+    async fn round<L, F>(
+        &mut self,
+        anew: bool,
+        resolver: &impl Fn(String) -> L,
+        news: &mut impl FnMut(Vec<SocketAddr>) -> F,
+    ) -> Result<Option<Error>, NobodyListens>
+    where
+        L: Future<Output = Result<Vec<SocketAddr>, Error>> + Send + 'static,
+        F: Future<Output = bool>,
+    {
+        let mut lookups = JoinSet::new();
+        for (index, router) in self.known.iter().enumerate() {
+            if !router.is_literal && (anew || router.addrs.is_empty()) {
+                let lookup = resolver(router.name.clone());
+                lookups.spawn(async move { (index, lookup.await) });
+            }
+        }
+        let mut failed = None;
+        while let Some(finished) = lookups.join_next().await {
+            match finished {
+                // What a name stood for is kept where nothing better is known.
+                Ok((index, Ok(addrs))) if self.known[index].addrs != addrs => {
+                    self.known[index].addrs = addrs;
+                    if !news(self.addresses()).await {
+                        return Err(NobodyListens);
                     }
-                    Ok((_, Err(error))) => failed = Some(error),
-                    Err(error) => tracing::debug!(%error, "a name lookup ended early"),
                 }
+                Ok((_, Ok(_))) => {}
+                Ok((_, Err(error))) => failed = Some(error),
+                Err(error) => tracing::debug!(%error, "a name lookup ended early"),
             }
-            let Some(error) = failed else { return };
-            let unknown = self.known.iter().filter(|(_, addrs)| addrs.is_empty()).count();
-            if warned.is_none_or(|at| at.elapsed() >= RETRY.1) {
-                // A few dead names among living ones are an ordinary day.
-                if unknown == self.known.len() {
-                    tracing::warn!(%error, "no router could be resolved; trying on");
-                } else {
-                    tracing::debug!(%error, unknown, "some routers could not be resolved; trying on");
-                }
-                warned = Some(tokio::time::Instant::now());
+        }
+        Ok(failed)
+    }
+
+    fn complain(&self, error: &Error) {
+        let unknown = self.known.iter().filter(|router| router.addrs.is_empty()).count();
+        // A few dead names among living ones are an ordinary day.
+        if unknown == self.known.len() {
+            tracing::warn!(%error, "no router could be resolved; trying on");
+        } else {
+            tracing::debug!(%error, unknown, "some routers could not be resolved; trying on");
+        }
+    }
+}
+
+/// There is no node any more.
+#[derive(Debug)]
+struct NobodyListens;
+
+/// Waits until there is something to look up: for `pause` if some names are unknown or the node is lonely,
+/// and in any case for a change of the network. What was `looked_at` is left in peace for a while.
+async fn wait(
+    condition: &mut watch::Receiver<Condition>,
+    (pause, looked_at): (Duration, Instant),
+    all_known: bool,
+    changes: u64,
+) -> Result<(), watch::error::RecvError> {
+    let until = Instant::now() + pause;
+    loop {
+        let now = *condition.borrow_and_update();
+        let due = if now.changes != changes {
+            Some(looked_at + ANEW_AFTER)
+        } else if now.is_lonely && all_known {
+            Some(until.max(looked_at + ANEW_AFTER))
+        } else {
+            (!all_known).then_some(until)
+        };
+        tokio::select! {
+            changed = condition.changed() => changed?,
+            () = async { tokio::time::sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {
+                return Ok(());
             }
-            tokio::time::sleep(pause.mul_f64(0.75 + rng.below(500) as f64 / 1000.0)).await;
-            pause = (pause * 2).min(RETRY.1);
         }
     }
 }
@@ -136,6 +238,11 @@ pub async fn lookup(name: &str) -> Result<Vec<SocketAddr>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
+    use tokio::sync::mpsc;
+
     use super::*;
 
     const BOTH: Families = Families { ipv4: true, ipv6: true };
@@ -168,24 +275,148 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn names_are_told_when_they_are_known() {
-        let routers = routers(&["192.0.2.1:9", "localhost:7"], BOTH).unwrap();
-        let mut told = Vec::new();
-        routers
-            .resolve(Rng::from_seed(1), |addrs| {
-                told.push(addrs);
-                std::future::ready(true)
-            })
-            .await;
-        let last = told.last().expect("localhost resolves without a network");
-        assert_eq!(last[0], "192.0.2.1:9".parse().unwrap());
-        assert!(last[1..].iter().all(|addr| addr.ip().is_loopback() && addr.port() == 7) && last.len() > 1);
+    /// Names that resolve to what the table says, in which an empty list is a failure, and how often each
+    /// was asked for.
+    #[derive(Clone, Default)]
+    struct Resolver(Arc<Mutex<BTreeMap<String, Known>>>);
+
+    #[derive(Default)]
+    struct Known {
+        addrs: Vec<SocketAddr>,
+        asked: u32,
+    }
+
+    impl Resolver {
+        fn set(&self, name: &str, addrs: &[&str]) {
+            let addrs = addrs.iter().map(|addr| addr.parse().unwrap()).collect();
+            self.0.lock().unwrap().entry(name.into()).or_default().addrs = addrs;
+        }
+
+        fn asked(&self, name: &str) -> u32 {
+            self.0.lock().unwrap().get(name).map_or(0, |known| known.asked)
+        }
+
+        fn lookup(&self, name: String) -> std::future::Ready<Result<Vec<SocketAddr>, Error>> {
+            let mut table = self.0.lock().unwrap();
+            let entry = table.entry(name.clone()).or_default();
+            entry.asked += 1;
+            let source = std::io::ErrorKind::NotFound.into();
+            let found = Some(entry.addrs.clone()).filter(|addrs| !addrs.is_empty());
+            std::future::ready(found.ok_or(Error::Resolve { name, source }))
+        }
+    }
+
+    /// The resolving of `list` as a task on the paused clock: what it tells, and the node's end of it.
+    fn start(
+        list: &[&str],
+        resolver: &Resolver,
+    ) -> (mpsc::UnboundedReceiver<Vec<SocketAddr>>, watch::Sender<Condition>) {
+        let (sender, told) = mpsc::unbounded_channel();
+        let (condition, receiver) = watch::channel(Condition { is_lonely: true, changes: 0 });
+        let (routers, resolver) = (routers(list, BOTH).unwrap(), resolver.clone());
+        let lookup = move |name| resolver.lookup(name);
+        let news = move |addrs| std::future::ready(sender.send(addrs).is_ok());
+        tokio::spawn(routers.resolve(Rng::from_seed(1), receiver, lookup, news));
+        (told, condition)
+    }
+
+    fn addrs(list: &[&str]) -> Vec<SocketAddr> {
+        list.iter().map(|addr| addr.parse().unwrap()).collect()
+    }
+
+    /// S17, a start behind a captive portal, whose resolver answers every name with its own address.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_portal_said_is_replaced_while_the_node_has_not_bootstrapped() {
+        let (resolver, names) = (Resolver::default(), ["a.invalid:1", "b.invalid:2"]);
+        resolver.set(names[0], &["192.0.2.9:1"]);
+        resolver.set(names[1], &["192.0.2.9:2"]);
+        let (mut told, condition) = start(&names, &resolver);
+        assert_eq!(told.recv().await.unwrap().len(), 1);
+        assert_eq!(told.recv().await.unwrap(), addrs(&["192.0.2.9:1", "192.0.2.9:2"]));
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let asked = resolver.asked(names[0]);
+        assert!((55..=90).contains(&asked), "about once a minute: {asked}");
+
+        let left = Instant::now();
+        resolver.set(names[0], &["203.0.113.1:1"]);
+        resolver.set(names[1], &["203.0.113.2:2", "203.0.113.3:2"]);
+        told.recv().await.unwrap();
+        let expected = addrs(&["203.0.113.1:1", "203.0.113.2:2", "203.0.113.3:2"]);
+        assert_eq!(told.recv().await.unwrap(), expected);
+        assert!(left.elapsed() <= Duration::from_secs(76), "{:?}", left.elapsed());
+
+        // Once it has bootstrapped, what it knows is good.
+        condition.send_replace(Condition { is_lonely: false, changes: 0 });
+        let asked = resolver.asked(names[0]);
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(resolver.asked(names[0]), asked);
+
+        // Nobody answers any more, and the names have moved.
+        resolver.set(names[0], &["203.0.113.4:1"]);
+        condition.send_replace(Condition { is_lonely: true, changes: 0 });
+        assert!(told.recv().await.unwrap().contains(&"203.0.113.4:1".parse().unwrap()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_are_looked_up_anew_when_the_network_changes_but_not_at_every_flicker() {
+        let (resolver, name) = (Resolver::default(), "a.invalid:1");
+        resolver.set(name, &["192.0.2.9:1"]);
+        let (mut told, condition) = start(&[name, "203.0.113.9:9"], &resolver);
+        told.recv().await.unwrap();
+        condition.send_replace(Condition::default());
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(resolver.asked(name), 1, "a start that went well asks once");
+        resolver.set(name, &["203.0.113.1:1"]);
+        condition.send_replace(Condition { is_lonely: false, changes: 1 });
+        assert_eq!(told.recv().await.unwrap(), addrs(&["203.0.113.1:1", "203.0.113.9:9"]));
+        assert_eq!(resolver.asked(name), 2);
+        for changes in 2..=600 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            condition.send_replace(Condition { is_lonely: false, changes });
+        }
+        let asked = resolver.asked(name);
+        assert!((50..=78).contains(&asked), "one in eight seconds at most: {asked}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_fails_again_keeps_its_addresses_and_unknown_ones_are_tried_on() {
+        let (resolver, names) = (Resolver::default(), ["a.invalid:1", "b.invalid:2"]);
+        resolver.set(names[0], &["192.0.2.9:1"]);
+        let (mut told, condition) = start(&names, &resolver);
+        assert_eq!(told.recv().await.unwrap(), addrs(&["192.0.2.9:1"]));
+        resolver.set(names[0], &[]);
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        condition.send_replace(Condition::default());
+        resolver.set(names[1], &["192.0.2.7:2"]);
+        assert_eq!(told.recv().await.unwrap(), addrs(&["192.0.2.9:1", "192.0.2.7:2"]));
+        assert!(resolver.asked(names[1]) >= 10, "{}", resolver.asked(names[1]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn resolving_ends_with_the_node_and_where_all_is_known() {
+        let (resolver, name) = (Resolver::default(), "a.invalid:1");
+        resolver.set(name, &["192.0.2.9:1"]);
+        let (mut told, condition) = start(&[name], &resolver);
+        assert!(told.recv().await.is_some());
+        drop(condition);
+        assert_eq!(told.recv().await, None);
+        // Addresses need nobody.
+        let (mut told, _condition) = start(&["192.0.2.1:9"], &resolver);
+        assert_eq!(told.recv().await, None);
     }
 
     #[tokio::test]
+    async fn localhost_is_found_without_a_network() {
+        let found = lookup("localhost:7").await.unwrap();
+        assert!(found.iter().all(|addr| addr.ip().is_loopback() && addr.port() == 7) && !found.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn resolving_ends_when_nobody_listens() {
-        let routers = routers(&["localhost:7", "name.invalid:7"], BOTH).unwrap();
-        routers.resolve(Rng::from_seed(1), |_| std::future::ready(false)).await;
+        let (resolver, name) = (Resolver::default(), "a.invalid:1");
+        resolver.set(name, &["192.0.2.9:1"]);
+        let (told, condition) = start(&[name, "b.invalid:7"], &resolver);
+        drop(told);
+        condition.closed().await;
     }
 }

@@ -20,6 +20,7 @@ use super::keeper::StateKeeper;
 use super::persist::{Saved, SavedHome};
 use super::port::PortCounters;
 use super::ports::{Ports, Turns};
+use super::resolve::Condition;
 use super::satellites::Satellites;
 use super::station::Handed;
 use super::subscribers::Subscribers;
@@ -56,6 +57,8 @@ pub(super) struct Shard {
     pub(super) asleep_after: Duration,
     /// Whether anybody was named to bootstrap from.
     pub(super) has_routers: bool,
+    /// What whoever resolves the routers' names has to know.
+    pub(super) condition: watch::Sender<Condition>,
 }
 
 /// Everything that a running task changes besides the shard's parts.
@@ -70,6 +73,10 @@ struct Running {
     lonely_complaint: Complaint,
     /// Whether the network of all sockets works, as far as was said.
     online: bool,
+    /// It has not bootstrapped yet.
+    is_starting: bool,
+    /// What was said of that last in [`Condition`].
+    is_lonely: bool,
     /// Ends a wait at `alarm_at`, at the latest when something is due.
     alarm: Pin<Box<tokio::time::Sleep>>,
     alarm_at: Time,
@@ -89,6 +96,7 @@ impl Shard {
     pub(super) async fn run(mut self) {
         self.ports.warm_up().await;
         let started = self.clock.now();
+        let is_starting = self.bootstrapped.borrow().is_none();
         let mut running = Running {
             out: Outbox::new(),
             sinks: BTreeMap::new(),
@@ -98,6 +106,8 @@ impl Shard {
             events_missed: 0,
             lonely_complaint: Complaint::new(started + LONELY_AFTER),
             online: true,
+            is_starting,
+            is_lonely: is_starting,
             alarm: Box::pin(tokio::time::sleep(self.heartbeat.longest_wait())),
             alarm_at: started + self.heartbeat.longest_wait(),
             finished: None,
@@ -282,10 +292,14 @@ impl Shard {
     fn announce(&mut self, event: Event, running: &mut Running) {
         if let Event::Bootstrapped { nodes } = event {
             self.bootstrapped.send_replace(Some(nodes));
+            running.is_starting = false;
         }
         if let Event::ExternalAddress { home, addr, id, .. } = event {
             tracing::debug!(home, %addr, %id, "other nodes agree on our address");
             self.ids.send_modify(|ids| ids[home] = id);
+        }
+        if event.is_move() {
+            self.condition.send_modify(|condition| condition.changes += 1);
         }
         running.subscribers.tell(&event);
     }
@@ -308,6 +322,12 @@ impl Shard {
             } else {
                 tracing::info!("nobody answers any more: is the network down?");
             }
+        }
+        // The names of routers are worth another look as long as no home reaches anybody.
+        let anybody = (0..).zip(self.ports.iter()).any(|(index, _)| self.node.is_online(index));
+        let is_lonely = running.is_starting || !anybody;
+        if is_lonely != std::mem::replace(&mut running.is_lonely, is_lonely) {
+            self.condition.send_modify(|condition| condition.is_lonely = is_lonely);
         }
         let (node, out) = (&mut self.node, &mut running.out);
         self.ports.repair(now, |index| node.handle_network(now, index, NetworkChange::Changed, out));

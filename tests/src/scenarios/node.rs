@@ -87,6 +87,7 @@ pub(super) const NODE: &[Entry] = &[
         &[
             "routers_are_tried_again_until_the_network_is_there",
             "dead_routers_are_tried_every_1_to_60_seconds_and_met_within_90_when_they_are_back",
+            "what_a_portal_said_is_replaced_while_the_node_has_not_bootstrapped",
             "the_program_waits_for_a_network_and_bootstraps_when_there_is_one",
             "a_repeated_complaint_is_one_line_a_minute_with_a_count",
             "bootstraps_in_vain_begin_one_second_apart_and_back_off_to_sixty",

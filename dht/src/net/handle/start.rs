@@ -15,7 +15,7 @@ use crate::net::moment::Moment;
 use crate::net::persist::{Saved, StateFolder};
 use crate::net::port::Port;
 use crate::net::ports::Ports;
-use crate::net::resolve::{Families, Routers};
+use crate::net::resolve::{self, Condition, Families, Routers};
 use crate::net::satellites::Satellites;
 use crate::net::shard::{Request, Shard};
 use crate::net::udp::{self, Batching, UdpSocket};
@@ -148,6 +148,7 @@ impl Dht {
         let (announcer, bootstrapped) = watch::channel(done);
         let (readiness, ready) = watch::channel(knows_somebody);
         let (changing, ids) = watch::channel(ids);
+        let condition = watch::channel(Condition { is_lonely: done.is_none(), changes: 0 });
         let shared = Shared {
             locals: ports.iter().map(Port::local).collect(),
             clock,
@@ -177,6 +178,7 @@ impl Dht {
             heartbeat: Heartbeat::new(clock.now(), config.asleep_after),
             asleep_after: config.asleep_after,
             has_routers: !routers.is_empty(),
+            condition: condition.0,
         };
         let known = routers.addresses();
         if !known.is_empty() {
@@ -188,7 +190,7 @@ impl Dht {
         }
         if !routers.is_empty() {
             let rng = Rng::new(seeds.derive("resolving"));
-            tokio::spawn(keep_resolving(routers, rng, requests.downgrade()));
+            tokio::spawn(keep_resolving(routers, rng, condition.1, requests.downgrade()));
         }
         (Self { requests, bootstrapped, ready, ids, shared: Arc::new(shared) }, task)
     }
@@ -261,7 +263,12 @@ fn events_of_a_lookup(config: &Config) -> usize {
 }
 
 /// Tells the node of routers as their names resolve, as long as it runs.
-async fn keep_resolving(routers: Routers, rng: Rng, requests: mpsc::WeakSender<Request>) {
+async fn keep_resolving(
+    routers: Routers,
+    rng: Rng,
+    condition: watch::Receiver<Condition>,
+    requests: mpsc::WeakSender<Request>,
+) {
     let tell = |addrs| {
         let requests = requests.clone();
         async move {
@@ -269,5 +276,6 @@ async fn keep_resolving(routers: Routers, rng: Rng, requests: mpsc::WeakSender<R
             requests.send(Request::Tell(Command::Routers(addrs))).await.is_ok()
         }
     };
-    routers.resolve(rng, tell).await;
+    let lookup = |name: String| async move { resolve::lookup(&name).await };
+    routers.resolve(rng, condition, lookup, tell).await;
 }
