@@ -274,7 +274,7 @@ mod tests {
 
     fn some(seed: u64) -> Saved {
         let id = Rng::from_seed(seed).id();
-        Saved { homes: vec![SavedHome { id, ipv6: false, external: None, nodes: Vec::new() }] }
+        Saved { homes: vec![SavedHome { id, ipv6: false, local: None, external: None, nodes: Vec::new() }] }
     }
 
     fn empty() -> Store {

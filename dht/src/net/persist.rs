@@ -38,7 +38,8 @@ const MAX_NODES: usize = 1500;
 /// Everything that is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Saved {
-    /// One entry per socket, in the order of the sockets.
+    /// One entry per socket, in the order of the sockets, and after them what is known of sockets of
+    /// earlier runs, at most 16 in all.
     pub homes: Vec<SavedHome>,
 }
 
@@ -49,10 +50,21 @@ pub struct SavedHome {
     pub id: Id,
     /// Whether it is an IPv6 socket.
     pub ipv6: bool,
+    /// What it was bound to; `None` in a file of a version that did not say.
+    pub local: Option<SocketAddr>,
     /// Its address as others saw it (BEP 42): the id belongs to it.
     pub external: Option<IpAddr>,
     /// Nodes of its table, all of its family.
     pub nodes: Vec<(Id, SocketAddr)>,
+}
+
+/// Why a saved home is that of a socket; see [`Saved::deal`].
+#[derive(Clone, Copy)]
+enum Rule {
+    Address,
+    Ip,
+    Order,
+    Alone,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,6 +81,10 @@ struct HomeDocument {
     #[serde(with = "serde_bytes")]
     id: Vec<u8>,
     ipv6: u8,
+    /// A compact peer (BEP 5), which files of versions before 0.2 do not have and their readers pass over;
+    /// empty when it is not known.
+    #[serde(default, with = "serde_bytes", skip_serializing_if = "Vec::is_empty")]
+    local: Vec<u8>,
     /// Compact node records (BEP 5, BEP 32).
     #[serde(with = "serde_bytes")]
     nodes: Vec<u8>,
@@ -133,9 +149,46 @@ impl Saved {
         }
     }
 
-    /// The saved home for the `index`-th socket of a family.
-    pub fn home(&self, ipv6: bool, index: usize) -> Option<&SavedHome> {
-        self.homes.iter().filter(|home| home.ipv6 == ipv6).nth(index)
+    /// What is written for sockets with these homes: theirs, and as many of the `absent` as there is room for.
+    pub(super) fn of(mut homes: Vec<SavedHome>, absent: &[SavedHome]) -> Self {
+        homes.truncate(MAX_HOMES);
+        homes.extend(absent.iter().take(MAX_HOMES - homes.len()).cloned());
+        Self { homes }
+    }
+
+    /// Deals the saved homes out to sockets bound to `locals`: which one each gets, and which are left over.
+    ///
+    /// Each socket gets the home of its address, or else of its IP at another port. What is left of files
+    /// that tell no addresses goes by the order of the sockets; and the only home of a family moves with its
+    /// only socket, since a machine whose address was changed is the same node.
+    pub(super) fn deal(&self, locals: &[SocketAddr]) -> (Vec<Option<&SavedHome>>, Vec<&SavedHome>) {
+        let mut dealt: Vec<Option<&SavedHome>> = vec![None; locals.len()];
+        let mut left: Vec<&SavedHome> = self.homes.iter().collect();
+        let sockets_of = |ipv6| locals.iter().filter(|local| local.is_ipv6() == ipv6).count();
+        let homes_of = |ipv6| self.homes.iter().filter(|home| home.ipv6 == ipv6).count();
+        let is_alone = |ipv6| homes_of(ipv6) == 1 && sockets_of(ipv6) == 1;
+        let fits = |rule, home: &SavedHome, local: &SocketAddr| match rule {
+            Rule::Address => home.local == Some(*local),
+            Rule::Ip => home.local.is_some_and(|was| was.ip() == local.ip()),
+            Rule::Order => home.local.is_none() && home.ipv6 == local.is_ipv6(),
+            Rule::Alone => home.ipv6 == local.is_ipv6() && is_alone(home.ipv6),
+        };
+        for rule in [Rule::Address, Rule::Ip, Rule::Order, Rule::Alone] {
+            for (local, dealt) in locals.iter().zip(&mut dealt).filter(|(_, dealt)| dealt.is_none()) {
+                *dealt = left.iter().position(|home| fits(rule, home, local)).map(|at| left.remove(at));
+            }
+        }
+        (dealt, left)
+    }
+
+    /// Says it where not all of so many sockets keep their ids.
+    pub(super) fn warn_of_too_many(sockets: usize) {
+        if sockets > MAX_HOMES {
+            tracing::warn!(
+                sockets,
+                "only the first {MAX_HOMES} addresses keep their ids and nodes between runs"
+            );
+        }
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -164,7 +217,10 @@ impl SavedHome {
             [] => None,
             bytes => Some(read_ip(bytes)?),
         };
-        Some(Self { id: Id::from_slice(&home.id)?, ipv6: home.ipv6 == 1, external, nodes: nodes? })
+        let (ipv6, local) = (home.ipv6 == 1, compact::peer(&home.local));
+        // One that makes no sense is no address, and the rest of the file is as good as ever.
+        let local = local.filter(|local| local.is_ipv6() == ipv6);
+        Some(Self { id: Id::from_slice(&home.id)?, ipv6, local, external, nodes: nodes? })
     }
 
     fn encode(&self) -> HomeDocument {
@@ -177,7 +233,11 @@ impl SavedHome {
             Some(IpAddr::V4(ip)) => ip.octets().to_vec(),
             Some(IpAddr::V6(ip)) => ip.octets().to_vec(),
         };
-        HomeDocument { external, id: self.id.as_bytes().to_vec(), ipv6: self.ipv6.into(), nodes }
+        let mut local = Vec::new();
+        if let Some(addr) = self.local {
+            compact::put_peer(&mut local, addr);
+        }
+        HomeDocument { external, id: self.id.as_bytes().to_vec(), ipv6: self.ipv6.into(), local, nodes }
     }
 }
 
@@ -344,6 +404,7 @@ mod tests {
         let home = |ipv6, rng: &mut Rng| SavedHome {
             id: rng.id(),
             ipv6,
+            local: Some(if ipv6 { "[::]:6881" } else { "0.0.0.0:6881" }.parse().unwrap()),
             external: Some(if ipv6 { "2001:db8::1".parse().unwrap() } else { "192.0.2.1".parse().unwrap() }),
             nodes: (0..nodes)
                 .map(|n| {
@@ -365,9 +426,77 @@ mod tests {
             state.write(&sample(seed, 100)).unwrap();
             assert_eq!(state.read(), sample(seed, 100));
         }
-        let saved = state.read();
-        assert_eq!(saved.home(true, 0), Some(&saved.homes[1]));
-        assert_eq!(saved.home(true, 1), None);
+    }
+
+    fn addrs(list: &[&str]) -> Vec<SocketAddr> {
+        list.iter().map(|addr| addr.parse().unwrap()).collect()
+    }
+
+    /// Homes at these addresses, with ids that are bytes of their place in the list.
+    fn homes_at(list: &[&str]) -> Saved {
+        let home = |(nth, addr): (usize, SocketAddr)| SavedHome {
+            id: Id::new([nth as u8; 20]),
+            ipv6: addr.is_ipv6(),
+            local: Some(addr),
+            external: None,
+            nodes: Vec::new(),
+        };
+        Saved { homes: addrs(list).into_iter().enumerate().map(home).collect() }
+    }
+
+    /// The first bytes of the ids that sockets get, and of those that are left.
+    fn deal(saved: &Saved, locals: &[&str]) -> (Vec<Option<u8>>, Vec<u8>) {
+        let (dealt, left) = saved.deal(&addrs(locals));
+        let name = |home: &SavedHome| home.id.as_bytes()[0];
+        (dealt.into_iter().map(|home| home.map(name)).collect(), left.into_iter().map(name).collect())
+    }
+
+    #[test]
+    fn homes_go_to_their_addresses_in_whatever_order() {
+        let saved = homes_at(&["192.0.2.1:1", "192.0.2.2:1", "[2001:db8::1]:1", "192.0.2.3:1"]);
+        let swapped = ["192.0.2.3:1", "[2001:db8::1]:1", "192.0.2.1:1", "192.0.2.2:1"];
+        assert_eq!(deal(&saved, &swapped), (vec![Some(3), Some(2), Some(0), Some(1)], vec![]));
+        assert_eq!(deal(&saved, &["192.0.2.2:9"]), (vec![Some(1)], vec![0, 2, 3]), "another port");
+        assert_eq!(deal(&saved, &["192.0.2.9:1", "192.0.2.2:1"]), (vec![None, Some(1)], vec![0, 2, 3]));
+        let ports = homes_at(&["192.0.2.1:1", "192.0.2.1:2"]);
+        assert_eq!(deal(&ports, &["192.0.2.1:2", "192.0.2.1:3"]), (vec![Some(1), Some(0)], vec![]));
+    }
+
+    #[test]
+    fn the_only_home_of_a_family_moves_with_its_only_socket() {
+        let saved = homes_at(&["192.0.2.1:1", "[2001:db8::1]:1"]);
+        assert_eq!(deal(&saved, &["198.51.100.7:5"]), (vec![Some(0)], vec![1]));
+        assert_eq!(deal(&saved, &["198.51.100.7:5", "[::]:5"]), (vec![Some(0), Some(1)], vec![]));
+        assert_eq!(deal(&saved, &["198.51.100.7:5", "198.51.100.8:5"]), (vec![None, None], vec![0, 1]));
+    }
+
+    #[test]
+    fn homes_of_a_file_without_addresses_go_by_their_order() {
+        let mut saved = homes_at(&["192.0.2.1:1", "[2001:db8::1]:1", "192.0.2.2:1"]);
+        saved.homes.iter_mut().for_each(|home| home.local = None);
+        let locals = ["192.0.2.7:1", "192.0.2.8:1", "192.0.2.9:1", "[::]:1"];
+        assert_eq!(deal(&saved, &locals), (vec![Some(0), Some(2), None, Some(1)], vec![]));
+    }
+
+    #[test]
+    fn what_is_absent_is_kept_as_far_as_there_is_room() {
+        let many: Vec<_> = (1..=MAX_HOMES).map(|n| format!("192.0.2.{n}:1")).collect();
+        let many = homes_at(&many.iter().map(String::as_str).collect::<Vec<_>>()).homes;
+        let saved = Saved::of(many[..3].to_vec(), &many[3..5]);
+        assert_eq!(saved.homes, many[..5]);
+        let saved = Saved::of(many[..3].to_vec(), &many);
+        assert_eq!((saved.homes.len(), &saved.homes[3..]), (MAX_HOMES, &many[..MAX_HOMES - 3]));
+        assert_eq!(Saved::of([&many[..], &many].concat(), &many).homes, many);
+    }
+
+    #[test]
+    fn an_address_that_makes_no_sense_costs_no_more_than_itself() {
+        let nonsense: [&[u8]; 3] = [b"5:local3:abc", b"5:local18:aaaaaaaaaaaaaaaabb", b""];
+        for local in nonsense {
+            let head = [&b"d5:homesld2:id20:"[..], &[7; 20], b"4:ipv6i0e"].concat();
+            let read = Saved::decode(&[&head[..], local, b"5:nodes0:ee7:versioni2ee"].concat()).unwrap();
+            assert_eq!((read.homes[0].id, read.homes[0].local), (Id::new([7; 20]), None));
+        }
     }
 
     #[test]
@@ -403,7 +532,8 @@ mod tests {
     #[test]
     fn version_1_is_read() {
         let v1 = [&b"d5:homesld2:id20:"[..], &[7; 20], b"4:ipv6i0e5:nodes0:ee7:versioni1ee"].concat();
-        let home = SavedHome { id: Id::new([7; 20]), ipv6: false, external: None, nodes: Vec::new() };
+        let (id, nodes) = (Id::new([7; 20]), Vec::new());
+        let home = SavedHome { id, ipv6: false, local: None, external: None, nodes };
         assert_eq!(Saved::decode(&v1), Some(Saved { homes: vec![home] }));
         let bad = [&b"d5:homesld8:external3:abc2:id20:"[..], &[7; 20], b"4:ipv6i0e5:nodes0:ee7:versioni2ee"];
         assert_eq!(Saved::decode(&bad.concat()), None);

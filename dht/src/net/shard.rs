@@ -55,6 +55,8 @@ pub(super) struct Shard {
     pub(super) heartbeat: Heartbeat,
     /// See [`crate::Config::asleep_after`]. The node notices longer delays of what is due by itself.
     pub(super) asleep_after: Duration,
+    /// What an earlier run left of addresses that this one does not have.
+    pub(super) absent: Vec<SavedHome>,
     /// Whether anybody was named to bootstrap from.
     pub(super) has_routers: bool,
     /// What whoever resolves the routers' names has to know.
@@ -332,7 +334,7 @@ impl Shard {
         let (node, out) = (&mut self.node, &mut running.out);
         self.ports.repair(now, |index| node.handle_network(now, index, NetworkChange::Changed, out));
         let Some(state) = &mut self.state else { return false };
-        state.work(now, &self.node, || saved(&self.node, &self.ports, now))
+        state.work(now, &self.node, || saved(&self.node, &self.ports, &self.absent, now))
     }
 
     /// Waits until there is something to do.
@@ -374,7 +376,7 @@ impl Shard {
         match self.state.take() {
             Some(state) => {
                 let now = self.clock.now();
-                let saved = saved(&self.node, &self.ports, now);
+                let saved = saved(&self.node, &self.ports, &self.absent, now);
                 state.finish(now, self.node.kept(), saved).await
             }
             None => Ok(()),
@@ -400,14 +402,15 @@ impl Shard {
     }
 }
 
-/// What is kept of the table between runs.
-fn saved(node: &Node, ports: &Ports, now: Time) -> Saved {
+/// What is kept of the tables between runs: those of this one, and of addresses that are not in use now.
+fn saved(node: &Node, ports: &Ports, absent: &[SavedHome], now: Time) -> Saved {
     let homes = node.saved(now).into_iter().zip(ports.iter());
     let homes = homes.map(|(home, port)| SavedHome {
         id: home.id,
         ipv6: port.is_ipv6(),
+        local: Some(port.local()),
         external: home.external,
         nodes: home.nodes,
     });
-    Saved { homes: homes.collect() }
+    Saved::of(homes.collect(), absent)
 }

@@ -1,5 +1,6 @@
 //! How a node starts: saved state, sockets, identities, and the tasks that go on.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -12,7 +13,7 @@ use crate::net::heartbeat::Heartbeat;
 use crate::net::interfaces::{self, Known};
 use crate::net::keeper::StateKeeper;
 use crate::net::moment::Moment;
-use crate::net::persist::{Saved, StateFolder};
+use crate::net::persist::{Saved, SavedHome, StateFolder};
 use crate::net::port::Port;
 use crate::net::ports::Ports;
 use crate::net::resolve::{self, Condition, Families, Routers};
@@ -94,7 +95,7 @@ impl Dht {
         let can_split = udp::CAN_SHARE && records.is_none();
         let shards = if can_split { options.shards.clamp(1, MAX_SHARDS) } else { 1 };
         let sockets = bind_all(&options.binds, shards > 1)?;
-        let homes = homes(&sockets, &saved, folder.is_some(), &mut rng);
+        let (homes, absent) = homes(&sockets, &saved, folder.is_some(), &mut rng);
         let families = Families {
             ipv4: homes.iter().any(|home| home.local.is_ipv4()),
             ipv6: homes.iter().any(|home| home.local.is_ipv6()),
@@ -120,7 +121,7 @@ impl Dht {
         let ports = (0..).zip(sockets).map(|(index, socket)| Port::new(index, socket)).collect();
         let parts = Parts { node, ids, config: options.config, seeds, clock, ports };
         let bootstrap = Bootstrap { routers, knows_somebody, done: None };
-        Ok(Self::start_with(parts, satellites, bootstrap, state, interfaces).0)
+        Ok(Self::start_with(parts, satellites, bootstrap, (state, absent), interfaces).0)
     }
 
     /// Starts a node that needs no bootstrap any more, without state: its handle and its task.
@@ -132,14 +133,14 @@ impl Dht {
         let bootstrap = Bootstrap { routers: Routers::default(), knows_somebody: true, done: Some(nodes) };
         let locals: Vec<_> = parts.ports.iter().map(Port::local).collect();
         let interfaces = interfaces::concerning(&locals);
-        Self::start_with(parts, Satellites::default(), bootstrap, None, interfaces)
+        Self::start_with(parts, Satellites::default(), bootstrap, (None, Vec::new()), interfaces)
     }
 
     fn start_with(
         parts: Parts,
         satellites: Satellites,
         bootstrap: Bootstrap,
-        state: Option<StateKeeper>,
+        (state, absent): (Option<StateKeeper>, Vec<SavedHome>),
         interfaces: Option<Known>,
     ) -> (Self, JoinHandle<()>) {
         let Parts { node, ids, config, seeds, clock, ports } = parts;
@@ -177,6 +178,7 @@ impl Dht {
             state,
             heartbeat: Heartbeat::new(clock.now(), config.asleep_after),
             asleep_after: config.asleep_after,
+            absent,
             has_routers: !routers.is_empty(),
             condition: condition.0,
         };
@@ -223,23 +225,27 @@ fn bind_all(binds: &[Bind], is_shared: bool) -> Result<Vec<UdpSocket>, Error> {
 }
 
 /// The identity of each socket: a saved one if this process keeps the state, or a fresh one. Two
-/// processes under one id would spoil each other's place in other nodes' tables.
-fn homes(sockets: &[UdpSocket], saved: &Saved, keep: bool, rng: &mut Rng) -> Vec<Home> {
-    let mut seen = [0; 2];
-    let mut homes = Vec::new();
-    for socket in sockets {
-        let local = socket.local_addr();
-        let nth = &mut seen[usize::from(local.is_ipv6())];
-        let home = saved.home(local.is_ipv6(), *nth);
-        *nth += 1;
-        homes.push(Home {
+/// processes under one id would spoil each other's place in other nodes' tables. And what is saved of
+/// addresses that there is no socket for: it is kept for a run that has them again.
+fn homes(sockets: &[UdpSocket], saved: &Saved, keep: bool, rng: &mut Rng) -> (Vec<Home>, Vec<SavedHome>) {
+    if keep {
+        Saved::warn_of_too_many(sockets.len());
+    }
+    let locals: Vec<_> = sockets.iter().map(UdpSocket::local_addr).collect();
+    let (dealt, absent) = saved.deal(&locals);
+    let home = |(&local, home): (&SocketAddr, Option<&SavedHome>)| {
+        // Nodes that another address knew are a way in as well.
+        let of_family = || absent.iter().copied().find(|home| home.ipv6 == local.is_ipv6());
+        let nodes = home.or_else(of_family).map(|home| home.nodes.clone());
+        Home {
             id: home.filter(|_| keep).map_or_else(|| rng.id(), |home| home.id),
             local,
             external: home.filter(|_| keep).and_then(|home| home.external),
-            saved: home.map(|home| home.nodes.clone()).unwrap_or_default(),
-        });
-    }
-    homes
+            saved: nodes.unwrap_or_default(),
+        }
+    };
+    let homes = locals.iter().zip(dealt).map(home).collect();
+    (homes, absent.into_iter().cloned().collect())
 }
 
 /// Gives back what others stored in an earlier run; how much that is. Whatever is wrong with it costs

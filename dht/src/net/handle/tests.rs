@@ -159,11 +159,36 @@ async fn dropping_the_last_handle_saves_and_frees_the_port() {
     drop(clone);
     freed(addr).await;
     drop(lookup);
-    assert_eq!(Saved::read(folder.path()).home(false, 0).map(|home| home.id), Some(id));
+    assert_eq!(Saved::read(folder.path()).homes.first().map(|home| home.id), Some(id));
     let back = Dht::bind(keep(vec![Bind { addr, required: true }])).unwrap();
     assert_eq!(back.ids().next(), Some(id));
     let reader = Dht::bind(Options { state: State::Read(folder.path().into()), ..options(&[]) }).unwrap();
     assert_ne!(reader.ids().next(), Some(id), "two processes under one id would harm each other");
+}
+
+/// A run of a node at these addresses that keeps its state in `folder`; its ids.
+async fn run_at(folder: &std::path::Path, addrs: &[SocketAddr]) -> Vec<Id> {
+    let binds = addrs.iter().map(|&addr| Bind { addr, required: true }).collect();
+    let dht = Dht::bind(Options { state: State::Keep(folder.into()), binds, ..options(&[]) }).unwrap();
+    let (ids, locals) = (dht.ids().collect(), dht.local_addrs().collect::<Vec<_>>());
+    within(dht.shutdown()).await.unwrap();
+    for addr in locals {
+        freed(addr).await;
+    }
+    ids
+}
+
+#[tokio::test]
+async fn each_address_keeps_its_id_through_runs_without_it_and_in_another_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b, c]: [SocketAddr; 3] =
+        ["127.0.0.1:0", "127.0.0.2:0", "[::1]:0"].map(|addr| addr.parse().unwrap());
+    let ids = run_at(folder.path(), &[a, b, c]).await;
+    assert_eq!(run_at(folder.path(), &[a]).await, [ids[0]], "without IPv6, and without an address");
+    assert_eq!(run_at(folder.path(), &[c, b]).await, [ids[2], ids[1]]);
+    assert_eq!(run_at(folder.path(), &[b, c, a]).await, [ids[1], ids[2], ids[0]]);
+    let saved = Saved::read(folder.path());
+    assert_eq!(saved.homes.iter().map(|home| home.id).collect::<Vec<_>>(), [ids[1], ids[2], ids[0]]);
 }
 
 #[tokio::test]
