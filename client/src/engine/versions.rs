@@ -8,7 +8,8 @@ use krpc::Id;
 use krpc::magnet::Magnet;
 
 /// The versions of a mutable torrent, each newer than the one before, as the DHT node finds them: the
-/// newest at first, later ones within an hour or so. Dropping it ends the search.
+/// newest at first, later ones within an hour or so. As long as it is there the newest is put again every
+/// hour, as BEP 46 asks of whoever consumes it. Dropping it ends both.
 #[derive(Debug)]
 pub struct Versions {
     magnet: Magnet,
@@ -52,7 +53,8 @@ impl Versions {
     pub(super) async fn of(magnet: &Magnet, dht: Option<&Dht>) -> Result<Self, VersionError> {
         let key = magnet.mutable.as_ref().ok_or(VersionError::NoKey)?;
         let dht = dht.ok_or(VersionError::NoDht)?;
-        let items = dht.follow(key.public_key, &key.salt, None).await.map_err(|_| VersionError::Stopped)?;
+        let items = dht.follow_and_keep(key.public_key, &key.salt, None).await;
+        let items = items.map_err(|_| VersionError::Stopped)?;
         Ok(Self { magnet: magnet.clone(), items })
     }
 

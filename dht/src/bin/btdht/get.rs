@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Only a version newer than this
     #[arg(long, value_name = "N", requires = "key", conflicts_with = "target")]
     seq: Option<i64>,
-    /// Go on asking every hour, and print each newer version, until stopped
+    /// Go on asking every hour, print each newer version and put it again, until stopped
     #[arg(long, conflicts_with = "trace")]
     follow: bool,
     /// Show each hop, on stderr; with --json a trace that `btdht replay` can replay
@@ -103,11 +103,11 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints each version that is newer than the one before, until a signal; `--timeout` limits how long
+/// Prints each version that is newer than the one before, and keeps it alive (BEP 46), until a signal; `--timeout` limits how long
 /// the first one may take.
 async fn watch(args: &Args, context: &Context, key: PublicKey, salt: &[u8]) -> Result<(), Failure> {
     let dht = context.open_to_stay()?;
-    let mut versions = dht.follow(key, salt, args.seq).await?;
+    let mut versions = dht.follow_and_keep(key, salt, args.seq).await?;
     let mut limit = context.flags.timeout;
     loop {
         let next = versions.next();

@@ -129,7 +129,31 @@ impl Dht {
         salt: &[u8],
         seq: Option<i64>,
     ) -> Result<StandingOrder<MutableItem>, Error> {
-        let order = Following { node: self.downgrade(), key, salt: salt.into(), seq };
+        self.follow_as(key, salt, (seq, Upkeep::Nothing)).await
+    }
+
+    /// [`Dht::follow`], and beside it [`Dht::keep`] of the newest version seen: BEP 46 has whoever consumes
+    /// an item put it again as its publisher does, so that it lives as long as anybody wants it. Every version
+    /// is signed by the publisher, and none gives way to an older one.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn follow_and_keep(
+        &self,
+        key: PublicKey,
+        salt: &[u8],
+        seq: Option<i64>,
+    ) -> Result<StandingOrder<MutableItem>, Error> {
+        self.follow_as(key, salt, (seq, Upkeep::Newest(None))).await
+    }
+
+    async fn follow_as(
+        &self,
+        key: PublicKey,
+        salt: &[u8],
+        (seq, upkeep): (Option<i64>, Upkeep),
+    ) -> Result<StandingOrder<MutableItem>, Error> {
+        let order = Following { node: self.downgrade(), key, salt: salt.into(), seq, upkeep };
         self.order(order, self.shared.paces.keys, |round| round.result).await
     }
 
@@ -212,6 +236,24 @@ struct Following {
     salt: Vec<u8>,
     /// The newest version so far.
     seq: Option<i64>,
+    upkeep: Upkeep,
+}
+
+/// What is kept alive of a key that is followed.
+enum Upkeep {
+    Nothing,
+    /// The newest version, by the order that keeps it, once there is one.
+    Newest(Option<StandingOrder<Round<PutReport>>>),
+}
+
+impl Following {
+    /// Keeps a version in place of the one before.
+    async fn keep(&mut self, item: &MutableItem) -> Option<()> {
+        if let Upkeep::Newest(keeping) = &mut self.upkeep {
+            *keeping = Some(self.node.upgrade()?.keep(Item::Mutable(item.clone())).await.ok()?);
+        }
+        Some(())
+    }
 }
 
 impl Order for Following {
@@ -225,7 +267,10 @@ impl Order for Following {
             Some(Item::Mutable(item)) => Some(item),
             _ => None,
         };
-        self.seq = found.as_ref().map(|item| item.seq).or(self.seq);
+        if let Some(item) = &found {
+            self.keep(item).await?;
+            self.seq = Some(item.seq);
+        }
         let answered = matches!(outcome, Outcome::Converged | Outcome::OutOfBudget);
         let end = if answered && self.seq.is_some() { End::Success } else { End::Failure };
         Some(Step { result: found, end })
@@ -349,6 +394,40 @@ mod tests {
             within(writer.update(&secret, b"", &value_of(&infohash))).await.unwrap();
             let version = within(versions.next()).await.unwrap();
             assert_eq!((version.seq, infohash_in(&version.value)), (expected.into(), Some(infohash)));
+        }
+    }
+
+    /// BEP 46: the item outlives those that stored it and its publisher, as long as it is followed.
+    #[tokio::test]
+    async fn who_follows_a_key_puts_its_newest_version_again() {
+        let router = node(None);
+        let secret = SecretKey::from_seed(&[6; 32]);
+        for keeps in [false, true] {
+            let (reader, writer, store) = (node(Some(&router)), node(Some(&router)), node(Some(&router)));
+            let salt: &[u8] = if keeps { b"kept" } else { b"read" };
+            within(writer.update(&secret, salt, b"3:old")).await.unwrap();
+            within(writer.update(&secret, salt, b"3:new")).await.unwrap();
+            let mut versions = if keeps {
+                within(reader.follow_and_keep(secret.public(), salt, None)).await.unwrap()
+            } else {
+                within(reader.follow(secret.public(), salt, None)).await.unwrap()
+            };
+            assert_eq!(within(versions.next()).await.unwrap().seq, 2);
+            within(writer.shutdown()).await.unwrap();
+            within(store.shutdown()).await.unwrap();
+            // Who joins now is told the item by itself, if by anybody.
+            let heir = node(Some(&router));
+            let puts = within(async {
+                loop {
+                    let (asked, told) = (reader.stats().await.unwrap(), heir.stats().await.unwrap());
+                    if told.counters.queries_put > 0 || !keeps && asked.counters.lookups_done > 50 {
+                        return told.counters.queries_put;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+            assert_eq!(puts > 0, keeps);
         }
     }
 
