@@ -24,8 +24,11 @@ pub(super) struct Disk {
     pool: Option<Pool>,
     /// Jobs for the next [`Disk::flush`], and those that the pool had no room for.
     deferred: VecDeque<Job>,
-    /// Space is being reserved before the first check.
-    reserving: bool,
+    /// How often space was to be reserved before the first check, each of which has an end that is not told
+    /// yet.
+    reserving: usize,
+    /// Space is to be reserved, and the first check waits for that.
+    reserves: bool,
     check: Option<Check>,
 }
 
@@ -84,8 +87,8 @@ impl Mailbox {
 }
 
 impl Disk {
-    /// Opens the files of `info` below `folder`, or its backend, and starts the disk threads; what the user should know
-    /// comes along. Blocks.
+    /// Opens the files of `info` below `folder`, or its backend, and starts the disk threads; what the user
+    /// should know comes along. Blocks.
     pub(super) fn open(
         info: &Arc<Info>,
         (folder, backend): (&Path, Option<&dyn Backend>),
@@ -107,26 +110,31 @@ impl Disk {
             .start(config, move |done| mailbox.put(done))
             .map_err(|error| Failed::Disk(DiskError::new("starting threads for", folder, &error)))?;
         let (deferred, check) = (VecDeque::new(), Some(check));
-        Ok((Self { pool: Some(pool), deferred, reserving: reserve, check }, warnings))
+        Ok((Self { pool: Some(pool), deferred, reserving: 0, reserves: reserve, check }, warnings))
     }
 
     /// Has the space of the wanted files reserved, if that is chosen, and starts the first check; what is
     /// there at once if there is nothing to do.
     pub(super) fn begin(&mut self, wanted: Vec<bool>) -> Option<(Bitfield, Totals)> {
-        if self.reserving {
-            self.submit(Job::Want(wanted));
-            self.flush();
+        if self.reserves {
+            self.reserve(wanted);
             return None;
         }
         self.begin_check()
     }
 
-    /// Other files are wanted: of importance while the swarm, which says so later, does not know what is there.
+    /// Other files are wanted: of importance while the swarm, which says so later, does not know what is
+    /// there.
     pub(super) fn want(&mut self, wanted: Vec<bool>) {
-        if self.reserving {
-            self.submit(Job::Want(wanted));
-            self.flush();
+        if self.reserving > 0 {
+            self.reserve(wanted);
         }
+    }
+
+    fn reserve(&mut self, wanted: Vec<bool>) {
+        self.reserving += 1;
+        self.submit(Job::Want(wanted));
+        self.flush();
     }
 
     fn begin_check(&mut self) -> Option<(Bitfield, Totals)> {
@@ -176,7 +184,10 @@ impl Disk {
             Reserved::Part { done, total } => Answer::Reserved(done, total),
             Reserved::Unsupported(error) => Answer::Warning(format!("files are not preallocated: {error}")),
             Reserved::Ended => {
-                match std::mem::take(&mut self.reserving).then(|| self.begin_check()).flatten() {
+                // Those that the swarm asks for later hold up nothing.
+                let last = self.reserving == 1;
+                self.reserving = self.reserving.saturating_sub(1);
+                match last.then(|| self.begin_check()).flatten() {
                     Some((have, totals)) => Answer::Opened(have, totals),
                     None => Answer::Nothing,
                 }
@@ -203,5 +214,29 @@ fn explain(error: OpenError) -> Failed {
         OpenError::InUse(folder) => Failed::InUse(folder),
         OpenError::Disk(error) => Failed::Disk(error),
         OpenError::V2Only => Failed::Unsupported(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_check_waits_for_the_end_of_each_time_that_space_is_reserved() {
+        let (have, to_check) = (Bitfield::full(3), Bitfield::new(3));
+        let check = Some(Check { have, to_check, totals: Totals::default() });
+        let mut disk = Disk { pool: None, deferred: VecDeque::new(), reserving: 0, reserves: true, check };
+        assert!(disk.begin(vec![true]).is_none());
+        // Both are on their way when the first one ends.
+        disk.want(vec![false]);
+        assert_eq!(disk.deferred.len(), 2);
+        assert!(matches!(disk.take(Done::Reserved(Reserved::Ended)), Answer::Nothing));
+        assert!(
+            matches!(disk.take(Done::Reserved(Reserved::Ended)), Answer::Opened(have, _) if have.is_full())
+        );
+        // The swarm says for itself what it wants then.
+        disk.want(vec![true]);
+        assert_eq!(disk.deferred.len(), 2);
+        assert!(matches!(disk.take(Done::Reserved(Reserved::Ended)), Answer::Nothing));
     }
 }

@@ -115,6 +115,11 @@ impl Unfinished {
         self.slots.iter().enumerate().map(hash).collect()
     }
 
+    /// Whether blocks are on disk that have to be read back.
+    pub(super) fn has_stored(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot, Slot::Stored))
+    }
+
     /// Bytes of the blocks in memory.
     pub(super) fn held(&self) -> usize {
         self.held

@@ -22,6 +22,7 @@ use rustix::io::Errno;
 
 use super::part::PartFile;
 use super::{DiskError, Preallocation, Stamp, Storage};
+use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 
 /// Slices of one vectored write (IOV_MAX of Linux).
@@ -249,8 +250,8 @@ impl Storage for FileStorage {
         self.bring_part(file).map_err(|error| self.failed("moving out of the part file", file)(error))
     }
 
-    fn plan(&self) -> Result<Vec<(usize, u64)>, DiskError> {
-        self.plan_space()
+    fn plan(&self, there: &Bitfield) -> Result<Vec<(usize, u64)>, DiskError> {
+        self.plan_space(there)
     }
 
     fn reserve(&self, file: usize, from: u64) -> Result<u64, DiskError> {

@@ -108,6 +108,9 @@ pub enum Verdict {
         /// SHA-1 of each block of the piece.
         blocks: Vec<[u8; 20]>,
     },
+    /// It did not match and was dropped. Blocks of it were written before a sync that failed, and may be
+    /// others than came: nobody is to blame.
+    Lost,
 }
 
 /// Why the disk refused.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{DiskError, Stamp, Storage};
+use crate::bitfield::Bitfield;
 
 /// Files in memory. They count as absent until something is written to them; then they have all their
 /// memory: there is nothing to preallocate.
@@ -91,7 +92,7 @@ impl Storage for MemStorage {
         Ok(false)
     }
 
-    fn plan(&self) -> Result<Vec<(usize, u64)>, DiskError> {
+    fn plan(&self, _: &Bitfield) -> Result<Vec<(usize, u64)>, DiskError> {
         Ok(Vec::new())
     }
 
@@ -229,8 +230,8 @@ impl<S: Storage> Storage for FaultyStorage<S> {
         self.inner.bring_back(file)
     }
 
-    fn plan(&self) -> Result<Vec<(usize, u64)>, DiskError> {
-        self.inner.plan()
+    fn plan(&self, there: &Bitfield) -> Result<Vec<(usize, u64)>, DiskError> {
+        self.inner.plan(there)
     }
 
     fn reserve(&self, file: usize, from: u64) -> Result<u64, DiskError> {

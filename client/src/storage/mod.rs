@@ -50,6 +50,8 @@ pub use resume::{Resume, ResumeFile};
 #[cfg(feature = "net")]
 pub(crate) use resume::{checksum, read as read_file, replace as replace_file};
 
+use crate::bitfield::Bitfield;
+
 /// The files of one torrent, by their index in its layout. Calls block, and may come from several
 /// threads at once. Whoever implements this loops over short reads and writes and over EINTR, so
 /// that no caller can overlook a count.
@@ -84,9 +86,9 @@ pub trait Storage: Send + Sync {
     fn bring_back(&self, file: usize) -> Result<bool, DiskError>;
 
     /// What has to be reserved so that writing to wanted files cannot run out of space: their indices, and
-    /// bytes that each lacks. Reserves nothing. None at all where files take space as they are written.
-    /// Fails with [`DiskErrorKind::NoSpace`], and says how much is missing, where there is less.
-    fn plan(&self) -> Result<Vec<(usize, u64)>, DiskError>;
+    /// bytes that each lacks. Reserves nothing. None at all where files take space as they are written, and
+    /// none of those whose pieces are all `there`, which may take less than their length. Fails with [`DiskErrorKind::NoSpace`], and says how much is missing, where there is less.
+    fn plan(&self, there: &Bitfield) -> Result<Vec<(usize, u64)>, DiskError>;
 
     /// Reserves space for the next bytes of a file from `from` on, as many as go in a moment, and says
     /// where that ended: at the file's length when nothing is left to do. Makes the file. Content stays

@@ -103,14 +103,15 @@ impl Opened {
         let downloads = self.access == Access::Download;
         let (finish, full) = (config.finish && downloads, self.preallocation == Preallocation::Full);
         let config = PoolConfig { finish, reserve: downloads && (config.reserve || full), ..config };
-        Pool::start(config, self.info, self.storage, self.start, on_done)
+        let start = Start { writes: downloads, ..self.start };
+        Pool::start(config, self.info, self.storage, start, on_done)
     }
 
     /// A torrent over any storage: everything that it says to hold by `have` is believed; nothing is
     /// locked, and nothing saved but the data.
     pub fn over(info: Arc<Info>, storage: Arc<dyn Storage>, have: Bitfield) -> Result<Self, DiskError> {
         let stamps = stamps(&info, &*storage)?;
-        let start = Start { have: have.clone(), stamps, resume: None, lock: None };
+        let start = Start { have: have.clone(), stamps, ..Start::default() };
         let to_check = Bitfield::new(info.pieces());
         let (totals, warnings) = (Totals::default(), Vec::new());
         let (access, preallocation) = (Access::Download, Preallocation::default());
@@ -172,7 +173,7 @@ pub fn open(info: &Arc<Info>, dir: &Path, options: &OpenOptions) -> Result<Opene
     }
     let totals = resume.map(|resume| resume.totals).unwrap_or_default();
     let resume = lock.is_some().then_some(file);
-    let start = Start { have: have.clone(), stamps, resume, lock };
+    let start = Start { have: have.clone(), stamps, resume, lock, ..Start::default() };
     let (info, storage) = (Arc::clone(info), Arc::new(storage));
     Ok(Opened { have, to_check, totals, warnings, info, storage, start, access, preallocation })
 }

@@ -84,8 +84,8 @@ impl Swarm {
             }
             Done::Checked(piece, right) => self.checked(now, piece, right, out),
             Done::CheckEnded => self.check_ended(now, out),
-            Done::Saved { id, doubted } => self.saved(id, doubted, out),
-            Done::Unsaved(id) => self.unsaved(id),
+            Done::Saved { id, doubted } => self.saved(now, id, doubted, out),
+            Done::Unsaved(id) => self.unsaved(now, id, out),
             Done::Lost(pieces) => self.pieces_lost(now, pieces, out),
             // The shell tells of it.
             Done::Reserved(_) => {}
@@ -107,8 +107,7 @@ impl Swarm {
             return;
         }
         if self.saves.safety == Safety::Unasked {
-            self.save(now, out);
-            self.saves.safety = Safety::With(self.saves.asked);
+            self.ask_safety(now, out);
         }
         // The disk threads do again what failed, but for reads.
         let slots: Vec<_> = self.conns.iter().map(|conn| conn.slot).collect();
@@ -153,6 +152,8 @@ impl Swarm {
                 self.ban(now, &liars, "sent a bad piece", out);
                 out.push(Action::Event(Event::BadPiece(piece, liars)));
             }
+            // Our disk did it.
+            Judged::Lost => self.wasted += len,
         }
         self.stirred = true;
     }
@@ -175,32 +176,55 @@ impl Swarm {
     /// Everything that is wanted is verified; it is complete when that would survive a crash.
     fn make_safe(&mut self, now: Time, out: &mut Vec<Action>) {
         out.push(Action::Event(Event::Verified));
-        self.save(now, out);
-        self.saves.safety = Safety::With(self.saves.asked);
+        self.ask_safety(now, out);
     }
 
     /// A save has ended, and those before it. What it leaves in doubt is safe with none before the disk
     /// has been tried again.
-    fn saved(&mut self, id: SaveId, doubted: u32, out: &mut Vec<Action>) {
+    fn saved(&mut self, now: Time, id: SaveId, doubted: u32, out: &mut Vec<Action>) {
         self.saves.ended = self.saves.ended.max(id);
-        let needed = matches!(self.saves.safety, Safety::With(needed) if id >= needed);
-        self.saves.safety = match (needed, self.held) {
-            (true, false) if doubted == 0 => {
-                out.push(Action::Event(Event::Complete));
-                Safety::Told
-            }
-            (true, true) => Safety::Unasked,
-            _ => self.saves.safety,
-        };
+        if doubted > 0 {
+            return self.save_again(now, id, out);
+        }
+        if self.needs(id) {
+            self.saves.safety = match self.held {
+                true => Safety::Unasked,
+                false => {
+                    out.push(Action::Event(Event::Complete));
+                    Safety::Told
+                }
+            };
+        }
     }
 
     /// A save has come to nothing, and so have those before it that did not end.
-    fn unsaved(&mut self, id: SaveId) {
+    fn unsaved(&mut self, now: Time, id: SaveId, out: &mut Vec<Action>) {
         self.saves.ended = self.saves.ended.max(id);
+        self.save_again(now, id, out);
+    }
+
+    /// A save has not kept all. If completion waits for it, another is asked for when the disk may be tried
+    /// again: at once where it was meanwhile. Then what is in doubt is written again before that save, and
+    /// a disk that refuses once more says so: it is not asked over and over.
+    fn save_again(&mut self, now: Time, id: SaveId, out: &mut Vec<Action>) {
         self.saves.dirty = self.saves.dirty.max(1);
-        if matches!(self.saves.safety, Safety::With(needed) if id >= needed) {
+        self.set(Timer::Tick, now);
+        if self.needs(id) {
             self.saves.safety = Safety::Unasked;
+            if !self.held {
+                self.ask_safety(now, out);
+            }
         }
+    }
+
+    /// Whether completion waits for this save or one before it.
+    fn needs(&self, id: SaveId) -> bool {
+        matches!(self.saves.safety, Safety::With(needed) if id >= needed)
+    }
+
+    fn ask_safety(&mut self, now: Time, out: &mut Vec<Action>) {
+        self.save(now, out);
+        self.saves.safety = Safety::With(self.saves.asked);
     }
 
     pub(super) fn save_if_due(&mut self, now: Time, pause: Duration, out: &mut Vec<Action>) {

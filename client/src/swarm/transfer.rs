@@ -59,6 +59,8 @@ pub(super) enum Judged {
     Good { wanted: bool, files: Vec<usize>, liars: Vec<SocketAddr> },
     /// The piece has to be fetched again; these peers are convicted.
     Bad { liars: Vec<SocketAddr> },
+    /// The piece has to be fetched again, and no peer is to blame.
+    Lost,
     /// We have it already, or there is no such piece.
     Known,
 }
@@ -271,12 +273,21 @@ impl Transfer {
             }
             Verdict::Bad { blocks } => {
                 let liars = self.verify.bad(now, piece, &givers, blocks);
-                if self.missing.contains(piece.0) {
-                    self.picker.put(piece.0);
-                    self.barren.clear();
-                }
+                self.put_back(piece);
                 Judged::Bad { liars }
             }
+            Verdict::Lost => {
+                self.put_back(piece);
+                Judged::Lost
+            }
+        }
+    }
+
+    /// A piece that is not right is picked again, if it is wanted.
+    fn put_back(&mut self, piece: PieceIndex) {
+        if self.missing.contains(piece.0) {
+            self.picker.put(piece.0);
+            self.barren.clear();
         }
     }
 

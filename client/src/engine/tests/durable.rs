@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, advance, pause};
 
 use super::*;
+use crate::bitfield::Bitfield;
 use crate::storage::{DiskError, Fault, FaultyStorage, MemStorage, Stamp, Storage};
 
 /// Files in memory whose syncs wait until they may end.
@@ -63,8 +64,8 @@ impl Storage for Files {
         self.inner.bring_back(file)
     }
 
-    fn plan(&self) -> Result<Vec<(usize, u64)>, DiskError> {
-        self.inner.plan()
+    fn plan(&self, there: &Bitfield) -> Result<Vec<(usize, u64)>, DiskError> {
+        self.inner.plan(there)
     }
 
     fn reserve(&self, file: usize, from: u64) -> Result<u64, DiskError> {

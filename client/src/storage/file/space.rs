@@ -9,6 +9,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{FileStorage, Want, folder_fd};
+use crate::bitfield::Bitfield;
 use crate::metainfo::File;
 use crate::storage::{DiskError, DiskErrorKind, Preallocation};
 
@@ -28,14 +29,16 @@ struct Room {
 }
 
 impl FileStorage {
-    /// The wanted files that lack space, and how many bytes each.
-    pub(super) fn plan_space(&self) -> Result<Vec<(usize, u64)>, DiskError> {
+    /// The wanted files that lack space, and how many bytes each. One of which all pieces are `there` lacks
+    /// none, though it have holes or be compressed.
+    pub(super) fn plan_space(&self, there: &Bitfield) -> Result<Vec<(usize, u64)>, DiskError> {
         if self.preallocation != Preallocation::Full {
             return Ok(Vec::new());
         }
         let (mut plan, mut rooms) = (Vec::new(), BTreeMap::new());
         let stored = self.info.files().filter(|file| file.is_stored() && !file.is_empty());
-        for file in stored.filter(|file| !self.skips(file.index)) {
+        let whole = |file: usize| self.info.layout().piece_range(file).all(|piece| there.contains(piece));
+        for file in stored.filter(|file| !self.skips(file.index) && !whole(file.index)) {
             let lacks = self.lack(&file, &mut rooms);
             let lacks = lacks.map_err(|error| self.failed("looking at", file.index)(error))?;
             if lacks > 0 {
@@ -49,8 +52,8 @@ impl FileStorage {
         }
     }
 
-    /// Bytes that a file lacks, added to what its file system must have. A file counts as reserved if it has as many
-    /// blocks as its length takes: which of them are before its end nobody tells.
+    /// Bytes that a file lacks, added to what its file system must have. A file counts as reserved if it has
+    /// as many blocks as its length takes: which of them are before its end nobody tells.
     fn lack(&self, file: &File<'_>, rooms: &mut BTreeMap<u64, Room>) -> io::Result<u64> {
         let (stat, path) = (self.stat(file.index)?, file.path());
         let has = stat.map_or(0, |stat| (stat.st_blocks as u64).saturating_mul(SECTOR));
@@ -144,13 +147,17 @@ mod tests {
         Arc::new(create::create(&root, &options, &|_| ()).unwrap().metainfo.info)
     }
 
+    fn nothing() -> Bitfield {
+        Bitfield::new(info().pieces())
+    }
+
     fn storage(dir: &Path, preallocation: Preallocation) -> FileStorage {
         let storage = FileStorage::new(info(), dir, NonZeroUsize::new(4).unwrap()).unwrap();
         storage.with_preallocation(preallocation)
     }
 
     fn reserve_all(storage: &FileStorage) {
-        for (file, _) in storage.plan().unwrap() {
+        for (file, _) in storage.plan(&nothing()).unwrap() {
             let mut from = 0;
             while from < LENGTHS[file] as u64 {
                 from = storage.reserve(file, from).unwrap();
@@ -206,13 +213,31 @@ mod tests {
         assert_eq!(storage.reserve(1, 0), Ok(1_000_000), "nothing is left to do");
         assert_eq!(sizes(dir.path(), "b"), None);
         storage.want(&[true; 3]);
-        assert_eq!(storage.plan(), Ok(vec![(1, 1_000_000)]));
+        assert_eq!(storage.plan(&nothing()), Ok(vec![(1, 1_000_000)]));
         reserve_all(&storage);
         assert!(sizes(dir.path(), "b").unwrap().1 >= 1_000_000);
         let mut begin = [0; 6];
         storage.read(1, 0, &mut begin).unwrap();
         assert_eq!(&begin, b"begins");
-        assert_eq!(storage.plan(), Ok(Vec::new()), "all is reserved");
+        assert_eq!(storage.plan(&nothing()), Ok(Vec::new()), "all is reserved");
+    }
+
+    #[test]
+    fn a_file_that_is_all_there_needs_no_space_though_it_has_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = storage(dir.path(), Preallocation::Full);
+        fs::create_dir(dir.path().join("t")).unwrap();
+        for (name, len) in ["a", "b"].iter().zip(LENGTHS) {
+            fs::File::create(dir.path().join("t").join(name)).unwrap().set_len(len as u64).unwrap();
+        }
+        let mut there = nothing();
+        let of_b = storage.info.layout().piece_range(1);
+        for piece in of_b.clone() {
+            there.insert(piece);
+        }
+        assert_eq!(storage.plan(&there), Ok(vec![(0, 300_000), (2, 200_000)]));
+        there.remove(of_b.end - 1);
+        assert_eq!(storage.plan(&there).unwrap().len(), 3);
     }
 
     #[test]
@@ -246,7 +271,7 @@ mod tests {
         let info = Arc::new(Info::parse(&raw).unwrap());
         let storage = FileStorage::new(info, dir.path(), NonZeroUsize::MIN).unwrap();
         let storage = storage.with_preallocation(Preallocation::Full);
-        let error = storage.plan().unwrap_err();
+        let error = storage.plan(&nothing()).unwrap_err();
         assert_eq!((error.kind, &*error.path), (DiskErrorKind::NoSpace, dir.path()));
         // Others take and give space meanwhile.
         let words = error.detail.strip_suffix(" MiB more are needed").unwrap();
@@ -254,6 +279,6 @@ mod tests {
         assert!((512..16_384).contains(&missing), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         storage.want(&[false]);
-        assert_eq!(storage.plan(), Ok(Vec::new()));
+        assert_eq!(storage.plan(&nothing()), Ok(Vec::new()));
     }
 }

@@ -38,7 +38,7 @@ pub use config::PoolConfig;
 pub(crate) use config::WRITE_CACHE;
 use saver::Saver;
 use shared::{Shared, panicked};
-use tasks::{Barrier, Check, Task};
+use tasks::{Barrier, Check, Queue, Task};
 use worker::Worker;
 
 /// What a pool begins with; [`super::open()`] finds it out.
@@ -49,6 +49,8 @@ pub(super) struct Start {
     pub(super) resume: Option<ResumeFile>,
     /// Held as long as the pool lives.
     pub(super) lock: Option<Lock>,
+    /// Whether the files may be written to: not for [`Access::Seed`](super::Access::Seed).
+    pub(super) writes: bool,
 }
 
 /// The disk threads of one torrent. Dropping it waits for what each thread does at the moment (a
@@ -70,9 +72,9 @@ impl Pool {
         start: Start,
         on_done: impl Fn(Vec<Done>) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let Start { have, stamps, resume, lock } = start;
+        let Start { have, stamps, resume, lock, writes } = start;
         let count = config.threads.get();
-        let shared = Arc::new(Shared::new(config, info, storage, have, on_done));
+        let shared = Arc::new(Shared::new(config, info, storage, (have, writes), on_done));
         // From here on a failure to start a thread drops the pool and so ends the others.
         let mut pool = Self { shared: Arc::clone(&shared), threads: Vec::new(), _lock: lock };
         for index in 0..count {
@@ -145,20 +147,18 @@ impl Pool {
         Ok(())
     }
 
-    /// Goes on after [`Done::Failed`]: tries again what failed, then all that waits, then writes again
-    /// what a failed sync may have lost. After a panic in a disk thread there is no going on;
+    /// Goes on after [`Done::Failed`]: tries again what failed, then writes again what a failed sync may
+    /// have lost, in steps between all that waits; saves wait for that. After a panic in a disk thread there is no going on;
     /// [`Done::Failed`] is repeated.
     pub fn resume(&self) {
+        // Before anybody goes on: no save that is given from now on is told of doubts that need not be.
+        if !self.shared.lock_progress().doubted.is_empty() {
+            self.shared.queues.iter().for_each(Queue::renew);
+        }
         if let Some(error) = self.shared.release() {
             return (self.shared.on_done)(vec![Done::Failed(error)]);
         }
-        let doubts = !self.shared.lock_progress().doubted.is_empty();
-        for queue in &self.shared.queues {
-            if doubts {
-                queue.push(vec![Task::Renew]);
-            }
-            queue.wake();
-        }
+        self.shared.queues.iter().for_each(Queue::wake);
     }
 
     /// The pieces that are verified and written, though perhaps not synced.

@@ -14,9 +14,8 @@ pub(super) struct Progress {
     pub(super) touched: Vec<usize>,
     /// Pieces that are why files are dirty, in whole or in part.
     unsynced: Bitfield,
-    /// Pieces that were not synced when the sync of a file of theirs failed. The kernel may have dropped
-    /// what it could not write, and report success the next time: they are not claimed until they are
-    /// written once more.
+    /// Pieces that were not synced when a sync failed. The kernel may have dropped what it could not write,
+    /// and report success the next time: they are not claimed until they are written once more.
     pub(super) doubted: Bitfield,
     /// Syncs that have failed.
     pub(super) failures: u64,
@@ -70,13 +69,29 @@ impl Progress {
         }
     }
 
-    /// The sync of a file that holds these pieces failed.
-    pub(super) fn doubt(&mut self, pieces: impl Iterator<Item = u32>, gone: bool) {
+    /// Parts of a piece were written, between which moment and that when `failures` syncs had failed one
+    /// may have failed that did not know of them.
+    pub(super) fn touch_again(&mut self, piece: PieceIndex, layout: &Layout, failures: u64) {
+        self.touch(piece, layout);
+        if self.failures != failures {
+            self.doubted.insert(piece.0);
+        }
+    }
+
+    /// A sync failed. Files may share what the kernel remembers of that, as all do whose edges lie in the
+    /// part file, and it is told once: no piece that is not synced is believed any more, whatever its files.
+    pub(super) fn doubt_unsynced(&mut self) {
+        self.failures += 1;
+        for piece in self.unsynced.iter() {
+            self.doubted.insert(piece);
+        }
+    }
+
+    /// The file that holds these pieces was taken away: nothing of them is left.
+    pub(super) fn doubt_gone(&mut self, pieces: impl Iterator<Item = u32>) {
         self.failures += 1;
         for piece in pieces {
-            if self.unsynced.contains(piece) || gone {
-                self.doubted.insert(piece);
-            }
+            self.doubted.insert(piece);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! [`Reserving`]: the space of wanted files, reserved step by step, so that a disk thread can do other
 //! things in between.
 
+use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::storage::{DiskError, DiskErrorKind, Reserved, Storage};
 
@@ -24,8 +25,8 @@ pub(super) struct Reserving {
 pub(super) enum Step {
     /// It is known what to do.
     Planned,
-    /// Something of a file was reserved; and what to say of that, if anything.
-    Touched(usize, Option<Reserved>),
+    /// Something of a file was reserved; what to say of that, if anything.
+    Done(Option<Reserved>),
     /// It cannot be done.
     Unsupported(DiskError),
     /// Nothing is left.
@@ -33,11 +34,21 @@ pub(super) enum Step {
 }
 
 impl Reserving {
+    /// The file that the next step may change.
+    pub(super) fn file(&self) -> Option<usize> {
+        self.left.as_ref()?.last().map(|&(file, _)| file)
+    }
+
     /// Does the next step; after an error, the same one again. When space has run out it begins anew: then
-    /// what is missing is said.
-    pub(super) fn step(&mut self, storage: &dyn Storage, info: &Info) -> Result<Step, DiskError> {
+    /// what is missing is said. `written`: the pieces that are there.
+    pub(super) fn step(
+        &mut self,
+        storage: &dyn Storage,
+        info: &Info,
+        written: impl FnOnce() -> Bitfield,
+    ) -> Result<Step, DiskError> {
         let Some(left) = &mut self.left else {
-            let mut plan = storage.plan()?;
+            let mut plan = storage.plan(&written())?;
             self.total = plan.iter().map(|(_, bytes)| bytes).sum();
             plan.reverse();
             self.left = Some(plan);
@@ -66,6 +77,6 @@ impl Reserving {
         if report {
             self.reported = now;
         }
-        Ok(Step::Touched(file, told))
+        Ok(Step::Done(told))
     }
 }

@@ -15,15 +15,21 @@ pub(super) struct Saver {
     resume: Option<ResumeFile>,
     /// Empty files are made, longer ones cut.
     finished: bool,
+    /// A save panicked, and what it had taken to be synced is forgotten: no later one can tell what is safe.
+    panicked: bool,
 }
 
 impl Saver {
     pub(super) fn new(shared: Arc<Shared>, stamps: Vec<Option<Stamp>>, resume: Option<ResumeFile>) -> Self {
-        Self { shared, stamps, resume, finished: false }
+        Self { shared, stamps, resume, finished: false, panicked: false }
     }
 
     pub(super) fn run(mut self) {
         while let Some((id, totals)) = self.next() {
+            if self.panicked {
+                (self.shared.on_done)(vec![Done::Failed(panicked()), Done::Unsaved(id)]);
+                continue;
+            }
             let saved = catch_unwind(AssertUnwindSafe(|| self.save(totals)));
             let done = match saved {
                 Ok(Ok(doubted)) => Done::Saved { id, doubted },
@@ -33,7 +39,10 @@ impl Saver {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) if self.shared.is_held() => (self.shared.on_done)(vec![Done::Failed(error)]),
                 Ok(Err(error)) => self.shared.hold(error, false),
-                Err(_) => self.shared.hold(panicked(), true),
+                Err(_) => {
+                    self.panicked = true;
+                    self.shared.hold(panicked(), true);
+                }
             }
             (self.shared.on_done)(vec![done]);
         }
@@ -56,7 +65,8 @@ impl Saver {
     /// Returns how many written pieces are in doubt and not claimed.
     fn save(&mut self, totals: Totals) -> Result<u32, DiskError> {
         // What is written after this moment is claimed by the next save.
-        let Snapshot { mut have, mut dirty, touched, unsynced, doubted } = self.shared.lock_progress().snapshot();
+        let Snapshot { mut have, mut dirty, touched, unsynced, doubted } =
+            self.shared.lock_progress().snapshot();
         // Nothing of theirs has to be synced: one that is lost in a crash is checked.
         for &file in &touched {
             if let Err(error) = self.look(file) {
@@ -76,7 +86,6 @@ impl Saver {
         if let Err((error, rest)) = self.sync(&dirty) {
             self.shared.put_back(rest, &unsynced);
             if let Some(&failed) = rest.first() {
-                // Of a file that was taken away nothing is left.
                 let gone = error.kind == DiskErrorKind::Missing;
                 self.shared.doubt(self.shared.info.layout().piece_range(failed), gone);
             }

@@ -1,6 +1,7 @@
 //! [`Shared`]: what the threads of a pool have in common: what is written, whether they hold, saves that
 //! are due.
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     saves: Mutex<Saves>,
     pub(super) save_wake: Condvar,
     stopping: AtomicBool,
+    /// Whether anything may be written at all.
+    pub(super) writes: bool,
 }
 
 /// Why all threads hold.
@@ -50,12 +53,13 @@ impl Saves {
 }
 
 impl Shared {
-    /// For as many workers as the config says; `have` is written already.
+    /// For as many workers as the config says; `have` is written already, and `writes` says whether more
+    /// may be.
     pub(super) fn new(
         config: PoolConfig,
         info: Arc<Info>,
         storage: Arc<dyn Storage>,
-        have: Bitfield,
+        (have, writes): (Bitfield, bool),
         on_done: impl Fn(Vec<Done>) + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -69,6 +73,7 @@ impl Shared {
             saves: Mutex::default(),
             save_wake: Condvar::new(),
             stopping: AtomicBool::new(false),
+            writes,
             config,
         }
     }
@@ -117,11 +122,19 @@ impl Shared {
         }
     }
 
-    /// Notes that these pieces, or parts of them, are about to be written: also a sync that fails
-    /// meanwhile may lose them.
-    pub(super) fn mark_dirty(&self, pieces: &[PieceIndex]) {
+    /// Writes these pieces, or parts of them, with `write`. A sync that fails meanwhile may lose them, so
+    /// they count as not synced before it begins. Another save may take that for its own sync, which comes
+    /// before the write: so they do once more when it has ended, whatever came of it.
+    pub(super) fn writing<T>(&self, pieces: &[PieceIndex], write: impl FnOnce() -> T) -> T {
+        let layout = self.info.layout();
         let mut progress = self.lock_progress();
-        pieces.iter().for_each(|&piece| progress.touch(piece, self.info.layout()));
+        pieces.iter().for_each(|&piece| progress.touch(piece, layout));
+        let failures = progress.failures;
+        drop(progress);
+        let written = write();
+        let mut progress = self.lock_progress();
+        pieces.iter().for_each(|&piece| progress.touch_again(piece, layout, failures));
+        written
     }
 
     /// These files are to be synced again, and these pieces are not synced.
@@ -134,18 +147,27 @@ impl Shared {
         self.lock_progress().put_back(&[file], self.info.layout().piece_range(file));
     }
 
-    /// A file that holds these pieces could not be synced: what of them was not synced before is in
-    /// doubt, all of them if the file is gone.
+    /// A sync failed, of a file that holds these pieces and `gone` says whether it was taken away.
     pub(super) fn doubt(&self, pieces: Range<u32>, gone: bool) {
-        self.lock_progress().doubt(pieces, gone);
+        let mut progress = self.lock_progress();
+        match gone {
+            true => progress.doubt_gone(pieces),
+            false => progress.doubt_unsynced(),
+        }
     }
 
-    /// Doubted pieces of one worker that were written, and how many syncs have failed so far.
-    pub(super) fn doubted(&self, worker: usize) -> (Vec<PieceIndex>, u64) {
+    /// Doubted pieces of one worker that were written.
+    pub(super) fn doubted(&self, worker: usize) -> VecDeque<PieceIndex> {
         let progress = self.lock_progress();
         let pieces = progress.doubted.iter().filter(|&piece| progress.written.contains(piece));
-        let pieces = pieces.map(PieceIndex).filter(|&piece| self.worker_of(piece) == worker);
-        (pieces.collect(), progress.failures)
+        pieces.map(PieceIndex).filter(|&piece| self.worker_of(piece) == worker).collect()
+    }
+
+    /// How many syncs have failed so far, if a piece is still in doubt and written.
+    pub(super) fn failures(&self, piece: PieceIndex) -> Option<u64> {
+        let progress = self.lock_progress();
+        let due = progress.doubted.contains(piece.0) && progress.written.contains(piece.0);
+        due.then_some(progress.failures)
     }
 
     /// A doubted piece was found right and written again, or is lost. `failures`: of when that began.

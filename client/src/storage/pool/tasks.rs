@@ -1,7 +1,7 @@
 //! What the threads of a pool are given, and the queues in which it waits.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::hash::Lanes;
@@ -14,8 +14,6 @@ pub(super) enum Task {
     Check(Arc<Check>),
     Found(Found),
     Save(Arc<Barrier>),
-    /// Pieces that a sync may have lost are to be written again.
-    Renew,
 }
 
 /// A [`Job::Check`]: every worker takes the next pieces that nobody has taken.
@@ -62,9 +60,24 @@ pub(super) struct Queue {
     wake: Condvar,
     /// Tasks here and in the worker's hands.
     pub(super) waiting: AtomicUsize,
+    /// Before all tasks, pieces that a sync may have lost are to be written again.
+    renew: AtomicBool,
 }
 
 impl Queue {
+    /// Has the worker write again what a sync may have lost, when it may go on; it is not woken.
+    pub(super) fn renew(&self) {
+        self.renew.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_to_renew(&self) -> bool {
+        self.renew.load(Ordering::Acquire)
+    }
+
+    pub(super) fn take_renew(&self) -> bool {
+        self.renew.swap(false, Ordering::AcqRel)
+    }
+
     pub(super) fn push(&self, tasks: Vec<Task>) {
         if !tasks.is_empty() {
             self.waiting.fetch_add(tasks.len(), Ordering::Relaxed);

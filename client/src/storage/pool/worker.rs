@@ -2,6 +2,7 @@
 //! read-ahead, and checks pieces when it has nothing better to do.
 
 mod renew;
+mod reserve;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroUsize;
@@ -11,13 +12,13 @@ use std::sync::atomic::Ordering;
 use lru::LruCache;
 
 use super::ready::{Ready, write_row};
-use super::reserving::{Reserving, Step};
+use super::reserving::Reserving;
 use super::shared::Shared;
-use super::tasks::{Check, Found, Task};
+use super::tasks::{Barrier, Check, Found, Task};
 use crate::hash::{Lanes, Pieces, Source};
 use crate::piece::{Block, BlockRef, PieceIndex, Slot};
 use crate::storage::cache::Unfinished;
-use crate::storage::{DiskError, DiskErrorKind, Done, Job, Reserved, Verdict, span};
+use crate::storage::{DiskError, DiskErrorKind, Done, Job, Verdict, span};
 
 /// Bytes read at a time for peers, which ask for the blocks of a piece one after the other.
 const CHUNK_LEN: u32 = 128 << 10;
@@ -66,6 +67,12 @@ pub(super) struct Worker {
     index: usize,
     tasks: VecDeque<Task>,
     stuck: Option<Stuck>,
+    /// Pieces that a sync may have lost, to be written again.
+    renewing: VecDeque<PieceIndex>,
+    /// Those of them that are not there any more, which is not told yet.
+    lost: Vec<PieceIndex>,
+    /// Saves that wait for the end of that.
+    postponed: Vec<Arc<Barrier>>,
     /// Space of wanted files that is being reserved.
     reserving: Option<Reserving>,
     /// The file system cannot reserve space.
@@ -95,6 +102,9 @@ impl Worker {
             index,
             tasks: VecDeque::new(),
             stuck: None,
+            renewing: VecDeque::new(),
+            lost: Vec::new(),
+            postponed: Vec::new(),
             reserving: None,
             unreservable: false,
             checks: VecDeque::new(),
@@ -118,13 +128,18 @@ impl Worker {
         }
         let idle = self.tasks.is_empty()
             && self.stuck.is_none()
+            && self.renewing.is_empty()
             && self.reserving.is_none()
             && self.checks.is_empty()
             && self.ready.is_empty();
-        let wait = || !shared.is_stopping() && (idle || shared.is_held());
-        shared.queue(self.index).take(&mut self.tasks, wait);
+        let queue = shared.queue(self.index);
+        let wait = || !shared.is_stopping() && (idle && !queue.is_to_renew() || shared.is_held());
+        queue.take(&mut self.tasks, wait);
         if shared.is_held() {
             return self.pass_saves();
+        }
+        if queue.take_renew() {
+            self.begin_renewing();
         }
         if let Err(error) = self.work() {
             shared.hold(error, false);
@@ -135,6 +150,9 @@ impl Worker {
     /// While the disk refuses, only saves go on.
     fn pass_saves(&mut self) {
         let shared = Arc::clone(&self.shared);
+        self.tell_lost();
+        self.answer();
+        self.pass_postponed();
         self.tasks.retain(|task| {
             if let Task::Save(barrier) = task {
                 shared.queue(self.index).ended();
@@ -154,11 +172,16 @@ impl Worker {
             if !matches!(self.tasks.front(), Some(Task::Job(Job::Write(..)))) {
                 self.write_out()?;
             }
-            // A step between two tasks, so that neither waits for long.
-            self.reserve()?;
+            // A step between two tasks, so that neither waits for long. What may be lost goes first, also
+            // where there is no space to reserve for a long time.
+            match self.renewing.is_empty() && self.postponed.is_empty() {
+                true => self.reserve()?,
+                false => self.renew()?,
+            }
             let Some(task) = self.tasks.pop_front() else {
                 // What comes meanwhile goes before the next step.
-                return if self.reserving.is_some() { Ok(()) } else { self.check() };
+                let steps = self.reserving.is_some() || !self.renewing.is_empty();
+                return if steps { Ok(()) } else { self.check() };
             };
             self.shared.queue(self.index).ended();
             match task {
@@ -168,14 +191,15 @@ impl Worker {
                 Task::Job(Job::Discard(piece)) => self.discard(piece),
                 Task::Job(Job::MakeEmpty(files)) => self.make_empty(files)?,
                 Task::Job(Job::Want(files)) => {
-                    self.reserving = self.shared.config.reserve.then(Reserving::default);
+                    self.begin_reserving();
                     self.bring_back(files)?;
                 }
                 // Split up and given as tasks of their own.
                 Task::Job(Job::Check(_) | Job::Save(..)) => {}
                 Task::Check(check) => self.checks.push_back(check),
                 Task::Found(found) => self.judge(found)?,
-                Task::Renew => self.renew()?,
+                // It would not claim what is written again in a moment; all else may go before it.
+                Task::Save(barrier) if !self.renewing.is_empty() => self.postponed.push(barrier),
                 Task::Save(barrier) => {
                     self.answer();
                     self.shared.arrive(&barrier);
@@ -241,7 +265,12 @@ impl Worker {
             self.ready.push(piece, unfinished.held());
             return Ok(());
         }
-        let verdict = Verdict::Bad { blocks: unfinished.block_hashes(read)? };
+        // What was written early may not be what is read: then no peer is to blame.
+        let lost = unfinished.has_stored() && self.shared.lock_progress().doubted.contains(piece.0);
+        let verdict = match lost {
+            true => Verdict::Lost,
+            false => Verdict::Bad { blocks: unfinished.block_hashes(read)? },
+        };
         self.discard(piece);
         self.answers.push(Done::Piece(piece, verdict));
         Ok(())
@@ -258,8 +287,7 @@ impl Worker {
         let mut doubts = false;
         while !self.ready.is_empty() {
             let row = self.ready.take_row(|row| {
-                shared.mark_dirty(row);
-                write_row(&*shared.storage, layout, row, &self.unfinished)
+                shared.writing(row, || write_row(&*shared.storage, layout, row, &self.unfinished))
             })?;
             doubts |= shared.mark_written(&row);
             for piece in row {
@@ -273,7 +301,10 @@ impl Worker {
             }
         }
         // Parts of them were written before a sync that failed.
-        if doubts { self.renew() } else { Ok(()) }
+        if doubts {
+            self.begin_renewing();
+        }
+        Ok(())
     }
 
     fn make_empty(&mut self, files: Vec<usize>) -> Result<(), DiskError> {
@@ -293,34 +324,9 @@ impl Worker {
             }
             Ok(())
         };
-        let wanted = |&file: &usize| self.shared.config.finish && files.get(file).copied().unwrap_or(true);
+        let wanted = |&file: &usize| self.shared.writes && files.get(file).copied().unwrap_or(true);
         let brought = (0..self.shared.info.files().len()).filter(wanted).try_for_each(bring);
         brought.inspect_err(|_| self.stuck = Some(Stuck::BringBack(files)))
-    }
-
-    /// Reserves a little more space, if any is to be reserved. After an error that will be done again.
-    fn reserve(&mut self) -> Result<(), DiskError> {
-        let Some(reserving) = &mut self.reserving else { return Ok(()) };
-        let step = match self.unreservable {
-            true => Step::Ended,
-            false => reserving.step(&*self.shared.storage, &self.shared.info)?,
-        };
-        match step {
-            Step::Planned => {}
-            Step::Touched(file, told) => {
-                self.shared.mark_touched(file);
-                self.answers.extend(told.map(Done::Reserved));
-            }
-            Step::Unsupported(error) => {
-                self.unreservable = true;
-                self.answers.push(Done::Reserved(Reserved::Unsupported(error)));
-            }
-            Step::Ended => {
-                self.reserving = None;
-                self.answers.push(Done::Reserved(Reserved::Ended));
-            }
-        }
-        Ok(())
     }
 
     fn forget(&mut self, at: BlockRef) {
@@ -360,12 +366,12 @@ impl Worker {
             };
             let Some(piece) = victim else { return Ok(()) };
             let Some(unfinished) = self.unfinished.get_mut(&piece) else { return Ok(()) };
-            let layout = self.shared.info.layout();
-            self.shared.mark_dirty(&[piece]);
+            let (storage, layout) = (&*self.shared.storage, self.shared.info.layout());
             self.written_early.insert(piece);
-            for run in unfinished.runs(hashed_only) {
-                span::write(&*self.shared.storage, layout, piece, run.begin, &run.blocks)?;
-            }
+            let mut runs = unfinished.runs(hashed_only).into_iter();
+            let write =
+                || runs.try_for_each(|run| span::write(storage, layout, piece, run.begin, &run.blocks));
+            self.shared.writing(&[piece], write)?;
             let freed = unfinished.stored(hashed_only);
             self.held -= freed;
             self.freed += freed as u32;

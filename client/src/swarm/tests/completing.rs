@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::world::{Kind, World, torrent, two_files};
 use crate::bitfield::Bitfield;
 use crate::piece::PieceIndex;
-use crate::storage::{DiskError, DiskErrorKind, Done};
+use crate::storage::{DiskError, DiskErrorKind, Done, SaveId, Verdict};
 use crate::swarm::{Command, Event, Input};
 
 fn told(world: &World) -> (usize, usize) {
@@ -138,12 +138,54 @@ fn one_answer_may_end_several_saves() {
 fn what_a_failed_sync_left_in_doubt_is_not_complete() {
     let mut world = verified(1 << 20);
     let id = world.saves.pop_front().unwrap();
+    refuse(&mut world);
     world.input(Input::Disk(Done::Saved { id, doubted: 1 }));
-    assert_eq!(told(&world), (1, 0));
-    fail(&mut world);
+    world.run(Duration::from_secs(60));
+    assert_eq!((told(&world), world.saves.len()), ((1, 0), 0), "it holds");
     world.input(Input::Command(Command::Retry));
     saved(&mut world);
     assert_eq!(told(&world), (1, 1));
+}
+
+/// A save that was under way at a failure, and needed, ends after the disk was tried again: the way how is up
+/// to `ends`.
+fn ended_late(ends: impl Fn(SaveId) -> Done) {
+    let mut world = World::new(torrent(300_000, 64 << 10), false);
+    world.limit(|limits| limits.save_bytes = 1 << 20);
+    world.saves_stuck = true;
+    world.run(Duration::from_secs(1));
+    // It fails before the last piece comes, which has been on its way.
+    refuse(&mut world);
+    for piece in 0..5 {
+        world.input(Input::Disk(Done::Piece(PieceIndex(piece), Verdict::Good)));
+    }
+    let id = world.saves.pop_front().expect("what is all there is to be saved");
+    world.input(Input::Command(Command::Retry));
+    assert_eq!((told(&world), world.saves.len()), ((1, 0), 0), "that save is on its way");
+    world.input(Input::Disk(ends(id)));
+    assert_eq!((told(&world), world.saves.len()), ((1, 0), 1), "another one is asked for");
+    saved(&mut world);
+    assert_eq!(told(&world), (1, 1));
+}
+
+#[test]
+fn a_save_that_ends_in_doubt_after_a_retry_is_followed_by_another() {
+    ended_late(|id| Done::Saved { id, doubted: 3 });
+    ended_late(Done::Unsaved);
+}
+
+#[test]
+fn a_piece_that_our_disk_has_lost_is_fetched_again_and_nobody_is_banned() {
+    let mut world = World::new(torrent(300_000, 64 << 10), false);
+    world.disk_stuck = true;
+    world.add(Kind::Honest);
+    world.run(Duration::from_secs(5));
+    world.input(Input::Disk(Done::Piece(PieceIndex(1), Verdict::Lost)));
+    world.disk_stuck = false;
+    world.run_until_complete(Duration::from_secs(30));
+    assert!(world.swarm.have().unwrap().is_full());
+    assert_eq!(world.count(|event| matches!(event, Event::BadPiece(..))), 0);
+    assert!(world.swarm.status(world.now).wasted > 0);
 }
 
 #[test]

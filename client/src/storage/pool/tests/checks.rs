@@ -88,8 +88,8 @@ impl Storage for Gated {
         self.inner.bring_back(file)
     }
 
-    fn plan(&self) -> Result<Vec<(usize, u64)>, DiskError> {
-        self.inner.plan()
+    fn plan(&self, there: &Bitfield) -> Result<Vec<(usize, u64)>, DiskError> {
+        self.inner.plan(there)
     }
 
     fn reserve(&self, file: usize, from: u64) -> Result<u64, DiskError> {

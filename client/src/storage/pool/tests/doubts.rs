@@ -4,6 +4,7 @@
 use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::storage::{DiskError, Stamp};
@@ -13,6 +14,8 @@ struct Kernel {
     cache: MemStorage,
     disk: MemStorage,
     state: Mutex<State>,
+    /// The next sync panics.
+    panics: AtomicBool,
 }
 
 #[derive(Default)]
@@ -21,6 +24,10 @@ struct State {
     dirty: Vec<(usize, u64, Vec<u8>)>,
     /// The next sync of this file fails, and what it should have written is taken for written.
     fails: Option<(usize, DiskErrorKind)>,
+    /// All files are one for the disk: a sync is for all, and so is its failure.
+    one: bool,
+    /// There is no space to reserve.
+    full: bool,
 }
 
 impl Kernel {
@@ -60,8 +67,10 @@ impl Storage for Kernel {
     }
 
     fn sync(&self, file: usize) -> Result<(), DiskError> {
+        assert!(!self.panics.swap(false, Ordering::Relaxed), "injected");
         let mut state = self.state.lock().unwrap();
-        let written: Vec<_> = state.dirty.extract_if(.., |(of, ..)| *of == file).collect();
+        let one = state.one;
+        let written: Vec<_> = state.dirty.extract_if(.., |(of, ..)| one || *of == file).collect();
         if let Some((_, kind)) = state.fails.take_if(|(of, _)| *of == file) {
             return Err(DiskError {
                 kind,
@@ -70,7 +79,7 @@ impl Storage for Kernel {
                 detail: "once".into(),
             });
         }
-        written.iter().try_for_each(|(_, at, bytes)| self.disk.write(file, *at, &mut [IoSlice::new(bytes)]))
+        written.iter().try_for_each(|(of, at, bytes)| self.disk.write(*of, *at, &mut [IoSlice::new(bytes)]))
     }
 
     fn stamp(&self, file: usize) -> Result<Option<Stamp>, DiskError> {
@@ -83,8 +92,9 @@ impl Storage for Kernel {
         Ok(false)
     }
 
-    fn plan(&self) -> Result<Vec<(usize, u64)>, DiskError> {
-        Ok(Vec::new())
+    fn plan(&self, _: &Bitfield) -> Result<Vec<(usize, u64)>, DiskError> {
+        let full = self.state.lock().unwrap().full.then_some(io::ErrorKind::StorageFull);
+        full.map_or(Ok(Vec::new()), |why| Err(DiskError::new("reserving", Path::new("x"), &why.into())))
     }
 
     fn reserve(&self, file: usize, _: u64) -> Result<u64, DiskError> {
@@ -96,7 +106,7 @@ impl Storage for Kernel {
 fn over_kernel(config: PoolConfig) -> (Fixture, Arc<Kernel>) {
     let mut fixture = Fixture::new(PoolConfig::default());
     let (cache, disk) = (MemStorage::new(LENGTHS), MemStorage::new(LENGTHS));
-    let kernel = Arc::new(Kernel { cache, disk, state: Mutex::default() });
+    let kernel = Arc::new(Kernel { cache, disk, state: Mutex::default(), panics: AtomicBool::new(false) });
     let have = Bitfield::new(fixture.info.pieces());
     let opened = Opened::over(Arc::clone(&fixture.info), Arc::clone(&kernel) as _, have).unwrap();
     let (sender, answers) = channel();
@@ -137,9 +147,9 @@ fn failed(config: PoolConfig, safe: u32, kind: DiskErrorKind) -> (Fixture, Arc<K
 fn what_a_failed_sync_lost_is_written_again_before_it_is_claimed() {
     for count in [1, 3] {
         let (fixture, kernel) = failed(threads(count), 0, DiskErrorKind::Io);
-        let of_file = fixture.info.layout().piece_range(3).len() as u32;
-        // Nothing is written while the threads hold, and a sync that succeeds proves nothing.
-        assert_eq!(doubted(&fixture.save()), of_file);
+        // Nothing is written while the threads hold, and a sync that succeeds proves nothing, nor does one
+        // of another file before the one that failed.
+        assert_eq!(doubted(&fixture.save()), fixture.info.pieces());
         assert_ne!(kernel.on_disk(), payload());
         fixture.pool.resume();
         assert_eq!(doubted(&fixture.save()), 0);
@@ -207,4 +217,102 @@ fn a_part_that_was_written_early_and_lost_is_written_again_with_its_piece() {
     // The file before it was not written to.
     let before = LENGTHS[0] as usize + LENGTHS[2] as usize;
     assert_eq!(kernel.disk.bytes(3).unwrap()[begin - before..][..whole.len()], whole);
+}
+
+#[test]
+fn a_failure_that_files_share_is_told_once_and_counts_for_all() {
+    let (fixture, kernel) = over_kernel(threads(2));
+    kernel.state.lock().unwrap().one = true;
+    fixture.write_piece(0);
+    fixture.until(|done| matches!(done, Done::Piece(_, Verdict::Good)));
+    let last = fixture.info.pieces() - 1;
+    fixture.write_piece(last);
+    fixture.until(|done| matches!(done, Done::Piece(_, Verdict::Good)));
+    kernel.fail(0, DiskErrorKind::Io);
+    assert!(matches!(fixture.save()[..], [.., Done::Failed(_), Done::Unsaved(_)]));
+    // Also what the first file has nothing to do with was on its way to the disk, and is lost.
+    assert_eq!((kernel.disk.bytes(3), doubted(&fixture.save())), (None, 2));
+    fixture.pool.resume();
+    assert_eq!(doubted(&fixture.save()), 0);
+    let of_last = fixture.info.layout().piece_len(PieceIndex(last)) as usize;
+    assert!(kernel.disk.bytes(3).unwrap().ends_with(&payload()[payload().len() - of_last..]));
+}
+
+#[test]
+fn a_sync_that_fails_while_a_part_is_written_is_not_overlooked() {
+    let (fixture, kernel) = over_kernel(threads(1));
+    let (early, other) = (fixture.info.pieces() - 1, fixture.info.pieces() - 2);
+    // As a thread that writes it early, while another save has begun before it.
+    fixture.pool.shared.writing(&[PieceIndex(early)], || {
+        assert_eq!(doubted(&fixture.save()), 0);
+        kernel.write(3, LENGTHS[3] - 5, &mut [IoSlice::new(b"early")]).unwrap();
+        fixture.write_piece(other);
+        fixture.until(|done| matches!(done, Done::Piece(_, Verdict::Good)));
+        kernel.fail(3, DiskErrorKind::Io);
+        assert!(matches!(fixture.save()[..], [.., Done::Failed(_), Done::Unsaved(_)]));
+    });
+    fixture.pool.resume();
+    assert_eq!(doubted(&fixture.save()), 0);
+    fixture.write_piece(early);
+    let good = |done: &Done| matches!(done, Done::Piece(_, Verdict::Good));
+    // The whole piece is written once more, for the part that was.
+    fixture.pool.shared.hold(panicked(), false);
+    assert!(fixture.pool.shared.lock_progress().doubted.contains(early));
+    fixture.pool.resume();
+    fixture.until(good);
+    assert_eq!(doubted(&fixture.save()), 0);
+}
+
+#[test]
+fn after_a_panic_while_saving_nothing_more_is_claimed() {
+    let (fixture, kernel) = over_kernel(threads(2));
+    fixture.write_piece(0);
+    fixture.until(|done| matches!(done, Done::Piece(_, Verdict::Good)));
+    kernel.panics.store(true, Ordering::Relaxed);
+    assert!(matches!(fixture.save()[..], [.., Done::Failed(_), Done::Unsaved(_)]));
+    for _ in 0..2 {
+        fixture.pool.resume();
+        assert!(matches!(fixture.save()[..], [.., Done::Failed(_), Done::Unsaved(_)]));
+    }
+}
+
+#[test]
+fn what_may_be_lost_is_written_again_also_where_there_is_no_space_to_reserve() {
+    let (fixture, kernel) = failed(PoolConfig { reserve: true, ..threads(1) }, 0, DiskErrorKind::Io);
+    kernel.state.lock().unwrap().full = true;
+    fixture.pool.submit(Job::Want(vec![true; 4])).unwrap();
+    fixture.pool.resume();
+    fixture.until(|done| matches!(done, Done::Failed(error) if error.kind == DiskErrorKind::NoSpace));
+    assert_eq!(doubted(&fixture.save()), 0);
+    assert_eq!(kernel.on_disk(), payload());
+}
+
+#[test]
+fn no_peer_is_blamed_for_what_a_failed_sync_lost_of_an_unfinished_piece() {
+    let (fixture, kernel) = over_kernel(PoolConfig { write_cache: 0, ..threads(1) });
+    let last = fixture.info.pieces() - 2;
+    let blocks = fixture.blocks(last);
+    // Not the first one: it would be hashed before it is written.
+    fixture.write(blocks[1].clone());
+    fixture.until(|done| matches!(done, Done::Freed(_)));
+    kernel.fail(3, DiskErrorKind::Io);
+    assert!(matches!(fixture.save()[..], [.., Done::Failed(_), Done::Unsaved(_)]));
+    kernel.drop_cache();
+    fixture.pool.resume();
+    let verdict = || {
+        let done = fixture.until(|done| matches!(done, Done::Piece(..)));
+        done.into_iter()
+            .find_map(|done| if let Done::Piece(_, verdict) = done { Some(verdict) } else { None })
+    };
+    [0, 2].iter().for_each(|&at: &usize| fixture.write(blocks[at].clone()));
+    assert_eq!(verdict(), Some(Verdict::Lost));
+    fixture.write_piece(last);
+    assert_eq!(verdict(), Some(Verdict::Good));
+    assert_eq!(doubted(&fixture.save()), 0);
+    // Who sends what is wrong is, as soon as all that was written is known to be kept.
+    let other = last - 1;
+    let mut wrong = fixture.blocks(other);
+    wrong[1].1[0] ^= 1;
+    [1, 0, 2].iter().for_each(|&at: &usize| fixture.write(wrong[at].clone()));
+    assert!(matches!(verdict(), Some(Verdict::Bad { .. })));
 }

@@ -77,6 +77,8 @@ fn a_full_disk_holds_until_there_is_space_or_less_is_wanted() {
         disk.storage.set(Some(Fault::NoSpace), 0);
         let answers = disk.want([true; 4]);
         assert!(matches!(&answers[..], [Done::Failed(error)] if error.kind == DiskErrorKind::NoSpace));
+        // Who reserves may have made the file before it is refused.
+        assert_eq!(disk.pool.shared.lock_progress().touched, [0]);
         // What there is can be saved meanwhile, and trying again fails again.
         disk.pool.submit(Job::Save(SaveId(1), Totals::default())).unwrap();
         until(&disk.answers, |done| matches!(done, Done::Saved { .. }));
@@ -95,6 +97,31 @@ fn a_full_disk_holds_until_there_is_space_or_less_is_wanted() {
 }
 
 #[test]
+fn each_time_that_files_are_wanted_has_an_end_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Disk::new(dir.path());
+    disk.storage.set(Some(Fault::NoSpace), 0);
+    let answers = disk.want([true; 4]);
+    assert!(matches!(&answers[..], [Done::Failed(_)]));
+    for _ in 0..2 {
+        disk.pool.submit(Job::Want(vec![true; 4])).unwrap();
+    }
+    disk.storage.set(None, 0);
+    disk.pool.resume();
+    // Behind all of them, with what they reserve.
+    let mut ends = 0;
+    let mut parts = 0;
+    while ends < 3 {
+        for done in disk.answers.recv_timeout(Duration::from_secs(20)).expect("an answer in time") {
+            ends += usize::from(matches!(done, Done::Reserved(Reserved::Ended)));
+            parts += usize::from(matches!(done, Done::Reserved(Reserved::Part { .. })));
+        }
+    }
+    assert!(parts > 0 && taken(dir.path())[3] >= Some(150_000));
+    assert!(matches!(disk.want([true; 4])[..], [Done::Reserved(Reserved::Ended)]), "nothing is left");
+}
+
+#[test]
 fn a_disk_that_cannot_reserve_is_told_of_once_and_written_to() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Disk::new(dir.path());
@@ -104,6 +131,7 @@ fn a_disk_that_cannot_reserve_is_told_of_once_and_written_to() {
         panic!("{answers:?}");
     };
     assert_eq!(why.kind, DiskErrorKind::Unsupported);
+    assert_eq!(disk.pool.shared.lock_progress().touched, [0]);
     assert!(matches!(disk.want([true; 4])[..], [Done::Reserved(Reserved::Ended)]));
     let block = payload()[..BLOCK_LEN as usize].to_vec();
     for begin in [0, BLOCK_LEN, 2 * BLOCK_LEN] {

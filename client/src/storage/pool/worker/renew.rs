@@ -21,7 +21,7 @@ impl Source<PieceIndex> for Renewed<'_> {
     fn read(&self, piece: PieceIndex, begin: u32, to: &mut [u8]) -> Result<bool, DiskError> {
         let there = Stored(self.0).read(piece, begin, to)?;
         // For `Access::Seed` nothing was written in this run, and nothing ever is.
-        if there && self.0.config.finish {
+        if there && self.0.writes {
             span::write(&*self.0.storage, self.0.info.layout(), piece, begin, &[&*to])?;
         }
         Ok(there)
@@ -29,30 +29,38 @@ impl Source<PieceIndex> for Renewed<'_> {
 }
 
 impl Worker {
-    /// Writes again what is in doubt of the pieces of this worker, and tells which are lost. What an error
-    /// keeps it from stays in doubt.
+    /// Has what is in doubt of the pieces of this worker written again.
+    pub(super) fn begin_renewing(&mut self) {
+        self.renewing = self.shared.doubted(self.index);
+    }
+
+    /// Writes the next piece again that is in doubt; with the last one, tells which are lost and passes on
+    /// the saves that waited. What an error keeps it from stays in doubt.
     pub(super) fn renew(&mut self) -> Result<(), DiskError> {
-        let (pieces, failures) = self.shared.doubted(self.index);
-        let (mut lost, mut result) = (Vec::new(), Ok(()));
-        for piece in pieces {
-            if self.shared.is_held() || self.shared.is_stopping() {
-                break;
-            }
-            match self.renew_piece(piece) {
-                Ok(right) => {
-                    self.shared.renewed(piece, right, failures);
-                    lost.extend((!right).then_some(piece));
-                }
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            }
+        if let Some(piece) = self.renewing.pop_front()
+            && let Some(failures) = self.shared.failures(piece)
+        {
+            let right = self.renew_piece(piece)?;
+            self.shared.renewed(piece, right, failures);
+            self.lost.extend((!right).then_some(piece));
         }
-        if !lost.is_empty() {
-            self.answers.push(Done::Lost(lost));
+        if self.renewing.is_empty() {
+            self.tell_lost();
+            self.answer();
+            self.pass_postponed();
         }
-        result
+        Ok(())
+    }
+
+    /// All at once: the swarm looks at every piece to see what it wants then.
+    pub(super) fn tell_lost(&mut self) {
+        if !self.lost.is_empty() {
+            self.answers.push(Done::Lost(std::mem::take(&mut self.lost)));
+        }
+    }
+
+    pub(super) fn pass_postponed(&mut self) {
+        self.postponed.drain(..).for_each(|barrier| self.shared.arrive(&barrier));
     }
 
     fn renew_piece(&self, piece: PieceIndex) -> Result<bool, DiskError> {
