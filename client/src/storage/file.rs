@@ -1,9 +1,9 @@
 //! [`FileStorage`]: the files of a torrent below a folder.
 //!
-//! The folder is opened once; below it every component is opened on its own without following
-//! symbolic links, so that no name of a torrent and no link in the folder leads out of it. Files are
-//! made when first written to, at their full length unless [`Preallocation`] says otherwise; of unwanted ones that do not exist the
-//! bytes lie in a [`PartFile`].
+//! The folder is opened once; below it every component is opened on its own without following symbolic
+//! links, so that no name of a torrent and no link in the folder leads out of it. Files are made when
+//! first written to, at their full length unless [`Preallocation`] says otherwise; of unwanted ones that
+//! do not exist the bytes lie in a [`PartFile`].
 
 mod edges;
 mod space;

@@ -24,7 +24,7 @@ pub enum Job {
     /// From now on these files are wanted, by index, those beyond the end included: see
     /// [`super::Storage::want`]. What others kept of them is brought into them, then their space is
     /// reserved if [`super::PoolConfig::reserve`] says so, in steps between other jobs: that is answered
-    /// by [`Done::Reserved`]. No answer otherwise.
+    /// by [`Done::Reserved`], whose end comes once for each of them. No answer otherwise.
     Want(Vec<bool>),
     /// Hash pieces on disk; each is answered by [`Done::Checked`], all by [`Done::CheckEnded`].
     Check(Bitfield),

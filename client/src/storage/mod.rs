@@ -85,9 +85,10 @@ pub trait Storage: Send + Sync {
     /// Brings what lies elsewhere into a file that is wanted; says whether there was anything.
     fn bring_back(&self, file: usize) -> Result<bool, DiskError>;
 
-    /// What has to be reserved so that writing to wanted files cannot run out of space: their indices, and
-    /// bytes that each lacks. Reserves nothing. None at all where files take space as they are written, and
-    /// none of those whose pieces are all `there`, which may take less than their length. Fails with [`DiskErrorKind::NoSpace`], and says how much is missing, where there is less.
+    /// What has to be reserved so that writing to wanted files cannot run out of space: their indices,
+    /// and bytes that each lacks. Reserves nothing. None at all where files take space as they are
+    /// written, and none of those whose pieces are all `there`, which may take less than their length.
+    /// Fails with [`DiskErrorKind::NoSpace`], and says how much is missing, where there is less.
     fn plan(&self, there: &Bitfield) -> Result<Vec<(usize, u64)>, DiskError>;
 
     /// Reserves space for the next bytes of a file from `from` on, as many as go in a moment, and says

@@ -1,19 +1,18 @@
 //! The part of the switchboard that the disk threads speak to: storage that opened, pieces that were
-//! judged, saves.
+//! judged, failures.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use btdht::Time;
 
 use super::has::Has;
 use super::super_seed::SuperSeed;
 use super::transfer::{Judged, Transfer};
-use super::{Action, Event, Safety, Saves, Stage, Swarm, Timer};
+use super::{Action, Event, Safety, Stage, Swarm, Timer};
 use crate::bitfield::Bitfield;
 use crate::peer::PeerCommand;
 use crate::piece::PieceIndex;
-use crate::storage::{Done, Job, SaveId, Totals, Verdict};
+use crate::storage::{Done, Job, Totals, Verdict};
 
 impl Swarm {
     pub(super) fn opened(&mut self, now: Time, have: Bitfield, totals: Totals, out: &mut Vec<Action>) {
@@ -171,71 +170,5 @@ impl Swarm {
         self.tell_upload_only(out);
         self.known.retire_full(&self.limits);
         self.close_seeds(now, out);
-    }
-
-    /// Everything that is wanted is verified; it is complete when that would survive a crash.
-    fn make_safe(&mut self, now: Time, out: &mut Vec<Action>) {
-        out.push(Action::Event(Event::Verified));
-        self.ask_safety(now, out);
-    }
-
-    /// A save has ended, and those before it. What it leaves in doubt is safe with none before the disk
-    /// has been tried again.
-    fn saved(&mut self, now: Time, id: SaveId, doubted: u32, out: &mut Vec<Action>) {
-        self.saves.ended = self.saves.ended.max(id);
-        if doubted > 0 {
-            return self.save_again(now, id, out);
-        }
-        if self.needs(id) {
-            self.saves.safety = match self.held {
-                true => Safety::Unasked,
-                false => {
-                    out.push(Action::Event(Event::Complete));
-                    Safety::Told
-                }
-            };
-        }
-    }
-
-    /// A save has come to nothing, and so have those before it that did not end.
-    fn unsaved(&mut self, now: Time, id: SaveId, out: &mut Vec<Action>) {
-        self.saves.ended = self.saves.ended.max(id);
-        self.save_again(now, id, out);
-    }
-
-    /// A save has not kept all. If completion waits for it, another is asked for when the disk may be tried
-    /// again: at once where it was meanwhile. Then what is in doubt is written again before that save, and
-    /// a disk that refuses once more says so: it is not asked over and over.
-    fn save_again(&mut self, now: Time, id: SaveId, out: &mut Vec<Action>) {
-        self.saves.dirty = self.saves.dirty.max(1);
-        self.set(Timer::Tick, now);
-        if self.needs(id) {
-            self.saves.safety = Safety::Unasked;
-            if !self.held {
-                self.ask_safety(now, out);
-            }
-        }
-    }
-
-    /// Whether completion waits for this save or one before it.
-    fn needs(&self, id: SaveId) -> bool {
-        matches!(self.saves.safety, Safety::With(needed) if id >= needed)
-    }
-
-    fn ask_safety(&mut self, now: Time, out: &mut Vec<Action>) {
-        self.save(now, out);
-        self.saves.safety = Safety::With(self.saves.asked);
-    }
-
-    pub(super) fn save_if_due(&mut self, now: Time, pause: Duration, out: &mut Vec<Action>) {
-        if now.since(self.saves.last) >= pause && !self.saves.in_flight() && !self.held {
-            self.save(now, out);
-        }
-    }
-
-    pub(super) fn save(&mut self, now: Time, out: &mut Vec<Action>) {
-        let asked = SaveId(self.saves.asked.0 + 1);
-        self.saves = Saves { dirty: 0, last: now, asked, ..self.saves };
-        out.push(Action::Disk(Job::Save(asked, self.totals())));
     }
 }

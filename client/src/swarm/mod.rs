@@ -36,6 +36,7 @@ mod picker;
 mod rate;
 mod requests;
 mod rivals;
+mod saves;
 mod serve;
 mod suggest;
 mod super_seed;
@@ -63,7 +64,7 @@ pub use view::{PeerView, TrackerState, TrackerView};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::piece::Slot;
-use crate::storage::{SaveId, Totals};
+use crate::storage::Totals;
 use announce::{Announce, Ask, Facts, Privacy};
 use choker::{Candidate, Choker, Role};
 use conns::{Conn, Conns};
@@ -72,6 +73,7 @@ use known::Known;
 use metadata::Fetch;
 use rate::Rate;
 use rivals::Rivals;
+use saves::{Safety, Saves};
 use suggest::Suggest;
 use super_seed::{Company, SuperSeed};
 use transfer::Transfer;
@@ -150,37 +152,6 @@ impl Select {
             Self::List(list) => u16::from(list.contains(file as u32)),
             Self::Priorities(priorities) => priorities.get(file).copied().unwrap_or(1),
         }
-    }
-}
-
-/// When progress is saved.
-#[derive(Debug, Default)]
-struct Saves {
-    /// Bytes verified since the last save began.
-    dirty: u64,
-    last: Time,
-    /// The last one that was asked for.
-    asked: SaveId,
-    /// The last one that has ended, well or not. Those up to `asked` are on their way.
-    ended: SaveId,
-    safety: Safety,
-}
-
-/// What still keeps that which is wanted and verified from being safe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Safety {
-    /// It was told to be complete; or something is missing, which comes first.
-    #[default]
-    Told,
-    /// A save has to be asked for when the disk may be tried again.
-    Unasked,
-    /// This save, or a later one.
-    With(SaveId),
-}
-
-impl Saves {
-    fn in_flight(&self) -> bool {
-        self.ended < self.asked
     }
 }
 

@@ -226,13 +226,16 @@ impl Watch {
     /// Shows the events that were before the end: there may be more than wait at once.
     async fn drain(&mut self) -> Result<(), Failure> {
         // One end for all of them: seeding makes new ones as long as it lasts.
-        let mut end = pin!(tokio::time::sleep(ON_ITS_WAY));
+        let until = Instant::now() + ON_ITS_WAY;
+        let mut end = pin!(tokio::time::sleep_until(until.into()));
         while !self.complete
             && let Some(event) = before(end.as_mut(), self.events.next()).await
         {
             self.show(&event)?;
         }
-        while let Some(event) = self.events.try_next() {
+        while Instant::now() < until
+            && let Some(event) = self.events.try_next()
+        {
             self.show(&event)?;
         }
         Ok(())
@@ -243,9 +246,7 @@ impl Watch {
             self.info = Some(Arc::clone(info));
         }
         self.complete |= matches!(event, Event::Complete);
-        if let Event::Preallocating { done, total } = event {
-            self.reserved = (done < total).then_some((*done, *total));
-        }
+        self.reserved = reserved(self.reserved, event);
         if let Some(value) = self.json(event) {
             self.output.event(|| value)?;
         }
@@ -367,6 +368,16 @@ async fn before<T>(end: Pin<&mut impl Future>, next: impl Future<Output = Option
     }
 }
 
+/// What is being reserved after an event, with what was before.
+fn reserved(before: Option<(u64, u64)>, event: &Event) -> Option<(u64, u64)> {
+    match event {
+        Event::Preallocating { done, total } => (done < total).then_some((*done, *total)),
+        // It may say that this cannot be done, and nothing else does; if it can, more is told soon.
+        Event::Warning(_) => None,
+        _ => before,
+    }
+}
+
 /// Whether something of use came between two looks.
 fn came_closer(before: &Status, now: &Status) -> bool {
     let useful = |status: &Status| status.downloaded.saturating_sub(status.wasted);
@@ -418,6 +429,15 @@ mod tests {
             read += 1;
         }
         assert_eq!(read, 3);
+    }
+
+    #[test]
+    fn space_that_cannot_be_reserved_is_not_shown_as_being_reserved() {
+        let part = |done| Event::Preallocating { done, total: 2 };
+        assert_eq!(reserved(None, &part(1)), Some((1, 2)));
+        assert_eq!(reserved(Some((1, 2)), &Event::Verified), Some((1, 2)));
+        assert_eq!(reserved(Some((1, 2)), &part(2)), None);
+        assert_eq!(reserved(Some((1, 2)), &Event::Warning("not possible".into())), None);
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! | `.<infohash>.btfetch.lock` | while a process has the job |
 //!
 //! A folder that has its name is whole, and the file `job` is replaced as a whole whenever something
-//! changes. One that is damaged is refused: the data is left alone, and [`Job::create`] in another folder with the data moved there checks it.
+//! changes. One that is damaged is refused: the data is left alone, and [`Job::create`] in another folder
+//! with the data moved there checks it.
 //!
 //! ```
 //! use btfetch::engine::{Job, JobError, Source, State};
@@ -29,6 +30,7 @@
 //! # }
 //! ```
 
+mod document;
 mod draft;
 mod error;
 
@@ -37,26 +39,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use krpc::Id;
-use krpc::bencode::{self, Limits, Writer};
-use krpc::magnet::Magnet;
-use serde::Deserialize;
-use serde_bytes::ByteBuf;
 
 use super::options::{AddOptions, Known, Source, State};
 use super::session::{AddError, Session};
 use super::torrent::{Events, Torrent};
 use super::view::{FileView, Progress};
-use crate::metainfo::Metainfo;
-use crate::storage::{DiskError, Lock, Preallocation, ResumeFile, checksum, read_file, replace_file};
+use crate::storage::{DiskError, Lock, Preallocation, ResumeFile, read_file, replace_file};
 use crate::swarm::Status;
+use document::{MAX_PEERS, decode, encode};
 use draft::{Draft, FILE};
 pub use error::JobError;
-
-/// Of the file `job`. One of the version before, which says nothing of preallocation, is read, too; others
-/// are not.
-const VERSION: i64 = 2;
-/// Most connections that a file may ask for.
-const MAX_PEERS: i64 = 100_000;
 
 /// A torrent in a folder of its own. While it lives no other process can have the job.
 ///
@@ -413,94 +405,4 @@ fn read(dir: &Path) -> Result<(Source, Choices), JobError> {
     let bytes = read_file(&path).map_err(|error| DiskError::new("reading", &path, &error))?;
     let bytes = bytes.ok_or_else(|| JobError::NoJob(dir.to_owned()))?;
     decode(&bytes).map_err(|why| JobError::Damaged { path, why })
-}
-
-/// The file as it is read; exactly one of `magnet` and `torrent` is not empty.
-#[derive(Deserialize)]
-struct Document {
-    version: i64,
-    magnet: ByteBuf,
-    torrent: ByteBuf,
-    state: i64,
-    max_peers: i64,
-    priorities: ByteBuf,
-    /// Absent in version 1.
-    preallocation: Option<ByteBuf>,
-    checksum: ByteBuf,
-}
-
-fn decode(bytes: &[u8]) -> Result<(Source, Choices), String> {
-    let document: Document = bencode::from_bytes(bytes, Limits::RESUME).map_err(|error| error.to_string())?;
-    let numbers = [document.version, document.state, document.max_peers];
-    let strings = [&document.magnet, &document.torrent, &document.priorities].map(|bytes| &bytes[..]);
-    let [magnet, torrent, priorities] = strings;
-    let sum = match document.version {
-        1 => checksum(numbers, strings),
-        VERSION => {
-            let chosen =
-                document.preallocation.as_ref().ok_or("it does not say how files take their space")?;
-            checksum(numbers, [magnet, torrent, priorities, chosen])
-        }
-        other => return Err(format!("version {other} is not known")),
-    };
-    if document.checksum[..] != sum {
-        return Err("the checksum does not match".into());
-    }
-    let chosen = document.preallocation.as_deref().filter(|name| document.version != 1 && !name.is_empty());
-    let preallocation = match chosen {
-        Some(name) => Some(std::str::from_utf8(name).map_err(|error| error.to_string())?.parse()?),
-        None => None,
-    };
-    let source = match document.torrent.is_empty() {
-        true => {
-            let text = std::str::from_utf8(&document.magnet).map_err(|error| error.to_string())?;
-            Source::Magnet(Box::new(Magnet::parse(text).map_err(|error| error.to_string())?))
-        }
-        false => {
-            let torrent = Metainfo::parse(&document.torrent).map_err(|error| error.to_string())?;
-            Source::Metainfo(Box::new(torrent))
-        }
-    };
-    let state = match document.state {
-        0 => State::Started,
-        1 => State::Paused,
-        2 => State::Stopped,
-        other => return Err(format!("state {other} is not known")),
-    };
-    let max_peers = match document.max_peers {
-        -1 => None,
-        most @ 0..=MAX_PEERS => Some(most as usize),
-        _ => return Err("the number of connections is out of range".into()),
-    };
-    let (pairs, rest) = document.priorities.as_chunks::<2>();
-    if !rest.is_empty() {
-        return Err("the priorities do not fit".into());
-    }
-    let priorities = pairs.iter().map(|&pair| u16::from_be_bytes(pair)).collect();
-    Ok((source, Choices { state, max_peers, priorities, preallocation }))
-}
-
-fn encode(source: &Source, choices: &Choices) -> Vec<u8> {
-    let (mut magnet, mut torrent) = (Vec::new(), Vec::new());
-    match source {
-        Source::Magnet(link) => magnet = link.to_string().into_bytes(),
-        Source::Metainfo(metainfo) => metainfo.write(&mut torrent),
-    }
-    let priorities: Vec<u8> = choices.priorities.iter().flat_map(|priority| priority.to_be_bytes()).collect();
-    let state = match choices.state {
-        State::Started => 0,
-        State::Paused => 1,
-        State::Stopped => 2,
-    };
-    let max_peers = choices.max_peers.map_or(-1, |most| (most as i64).min(MAX_PEERS));
-    let preallocation = choices.preallocation.map_or_else(String::new, |chosen| chosen.to_string());
-    let strings = [&magnet[..], &torrent, &priorities, preallocation.as_bytes()];
-    let checksum = checksum([VERSION, state, max_peers], strings);
-    let mut out = Vec::with_capacity(magnet.len() + torrent.len() + priorities.len() + 256);
-    let mut writer = Writer::new(&mut out);
-    writer.dict().key(b"checksum").bytes(&checksum).key(b"magnet").bytes(&magnet);
-    writer.key(b"max_peers").int(max_peers).key(b"preallocation").bytes(preallocation.as_bytes());
-    writer.key(b"priorities").bytes(&priorities);
-    writer.key(b"state").int(state).key(b"torrent").bytes(&torrent).key(b"version").int(VERSION).end();
-    out
 }

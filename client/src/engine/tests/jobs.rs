@@ -96,12 +96,17 @@ async fn a_job_of_the_version_before_is_read_and_goes_on() {
     write(&[0; 20]);
     assert!(matches!(Job::load(&dir), Err(JobError::Damaged { .. })));
     write(&sum.finalize());
+    let plain = std::fs::read(dir.join("job")).unwrap();
     let mut job = Job::load(&dir).unwrap();
     assert_eq!((job.choices().0, job.choices().1, job.preallocation()), (Some(7), &[3][..], None));
     job.set_preallocation(Some(Preallocation::Full)).await.unwrap();
     drop(job);
-    let job = Job::load(&dir).unwrap();
+    let mut job = Job::load(&dir).unwrap();
     assert_eq!((job.choices().0, job.preallocation()), (Some(7), Some(Preallocation::Full)));
+    // Without a choice, programs of that time can read it again.
+    assert_ne!(std::fs::read(dir.join("job")).unwrap(), plain);
+    job.set_preallocation(None).await.unwrap();
+    assert_eq!(std::fs::read(dir.join("job")).unwrap(), plain);
 }
 
 #[tokio::test]

@@ -148,8 +148,8 @@ impl Pool {
     }
 
     /// Goes on after [`Done::Failed`]: tries again what failed, then writes again what a failed sync may
-    /// have lost, in steps between all that waits; saves wait for that. After a panic in a disk thread there is no going on;
-    /// [`Done::Failed`] is repeated.
+    /// have lost, in steps between all that waits; saves wait for that. After a panic in a disk thread
+    /// there is no going on; [`Done::Failed`] is repeated.
     pub fn resume(&self) {
         // Before anybody goes on: no save that is given from now on is told of doubts that need not be.
         if !self.shared.lock_progress().doubted.is_empty() {

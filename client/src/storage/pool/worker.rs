@@ -1,13 +1,13 @@
 //! One disk thread: takes its tasks in order, keeps the write cache of its pieces and a little
 //! read-ahead, and checks pieces when it has nothing better to do.
 
+mod check;
 mod renew;
 mod reserve;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use lru::LruCache;
 
@@ -15,7 +15,7 @@ use super::ready::{Ready, write_row};
 use super::reserving::Reserving;
 use super::shared::Shared;
 use super::tasks::{Barrier, Check, Found, Task};
-use crate::hash::{Lanes, Pieces, Source};
+use crate::hash::{Pieces, Source};
 use crate::piece::{Block, BlockRef, PieceIndex, Slot};
 use crate::storage::cache::Unfinished;
 use crate::storage::{DiskError, DiskErrorKind, Done, Job, Verdict, span};
@@ -316,7 +316,8 @@ impl Worker {
         files.iter().try_for_each(make).inspect_err(|_| self.stuck = Some(Stuck::MakeEmpty(files.clone())))
     }
 
-    /// Files that are wanted get what lies elsewhere of them; never for [`Access::Seed`](crate::storage::Access::Seed).
+    /// Files that are wanted get what lies elsewhere of them; never for
+    /// [`Access::Seed`](crate::storage::Access::Seed).
     fn bring_back(&mut self, files: Vec<bool>) -> Result<(), DiskError> {
         let bring = |file: usize| {
             if self.shared.storage.bring_back(file)? {
@@ -414,103 +415,8 @@ impl Worker {
         Ok(bytes)
     }
 
-    /// Does one step of the first check: after an error, the same one again.
-    fn check(&mut self) -> Result<(), DiskError> {
-        if let Some(group) = &mut self.checking {
-            if !group.step(&Stored(&self.shared), &mut self.check_buffer)? {
-                self.checked();
-            }
-            return Ok(());
-        }
-        let Some(check) = self.checks.front() else { return Ok(()) };
-        let (pieces, layout) = (check.take(), self.shared.info.layout());
-        if pieces.is_empty() {
-            self.check_ended();
-            return Ok(());
-        }
-        let pieces = pieces.iter().map(|&piece| (PieceIndex(piece), layout.piece_len(PieceIndex(piece))));
-        self.checking = Some(Pieces::new(self.shared.config.lanes, pieces));
-        Ok(())
-    }
-
-    /// Compares the pieces whose last step is done. What is found goes to the worker of each piece, this
-    /// one too: only it knows what it has written meanwhile.
-    fn checked(&mut self) {
-        let (Some(group), Some(check)) = (self.checking.take(), self.checks.front()) else { return };
-        let mut found: Vec<Vec<_>> = (0..self.shared.workers()).map(|_| Vec::new()).collect();
-        for (piece, digest) in group.digests() {
-            found[self.shared.worker_of(piece)].push((piece, self.is_hash(piece, digest.as_ref())));
-        }
-        for (worker, pieces) in found.into_iter().enumerate().filter(|(_, pieces)| !pieces.is_empty()) {
-            check.open.fetch_add(1, Ordering::AcqRel);
-            let found = Found { check: Arc::clone(check), pieces };
-            self.shared.queue(worker).push(vec![Task::Found(found)]);
-        }
-    }
-
-    /// Takes what a check has found about pieces of this worker, in order with what it writes.
-    fn judge(&mut self, mut found: Found) -> Result<(), DiskError> {
-        while let Some(&(piece, right)) = found.pieces.last() {
-            match self.still(piece, right) {
-                Ok(right) => self.settle(piece, right),
-                Err(error) => {
-                    self.stuck = Some(Stuck::Judge(found));
-                    return Err(error);
-                }
-            }
-            found.pieces.pop();
-        }
-        self.leave(&found.check);
-        Ok(())
-    }
-
-    /// What holds of a piece that a check has found right or wrong. The bytes may be others than were
-    /// read: a piece that was verified and written since is not lost, and one that was written to
-    /// unverified is not believed. So what would change is hashed once more, where nobody can write.
-    fn still(&self, piece: PieceIndex, right: bool) -> Result<bool, DiskError> {
-        let claimed = self.shared.lock_progress().written.contains(piece.0);
-        let doubtful = if claimed { !right } else { right && self.written_early.contains(&piece) };
-        if !doubtful {
-            return Ok(right);
-        }
-        let mut alone = Pieces::new(Lanes::ONE, [(piece, self.shared.info.layout().piece_len(piece))]);
-        let mut buffer = Vec::new();
-        while alone.step(&Stored(&self.shared), &mut buffer)? {}
-        Ok(alone.digests().any(|(piece, digest)| self.is_hash(piece, digest.as_ref())))
-    }
-
-    fn settle(&mut self, piece: PieceIndex, right: bool) {
-        match right {
-            true => {
-                // What was read may still be on its way to the disk: synced before it is claimed.
-                self.shared.mark_written(&[piece]);
-                // Nothing unverified must be written over it.
-                self.discard(piece);
-                self.written_early.remove(&piece);
-            }
-            false => drop(self.shared.lock_progress().written.remove(piece.0)),
-        }
-        self.answers.push(Done::Checked(piece, right));
-    }
-
     fn is_hash(&self, piece: PieceIndex, digest: Option<&[u8; 20]>) -> bool {
         digest.is_some() && self.shared.info.piece_hash(piece) == digest
-    }
-
-    /// Leaves the first check, of which nobody has anything more to take.
-    fn check_ended(&mut self) {
-        let Some(check) = self.checks.pop_front() else { return };
-        self.check_buffer = Vec::new();
-        self.leave(&check);
-    }
-
-    /// Tells the end of a check when this was the last part of it.
-    fn leave(&mut self, check: &Check) {
-        // Before that, what this thread has found must be told.
-        self.answer();
-        if check.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.answers.push(Done::CheckEnded);
-        }
     }
 
     fn answer(&mut self) {

@@ -175,6 +175,23 @@ fn a_save_that_ends_in_doubt_after_a_retry_is_followed_by_another() {
 }
 
 #[test]
+fn a_save_that_kept_not_all_is_followed_by_another_also_without_peers() {
+    for ends in [|id| Done::Saved { id, doubted: 1 }, Done::Unsaved] {
+        let mut world = World::new(torrent(300_000, 64 << 10), false);
+        world.limit(|limits| (limits.save_bytes, limits.save_pause) = (1, Duration::ZERO));
+        world.saves_stuck = true;
+        world.run(Duration::from_secs(1));
+        world.input(Input::Disk(Done::Piece(PieceIndex(0), Verdict::Good)));
+        world.limit(|limits| limits.save_bytes = 1 << 20);
+        let id = world.saves.pop_front().expect("a save");
+        world.input(Input::Disk(ends(id)));
+        assert_eq!(world.saves.len(), 0, "not at once: it may not be better yet");
+        world.run(Duration::from_secs(600));
+        assert_eq!(world.saves.len(), 1);
+    }
+}
+
+#[test]
 fn a_piece_that_our_disk_has_lost_is_fetched_again_and_nobody_is_banned() {
     let mut world = World::new(torrent(300_000, 64 << 10), false);
     world.disk_stuck = true;
