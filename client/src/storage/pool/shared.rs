@@ -170,6 +170,13 @@ impl Shared {
         due.then_some(progress.failures)
     }
 
+    /// An unfinished piece is wrong: says whether that may be because of a sync that failed. All of it is
+    /// written anew, so that excuses nobody a second time.
+    pub(super) fn excuse(&self, piece: PieceIndex) -> bool {
+        let mut progress = self.lock_progress();
+        !progress.written.contains(piece.0) && progress.doubted.remove(piece.0)
+    }
+
     /// A doubted piece was found right and written again, or is lost. `failures`: of when that began.
     pub(super) fn renewed(&self, piece: PieceIndex, right: bool, failures: u64) {
         let mut progress = self.lock_progress();

@@ -266,7 +266,7 @@ impl Worker {
             return Ok(());
         }
         // What was written early may not be what is read: then no peer is to blame.
-        let lost = unfinished.has_stored() && self.shared.lock_progress().doubted.contains(piece.0);
+        let lost = unfinished.has_stored() && self.shared.excuse(piece);
         let verdict = match lost {
             true => Verdict::Lost,
             false => Verdict::Bad { blocks: unfinished.block_hashes(read)? },
