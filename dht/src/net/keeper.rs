@@ -24,8 +24,10 @@ const STORE_RATE: u64 = 64 << 10;
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// Pieces of the store, of some 50 KB, that wait for the disk.
 const PIECES: usize = 8;
-/// Pause of the copy while the disk has no room for more.
+/// Pause of the copy while the disk has no room for more: twice as long each time, so that a disk that
+/// hangs wakes nobody two hundred times a second.
 const DISK_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What was loaded and saved by one process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +71,8 @@ struct StoreKeeper {
 struct Copying {
     pieces: mpsc::Sender<Piece>,
     copied: Copied,
+    /// How long to wait when the disk has no room.
+    pause: Duration,
 }
 
 /// How far a copy has come.
@@ -80,12 +84,12 @@ struct Copied {
 }
 
 impl Copying {
-    /// Starts a writer that waits for pieces.
-    fn begin(folder: &Arc<StateFolder>) -> (Self, JoinHandle<Result<(), Error>>) {
+    /// Starts a writer of a copy whose ages count from `at`, which waits for pieces.
+    fn begin(folder: &Arc<StateFolder>, at: Moment) -> (Self, JoinHandle<Result<(), Error>>) {
         let (pieces, mut inbox) = mpsc::channel(PIECES);
-        let (folder, at) = (Arc::clone(folder), Moment::now());
+        let folder = Arc::clone(folder);
         let writer = tokio::task::spawn_blocking(move || folder.write_store(&at, || inbox.blocking_recv()));
-        (Self { pieces, copied: Copied::default() }, writer)
+        (Self { pieces, copied: Copied::default(), pause: DISK_PAUSE }, writer)
     }
 }
 
@@ -140,7 +144,8 @@ impl StateKeeper {
         self.stats
     }
 
-    /// Saves for the last time.
+    /// Saves for the last time: the table first, which waits for nothing but its own writer. The store is
+    /// a thousand times larger, and a disk that is too slow for it has room for the table.
     ///
     /// # Errors
     /// [`Error::State`]; what could be saved was.
@@ -150,27 +155,37 @@ impl StateKeeper {
         store: impl Into<Kept<'_>>,
         saved: Saved,
     ) -> Result<(), Error> {
+        // The ages of the copy count from `now`, however long the waits are.
+        let at = Moment::now();
         let store = store.into();
-        let copied = self.store.as_mut().map(|kept| {
+        if let Some(kept) = &mut self.store {
             // Given up, since the store may have changed behind it.
             kept.copying = None;
-            kept.running.take()
-        });
-        for running in [self.running.take(), copied.flatten()].into_iter().flatten() {
-            // How it went is in `failed`; the store is written anew in any case.
+        }
+        let written = self.finish_table(saved).await;
+        let Some(mut kept) = self.store.take() else { return written };
+        if let Some(running) = kept.running.take() {
+            // However it went: the store is written anew.
             let _ = running.await;
         }
-        let table = (saved != self.last || self.failed.load(Ordering::Relaxed)).then_some(saved);
-        let folder = Arc::clone(&self.folder);
-        let written = tokio::task::spawn_blocking(move || table.map_or(Ok(()), |saved| folder.write(&saved)));
-        let written = written.await.unwrap_or(Err(Error::Stopped));
-        match self.store {
-            Some(kept) if kept.is_on_disk || !store.is_empty() => {
-                let stored = copy_whole(now, store, &self.folder).await;
-                written.and(stored)
-            }
-            _ => written,
+        if !kept.is_on_disk && store.is_empty() {
+            return written;
         }
+        let stored = copy_whole((now, at), store, &self.folder).await;
+        written.and(stored)
+    }
+
+    async fn finish_table(&mut self, saved: Saved) -> Result<(), Error> {
+        if let Some(running) = self.running.take() {
+            // How it went is in `failed`.
+            let _ = running.await;
+        }
+        if saved == self.last && !self.failed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let folder = Arc::clone(&self.folder);
+        let written = tokio::task::spawn_blocking(move || folder.write(&saved));
+        written.await.unwrap_or(Err(Error::Stopped))
     }
 
     /// Starts to save `saved` if it differs from what is on disk, unless a save is running.
@@ -200,12 +215,12 @@ impl StateKeeper {
         if now < keeper.due {
             return false;
         }
-        let Some(Copying { pieces, copied }) = &mut keeper.copying else {
+        let Some(Copying { pieces, copied, pause }) = &mut keeper.copying else {
             keeper.due = now + SAVE_EVERY;
             if is_running(keeper.running.as_ref()) || store.is_empty() && !keeper.is_on_disk {
                 return false;
             }
-            let (copying, writer) = Copying::begin(&self.folder);
+            let (copying, writer) = Copying::begin(&self.folder, Moment::now());
             self.stats.saves += 1;
             keeper.due = Time::ZERO;
             keeper.copying = Some(copying);
@@ -218,9 +233,11 @@ impl StateKeeper {
             return false;
         }
         let Ok(room) = pieces.try_reserve() else {
-            keeper.due = now + DISK_PAUSE;
+            keeper.due = now + *pause;
+            *pause = LONGEST_DISK_PAUSE.min(*pause * 2);
             return false;
         };
+        *pause = DISK_PAUSE;
         let piece = copied.next(now, store);
         let is_last = piece.is_last;
         room.send(piece);
@@ -238,8 +255,12 @@ impl StateKeeper {
 }
 
 /// Copies everything to the disk, as fast as it takes it.
-async fn copy_whole(now: Time, store: Kept<'_>, folder: &Arc<StateFolder>) -> Result<(), Error> {
-    let (Copying { pieces, mut copied }, writer) = Copying::begin(folder);
+async fn copy_whole(
+    (now, at): (Time, Moment),
+    store: Kept<'_>,
+    folder: &Arc<StateFolder>,
+) -> Result<(), Error> {
+    let (Copying { pieces, mut copied, .. }, writer) = Copying::begin(folder, at);
     // A writer that has failed takes no more.
     while let Ok(room) = pieces.reserve().await {
         let piece = copied.next(now, store);
@@ -367,20 +388,26 @@ mod tests {
         assert!(keeper.work_on_store(later, &store));
         // A disk that takes nothing, for a writer that does.
         let kept = keeper.store.as_mut().unwrap();
-        let (pieces, inbox) = mpsc::channel(PIECES);
+        let (pieces, mut inbox) = mpsc::channel(PIECES);
         let copied = std::mem::take(&mut kept.copying.as_mut().unwrap().copied);
-        kept.copying = Some(Copying { pieces, copied });
+        kept.copying = Some(Copying { pieces, copied, pause: DISK_PAUSE });
         for _ in 0..PIECES {
             assert!(keeper.work_on_store(later, &store));
         }
-        for _ in 0..3 {
-            assert!(!keeper.work_on_store(later, &store));
-            assert_eq!(store_due(&keeper), later + DISK_PAUSE);
+        let mut waiting = later;
+        for pause in [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000] {
+            assert!(!keeper.work_on_store(waiting, &store));
+            waiting += Duration::from_millis(pause);
+            assert_eq!(store_due(&keeper), waiting);
         }
+        // Once it takes one more, the next wait is a short one again.
+        drop(inbox.try_recv().unwrap());
+        assert!(keeper.work_on_store(waiting, &store) && !keeper.work_on_store(waiting, &store));
+        assert_eq!(store_due(&keeper), waiting + DISK_PAUSE);
         drop(inbox);
-        assert!(!keeper.work_on_store(later + DISK_PAUSE, &store));
+        assert!(!keeper.work_on_store(waiting + DISK_PAUSE, &store));
         let again = store_due(&keeper);
-        assert_eq!(again, later + DISK_PAUSE + SAVE_EVERY, "a writer that has failed");
+        assert_eq!(again, waiting + DISK_PAUSE + SAVE_EVERY, "a writer that has failed");
         keeper.store.as_mut().unwrap().running.take().unwrap().await.unwrap().unwrap();
         assert!(!keeper.folder.has_store(), "half a copy is none");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the lock alone");
@@ -392,6 +419,44 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing half written");
     }
 
+    /// The clock moves once nothing runs any more but what waits for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_with_the_store_has_the_table_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Time::from_secs(100);
+        let state = StateFolder::open(folder.path()).unwrap();
+        let mut keeper = StateKeeper::new(state, Saved::default(), now).with_store(Counts::default(), now);
+        keeper.save(now, some(1));
+        keeper.store.as_mut().unwrap().running = Some(tokio::spawn(std::future::pending()));
+        let store = stored(now, 7);
+        let finished = tokio::time::timeout(SAVE_EVERY, keeper.finish(now, &store, some(2))).await;
+        assert!(finished.is_err(), "the store is waited for");
+        assert_eq!(Saved::read(folder.path()), some(2));
+    }
+
+    /// However long the writers before it take, the ages of the last copy are those of its beginning.
+    #[tokio::test]
+    async fn the_last_copy_is_as_old_as_its_ages() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Time::from_secs(100);
+        let state = StateFolder::open(folder.path()).unwrap();
+        let mut keeper = StateKeeper::new(state, Saved::default(), now).with_store(Counts::default(), now);
+        let later = Arc::new(std::sync::Mutex::new(None));
+        let said = Arc::clone(&later);
+        keeper.store.as_mut().unwrap().running = Some(tokio::spawn(async move {
+            *said.lock().unwrap() = Some(Moment::now());
+            Ok(())
+        }));
+        keeper.finish(now, &stored(now, 7), Saved::default()).await.unwrap();
+        let later = later.lock().unwrap().take().expect("it was waited for");
+        let mut began = None;
+        StateFolder::open(folder.path()).unwrap().read_store(u64::MAX, |at, _| {
+            began = Some(at.uptime);
+            Ok(())
+        });
+        assert!(began.unwrap() <= later.uptime);
+    }
+
     #[tokio::test]
     async fn a_large_store_is_saved_every_ten_minutes() {
         let folder = tempfile::tempdir().unwrap();
@@ -400,7 +465,7 @@ mod tests {
         let mut keeper = StateKeeper::new(state, Saved::default(), now).with_store(Counts::default(), now);
         for (bytes, pause) in [(1 << 20, 60), (16 << 20, 256), (80 << 20, 600)] {
             let now = store_due(&keeper);
-            let (copying, writer) = Copying::begin(&keeper.folder);
+            let (copying, writer) = Copying::begin(&keeper.folder, Moment::now());
             let kept = keeper.store.as_mut().unwrap();
             kept.copying = Some(Copying { copied: Copied { bytes, ..copying.copied }, ..copying });
             let store = stored(now, 1);

@@ -14,7 +14,8 @@ use crate::signals::Stop;
 
 /// Ports that are tried, in order, when the user named none.
 const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
-/// Saving at the end takes no longer; what a hung disk has not taken by then is lost.
+/// Saving at the end takes no longer; what a hung disk has not taken by then is lost: what others stored
+/// rather than the table, which goes first.
 const GOODBYE: Duration = Duration::from_millis(2500);
 
 /// Run a node until a signal
@@ -72,7 +73,7 @@ pub(crate) async fn run(args: &Args, context: &Context, stop: &mut Stop) -> Resu
     match tokio::time::timeout(GOODBYE, dht.shutdown()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "state was not saved"),
-        Err(_) => tracing::warn!("the disk is too slow: state was not saved"),
+        Err(_) => tracing::warn!("the disk is too slow: not everything was saved"),
     }
     ended
 }
