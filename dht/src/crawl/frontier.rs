@@ -8,7 +8,8 @@
 //! who is within its interval. If everybody is, nobody else can be asked.
 //!
 //! Of one network (IPv4 /24, IPv6 /64) at most [`Config::crawl_nodes_per_subnet`] are known at a time, but for
-//! those who were silent lately; further ones are not taken, whatever their ids.
+//! those who were silent lately; further ones are not taken, whatever their ids, unless one that refused can go for
+//! them. Those of an earlier run who are within their interval are remembered in any case.
 
 mod slices;
 mod subnets;
@@ -16,7 +17,7 @@ mod subnets;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use hashbrown::HashTable;
 use krpc::Id;
@@ -138,14 +139,14 @@ impl Frontier {
             }
             self.remove(index);
         }
-        if !self.subnets.has_room(addr) {
+        if !self.make_seat(addr) {
             return false;
         }
         let index = self.add(id, addr, source);
         self.make_fresh(index)
     }
 
-    /// Takes a node of an earlier run as it was kept.
+    /// Takes a node of an earlier run as it was kept, or has it forgotten.
     pub(super) fn restore(&mut self, now: Time, record: &NodeRecord) {
         let source = self.source(record.addr);
         if self.find(source).is_some() {
@@ -157,13 +158,41 @@ impl Frontier {
                 self.offer(now, record.id, record.addr);
             }
             Standing::Resting(_) | Standing::Silent(_) | Standing::Refused => {
-                let is_silent = matches!(record.standing, Standing::Silent(_));
-                if self.asked() < self.asked_cap && (is_silent || self.subnets.has_room(record.addr)) {
+                let has_room = match record.standing {
+                    // Who was forgotten might be asked again within its interval (BEP 51, "interval").
+                    Standing::Resting(_) => self.has_room(),
+                    Standing::Silent(_) => self.asked() < self.asked_cap,
+                    _ => self.asked() < self.asked_cap && self.subnets.has_room(record.addr),
+                };
+                if has_room {
                     let index = self.add(record.id, record.addr, source);
                     self.place_asked(now, index, record.standing);
                 }
             }
         }
+        if self.find(source).is_none() {
+            self.changes.push((source, None));
+        }
+    }
+
+    /// Whether the network of `addr` has a seat for one more; one that refused makes room.
+    fn make_seat(&mut self, addr: SocketAddr) -> bool {
+        let IpAddr::V4(ip) = addr.ip().to_canonical() else { return true };
+        let [a, b, c, _] = ip.octets();
+        let mut hosts = 0..=u8::MAX;
+        while !self.subnets.has_room(addr) {
+            if !self.subnets.could_have_room(addr) {
+                return false;
+            }
+            let refused = hosts.find_map(|d| {
+                let index = self.find(self.source(([a, b, c, d], addr.port()).into()))?;
+                (self.entries[index as usize].state == State::Refused).then_some(index)
+            });
+            // Where every port is a node there is more to a network than its hosts.
+            let Some(index) = refused else { return false };
+            self.remove(index);
+        }
+        true
     }
 
     /// Lets those whose interval is over be asked again, and forgets those who were silent long ago.
@@ -201,7 +230,7 @@ impl Frontier {
             // Silent long ago, and perhaps under another id.
             self.remove(index);
         }
-        if !self.subnets.has_room(addr) {
+        if !self.make_seat(addr) {
             return None;
         }
         let index = self.add(id, addr, source);
@@ -396,7 +425,10 @@ impl Frontier {
                 self.subnets.leave(entry.addr);
                 (State::Silent, until, &mut self.silent)
             }
-            Standing::Refused => (State::Refused, now, &mut self.refused),
+            Standing::Refused => {
+                self.subnets.refuse(entry.addr);
+                (State::Refused, now, &mut self.refused)
+            }
         };
         (entry.state, entry.at) = (state, at);
         set.insert((at, index));
@@ -408,7 +440,7 @@ impl Frontier {
 
     /// Takes an entry out of the list that it is in.
     fn unlist(&mut self, index: u32) {
-        let Entry { state, at, .. } = self.entries[index as usize];
+        let Entry { state, at, addr, .. } = self.entries[index as usize];
         match state {
             State::Free | State::Asking => {}
             State::Fresh => self.slices.cut(index, Which::Fresh, &mut self.entries),
@@ -418,6 +450,9 @@ impl Frontier {
             State::Resting | State::Refused => {
                 let set = if state == State::Resting { &mut self.resting } else { &mut self.refused };
                 set.remove(&(at, index));
+                if state == State::Refused {
+                    self.subnets.pardon(addr);
+                }
                 self.slices.cut(index, Which::Alive, &mut self.entries);
             }
         }

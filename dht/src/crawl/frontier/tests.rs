@@ -266,6 +266,11 @@ fn one_network_has_no_more_than_its_share_of_the_frontier() {
     let kept = NodeRecord { id: rng.id(), addr: host(201), standing: Standing::Refused };
     frontier.restore(NOW, &kept);
     assert_eq!(frontier.len(), 5);
+    let is_gone = |frontier: &mut Frontier, addr| {
+        let source = frontier.source(addr);
+        frontier.changes().last() == Some((source, None))
+    };
+    assert!(is_gone(&mut frontier, kept.addr), "nobody keeps it either");
     assert!(frontier.offer(NOW, rng.id(), ([81, 2, 4, 1], 6881).into()), "the next network is another");
 
     // The silent give up their places and are not asked again for a while: what does not live is worth 256
@@ -290,6 +295,71 @@ fn one_network_has_no_more_than_its_share_of_the_frontier() {
     // A /64 is one source and has one node, whatever the cap.
     let six = |n: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 7, 0, 0, 0, n], 6881));
     assert_eq!((0..100).filter(|&n| frontier.offer(until, rng.id(), six(n))).count(), 1);
+}
+
+#[test]
+fn who_rests_is_remembered_however_many_its_network_has() {
+    let config = Config { crawl_nodes_per_subnet: 2, crawl_asked: 4, ..Config::default() };
+    let mut frontier = frontier(config);
+    let mut rng = Rng::from_seed(16);
+    let host = |n: u8| SocketAddr::from(([81, 2, 3, n], 6881));
+    let until = NOW + Duration::from_secs(60);
+    let kept = |n: u8, standing, rng: &mut Rng| NodeRecord { id: rng.id(), addr: host(n), standing };
+    // First those who take the seats and the memory.
+    for (n, standing) in [(0, Standing::Fresh), (1, Standing::Refused), (2, Standing::Silent(until))] {
+        frontier.restore(NOW, &kept(n, standing, &mut rng));
+    }
+    for n in 3..7 {
+        frontier.restore(NOW, &kept(n, Standing::Resting(until), &mut rng));
+        assert!(!frontier.offer(NOW, rng.id(), host(n)), "it is known");
+    }
+    assert_eq!((frontier.resting(), frontier.silent(), frontier.refused(), frontier.fresh()), (4, 0, 0, 1));
+    // Everybody counts, and nobody else comes before enough of them have gone.
+    assert!(!frontier.offer(NOW, rng.id(), host(9)));
+    // Whoever is not taken is not kept either, or would be read again for ever.
+    frontier.changes().for_each(drop);
+    for (n, standing) in [
+        (10, Standing::Resting(until)),
+        (11, Standing::Silent(until)),
+        (12, Standing::Silent(NOW)),
+        (13, Standing::Refused),
+        (14, Standing::Fresh),
+    ] {
+        frontier.restore(NOW, &kept(n, standing, &mut rng));
+        let source = frontier.source(host(n));
+        assert_eq!(frontier.changes().collect::<Vec<_>>(), [(source, None)], "{standing:?}");
+    }
+}
+
+/// Those who refused are no use to a crawl for as long as it runs.
+#[test]
+fn who_refused_gives_up_its_seat_when_somebody_else_wants_it() {
+    let config = Config { crawl_nodes_per_subnet: 3, ..Config::default() };
+    let mut frontier = frontier(config);
+    let mut rng = Rng::from_seed(15);
+    let host = |n: u8| SocketAddr::from(([81, 2, 3, n], 6881));
+    let until = NOW + Duration::from_secs(60);
+    for n in 0..3 {
+        assert!(frontier.offer(NOW, rng.id(), host(n)));
+    }
+    for standing in [Standing::Refused, Standing::Refused, Standing::Resting(until)] {
+        let chosen = frontier.next().unwrap();
+        frontier.settle(NOW, chosen.index, Some(chosen.id), standing);
+    }
+    assert!(frontier.offer(NOW, rng.id(), host(10)));
+    assert_eq!((frontier.refused(), frontier.len()), (1, 3));
+    assert!(frontier.claim(NOW, rng.id(), host(11)).is_some());
+    assert_eq!((frontier.refused(), frontier.resting(), frontier.len()), (0, 1, 3));
+    assert!(!frontier.offer(NOW, rng.id(), host(12)), "nobody else can go");
+    // Of more than may be there, those who refused go only where that makes room.
+    for n in 20..23 {
+        let standing = Standing::Resting(until);
+        frontier.restore(NOW, &NodeRecord { id: rng.id(), addr: host(n), standing });
+    }
+    let chosen = frontier.next().unwrap();
+    frontier.settle(NOW, chosen.index, Some(chosen.id), Standing::Refused);
+    assert!(!frontier.offer(NOW, rng.id(), host(13)));
+    assert_eq!((frontier.refused(), frontier.resting(), frontier.len()), (1, 4, 6));
 }
 
 #[test]
