@@ -23,6 +23,12 @@ impl Clock {
         Self { start: since_boot() }
     }
 
+    /// The same clock, that much ahead.
+    #[cfg(test)]
+    pub(super) fn ahead(self, span: Duration) -> Self {
+        Self { start: self.start.saturating_sub(span) }
+    }
+
     /// Now. Never goes back.
     pub fn now(&self) -> Time {
         Time::ZERO + LEAD + since_boot().saturating_sub(self.start)

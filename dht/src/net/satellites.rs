@@ -66,6 +66,12 @@ impl Satellites {
         Ok(Self { crossings: (!stations.is_empty()).then_some(crossings), stations })
     }
 
+    /// Nobody but whoever hands over what comes through `crossings`.
+    #[cfg(test)]
+    pub(super) fn none(crossings: mpsc::Receiver<Handed>) -> Self {
+        Self { crossings: Some(crossings), stations: Vec::new() }
+    }
+
     /// What was handed over first, without waiting.
     pub(super) fn try_next(&mut self) -> Option<Handed> {
         self.crossings.as_mut()?.try_recv().ok()

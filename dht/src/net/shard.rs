@@ -5,6 +5,8 @@
 //! socket, a request or the node's next deadline, whichever comes first. No protocol lives here.
 
 mod request;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -97,23 +99,7 @@ impl Shard {
     /// Runs until asked to stop or abandoned.
     pub(super) async fn run(mut self) {
         self.ports.warm_up().await;
-        let started = self.clock.now();
-        let is_starting = self.bootstrapped.borrow().is_none();
-        let mut running = Running {
-            out: Outbox::new(),
-            sinks: BTreeMap::new(),
-            subscribers: Subscribers::default(),
-            tells_announces: false,
-            started,
-            events_missed: 0,
-            lonely_complaint: Complaint::new(started + LONELY_AFTER),
-            online: true,
-            is_starting,
-            is_lonely: is_starting,
-            alarm: Box::pin(tokio::time::sleep(self.heartbeat.longest_wait())),
-            alarm_at: started + self.heartbeat.longest_wait(),
-            finished: None,
-        };
+        let mut running = self.begin();
         let mut turns = Turns::default();
         let finish = loop {
             let worked = self.turn(&mut running);
@@ -132,6 +118,26 @@ impl Shard {
                     tracing::warn!(%error, "state was not saved");
                 }
             }
+        }
+    }
+
+    fn begin(&self) -> Running {
+        let started = self.clock.now();
+        let is_starting = self.bootstrapped.borrow().is_none();
+        Running {
+            out: Outbox::new(),
+            sinks: BTreeMap::new(),
+            subscribers: Subscribers::default(),
+            tells_announces: false,
+            started,
+            events_missed: 0,
+            lonely_complaint: Complaint::new(started + LONELY_AFTER),
+            online: true,
+            is_starting,
+            is_lonely: is_starting,
+            alarm: Box::pin(tokio::time::sleep(self.heartbeat.longest_wait())),
+            alarm_at: started + self.heartbeat.longest_wait(),
+            finished: None,
         }
     }
 
@@ -171,6 +177,8 @@ impl Shard {
     }
 
     /// A machine that was suspended wakes up to another network, most often; a process that was stopped may.
+    /// Called before the node is given anything at another time: it notices longer delays by itself, and
+    /// whatever was due is not late any more then.
     fn notice_stop(&mut self, now: Time, running: &mut Running) {
         let is_noticed_anyway = now.since(self.node.timeout()) > self.asleep_after;
         if !self.heartbeat.beat(now) || is_noticed_anyway {
@@ -358,10 +366,12 @@ impl Shard {
             () = running.alarm.as_mut() => {}
             handed = self.satellites.next() => {
                 let now = self.clock.now();
+                self.notice_stop(now, running);
                 self.take_crossing(now, handed, running);
             }
             request = self.requests.recv() => {
                 let now = self.clock.now();
+                self.notice_stop(now, running);
                 match request {
                     Some(request) => self.request(now, request, running),
                     None => running.finished = Some(Finish::Abandoned),

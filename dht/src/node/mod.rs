@@ -296,6 +296,12 @@ impl Node {
         }
     }
 
+    /// Lets a node that has had no input yet begin `now`, if it was made earlier: what passed meanwhile, since
+    /// much was restored, was no sleep.
+    pub fn begin(&mut self, now: Time) {
+        self.timeout = self.timeout.max(now);
+    }
+
     /// The peers that others announced to us; those of a node that was split are in [`Node::kept`] only.
     pub fn store(&self) -> &Store {
         &self.store

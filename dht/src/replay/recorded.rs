@@ -40,6 +40,13 @@ impl Recorded {
         if self.tap.is_some() { Ok(Counts::default()) } else { self.node.restore(now, archive, away) }
     }
 
+    /// See [`Node::begin`]. A node that is recorded begins at the origin: it restores nothing.
+    pub fn begin(&mut self, now: Time) {
+        if self.tap.is_none() {
+            self.node.begin(now);
+        }
+    }
+
     /// See [`Node::split`]. A node that is recorded stays whole: records tell of one shard.
     pub fn split(&mut self, now: Time, count: usize) -> Vec<Satellite> {
         if self.tap.is_some() { Vec::new() } else { self.node.split(now, count) }

@@ -109,6 +109,9 @@ impl Dht {
         let cores = node.split(now, shards - 1);
         let state = folder.map(|folder| {
             let loaded = restored(&mut node, &folder, &options.config, now);
+            // A large store takes a while, which must not look like a sleep.
+            let now = clock.now();
+            node.begin(now);
             let keeper = StateKeeper::new(folder, saved, now);
             // Who starts without what is stored must not write over it.
             if is_recorded { keeper } else { keeper.with_store(loaded, now) }
