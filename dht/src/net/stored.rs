@@ -40,11 +40,15 @@ const PEERS4: u8 = b'4';
 const PEERS6: u8 = b'6';
 
 /// Most bytes that are read: a node that stores what `config` allows writes half of that at most. The
-/// rest is for frames, and for what a copy may have twice ([`Archive::max_len`]).
+/// rest is for frames, and for what a copy may have twice ([`Archive::max_len`]). At least [`LEAST_MAX_LEN`]
+/// are, because an earlier run may have stored more: of what it did, the freshest is kept.
 pub(super) fn max_len(config: &Config) -> u64 {
     let len = Archive::max_len(config).saturating_mul(2).saturating_add(Archive::MAX_PIECE);
-    u64::try_from(len).unwrap_or(u64::MAX)
+    u64::try_from(len).unwrap_or(u64::MAX).max(LEAST_MAX_LEN)
 }
+
+/// What a store of some 400 MB may write.
+const LEAST_MAX_LEN: u64 = 1 << 30;
 
 #[derive(Serialize, Deserialize)]
 struct Head {
