@@ -294,9 +294,38 @@ fn what_is_stored_is_saved_and_comes_back_into_other_stripes_or_none() {
         peers.iter().all(|peer| peer.age + 3 * SECOND >= MINUTE
             && peer.seed == peer.infohash.as_bytes()[0].is_multiple_of(2))
     );
+}
 
-    // It is no longer than the configuration says.
-    assert!(all.len() <= Archive::max_len(&unlimited()), "{} bytes", all.len());
+#[test]
+fn what_full_stripes_save_is_no_longer_than_the_configuration_says() {
+    let config = Config {
+        store_memory: 1 << 18,
+        infohashes_per_ip: 0,
+        ports_per_ip: 1000,
+        max_items: 1,
+        ..unlimited()
+    };
+    let most = Archive::max_len(&config);
+    for (peers_each, announces) in [(1, 8000), (100, 36_000)] {
+        let mut split = Split::new(config.clone(), 1);
+        let mut token = Vec::new();
+        for n in 0..announces {
+            let mut infohash = [0; 20];
+            infohash[..4].copy_from_slice(&u32::to_be_bytes(n / peers_each));
+            let (infohash, port) = (Id::new(infohash), i64::from(1 + n % peers_each));
+            if n % peers_each == 0 {
+                let reply = split.ask(1, stranger(1), get_peers(infohash)).unwrap();
+                token = response(&reply).token.unwrap().to_vec();
+            }
+            let query =
+                Query::AnnouncePeer { infohash, port, implied_port: false, token: &token, seed: false };
+            split.ask(1, stranger(1), query).unwrap();
+        }
+        assert!(put(&mut split, 1));
+        let all = split.archive();
+        assert!(all.counts.peers < u64::from(announces), "it is full");
+        assert!(all.len() <= most && all.len() * 2 > most, "{} of {most} bytes", all.len());
+    }
 }
 
 /// Puts an immutable item at a shard; whether it was taken.

@@ -10,7 +10,6 @@
 
 mod records;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use krpc::Id;
@@ -20,14 +19,17 @@ use self::records::{
     ArchivedPeer, HEAD_LEN, MAX_ITEM_LEN, STAMP_LEN, put_item, put_stamp, read_items, read_peers,
 };
 use super::Store;
-use super::full::{Full, Table};
+use super::full::Full;
+use super::returned::Returned;
 use super::slab::{MAX_PEERS, Peer, Place};
+use super::table_of::Table;
 use crate::addr::{Family, acceptable};
 use crate::{Config, Time};
 
 pub use self::records::Damaged;
 
-/// Everything that is stored. Ages count from when the copy was begun.
+/// Everything that is stored. Ages are those at the time of the call that copied them; who counts them from
+/// when the copy was begun makes everything older by no more than the copy took, and nothing younger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Archive {
     /// For each infohash its 20 bytes, a u16 that counts its IPv4 peers, and these: compact address
@@ -120,15 +122,15 @@ impl Store {
         away: Duration,
         allow_local: bool,
     ) -> Result<Counts, Damaged> {
-        self.restore_by(now, (archive, away), allow_local, |store, at, infohash, peer, seed| {
-            store.take_back((now, at), infohash, peer, seed);
+        self.restore_by(now, (archive, away), allow_local, |store, infohash, peers| {
+            store.take_back(now, infohash, peers);
         })?;
         Ok(Counts { peers: self.len() as u64, items: self.items() as u64 })
     }
 
-    /// Stores a peer of an earlier run; see [`Full::take_back`].
-    pub(super) fn take_back(&mut self, times: (Time, Time), infohash: &Id, peer: SocketAddr, seed: bool) {
-        self.filled().take_back(times, infohash, peer, seed);
+    /// Stores peers of an earlier run; see [`Full::take_back`].
+    pub(super) fn take_back(&mut self, now: Time, infohash: &Id, peers: &[Returned]) {
+        self.filled().take_back(now, infohash, peers);
     }
 
     /// The same as [`Store::restore`], with peers stored by `take_back`.
@@ -137,20 +139,27 @@ impl Store {
         now: Time,
         (archive, away): (&Archive, Duration),
         allow_local: bool,
-        mut take_back: impl FnMut(&mut Self, Time, &Id, SocketAddr, bool),
+        mut take_back: impl FnMut(&mut Self, &Id, &[Returned]),
     ) -> Result<(), Damaged> {
         // Before anything of it is taken.
-        read_peers::<V4>(&archive.peers4, |_| {})?;
-        read_peers::<V6>(&archive.peers6, |_| {})?;
+        read_peers::<V4>(&archive.peers4, |_, _| {})?;
+        read_peers::<V6>(&archive.peers6, |_, _| {})?;
         let items = read_items(&archive.items)?;
         // Times before the origin cannot be told.
         let oldest = now.since(Time::ZERO);
         let age = |seconds: u32| Duration::from_secs(seconds.into()).saturating_add(away);
         let peer_expiry = self.config.peer_expiry.min(oldest);
-        let mut take = |peer: ArchivedPeer| {
+        let returned = |peer: ArchivedPeer| {
             let age = age(peer.age);
-            if age < peer_expiry && acceptable(peer.addr, allow_local) {
-                take_back(self, now - age, &peer.infohash, peer.addr, peer.seed);
+            let is_welcome = age < peer_expiry && acceptable(peer.addr, allow_local);
+            is_welcome.then(|| Returned { addr: peer.addr, at: now - age, seed: peer.seed })
+        };
+        let mut all = Vec::new();
+        let mut take = |infohash: &Id, peers: &mut dyn Iterator<Item = ArchivedPeer>| {
+            all.clear();
+            all.extend(peers.filter_map(returned));
+            if !all.is_empty() {
+                take_back(self, infohash, &all);
             }
         };
         read_peers::<V4>(&archive.peers4, &mut take)?;

@@ -13,7 +13,8 @@ use super::peers::{Met, Peers, Stored};
 use super::samples::Samples;
 use super::select::{Scrape, StoredPeer, Wanted, fill, live, sample};
 use super::sketch::Sketch;
-use super::slab::{Ages, MAX_PEERS, Place, Stamp};
+use super::slab::{Ages, MAX_PEERS, Peer, Place, Stamp};
+use super::table_of::Table;
 use crate::addr::Family;
 use crate::{Config, Rng, Time};
 
@@ -24,7 +25,9 @@ pub enum Announced {
     Stored,
     /// The peer was there; its age starts anew.
     Refreshed,
-    /// A cap said no: the source announced too many infohashes, or no memory could be freed.
+    /// A rule said no: port 0; too many infohashes of the source; an infohash with all its peers, or a source
+    /// with all its ports, fresher than this one or of the other family; or no memory could be freed, since
+    /// what was drawn for it is fresher.
     Refused,
 }
 
@@ -39,7 +42,7 @@ pub(super) struct Full {
     elsewhere: usize,
     /// Made when a source could first be at its cap.
     pub(super) sketch: Option<Sketch>,
-    ages: Ages,
+    pub(super) ages: Ages,
     last_call: Time,
     pub(super) items: Items,
     samples: Samples,
@@ -82,20 +85,6 @@ impl Full {
     pub(super) fn announce(&mut self, now: Time, infohash: &Id, peer: SocketAddr, seed: bool) -> Announced {
         self.tick(now);
         self.announce_stamped(now, infohash, peer, Stamp::new(self.ages.now(), seed))
-    }
-
-    /// Stores a peer that announced itself at the time `at`, less than a life ago. Nothing fresher goes
-    /// for it, so that what comes back in any order leaves what the same announces in their order
-    /// would have left.
-    pub(super) fn take_back(
-        &mut self,
-        (now, at): (Time, Time),
-        infohash: &Id,
-        peer: SocketAddr,
-        seed: bool,
-    ) -> Announced {
-        self.tick(now);
-        self.announce_stamped(now, infohash, peer, Stamp::new(self.ages.tick_at(at), seed))
     }
 
     /// See [`super::Store::values`].
@@ -246,19 +235,38 @@ impl Full {
         }
     }
 
-    fn announce_in<A: Table>(&mut self, now: Time, infohash: &Id, addr: A, stamp: Stamp) -> Announced {
-        let (ages, limits) = (self.ages, self.limits);
+    pub(super) fn announce_in<A: Table>(
+        &mut self,
+        now: Time,
+        infohash: &Id,
+        addr: A,
+        stamp: Stamp,
+    ) -> Announced {
+        let (ages, max_ports) = (self.ages, self.limits.ports_per_source);
         let peers = A::of_mut(self);
-        let mut place = peers.find(infohash);
+        let place = peers.find(infohash);
         let mut known_source = false;
         if let Some(place) = place {
-            match peers.meet(&ages, place, addr, stamp, limits.ports_per_source) {
+            match peers.meet(&ages, place, addr, stamp, max_ports) {
                 Met::Same => return Announced::Refreshed,
                 Met::Replaced => return Announced::Stored,
                 Met::Stale => return Announced::Refused,
                 Met::Nothing { known_source: known } => known_source = known,
             }
         }
+        self.add(now, (infohash, place), Peer { addr, stamp }, known_source)
+    }
+
+    /// Stores a peer that is not in the run of its infohash, which is at `place` if there is one.
+    /// Whether the run holds other ports of the source is `known_source`.
+    pub(super) fn add<A: Table>(
+        &mut self,
+        now: Time,
+        (infohash, mut place): (&Id, Option<Place>),
+        Peer { addr, stamp }: Peer<A>,
+        mut known_source: bool,
+    ) -> Announced {
+        let (ages, limits) = (self.ages, self.limits);
         if !known_source && self.is_at_cap(addr.source()) {
             return Announced::Refused;
         }
@@ -285,7 +293,7 @@ impl Full {
         if place.is_none() && A::Other::of(self).find(infohash).is_some() {
             self.in_both += 1;
         }
-        A::of_mut(self).insert(place, infohash, addr, stamp);
+        A::of_mut(self).insert(&ages, place, infohash, addr, stamp);
         self.count_source(addr.source(), known_source);
         Announced::Stored
     }
@@ -393,7 +401,7 @@ impl Full {
     }
 
     /// Sets the coarse clock. If nobody called for a whole life, everything has expired.
-    fn tick(&mut self, now: Time) {
+    pub(super) fn tick(&mut self, now: Time) {
         let now = now.max(self.last_call);
         if now.since(self.last_call) >= self.limits.expiry && !self.is_empty() {
             self.clear();
@@ -460,8 +468,8 @@ const SWEPT_AT_ONCE: usize = 256;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     memory: usize,
-    peers_per_infohash: usize,
-    ports_per_source: usize,
+    pub(super) peers_per_infohash: usize,
+    pub(super) ports_per_source: usize,
     infohashes_per_source: usize,
     pub(super) expiry: Duration,
 }
@@ -470,36 +478,6 @@ impl Limits {
     /// Time for a pass over the store: an eighth of a life, 1 s to 5 minutes.
     fn sweep_period(&self) -> Duration {
         (self.expiry / 8).clamp(Duration::from_secs(1), Duration::from_secs(300))
-    }
-}
-
-/// An address family and where its peers are.
-pub(super) trait Table: Stored {
-    const FAMILY: Family;
-    type Other: Table<Other = Self>;
-    fn of(store: &Full) -> &Peers<Self>;
-    fn of_mut(store: &mut Full) -> &mut Peers<Self>;
-}
-
-impl Table for V4 {
-    const FAMILY: Family = Family::V4;
-    type Other = V6;
-    fn of(store: &Full) -> &Peers<Self> {
-        &store.v4
-    }
-    fn of_mut(store: &mut Full) -> &mut Peers<Self> {
-        &mut store.v4
-    }
-}
-
-impl Table for V6 {
-    const FAMILY: Family = Family::V6;
-    type Other = V4;
-    fn of(store: &Full) -> &Peers<Self> {
-        &store.v6
-    }
-    fn of_mut(store: &mut Full) -> &mut Peers<Self> {
-        &mut store.v6
     }
 }
 

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use krpc::Id;
-
 use super::archive::{Archive, Archiving, Counts, Damaged};
 use super::{Store, Striped};
 use crate::Time;
@@ -51,7 +49,7 @@ impl<'a> Kept<'a> {
             return false;
         }
         archiving.next_part();
-        striped.nth(archiving.part() - 1).is_none()
+        archiving.part() > striped.stripes()
     }
 }
 
@@ -68,8 +66,8 @@ impl Striped {
         (archive, away): (&Archive, Duration),
         allow_local: bool,
     ) -> Result<Counts, Damaged> {
-        store.restore_by(now, (archive, away), allow_local, |_, at, infohash: &Id, peer, seed| {
-            self.stripe(infohash).take_back((now, at), infohash, peer, seed);
+        store.restore_by(now, (archive, away), allow_local, |_, infohash, peers| {
+            self.stripe(infohash).take_back(now, infohash, peers);
         })?;
         Ok(Kept::new(store, Some(self)).counts())
     }

@@ -16,12 +16,14 @@ mod index;
 mod items;
 mod kept;
 mod peers;
+mod returned;
 mod samples;
 mod select;
 mod sketch;
 mod slab;
 mod striped;
 mod table;
+mod table_of;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

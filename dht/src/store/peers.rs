@@ -66,6 +66,8 @@ impl<A: Stored> Peers<A> {
         let mut ports = 0;
         let mut stalest: Option<&mut Peer<A>> = None;
         for peer in self.runs.peers_mut(place) {
+            #[cfg(test)]
+            MET.set(MET.get() + 1);
             if peer.addr == addr {
                 if age <= ages.age(peer.stamp.tick()) {
                     peer.stamp = stamp;
@@ -91,7 +93,7 @@ impl<A: Stored> Peers<A> {
     }
 
     /// Stores a peer that is not there yet, in `place` or in a new run.
-    pub(super) fn insert(&mut self, place: Option<Place>, infohash: &Id, addr: A, stamp: Stamp) {
+    pub(super) fn insert(&mut self, ages: &Ages, place: Option<Place>, infohash: &Id, addr: A, stamp: Stamp) {
         let place = match place {
             None => {
                 let place = self.runs.insert(0, *infohash, stamp.tick());
@@ -106,7 +108,7 @@ impl<A: Stored> Peers<A> {
             }
             Some(place) => place,
         };
-        self.runs.push(place, Peer { addr, stamp });
+        self.runs.push(ages, place, Peer { addr, stamp });
         self.len += 1;
     }
 
@@ -265,6 +267,12 @@ impl<A: Stored> Peers<A> {
             self.index.replace(&infohash, from, to);
         }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Peers that [`Peers::meet`] looked at.
+    pub(super) static MET: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 /// Peers drawn to find a stale one.

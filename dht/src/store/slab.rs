@@ -283,10 +283,12 @@ impl<A: Address> Runs<A> {
     }
 
     /// Adds a peer to a run that is not full.
-    pub(super) fn push(&mut self, place: Place, peer: Peer<A>) {
+    pub(super) fn push(&mut self, ages: &Ages, place: Place, peer: Peer<A>) {
         let cells = self.classes[place.class()].runs.piece_mut(place.rank());
         let head = Head::read(cells);
-        Head { count: head.count + 1, ..head }.write(cells);
+        let tick = peer.stamp.tick();
+        let newest = if ages.age(tick) <= ages.age(head.newest) { tick } else { head.newest };
+        Head { count: head.count + 1, newest, ..head }.write(cells);
         cells[head_cells::<A>() + usize::from(head.count)] = peer;
     }
 
@@ -414,6 +416,7 @@ mod tests {
                 run.1 = moved.to;
             }
         };
+        let ages = Ages::new(Duration::from_secs(2700));
         for step in 0..20_000 {
             let growing = step < 12_000;
             match rng.below(3) {
@@ -446,7 +449,7 @@ mod tests {
                     }
                     let byte = rng.next_u32() as u8;
                     let addr = V4::from_wire(&[byte; 6]).unwrap();
-                    runs.push(expected[n].1, Peer { addr, stamp: Stamp::new(1, false) });
+                    runs.push(&ages, expected[n].1, Peer { addr, stamp: Stamp::new(1, false) });
                     expected[n].2.push(byte);
                 }
             }

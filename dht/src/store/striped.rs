@@ -49,6 +49,11 @@ impl Striped {
         self.stripes.iter().map(lock)
     }
 
+    /// How many there are.
+    pub(super) fn stripes(&self) -> usize {
+        self.stripes.len()
+    }
+
     /// The `n`th stripe.
     pub(super) fn nth(&self, n: usize) -> Option<MutexGuard<'_, Store>> {
         self.stripes.get(n).map(lock)

@@ -55,6 +55,15 @@ fn the_most_that_is_written_can_be_read() {
 }
 
 #[test]
+fn the_file_of_a_larger_store_than_that_of_today_is_read_to_its_end() {
+    let config = Config { store_memory: 1 << 16, max_items: 1, ..Config::default() };
+    let pieces: Vec<_> = (0..6).map(|n| sample(n, Archive::MAX_PIECE)).collect();
+    assert_eq!(read_all(&*written(&pieces), max_len(&config)), (pieces, Ending::Whole));
+    let large = Config { store_memory: 1 << 32, ..Config::default() };
+    assert!(max_len(&large) > Archive::max_len(&large) as u64, "its own is read as well");
+}
+
+#[test]
 fn the_whole_is_a_bencoded_list() {
     let bytes = written(&[sample(1, 500), sample(2, 3000)]);
     bencode::scan(&bytes, Limits { depth: 2, tokens: 100, len: 1 << 20 }).unwrap();
@@ -254,7 +263,15 @@ fn a_default_store_filled_to_its_limit() {
     let now = Time::from_secs(100_000);
     let (mut rng, folder) = (Rng::from_seed(1), tempfile::tempdir().unwrap());
     let path = folder.path().join("store");
-    for (peers_each, is_striped) in [(1, false), (10, false), (10, true), (1000, false)] {
+    for (peers_each, is_striped, ipv6) in [
+        (1, false, false),
+        (10, false, false),
+        (10, true, false),
+        (1000, false, false),
+        (2000, false, false),
+        (2000, true, false),
+        (2000, false, true),
+    ] {
         let empty =
             |rng: &mut Rng| (Store::new(&config, rng), is_striped.then(|| Striped::new(&config, rng)));
         let (mut store, striped) = empty(&mut rng);
@@ -264,10 +281,13 @@ fn a_default_store_filled_to_its_limit() {
                 infohash = rng.id();
             }
             let [a, b, c, d] = n.to_be_bytes();
-            let (peer, at) = (
-                ([81 + a, b, c, d], 7).into(),
-                now - Duration::from_secs(2400) + Duration::from_micros(250) * n,
-            );
+            let peer = if ipv6 {
+                let [high, low] = [(n >> 16) as u16, n as u16];
+                ([0x2001, 0xdb8, high, low, 0, 0, 0, 1], 7).into()
+            } else {
+                ([81 + a, b, c, d], 7).into()
+            };
+            let at = now - Duration::from_secs(2400) + Duration::from_micros(250) * n;
             match &striped {
                 Some(striped) => striped.stripe(&infohash).announce(at, &infohash, peer, false),
                 None => store.announce(at, &infohash, peer, false),
@@ -299,7 +319,7 @@ fn a_default_store_filled_to_its_limit() {
         assert_eq!(ending.unwrap(), Ending::Whole);
         let after = Kept::new(&store, striped.as_ref()).counts().peers;
         println!(
-            "{peers_each} peers each, striped {is_striped}: {before} peers, {len} bytes, saved in {saved:?} \
+            "{peers_each} peers each, striped {is_striped}, IPv6 {ipv6}: {before} peers, {len} bytes, saved in {saved:?} \
              (a piece {longest:?} at most, {beside} KiB beside the store), {after} back in {:?}",
             started.elapsed()
         );

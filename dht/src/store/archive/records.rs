@@ -15,8 +15,8 @@ pub struct Damaged;
 
 /// A peer as it was archived.
 pub(super) struct ArchivedPeer {
-    pub(super) infohash: Id,
     pub(super) addr: SocketAddr,
+    /// Seconds.
     pub(super) age: u32,
     pub(super) seed: bool,
 }
@@ -65,22 +65,27 @@ pub(super) fn put_stamp(out: &mut Vec<u8>, age: Duration, seed: bool) {
     out.extend_from_slice(&(whole_seconds(age) | seed).to_be_bytes());
 }
 
-/// Hands on the peers one by one, those before the damage too.
+/// Hands on the peers infohash by infohash, those before the damage too.
 pub(super) fn read_peers<A: Address>(
     bytes: &[u8],
-    mut take: impl FnMut(ArchivedPeer),
+    mut take: impl FnMut(&Id, &mut dyn Iterator<Item = ArchivedPeer>),
 ) -> Result<(), Damaged> {
     let mut bytes = Bytes(bytes);
     while !bytes.0.is_empty() {
         let infohash = Id::new(*bytes.array()?);
         let count = u16::from_be_bytes(*bytes.array()?);
-        for _ in 0..count {
-            let addr = A::from_wire(bytes.take(A::LEN)?).ok_or(Damaged)?.to_socket();
-            let stamp = u32::from_be_bytes(*bytes.array()?);
-            take(ArchivedPeer { infohash, addr, age: stamp & !SEED, seed: stamp & SEED != 0 });
-        }
+        let peers = bytes.take(usize::from(count) * (A::LEN + STAMP_LEN))?.chunks_exact(A::LEN + STAMP_LEN);
+        take(&infohash, &mut peers.filter_map(read_peer::<A>));
     }
     Ok(())
+}
+
+/// `None` for bytes of another length only.
+fn read_peer<A: Address>(bytes: &[u8]) -> Option<ArchivedPeer> {
+    let (addr, stamp) = bytes.split_at_checked(A::LEN)?;
+    let stamp = u32::from_be_bytes(stamp.try_into().ok()?);
+    let addr = A::from_wire(addr)?.to_socket();
+    Some(ArchivedPeer { addr, age: stamp & !SEED, seed: stamp & SEED != 0 })
 }
 
 pub(super) fn read_items(bytes: &[u8]) -> Result<Vec<ArchivedItem<'_>>, Damaged> {

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -6,6 +7,7 @@ use super::*;
 use crate::addr::source_key;
 use crate::item::{Item, MutableItem, SecretKey, immutable_target, mutable_target};
 use crate::store::StoredPeer;
+use crate::store::peers::MET;
 use crate::{Config, Rng};
 
 const NOW: Time = Time::from_secs(100_000);
@@ -118,7 +120,7 @@ fn the_freshest_are_kept_when_not_all_fit() {
     let before = filled(3, 20_000);
     let mut pieces = pieces(&before);
     assert!(pieces.len() > 5);
-    let mut memory = before.memory();
+    let (mut memory, mut small) = (before.memory(), 0);
     while memory > 100_000 {
         memory /= 2;
         for _ in 0..2 {
@@ -129,8 +131,43 @@ fn the_freshest_are_kept_when_not_all_fit() {
                 after.restore(NOW, piece, Duration::ZERO, false).unwrap();
             }
             assert!(after.memory() <= memory && after.memory() * 10 > memory * 8, "{}", after.memory());
-            assert!(newest(&after) < newest(&before), "{} of {}", newest(&after), newest(&before));
+            // Where less than half of the peers fit, what is left is much fresher.
+            let is_small = after.len() * 2 < before.len();
+            let most = if is_small { newest(&before) / 2 } else { newest(&before) };
+            assert!(newest(&after) < most, "{} of {}", newest(&after), newest(&before));
+            small += u32::from(is_small);
         }
+    }
+    assert!(small >= 4, "{small}");
+}
+
+/// What others announced while the node was away is not what fills it.
+#[test]
+fn nothing_fresh_goes_for_what_comes_back_into_a_full_store() {
+    let config = Config { store_memory: 1 << 18, infohashes_per_ip: 0, ..Config::default() };
+    for (seed, peers_each) in [(31, 1), (32, 10), (33, 400)] {
+        let filled = |at: Time, first: u8| {
+            let (mut store, mut rng) = (store(&config), Rng::from_seed(seed + u64::from(first)));
+            let mut infohash = rng.id();
+            for n in 0..40_000u32 {
+                if n % peers_each == 0 {
+                    infohash = rng.id();
+                }
+                let [_, b, c, d] = n.to_be_bytes();
+                store.announce(at, &infohash, ([first, b, c, d], 7).into(), false);
+            }
+            store
+        };
+        let old = pieces(&filled(NOW - 20 * MINUTE, 81));
+        let mut after = filled(NOW, 91);
+        let fresh = sorted(&after, NOW);
+        for piece in &old {
+            after.restore(NOW, piece, Duration::ZERO, false).unwrap();
+        }
+        let mut kept = sorted(&after, NOW);
+        assert!(after.memory() <= config.store_memory);
+        kept.retain(|peer| peer.age < MINUTE);
+        assert_eq!(kept, fresh, "{peers_each} each");
     }
 }
 
@@ -251,6 +288,78 @@ fn a_store_that_is_full_comes_back_whole_and_within_the_length_that_its_config_s
             assert_eq!(counts.peers as usize, before.iter(NOW).count());
         }
     }
+}
+
+/// Looking through the whole run for each peer of it would be two million looks for each infohash.
+#[test]
+fn a_large_infohash_comes_back_without_a_look_at_each_peer_for_each() {
+    let config = Config { infohashes_per_ip: 0, ..Config::default() };
+    for ipv6 in [false, true] {
+        let (mut before, mut rng) = (store(&config), Rng::from_seed(21));
+        for _ in 0..3 {
+            let infohash = rng.id();
+            for n in 0..2000u16 {
+                // Some sources have several ports.
+                let ([a, b], port) = ((n / 3).to_be_bytes(), 7 + n % 3);
+                let addr = if ipv6 {
+                    ([0x2001, 0xdb8, a.into(), b.into(), 0, 0, 0, 1], port).into()
+                } else {
+                    ([81, 1, a, b], port).into()
+                };
+                before.announce(NOW - MINUTE, &infohash, addr, n % 2 == 0);
+            }
+        }
+        let pieces = pieces(&before);
+        let mut after = store(&config);
+        MET.set(0);
+        for piece in &pieces {
+            after.restore(NOW, piece, Duration::ZERO, false).unwrap();
+        }
+        assert_eq!((MET.get(), after.len()), (0, before.len()));
+        let key = |peer: StoredPeer| (peer.infohash, peer.addr, peer.seed);
+        let all = |store: &Store| sorted(store, NOW).into_iter().map(key).collect::<Vec<_>>();
+        assert_eq!(all(&before), all(&after));
+        // What is there already is compared.
+        for piece in &pieces {
+            after.restore(NOW, piece, Duration::ZERO, false).unwrap();
+        }
+        assert!(MET.get() > 0 && after.len() == before.len());
+    }
+}
+
+/// One record as it might be written by somebody else, with the caps of another day.
+#[test]
+fn a_record_comes_back_within_the_caps_of_its_infohash() {
+    let config = Config { ports_per_ip: 2, peers_per_infohash: 6, infohashes_per_ip: 1, ..Config::default() };
+    let record = |infohash: u8, peers: &[(u8, u16, u64)]| {
+        let mut bytes = [infohash; 20].to_vec();
+        bytes.extend((peers.len() as u16).to_be_bytes());
+        for &(host, port, minutes) in peers {
+            bytes.extend([81, 2, 3, host]);
+            bytes.extend(port.to_be_bytes());
+            put_stamp(&mut bytes, Duration::from_secs(60 * minutes), false);
+        }
+        Archive { peers4: bytes, ..Archive::default() }
+    };
+    let kept = |store: &Store| {
+        let key = |peer: &StoredPeer| (peer.addr.port(), (peer.age.as_secs() + 30) / 60);
+        store.iter(NOW).map(|peer| key(&peer)).collect::<std::collections::BTreeSet<_>>()
+    };
+    let restored = |pieces: &[Archive]| {
+        let mut after = store(&config);
+        pieces.iter().for_each(|piece| _ = after.restore(NOW, piece, Duration::ZERO, false).unwrap());
+        after
+    };
+    // One peer twice counts once and is as young as it ever was; of three ports, the stalest goes; port 0 is none.
+    let one = record(1, &[(1, 10, 9), (1, 11, 8), (1, 12, 7), (2, 20, 6), (2, 20, 5), (3, 0, 1)]);
+    assert_eq!(kept(&restored(&[one])), [(11, 8), (12, 7), (20, 5)].into());
+    // Of nine, six stay.
+    let many: Vec<_> = (1..=9).map(|n| (n, 100 + u16::from(n), u64::from(n))).collect();
+    assert_eq!(kept(&restored(&[record(1, &many)])), (1..=6).map(|n| (100 + n, u64::from(n))).collect());
+    // Two ports of a source are one infohash of it, and a second infohash is one too many.
+    let ports = [(1, 10, 9), (1, 11, 8)];
+    let after = restored(&[record(1, &ports), record(2, &ports), record(1, &[(1, 11, 3)])]);
+    assert_eq!(kept(&after), [(10, 9), (11, 3)].into());
 }
 
 #[test]
