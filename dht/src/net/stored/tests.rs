@@ -196,7 +196,7 @@ impl Read for Endless<'_> {
 #[test]
 fn a_file_without_end_is_read_up_to_its_limit() {
     let given = Cell::new(0);
-    let endless = |bytes: &[u8]| Endless { bytes: bytes.to_vec().into_iter().cycle(), given: &given };
+    let endless = |bytes: &[u8]| Endless { bytes: Vec::from(bytes).into_iter().cycle(), given: &given };
     let head = written(&[]);
     let head = &head[..head.len() - 1];
     let record = &written(&[sample(1, 1000)])[head.len()..];
