@@ -132,7 +132,7 @@ impl Maintain {
         }
     }
 
-    /// Replaces the routers and tries them soon where they are needed.
+    /// Replaces the routers and tries them soon where they are needed, if there is a new one among them.
     pub(crate) fn set_routers(
         &mut self,
         now: Time,
@@ -140,7 +140,11 @@ impl Maintain {
         places: &[Place],
         config: &Config,
     ) {
+        let is_news = routers.iter().any(|router| !self.routers.contains(router));
         self.routers = routers.into();
+        if !is_news {
+            return;
+        }
         for (upkeep, place) in self.homes.iter_mut().zip(places) {
             if place.table.len() < config.k {
                 upkeep.bootstrap_at = upkeep.bootstrap_at.min(now);

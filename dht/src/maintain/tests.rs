@@ -28,6 +28,36 @@ fn attempts(seed: u64, end: Time, config: &Config) -> Vec<Time> {
     begun
 }
 
+/// Routers that are told again, as names are looked up again, are no reason to hurry; a new one is.
+#[test]
+fn only_a_new_router_ends_the_pause_before_the_next_bootstrap() {
+    let config = Config::default();
+    let (mut maintain, mut places) = lonely(1, &config);
+    let mut bootstraps = |maintain: &mut Maintain, now| {
+        let mut begun = 0;
+        while let Some(chore) = maintain.next_chore(now, &mut places, &config) {
+            begun += u32::from(matches!(chore, Chore::Bootstrap { .. }));
+        }
+        begun
+    };
+    let mut now = Time::ZERO;
+    while now < Time::from_secs(600) {
+        bootstraps(&mut maintain, now);
+        now = maintain.timeout();
+    }
+    bootstraps(&mut maintain, now);
+    let (_, places_of_nobody) = lonely(1, &config);
+    let (old, new) = (([82, 1, 2, 3], 6881).into(), ([82, 1, 2, 4], 6881).into());
+    let later = now + Duration::from_secs(1);
+    maintain.set_routers(later, vec![old], &places_of_nobody, &config);
+    assert_eq!(bootstraps(&mut maintain, later), 0);
+    maintain.set_routers(later, vec![new, old], &places_of_nobody, &config);
+    assert_eq!(bootstraps(&mut maintain, later), 1);
+    let later = later + Duration::from_millis(100);
+    maintain.set_routers(later, vec![old, new], &places_of_nobody, &config);
+    assert_eq!(bootstraps(&mut maintain, later), 0);
+}
+
 // S17
 #[test]
 fn bootstraps_in_vain_begin_one_second_apart_and_back_off_to_sixty() {

@@ -3,7 +3,9 @@
 //! The list is the caller's. A name whose lookup fails is tried again with growing pauses: a laptop
 //! may wake up before its network does. What a name resolved to may be wrong as well: behind a captive
 //! portal every name is the portal's own address. So as long as the node has not bootstrapped, or nobody
-//! answers it, all names are looked up anew with such pauses, and once when the network changes (S17).
+//! answers it, all names are looked up anew with such pauses, and sooner when the network has changed (S17).
+//! A network that changes again and again, as that of a host whose containers come and go, brings no more
+//! lookups than one that does not; and to whom others answer what names stand for is no matter.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -100,9 +102,9 @@ impl Routers {
         all
     }
 
-    /// Resolves what is unknown, and everything anew as long as `condition` or a change in it says so, by
-    /// `resolver`, telling `news` each time that the addresses are other ones, until `condition` has ended or
-    /// `news` says that nobody listens any more.
+    /// Resolves what is unknown, and everything anew as long as `condition` says so, by `resolver`, telling
+    /// `news` each time that the addresses are other ones, until `condition` has ended or `news` says that
+    /// nobody listens any more.
     pub(super) async fn resolve<L, F>(
         mut self,
         mut rng: Rng,
@@ -116,7 +118,7 @@ impl Routers {
         if self.known.iter().all(|router| router.is_literal) {
             return;
         }
-        let (mut pause, mut changes) = (RETRY.0, condition.borrow().changes);
+        let (mut pause, mut changes) = (RETRY.0, Changes::since(condition.borrow().changes));
         let (mut warned, mut looked_at): (Option<Instant>, _) = (None, Instant::now());
         let mut anew = true;
         loop {
@@ -136,13 +138,14 @@ impl Routers {
             let jitter = 0.75 + rng.below(500) as f64 / 1000.0;
             let is_over = |router: &Router| router.is_literal || !router.addrs.is_empty();
             let all_known = self.known.iter().all(is_over);
-            if wait(&mut condition, (pause.mul_f64(jitter), looked_at), all_known, changes).await.is_err() {
+            let due = (Instant::now() + pause.mul_f64(jitter), looked_at + ANEW_AFTER.mul_f64(0.25 + jitter));
+            if wait(&mut condition, due, all_known, &mut changes).await.is_err() {
                 return;
             }
-            let now = *condition.borrow();
-            let has_changed = std::mem::replace(&mut changes, now.changes) != now.changes;
+            let is_lonely = condition.borrow().is_lonely;
+            let has_changed = is_lonely && std::mem::take(&mut changes.are_news);
             pause = if has_changed { RETRY.0 } else { (pause * 2).min(RETRY.1) };
-            anew = has_changed || now.is_lonely && looked_at.elapsed() >= ANEW_AFTER;
+            anew = is_lonely && looked_at.elapsed() >= ANEW_AFTER;
         }
     }
 
@@ -164,13 +167,16 @@ impl Routers {
                 lookups.spawn(async move { (index, lookup.await) });
             }
         }
-        let mut failed = None;
+        let all_known = self.known.iter().all(|router| !router.addrs.is_empty());
+        let (mut failed, mut has_news) = (None, false);
         while let Some(finished) = lookups.join_next().await {
             match finished {
                 // What a name stood for is kept where nothing better is known.
-                Ok((index, Ok(addrs))) if self.known[index].addrs != addrs => {
+                Ok((index, Ok(addrs))) if !are_same(&self.known[index].addrs, &addrs) => {
                     self.known[index].addrs = addrs;
-                    if !news(self.addresses()).await {
+                    has_news = true;
+                    // Who knows somebody can wait for the others.
+                    if !all_known && !news(self.addresses()).await {
                         return Err(NobodyListens);
                     }
                 }
@@ -178,6 +184,9 @@ impl Routers {
                 Ok((_, Err(error))) => failed = Some(error),
                 Err(error) => tracing::debug!(%error, "a name lookup ended early"),
             }
+        }
+        if all_known && has_news && !news(self.addresses()).await {
+            return Err(NobodyListens);
         }
         Ok(failed)
     }
@@ -193,27 +202,54 @@ impl Routers {
     }
 }
 
+/// Whether these are the same addresses: a resolver may tell them in another order each time.
+fn are_same(some: &[SocketAddr], others: &[SocketAddr]) -> bool {
+    some.iter().all(|addr| others.contains(addr)) && others.iter().all(|addr| some.contains(addr))
+}
+
+/// Changes of the network that were noted.
+#[derive(Debug)]
+struct Changes {
+    count: u64,
+    /// When the last one was noted.
+    last: Option<Instant>,
+    /// One came after a calm of [`RETRY`]'s longest pause, and nothing was looked up because of it yet.
+    are_news: bool,
+}
+
+impl Changes {
+    fn since(count: u64) -> Self {
+        Self { count, last: None, are_news: false }
+    }
+
+    fn note(&mut self, count: u64) {
+        if std::mem::replace(&mut self.count, count) != count {
+            self.are_news |= self.last.is_none_or(|at| at.elapsed() >= RETRY.1);
+            self.last = Some(Instant::now());
+        }
+    }
+}
+
 /// There is no node any more.
 #[derive(Debug)]
 struct NobodyListens;
 
-/// Waits until there is something to look up: for `pause` if some names are unknown or the node is lonely,
-/// and in any case for a change of the network. What was `looked_at` is left in peace for a while.
+/// Waits until there is something to look up: for `pause` to end if some names are unknown or the node is
+/// lonely, which a change of the network may cut short. What was looked up is left in peace until `anew`.
 async fn wait(
     condition: &mut watch::Receiver<Condition>,
-    (pause, looked_at): (Duration, Instant),
+    (pause, anew): (Instant, Instant),
     all_known: bool,
-    changes: u64,
+    changes: &mut Changes,
 ) -> Result<(), watch::error::RecvError> {
-    let until = Instant::now() + pause;
     loop {
         let now = *condition.borrow_and_update();
-        let due = if now.changes != changes {
-            Some(looked_at + ANEW_AFTER)
-        } else if now.is_lonely && all_known {
-            Some(until.max(looked_at + ANEW_AFTER))
-        } else {
-            (!all_known).then_some(until)
+        changes.note(now.changes);
+        let due = match (now.is_lonely, all_known) {
+            (true, _) if changes.are_news => Some(anew),
+            (true, true) => Some(pause.max(anew)),
+            (false, true) => None,
+            (_, false) => Some(pause),
         };
         tokio::select! {
             changed = condition.changed() => changed?,
@@ -340,7 +376,7 @@ mod tests {
         let left = Instant::now();
         resolver.set(names[0], &["203.0.113.1:1"]);
         resolver.set(names[1], &["203.0.113.2:2", "203.0.113.3:2"]);
-        told.recv().await.unwrap();
+        // What was known already is replaced at once.
         let expected = addrs(&["203.0.113.1:1", "203.0.113.2:2", "203.0.113.3:2"]);
         assert_eq!(told.recv().await.unwrap(), expected);
         assert!(left.elapsed() <= Duration::from_secs(76), "{:?}", left.elapsed());
@@ -357,25 +393,68 @@ mod tests {
         assert!(told.recv().await.unwrap().contains(&"203.0.113.4:1".parse().unwrap()));
     }
 
+    /// Who gets answers has no use for routers: that names may be stale matters when nobody answers any more.
     #[tokio::test(start_paused = true)]
-    async fn names_are_looked_up_anew_when_the_network_changes_but_not_at_every_flicker() {
+    async fn a_change_of_the_network_is_of_no_matter_until_nobody_answers() {
         let (resolver, name) = (Resolver::default(), "a.invalid:1");
         resolver.set(name, &["192.0.2.9:1"]);
         let (mut told, condition) = start(&[name, "203.0.113.9:9"], &resolver);
         told.recv().await.unwrap();
-        condition.send_replace(Condition::default());
-        tokio::time::sleep(Duration::from_secs(3600)).await;
+        for changes in 0..600 {
+            condition.send_replace(Condition { is_lonely: false, changes });
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
         assert_eq!(resolver.asked(name), 1, "a start that went well asks once");
         resolver.set(name, &["203.0.113.1:1"]);
-        condition.send_replace(Condition { is_lonely: false, changes: 1 });
+        let left = Instant::now();
+        condition.send_replace(Condition { is_lonely: true, changes: 600 });
         assert_eq!(told.recv().await.unwrap(), addrs(&["203.0.113.1:1", "203.0.113.9:9"]));
-        assert_eq!(resolver.asked(name), 2);
-        for changes in 2..=600 {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            condition.send_replace(Condition { is_lonely: false, changes });
-        }
+        assert!(left.elapsed() < Duration::from_secs(1) && resolver.asked(name) == 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_are_looked_up_soon_when_the_network_has_changed_but_not_at_every_flicker() {
+        let (resolver, name) = (Resolver::default(), "a.invalid:1");
+        resolver.set(name, &["192.0.2.9:1"]);
+        let (_told, condition) = start(&[name], &resolver);
+        tokio::time::sleep(Duration::from_secs(3600)).await;
         let asked = resolver.asked(name);
-        assert!((50..=78).contains(&asked), "one in eight seconds at most: {asked}");
+        for changes in 1..=600 {
+            condition.send_replace(Condition { is_lonely: true, changes });
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let asked = resolver.asked(name) - asked;
+            assert!(changes < 13 || asked >= 1, "soon after the first");
+            let minutes = u32::try_from(changes / 45).unwrap();
+            assert!(asked <= 6 + minutes, "about one a minute: {asked} in {changes} s");
+        }
+        // A calm of a minute: the next one counts again.
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        let asked = resolver.asked(name);
+        condition.send_replace(Condition { is_lonely: true, changes: 601 });
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        assert!(resolver.asked(name) >= asked + 3, "{} after {asked}", resolver.asked(name));
+    }
+
+    /// Round-robin DNS.
+    #[tokio::test(start_paused = true)]
+    async fn the_same_addresses_in_another_order_are_no_news() {
+        let rotating = Arc::new(Mutex::new(addrs(&["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"])));
+        let lookup = |_| {
+            let mut rotating = rotating.lock().unwrap();
+            rotating.rotate_left(1);
+            std::future::ready(Ok(rotating.clone()))
+        };
+        let mut told = Vec::new();
+        let (sender, receiver) = watch::channel(Condition { is_lonely: true, changes: 0 });
+        let news = |addrs: Vec<SocketAddr>| {
+            told.push(addrs);
+            std::future::ready(true)
+        };
+        let two = routers(&["a.invalid:1", "b.invalid:1"], BOTH).unwrap();
+        let all = two.resolve(Rng::from_seed(1), receiver, lookup, news);
+        assert!(tokio::time::timeout(Duration::from_secs(3600), all).await.is_err());
+        drop(sender);
+        assert!(told.len() <= 2 && told.iter().all(|told| told.len() == 3), "once a name: {told:?}");
     }
 
     #[tokio::test(start_paused = true)]
