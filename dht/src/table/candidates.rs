@@ -11,12 +11,19 @@ use crate::Config;
 impl<A: Address> Table<A> {
     /// Makes `entry` a candidate of its bucket. When there are too many one goes: the stalest of those
     /// whose id does not belong to their address, or of all.
-    pub(super) fn wait(&mut self, depth: usize, entry: Entry<A>, config: &Config) {
+    pub(super) fn wait(&mut self, depth: usize, mut entry: Entry<A>, config: &Config) {
+        entry.set_claim(false);
+        self.queue(depth, entry, config.candidates_per_bucket);
+    }
+
+    /// Adds a candidate of its kind, of which at most so many wait in a bucket.
+    pub(super) fn queue(&mut self, depth: usize, entry: Entry<A>, most: usize) {
+        let is_claim = entry.is_claim();
         make_room(&mut self.candidates, CANDIDATES);
         self.candidates.push(entry);
         let own = self.own;
-        let of_bucket = |e: &Entry<A>| own.prefix_len(&e.id) as usize == depth;
-        if self.candidates.iter().filter(|e| of_bucket(e)).count() > config.candidates_per_bucket {
+        let of_bucket = |e: &Entry<A>| e.is_claim() == is_claim && own.prefix_len(&e.id) as usize == depth;
+        if self.candidates.iter().filter(|e| of_bucket(e)).count() > most {
             let stalest = (0..self.candidates.len())
                 .filter(|&index| of_bucket(&self.candidates[index]))
                 .min_by_key(|&index| rank(&self.candidates[index]));
@@ -24,7 +31,7 @@ impl<A: Address> Table<A> {
         }
     }
 
-    /// The best candidate that may take the place of the entry at `leaving`.
+    /// The best candidate that may take the place of the entry at `leaving`: first of all who claims it.
     pub(super) fn successor(&self, depth: usize, leaving: usize, config: &Config) -> Option<usize> {
         (0..self.candidates.len())
             .filter(|&index| self.depth_of(&self.candidates[index].id) == depth)
@@ -39,7 +46,10 @@ impl<A: Address> Table<A> {
                 !others.into_iter().any(|(_, entry)| same_source(entry.addr, addr, config))
                     && self.has_subnet_room(depth, addr, leaving, config)
             })
-            .max_by_key(|&index| rank(&self.candidates[index]))
+            .max_by_key(|&index| {
+                let candidate = &self.candidates[index];
+                (candidate.id == self.entries[leaving].id, rank(candidate))
+            })
     }
 
     /// Notes that a candidate did not answer in time.

@@ -99,6 +99,15 @@ impl<A: Address> Entry<A> {
         self.state & INSECURE != 0
     }
 
+    /// Whether it waits for the place of the node that has its id, and for no other.
+    pub(crate) fn is_claim(&self) -> bool {
+        self.state & CLAIM != 0
+    }
+
+    pub(crate) fn set_claim(&mut self, is_claim: bool) {
+        self.state = self.state & !CLAIM | if is_claim { CLAIM } else { 0 };
+    }
+
     /// Queries in a row that it did not answer.
     pub(crate) fn fails(&self) -> u8 {
         self.state & FAILS
@@ -141,6 +150,9 @@ const PINGED: u8 = 0x10;
 
 /// Bit of `state`: see [`Entry::is_insecure`].
 const INSECURE: u8 = 0x20;
+
+/// Bit of `state`: see [`Entry::is_claim`].
+const CLAIM: u8 = 0x40;
 
 /// Microseconds as a logarithm with three binary places: 12 % precision from 1 µs to over an hour.
 fn log_rtt(rtt: Duration) -> u8 {

@@ -8,7 +8,7 @@
 //!
 //! Diversity (D6): one node per IP in the table, two per /24 (IPv6: /64) in a bucket.
 //! A node that comes back with another id at the same address is evicted and asked once more. Whoever answers
-//! from another address under an id that is in the table waits like any candidate, for the place of the node
+//! from another address under an id that is in the table has a [claim](claims) to the place of the node
 //! that had it, which is pinged and keeps its place if it answers. Nodes whose
 //! id belongs to their address (BEP 42) are preferred: they wait in front and take the place of
 //! questionable others.
@@ -17,6 +17,7 @@
 
 mod bucket;
 mod candidates;
+mod claims;
 mod closest;
 mod entry;
 mod family;
@@ -121,7 +122,8 @@ impl<A: Address> Table<A> {
             return Insertion::Known;
         }
         let entry = Entry::new(now, contact, rtt);
-        if known.is_some_and(|index| !self.may_claim(now, &entry, index, config)) {
+        let is_refused = |index| !self.may_claim(now, &entry, index, config);
+        if known.is_some_and(is_refused) || self.is_outdone(&entry) {
             return Insertion::Refused;
         }
         let at_source = self.entries.iter().enumerate().find_map(|(index, other)| {
@@ -138,30 +140,10 @@ impl<A: Address> Table<A> {
             self.remove(index);
         }
         self.drop_candidates(|e| e.id == contact.id || same_source(e.addr, contact.addr, config));
-        if let Some(index) = self.position(&contact.id) {
-            if self.standing(index, now, config) != Standing::Bad {
-                self.wait(self.depth_of(&contact.id), entry, config);
-                return Insertion::Candidate { ping: self.doubt(index) };
-            }
-            self.remove(index);
+        match self.position(&contact.id) {
+            Some(index) => self.claim(now, entry, index, config),
+            None => self.place(now, entry, config),
         }
-        self.place(now, entry, config)
-    }
-
-    /// Whether `claimant` may have been known as the entry at `index`, under whose id it answers from another
-    /// address: that node moved, or somebody poses as it. Who was heard of lately did not move, and no id of
-    /// BEP 42 belongs to another address than its own.
-    fn may_claim(&self, now: Time, claimant: &Entry<A>, index: usize, config: &Config) -> bool {
-        self.standing(index, now, config) != Standing::Trusty
-            && (self.entries[index].is_insecure() || !claimant.is_insecure())
-    }
-
-    /// The node at `index` if it is not being pinged; it is marked as pinged.
-    fn doubt(&mut self, index: usize) -> Option<Contact<A>> {
-        let entry = &mut self.entries[index];
-        let ping = (!entry.is_pinged()).then(|| entry.contact());
-        entry.mark_pinged();
-        ping
     }
 
     /// Notes a query from a node; only one that has an entry gains by it. Whether it has one.
@@ -489,7 +471,8 @@ impl<A: Address> Table<A> {
         left.into_iter().position(|entry| entry.id == *id).map(|index| start + passed * 8 + index)
     }
 
-    fn add(&mut self, depth: usize, entry: Entry<A>) {
+    fn add(&mut self, depth: usize, mut entry: Entry<A>) {
+        entry.set_claim(false);
         let end = self.bounds.range(depth, self.len()).end;
         make_room(&mut self.entries, ROOM);
         self.entries.insert(end, entry);

@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 
+use super::claims::CLAIMS;
 use super::*;
 use crate::Rng;
 use crate::addr::Family;
 use krpc::compact::V4;
+
+mod claims;
 
 const RTT: Duration = Duration::from_millis(90);
 
@@ -152,73 +155,6 @@ fn impostor_with_a_trusty_nodes_id_does_not_displace_it() {
     assert_eq!(table.insert(Time::from_secs(9), impostor, RTT, &config), Insertion::Refused);
     assert!(holds(&table, contact(150, 2)));
     assert!(!table.heard(Time::from_secs(9), &impostor));
-}
-
-/// D6: the id of a questionable node is its own as long as it answers.
-#[test]
-fn questionable_node_is_pinged_before_another_address_gets_its_id() {
-    let config = small();
-    let mut table = full_bucket(&config);
-    let (old, claim) = (contact(150, 2), Contact { id: id(150, 2), addr: addr("99.1.1.1:1") });
-    let now = Time::from_secs(1000);
-    assert_eq!(table.insert(now, claim, RTT, &config), Insertion::Candidate { ping: Some(old) });
-    assert!(holds(&table, old) && !holds(&table, claim));
-    // It is being pinged, however often somebody claims to be it.
-    assert_eq!(table.insert(now, claim, RTT, &config), Insertion::Candidate { ping: None });
-    assert_eq!(table.candidates(), 1);
-    // A claim is to one place: not to that of another node of the bucket.
-    let silent = contact(150, 1);
-    assert_eq!(table.failed(silent.addr, &config), Failure::Kept);
-    assert_eq!(table.failed(silent.addr, &config), Failure::Kept);
-    assert_eq!(table.insert(now, old, RTT, &config), Insertion::Known);
-    assert!(holds(&table, old) && table.candidates() == 0, "it lives: the claim is void");
-    // Half an hour later it is silent: it moved.
-    let now = Time::from_secs(2800);
-    assert_eq!(table.insert(now, claim, RTT, &config), Insertion::Candidate { ping: Some(old) });
-    assert_eq!(table.failed(old.addr, &config), Failure::PingAgain);
-    assert_eq!(table.failed(old.addr, &config), Failure::Removed);
-    assert!(holds(&table, claim) && !holds(&table, old) && table.candidates() == 0);
-}
-
-#[test]
-fn bad_node_gives_its_id_away_at_once() {
-    let config = small();
-    let mut table = full_bucket(&config);
-    let (old, claim) = (contact(150, 2), Contact { id: id(150, 2), addr: addr("99.1.1.1:1") });
-    table.failed(old.addr, &config);
-    table.failed(old.addr, &config);
-    assert_eq!(table.insert(Time::from_secs(9), claim, RTT, &config), Insertion::Added);
-    assert!(holds(&table, claim) && !holds(&table, old));
-}
-
-#[test]
-fn id_that_belongs_to_its_address_is_not_claimed_from_another() {
-    let config = small();
-    let mut table = Table::new(Id::ZERO);
-    let secure = secured(contact(160, 1));
-    table.insert(Time::from_secs(1), secure, RTT, &config);
-    let claim = Contact { addr: addr("99.1.1.1:1"), ..secure };
-    let later = Time::from_secs(1800);
-    assert_eq!(table.insert(later, claim, RTT, &config), Insertion::Refused);
-    table.failed(secure.addr, &config);
-    table.failed(secure.addr, &config);
-    assert_eq!(table.insert(later, claim, RTT, &config), Insertion::Refused);
-    assert!(holds(&table, secure) && table.candidates() == 0);
-    // From another port of its address it may be.
-    let moved = Contact { addr: addr("81.160.1.1:7000"), ..secure };
-    assert_eq!(table.insert(later, moved, RTT, &config), Insertion::Added);
-}
-
-#[test]
-fn claim_to_an_id_is_no_node_of_its_own_under_another_own_id() {
-    let config = small();
-    let mut table = full_bucket(&config);
-    let claim = Contact { id: id(150, 2), addr: addr("99.1.1.1:1") };
-    let now = Time::from_secs(1000);
-    table.insert(now, claim, RTT, &config);
-    table.rekey(now, Id::new([0x40; 20]), &config);
-    assert!(holds(&table, contact(150, 2)) && !holds(&table, claim) && table.candidates() == 0);
-    check(&table, &config).unwrap();
 }
 
 /// The address of `contact`, and an id of its bucket that belongs to it (BEP 42).
@@ -481,10 +417,16 @@ fn check(table: &Table<V4>, config: &Config) -> Result<(), TestCaseError> {
                 bucket.iter().filter(|e| subnet_key(e.addr.to_socket(), config.allow_local) == network);
             prop_assert!(same.count() <= config.nodes_per_subnet_per_bucket);
         }
-        let waiting = table.candidates.iter().filter(|e| table.depth_of(&e.id) == depth).count();
-        prop_assert!(waiting <= config.candidates_per_bucket);
+        for (is_claim, most) in [(false, config.candidates_per_bucket), (true, CLAIMS)] {
+            let waiting = table
+                .candidates
+                .iter()
+                .filter(|e| e.is_claim() == is_claim && table.depth_of(&e.id) == depth);
+            prop_assert!(waiting.count() <= most);
+        }
     }
     prop_assert_eq!(counted, all.len());
+    prop_assert!(all.iter().all(|entry| !entry.is_claim()));
     for (index, entry) in all.iter().enumerate() {
         for other in &all[index + 1..] {
             prop_assert!(entry.id != other.id && !same_source(entry.addr, other.addr, config));
