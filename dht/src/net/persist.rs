@@ -64,7 +64,6 @@ enum Rule {
     Address,
     Ip,
     Order,
-    Alone,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -159,23 +158,28 @@ impl Saved {
     /// Deals the saved homes out to sockets bound to `locals`: which one each gets, and which are left over.
     ///
     /// Each socket gets the home of its address, or else of its IP at another port. What is left of files
-    /// that tell no addresses goes by the order of the sockets; and the only home of a family moves with its
-    /// only socket, since a machine whose address was changed is the same node.
+    /// that tell no addresses goes by the order of the sockets. Where one socket of a family is left, it gets
+    /// the first home of the family that is left, since a machine whose address was changed is the same node.
     pub(super) fn deal(&self, locals: &[SocketAddr]) -> (Vec<Option<&SavedHome>>, Vec<&SavedHome>) {
         let mut dealt: Vec<Option<&SavedHome>> = vec![None; locals.len()];
         let mut left: Vec<&SavedHome> = self.homes.iter().collect();
-        let sockets_of = |ipv6| locals.iter().filter(|local| local.is_ipv6() == ipv6).count();
-        let homes_of = |ipv6| self.homes.iter().filter(|home| home.ipv6 == ipv6).count();
-        let is_alone = |ipv6| homes_of(ipv6) == 1 && sockets_of(ipv6) == 1;
         let fits = |rule, home: &SavedHome, local: &SocketAddr| match rule {
             Rule::Address => home.local == Some(*local),
             Rule::Ip => home.local.is_some_and(|was| was.ip() == local.ip()),
             Rule::Order => home.local.is_none() && home.ipv6 == local.is_ipv6(),
-            Rule::Alone => home.ipv6 == local.is_ipv6() && is_alone(home.ipv6),
         };
-        for rule in [Rule::Address, Rule::Ip, Rule::Order, Rule::Alone] {
+        for rule in [Rule::Address, Rule::Ip, Rule::Order] {
             for (local, dealt) in locals.iter().zip(&mut dealt).filter(|(_, dealt)| dealt.is_none()) {
                 *dealt = left.iter().position(|home| fits(rule, home, local)).map(|at| left.remove(at));
+            }
+        }
+        for ipv6 in [false, true] {
+            let mut without = locals
+                .iter()
+                .zip(&mut dealt)
+                .filter(|(local, dealt)| local.is_ipv6() == ipv6 && dealt.is_none());
+            if let (Some((_, dealt)), None) = (without.next(), without.next()) {
+                *dealt = left.iter().position(|home| home.ipv6 == ipv6).map(|at| left.remove(at));
             }
         }
         (dealt, left)
@@ -399,6 +403,9 @@ fn put<A: compact::Address>(out: &mut Vec<u8>, id: Id, addr: SocketAddr) {
         compact::put_node(out, &Contact { id, addr });
     }
 }
+
+#[cfg(test)]
+mod moved;
 
 #[cfg(test)]
 mod tests;

@@ -61,7 +61,7 @@ fn homes_go_to_their_addresses_in_whatever_order() {
     let swapped = ["192.0.2.3:1", "[2001:db8::1]:1", "192.0.2.1:1", "192.0.2.2:1"];
     assert_eq!(deal(&saved, &swapped), (vec![Some(3), Some(2), Some(0), Some(1)], vec![]));
     assert_eq!(deal(&saved, &["192.0.2.2:9"]), (vec![Some(1)], vec![0, 2, 3]), "another port");
-    assert_eq!(deal(&saved, &["192.0.2.9:1", "192.0.2.2:1"]), (vec![None, Some(1)], vec![0, 2, 3]));
+    assert_eq!(deal(&saved, &["192.0.2.9:1", "192.0.2.2:1"]), (vec![Some(0), Some(1)], vec![2, 3]));
     let ports = homes_at(&["192.0.2.1:1", "192.0.2.1:2"]);
     assert_eq!(deal(&ports, &["192.0.2.1:2", "192.0.2.1:3"]), (vec![Some(1), Some(0)], vec![]));
 }

@@ -1,0 +1,38 @@
+//! Whose homes go where when a machine that had several has moved.
+
+use std::net::SocketAddr;
+
+use krpc::Id;
+
+use super::{Saved, SavedHome};
+
+fn home((nth, local): (usize, &str)) -> SavedHome {
+    let local: SocketAddr = local.parse().unwrap();
+    let (id, nodes) = (Id::new([nth as u8; 20]), Vec::new());
+    SavedHome { id, ipv6: local.is_ipv6(), local: Some(local), external: None, nodes }
+}
+
+/// The first bytes of the ids that sockets get.
+fn dealt(saved: &Saved, locals: &[&str]) -> Vec<Option<u8>> {
+    let locals: Vec<SocketAddr> = locals.iter().map(|local| local.parse().unwrap()).collect();
+    let (dealt, left) = saved.deal(&locals);
+    assert_eq!(dealt.iter().flatten().count() + left.len(), saved.homes.len());
+    dealt.into_iter().map(|home| home.map(|home| home.id.as_bytes()[0])).collect()
+}
+
+/// A laptop that had two addresses in one run is in another network at each start since.
+#[test]
+fn one_socket_at_a_new_address_keeps_the_first_home_whatever_else_there_was() {
+    let locals = ["192.0.2.1:1", "192.0.2.2:1", "[2001:db8::1]:1", "[2001:db8::2]:1"];
+    let mut saved = Saved { homes: locals.into_iter().enumerate().map(home).collect() };
+    for n in 1..=5 {
+        let (v4, v6) = (format!("198.51.100.{n}:1"), format!("[2001:db8:{n}::7]:1"));
+        assert_eq!(dealt(&saved, &[&v4, &v6]), [Some(0), Some(2)]);
+        for (nth, local) in [(0, v4), (2, v6)] {
+            saved.homes[nth] = home((nth, &local));
+        }
+    }
+    // Which of two is which nobody knows.
+    assert_eq!(dealt(&saved, &["203.0.113.1:1", "203.0.113.2:1"]), [None, None]);
+    assert_eq!(dealt(&saved, &["203.0.113.1:1", "192.0.2.2:1"]), [Some(0), Some(1)]);
+}
