@@ -58,6 +58,11 @@ impl Lookup {
         begun
     }
 
+    /// Whether it is from `home` that this lookup searches.
+    pub(crate) fn searches_from(&self, home: usize) -> bool {
+        self.searches.get(home).is_some_and(Search::is_open)
+    }
+
     /// The home that searches where `home` would if it had the turn: itself, or another of its family.
     pub(super) fn acting(&self, home: usize, places: &[Place]) -> usize {
         let is_approaching = |home: &usize| self.searches[*home].phase == Phase::Approaching;
@@ -128,9 +133,12 @@ impl Lookup {
         false
     }
 
-    /// Whether one more home may ask the closest nodes and announce to them.
+    /// Whether one more home may ask the closest nodes and announce to them, beside those of both families
+    /// that have begun to.
     fn has_room_for_more(&self, now: Time, env: &Env<'_>) -> bool {
-        let queries = 2 * env.config.announce_nodes.max(env.config.k) as u32;
+        let each = 2 * env.config.announce_nodes.max(env.config.k) as u32;
+        let begun = self.searches.iter().filter(|search| search.follows && search.phase != Phase::Done);
+        let queries = each * (1 + begun.count() as u32);
         matches!(self.kind, Kind::GetPeers { announce: Some(_) })
             && self.stats.queries + queries <= self.most_queries(env.config)
             && now < self.started + super::approach_time(env.config)

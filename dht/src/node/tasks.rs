@@ -52,9 +52,12 @@ impl Node {
                 return;
             };
             self.counters.lookups_started += 1;
-            // Cold: nobody to start from but the routers.
+            // Cold: nobody to start from but the routers. Another home, which may never get any nodes, is
+            // no reason to ask them (BEP 45).
             for home in 0..self.places.len() {
-                if self.places[home].table.len() < self.config.k && self.places[home].saved.is_empty() {
+                let place = &self.places[home];
+                let is_cold = place.table.len() < self.config.k && place.saved.is_empty();
+                if is_cold && self.lookups.get_mut(key).is_some_and(|lookup| lookup.searches_from(home)) {
                     self.offer_routers(key, home, out);
                 }
             }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use krpc::compact::{self, Address as _, Contact, V4};
+use krpc::ErrorBody;
+use krpc::compact::{self, Address, Contact, V4, V6};
 
 use super::*;
 use crate::item::Item;
@@ -28,45 +29,67 @@ struct Street {
     node: usize,
     log: Log,
     deaf_to: Rc<RefCell<BTreeSet<SocketAddr>>>,
+    /// Nodes that do not ignore but refuse whom others are deaf to.
+    refusing: Rc<RefCell<BTreeSet<SocketAddr>>>,
     nodes: Rc<RefCell<Vec<(Id, SocketAddr)>>>,
 }
 
 impl Street {
     fn new(seed: u64, homes: usize) -> Self {
-        let mut world = World::new(seed, Config::default());
-        let (log, deaf_to) = (Log::default(), Rc::<RefCell<BTreeSet<SocketAddr>>>::default());
-        let nodes = Rc::<RefCell<Vec<(Id, SocketAddr)>>>::default();
-        for n in 0..60 {
-            let (addr, id) = (World::v4(n), world.random_id());
-            nodes.borrow_mut().push((id, addr));
-            let (log, deaf_to, nodes) = (Rc::clone(&log), Rc::clone(&deaf_to), Rc::clone(&nodes));
-            world.add_actor_at(
-                addr,
-                Box::new(move |_, from, message| {
-                    let Body::Query { query, .. } = &message.body else { return Vec::new() };
-                    if let Some(target) = target_in(query) {
-                        log.borrow_mut().push(Asked { target, to: addr, from });
-                    }
-                    if deaf_to.borrow().contains(&from) {
-                        return Vec::new();
-                    }
-                    let (near, issued) = (near(&nodes.borrow(), query), from.to_string().into_bytes());
-                    if let Query::AnnouncePeer { token, .. } | Query::Put { token, .. } = query {
-                        assert_eq!(*token, &issued[..], "BEP 45: the token of another address");
-                    }
-                    let response = Response { nodes: Some(&near), token: Some(&issued), ..Response::new(id) };
-                    vec![(from, reply(message.tid, response))]
-                }),
-            );
-        }
-        let saved = nodes.borrow().clone();
         let addrs: Vec<_> = (100..100 + homes).map(World::v4).collect();
-        let node = world.add_node_at(&addrs, &saved);
-        world.run(Duration::from_secs(60));
-        let street = Self { world, node, log, deaf_to, nodes };
-        street.log.borrow_mut().clear();
-        assert!(street.world.node(node).stats(street.world.now).iter().all(|home| home.nodes >= 20));
+        let street = Self::of(World::new(seed, Config::default()), &addrs);
+        let homes = street.world.node(street.node).stats(street.world.now);
+        assert!(homes.iter().all(|home| home.nodes >= 20));
         street
+    }
+
+    /// One with a node at `addrs` in `world`, and nodes of IPv6 too if it has such addresses.
+    fn of(world: World, addrs: &[SocketAddr]) -> Self {
+        let (log, deaf_to, refusing) = Default::default();
+        let nodes = Rc::<RefCell<Vec<(Id, SocketAddr)>>>::default();
+        let mut street = Self { world, node: 0, log, deaf_to, refusing, nodes };
+        let is_v6 = addrs.iter().any(SocketAddr::is_ipv6);
+        let all: Vec<_> = (0..60).map(World::v4).chain((0..60).filter(|_| is_v6).map(World::v6)).collect();
+        for addr in all {
+            let id = street.add(addr);
+            street.nodes.borrow_mut().push((id, addr));
+        }
+        let saved = street.nodes.borrow().clone();
+        street.node = street.world.add_node_at(addrs, &saved);
+        street.world.run(Duration::from_secs(60));
+        street.log.borrow_mut().clear();
+        let homes = street.world.node(street.node).stats(street.world.now);
+        assert!(homes.iter().all(|home| home.nodes > 0));
+        street
+    }
+
+    /// Adds somebody who knows everybody and whom nobody knows. Its id.
+    fn add(&mut self, addr: SocketAddr) -> Id {
+        let id = self.world.random_id();
+        let (log, deaf_to) = (Rc::clone(&self.log), Rc::clone(&self.deaf_to));
+        let (refusing, nodes) = (Rc::clone(&self.refusing), Rc::clone(&self.nodes));
+        self.world.add_actor_at(
+            addr,
+            Box::new(move |_, from, message| {
+                let Body::Query { query, .. } = &message.body else { return Vec::new() };
+                if let Some(target) = target_in(query) {
+                    log.borrow_mut().push(Asked { target, to: addr, from });
+                }
+                if deaf_to.borrow().contains(&from) {
+                    let refuses = refusing.borrow().contains(&addr);
+                    return if refuses { vec![(from, refusal(message.tid))] } else { Vec::new() };
+                }
+                let issued = from.to_string().into_bytes();
+                if let Query::AnnouncePeer { token, .. } | Query::Put { token, .. } = query {
+                    assert_eq!(*token, &issued[..], "BEP 45: the token of another address");
+                }
+                let (v4, v6) = (near::<V4>(&nodes.borrow(), query), near::<V6>(&nodes.borrow(), query));
+                let (v4, v6) = (Some(&v4[..]), Some(&v6[..]).filter(|v6| !v6.is_empty()));
+                let response = Response { nodes: v4, nodes6: v6, token: Some(&issued), ..Response::new(id) };
+                vec![(from, reply(message.tid, response))]
+            }),
+        );
+        id
     }
 
     /// Runs a lookup; how it ended, and what came because of it.
@@ -102,14 +125,22 @@ fn target_in(query: &Query<'_>) -> Option<Id> {
     }
 }
 
-/// The eight nodes nearest to what is looked for.
-fn near(nodes: &[(Id, SocketAddr)], query: &Query<'_>) -> Vec<u8> {
-    let Some(target) = target_in(query) else { return Vec::new() };
-    let mut nodes = nodes.to_vec();
-    nodes.sort_by_key(|(id, _)| id.distance(&target));
+fn refusal(tid: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for &(id, addr) in nodes.iter().take(8) {
-        compact::put_node(&mut bytes, &Contact { id, addr: V4::from_socket(addr).unwrap() });
+    let body = Body::Error(ErrorBody { code: 201, text: b"no" });
+    Message { tid, version: None, ip: None, read_only: false, body }.encode(&mut bytes);
+    bytes
+}
+
+/// The eight nodes of a family nearest to what is looked for.
+fn near<A: Address>(nodes: &[(Id, SocketAddr)], query: &Query<'_>) -> Vec<u8> {
+    let Some(target) = target_in(query) else { return Vec::new() };
+    let of_family = |&(id, addr): &(Id, SocketAddr)| Some(Contact { id, addr: A::from_socket(addr)? });
+    let mut nodes: Vec<Contact<A>> = nodes.iter().filter_map(of_family).collect();
+    nodes.sort_by_key(|node| node.id.distance(&target));
+    let mut bytes = Vec::new();
+    for node in nodes.iter().take(8) {
+        compact::put_node(&mut bytes, node);
     }
     bytes
 }
@@ -233,4 +264,39 @@ fn another_home_takes_over_where_the_network_of_one_has_failed() {
         }
     }
     assert!(replaced >= 1, "no lookup began at a deaf home");
+}
+
+/// Followers of both families draw on the same queries: whoever begins gets round.
+#[test]
+fn whoever_follows_announces_to_all_closest_nodes_in_either_family() {
+    let addrs: Vec<_> = (100..120).map(World::v4).chain((100..120).map(World::v6)).collect();
+    let mut street = Street::of(World::new(90, Config::default()), &addrs);
+    for _ in 0..8 {
+        let infohash = street.world.random_id();
+        let (found, log) = street.look_up(Street::announce(infohash));
+        assert_eq!(found.outcome, Outcome::Converged);
+        assert!(found.stats.queries <= 300, "{:?}", found.stats);
+        assert_eq!(found.stored.len(), 8 * askers(&log).len(), "{:?}", found.stats);
+    }
+}
+
+/// A home that never meets anybody, as that of a tunnel without a route, is no reason to ask routers.
+#[test]
+fn routers_are_not_asked_because_of_a_home_that_does_not_search() {
+    let mut street = Street::new(91, 1);
+    let router = World::v4(200);
+    street.add(router);
+    let homes = [World::v4(201), World::v4(202)];
+    street.deaf_to.borrow_mut().insert(homes[1]);
+    street.node = street.world.add_node_at(&homes, &[]);
+    street.world.command(street.node, Command::Routers(vec![router]));
+    street.world.run(Duration::from_secs(60));
+    let known: Vec<_> = street.world.node(street.node).stats(street.world.now);
+    assert!(known[0].nodes >= 20 && known[1].nodes == 0, "{known:?}");
+    for _ in 0..8 {
+        let infohash = street.world.random_id();
+        let (found, log) = street.look_up(Street::announce(infohash));
+        assert_eq!(found.outcome, Outcome::Converged);
+        assert!(log.iter().all(|asked| asked.to != router), "{:?}", found.stats);
+    }
 }
