@@ -309,7 +309,9 @@ impl Lookup {
         let Some(place) = env.places.get(home) else {
             return;
         };
-        if self.holds_back(home, env) {
+        let late = now >= self.started + approach_time(env.config);
+        // Who is late goes on to its end: a deadline that has passed would wake us for ever.
+        if !late && self.holds_back(home, env) {
             let search = &mut self.searches[home];
             if search.follows && search.is_deaf() {
                 search.phase = Phase::Done;
@@ -319,7 +321,6 @@ impl Lookup {
         let (own, query) = (place.id(), self.kind.query(self.target, want(env.places)));
         let mut walk = self.searches[home].walk();
         loop {
-            let late = now >= self.started + approach_time(env.config);
             // Who follows has come for the announces alone.
             let rest = if self.searches[home].follows { env.config.announce_nodes as u32 } else { 0 };
             let spent = late || self.stats.queries + rest >= self.most_queries(env.config);
