@@ -266,6 +266,26 @@ fn another_home_takes_over_where_the_network_of_one_has_failed() {
     assert!(replaced >= 1, "no lookup began at a deaf home");
 }
 
+/// The time to search is over while a home holds back, refused by some and without an answer of others: the
+/// virtual network fails a node that wants to wake up again at once.
+#[test]
+fn the_time_is_over_also_for_a_home_that_holds_back() {
+    for tenths in (2..=24).step_by(2) {
+        let config = Config::default();
+        let lookup_max_time = config.query_timeout + Duration::from_millis(100 * tenths);
+        let world = World::new(60 + tenths, Config { lookup_max_time, ..config });
+        let mut street = Street::of(world, &[World::v4(100), World::v4(101), World::v4(102)]);
+        street.deaf_to.borrow_mut().extend([World::v4(101), World::v4(102)]);
+        let refusing = street.nodes.borrow().iter().step_by(2).map(|&(_, addr)| addr).collect();
+        *street.refusing.borrow_mut() = refusing;
+        for _ in 0..4 {
+            let infohash = street.world.random_id();
+            let (found, _) = street.look_up(Street::announce(infohash));
+            assert!(found.stats.elapsed <= lookup_max_time, "{:?}", found.stats);
+        }
+    }
+}
+
 /// Followers of both families draw on the same queries: whoever begins gets round.
 #[test]
 fn whoever_follows_announces_to_all_closest_nodes_in_either_family() {
