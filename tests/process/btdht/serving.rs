@@ -50,11 +50,12 @@ fn a_second_signal_does_not_wait_for_a_disk_that_hangs() {
     let home = Home::new();
     let state = home.path().join("state");
     std::fs::create_dir(&state).unwrap();
-    // Nobody reads this pipe: whoever opens it to write the state waits.
-    let pipe = state.join("node.bencode.new");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for signals in [&["-INT"][..], &["-INT", "-TERM"]] {
         let (node, _) = home.serve(NOBODY, &["--state", state.to_str().unwrap()]);
+        // Nobody reads this pipe: whoever opens it to write the state waits. Not before the start, which
+        // clears away what was half written.
+        let pipe = state.join("node.bencode.new");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         signals.iter().for_each(|signal| node.signal(signal));
         let finished = node.finish();
         let code = finished.status.code();
