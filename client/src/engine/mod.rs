@@ -35,6 +35,7 @@ mod disk;
 mod inbound;
 mod job;
 mod listen;
+mod news;
 mod one_piece;
 mod options;
 mod owner;

@@ -8,8 +8,8 @@ use krpc::Id;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::inbound::Inbound;
+use super::news::Reader;
 use super::options::{Rates, State};
-use super::owner::news::Reader;
 use super::phase::{CheckError, Phase};
 use crate::metainfo::Info;
 use crate::piece::PieceIndex;

@@ -19,10 +19,9 @@ use self::records::{
     ArchivedPeer, HEAD_LEN, MAX_ITEM_LEN, STAMP_LEN, put_item, put_stamp, read_items, read_peers,
 };
 use super::Store;
-use super::full::Full;
+use super::full::{Full, Table};
 use super::returned::Returned;
 use super::slab::{MAX_PEERS, Peer, Place};
-use super::table_of::Table;
 use crate::addr::{Family, acceptable};
 use crate::{Config, Time};
 

@@ -1,6 +1,8 @@
 //! [`Full`]: the inside of a [`super::Store`] that holds something: both families under one budget of
 //! memory, the sweep that finds what has expired, and the items and samples beside them.
 
+mod table_of;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -14,9 +16,10 @@ use super::samples::Samples;
 use super::select::{Scrape, StoredPeer, Wanted, fill, live, sample};
 use super::sketch::Sketch;
 use super::slab::{Ages, MAX_PEERS, Peer, Place, Stamp};
-use super::table_of::Table;
 use crate::addr::Family;
 use crate::{Config, Rng, Time};
+
+pub(super) use self::table_of::Table;
 
 /// What became of an announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

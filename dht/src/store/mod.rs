@@ -23,7 +23,6 @@ mod sketch;
 mod slab;
 mod striped;
 mod table;
-mod table_of;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

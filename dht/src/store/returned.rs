@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use krpc::Id;
 use krpc::compact::{V4, V6};
 
-use super::full::{Announced, Full};
+use super::full::{Announced, Full, Table};
 use super::slab::{Peer, Stamp};
-use super::table_of::Table;
 use crate::Time;
 
 /// A peer that announced itself in an earlier run.

@@ -8,7 +8,6 @@ mod checks;
 mod files;
 mod life;
 mod links;
-pub(super) mod news;
 mod seek;
 
 use std::collections::HashMap;
@@ -24,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::disk::{Disk, Mailbox};
 use super::inbound::Inbound;
+use super::news::News;
 use super::options::{AddOptions, Known, Select, Share, Source, State};
 use super::phase::{Failed, Phase};
 use super::shared::Shared;
@@ -33,7 +33,6 @@ use checks::Checks;
 use files::{Opening, opened};
 use life::Life;
 use links::Link;
-use news::News;
 use seek::{Elsewhere, new_torrent};
 
 use crate::metainfo::Info;

@@ -2,12 +2,12 @@
 
 use krpc::compact::{V4, V6};
 
-use super::full::Full;
-use super::peers::{Peers, Stored};
+use super::Full;
 use crate::addr::Family;
+use crate::store::peers::{Peers, Stored};
 
 /// An address family and where its peers are.
-pub(super) trait Table: Stored {
+pub(in crate::store) trait Table: Stored {
     const FAMILY: Family;
     type Other: Table<Other = Self>;
     fn of(store: &Full) -> &Peers<Self>;

@@ -20,7 +20,7 @@ pub(super) struct News(Arc<Queue>);
 
 /// Where the user hears of it.
 #[derive(Debug)]
-pub(in crate::engine) struct Reader(Arc<Queue>);
+pub(super) struct Reader(Arc<Queue>);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -89,7 +89,7 @@ impl Drop for News {
 
 impl Reader {
     /// The next event, or how many were lost before it; `None` after the last one. Cancel safe.
-    pub(in crate::engine) async fn next(&mut self) -> Option<Event> {
+    pub(super) async fn next(&mut self) -> Option<Event> {
         loop {
             let (event, ended) = {
                 let mut state = self.0.lock();
@@ -103,7 +103,7 @@ impl Reader {
     }
 
     /// The same if there is one already.
-    pub(in crate::engine) fn try_next(&mut self) -> Option<Event> {
+    pub(super) fn try_next(&mut self) -> Option<Event> {
         self.0.lock().pop()
     }
 }
