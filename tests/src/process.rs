@@ -163,9 +163,13 @@ pub fn binary(name: &str) -> PathBuf {
         // target/PROFILE/deps/test-hash
         let profile = this.ancestors().nth(2).expect("target/PROFILE/deps").to_owned();
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "-p", "btdht", "-p", "btfetch", "--bins"]);
         if profile.ends_with("release") {
-            cargo.arg("--release");
+            cargo.args(["build", "--quiet", "--release", "-p", "btdht", "-p", "btfetch", "--bins"]);
+        } else {
+            // With the features of all tests together: those of the binaries alone are others, and what
+            // `cargo test --workspace` has built would be built once more.
+            cargo.args(["test", "--quiet", "--no-run", "--workspace"]);
+            cargo.args(["--test", "btdht_process", "--test", "process"]);
         }
         cargo.current_dir(workspace());
         let status = cargo.status().expect("cargo runs");

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use harness::process::{DEADLINE, binary, eventually};
-use harness::rivals::{Libtorrent, Series, mainline, mainline_program, ready};
+use harness::process::{binary, eventually};
+use harness::rivals::{Libtorrent, Series, mainline_program, ready};
 use serde_json::json;
 
-use crate::world::{Net, btdht, libtorrent_dht, mainline_joins, serve, serve_at};
+use crate::world::{Net, btdht, libtorrent_dht, mainline_joins, mainline_tries, serve, serve_at};
 
 const INFOHASH: &str = "1619ecc9373c3639f4ee3e261638f29b33a6cbd6";
 
@@ -110,8 +110,8 @@ fn a_mainline_node_joins_announces_and_finds_peers() {
     let _server = mainline_joins("85.20.0.1", "85.1.0.1:6881", false);
 
     eventually("mainline announces", || {
-        let mut announcer = mainline(&["announce", "85.21.0.1", INFOHASH, "5555", "85.1.0.1:6881"]);
-        announcer.wait_within(DEADLINE, |line| (line == "stored").then_some(())).ok()
+        let words = ["announce", "85.21.0.1", INFOHASH, "5555", "85.1.0.1:6881"];
+        mainline_tries(&words, |line| (line == "stored").then_some(()))
     });
     let (found, done) =
         btdht(&["get-peers", INFOHASH, "--bind", "85.30.0.1", "--bootstrap", "85.20.0.1:6881", "--no-state"]);
@@ -130,9 +130,9 @@ fn a_mainline_node_joins_announces_and_finds_peers() {
         "--no-state",
     ]);
     assert!(done && !stored.is_empty());
-    eventually("mainline finds our peer", || {
-        let mut finder = mainline(&["get-peers", "85.22.0.1", other, "85.20.0.1:6881"]);
-        finder.wait_within(DEADLINE, |line| (line == "85.31.0.1:6666").then_some(())).ok()?;
+    eventually(&format!("mainline finds our peer, stored by {stored:?}"), || {
+        let words = ["get-peers", "85.22.0.1", other, "85.20.0.1:6881"];
+        let (mut finder, ()) = mainline_tries(&words, |line| (line == "85.31.0.1:6666").then_some(()))?;
         finder.wait(Duration::from_secs(60)).success().then_some(())
     });
 }

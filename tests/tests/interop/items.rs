@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use harness::process::{binary, eventually};
-use harness::rivals::{Libtorrent, Series, mainline, mainline_program, ready};
+use harness::rivals::{Libtorrent, Series, mainline_program, ready};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha512};
 
-use crate::world::{Net, btdht, libtorrent_dht, mainline_joins, serve, serve_at};
+use crate::world::{Net, btdht, libtorrent_dht, mainline_joins, mainline_tries, serve, serve_at};
 
 /// A dictionary with all of bencode's kinds in it, in canonical form, and its hash.
 const TREE: &str = "d4:listli-7e3:\x01\x02\x7fe4:name5:abcdee";
@@ -267,12 +267,8 @@ fn theirs(words: &[&str]) -> String {
     words.insert(1, "85.80.0.1");
     words.push("85.1.0.1:6881");
     eventually(&format!("mainline {words:?}"), || {
-        let mut client = mainline(&words);
-        let done = client.wait(Duration::from_secs(60)).success();
-        if !done {
-            eprintln!("mainline {words:?}: {}", client.stderr());
-        }
-        done.then(|| client.seen().last().expect("a line").clone())
+        let (mut client, said) = mainline_tries(&words, |line| Some(line.to_owned()))?;
+        client.wait(Duration::from_secs(60)).success().then_some(said)
     })
 }
 

@@ -114,14 +114,33 @@ pub(crate) fn libtorrent_dht(net: Net, count: usize) -> Vec<Libtorrent> {
 /// again. With `alone` there is nobody to join.
 pub(crate) fn mainline_joins(ip: &str, router: &str, alone: bool) -> Running {
     eventually("mainline joins", || {
-        let mut node = mainline(&["serve", ip, "6881", router]);
-        let joined = node.wait_for("an end of its attempt", |line| match line {
+        let (node, joined) = mainline_tries(&["serve", ip, "6881", router], |line| match line {
             "bootstrapped true" => Some(true),
             "bootstrapped false" => Some(false),
             _ => None,
-        });
+        })?;
         (joined || alone).then_some(node)
     })
+}
+
+/// How long `mainline` gets for one attempt, which takes it a second: one that hangs must not take the
+/// time of all others.
+const ATTEMPT: Duration = Duration::from_secs(20);
+
+/// Starts `mainline` and waits for a line that `wanted` accepts. Where none comes in time, says what
+/// came instead, and the next attempt is the caller's.
+pub(crate) fn mainline_tries<T>(
+    words: &[&str],
+    wanted: impl FnMut(&str) -> Option<T>,
+) -> Option<(Running, T)> {
+    let mut client = mainline(words);
+    match client.wait_within(ATTEMPT, wanted) {
+        Ok(found) => Some((client, found)),
+        Err(why) => {
+            eprintln!("mainline {words:?}: {why}; it said {:?} {}", client.seen(), client.stderr());
+            None
+        }
+    }
 }
 
 /// A folder with a generated file and the torrent of it, made by `btfetch create`.
