@@ -1,0 +1,171 @@
+//! Orders between nodes on loopback.
+
+use std::time::Duration;
+
+use super::*;
+use crate::item::{InvalidItem, SecretKey};
+use crate::mutable_torrent::{infohash_in, value_of};
+use crate::net::Options;
+use crate::standing::Cause;
+
+/// Far longer than anything here takes.
+const GUARD: Duration = Duration::from_secs(60);
+/// A pace at which a test sees several rounds.
+const OFTEN: Duration = Duration::from_millis(20);
+
+/// A node on loopback whose orders have a round every 20 ms.
+fn node(router: Option<&Dht>) -> Dht {
+    let mut options = Options::loopback(router.into_iter().flat_map(Dht::local_addrs));
+    options.config.announce_every = OFTEN;
+    options.config.keep_every = OFTEN;
+    options.config.follow_every = OFTEN;
+    options.config.renew_retry_min = OFTEN;
+    options.config.lookup_max_silence = OFTEN * 5;
+    options.config.replies_per_second_per_ip = 0;
+    Dht::bind(options).unwrap()
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(GUARD, future).await.expect("long before the guard")
+}
+
+#[tokio::test]
+async fn an_announce_is_renewed_until_its_handle_is_dropped() {
+    let first = node(None);
+    let second = node(Some(&first));
+    let mut told = within(first.subscribe(Topic::Announces)).await.unwrap();
+    let infohash = Id::new([3; 20]);
+    let announce = Announce { port: 7777, implied: false, seed: false };
+    let mut announcing = within(second.announce(infohash, announce)).await.unwrap();
+    let first_round = within(announcing.next()).await.unwrap();
+    assert_eq!(first_round.cause, Cause::New);
+    assert_eq!(first_round.result.stored[0].0, first.ids().next().unwrap());
+    while within(announcing.next()).await.unwrap().number < 3 {}
+    for _ in 0..3 {
+        let event = within(told.next()).await.unwrap();
+        assert!(matches!(event, Event::Announced { infohash: told, .. } if told == infohash));
+    }
+    drop(announcing);
+    within(async {
+        while second.stats().await.unwrap().running > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_announce_that_nobody_takes_is_tried_again() {
+    let alone = node(None);
+    let announce = Announce { port: 7777, implied: false, seed: false };
+    let mut announcing = within(alone.announce(Id::new([3; 20]), announce)).await.unwrap();
+    let round = within(announcing.next()).await.unwrap();
+    assert_eq!((round.result.outcome, round.result.stored.len()), (Outcome::NoNodes, 0));
+    assert_eq!(within(announcing.next()).await.unwrap().cause, Cause::Retry);
+}
+
+#[tokio::test]
+async fn an_item_is_kept_until_a_newer_version_is_seen_which_is_not_overwritten() {
+    let first = node(None);
+    let (keeper, writer) = (node(Some(&first)), node(Some(&first)));
+    let secret = SecretKey::from_seed(&[5; 32]);
+    let old = MutableItem::sign(&secret, b"salt", 1, b"3:old").unwrap();
+    let mut keeping = within(keeper.keep(Item::Mutable(old))).await.unwrap();
+    while within(keeping.next()).await.unwrap().number < 3 {}
+    let (seq, report) = within(writer.update(&secret, b"salt", b"3:new")).await.unwrap();
+    assert_eq!((seq, report.is_conflict()), (2, false));
+    let last = within(async {
+        loop {
+            let round = keeping.next().await.unwrap();
+            if round.next.is_none() {
+                return round;
+            }
+        }
+    })
+    .await;
+    assert_eq!(last.result.newer.map(|item| (item.seq, item.value)), Some((2, b"3:new".to_vec())));
+    assert!(within(keeping.next()).await.is_none(), "the order has ended");
+    let found = within(writer.get_mutable(secret.public(), b"salt", None)).await.unwrap().unwrap();
+    assert_eq!(found.value, b"3:new");
+}
+
+#[tokio::test]
+async fn what_is_no_item_is_not_kept() {
+    let alone = node(None);
+    let mut forged = MutableItem::sign(&SecretKey::from_seed(&[5; 32]), b"", 1, b"3:abc").unwrap();
+    forged.seq = 2;
+    for (item, expected) in [
+        (Item::Mutable(forged), InvalidItem::BadSignature),
+        (Item::Immutable { value: b"4:abc".to_vec() }, InvalidItem::NotCanonical),
+    ] {
+        let refused = within(alone.keep(item)).await;
+        assert!(matches!(refused, Err(Error::Item(error)) if error == expected), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_followed_key_gives_each_newer_version() {
+    let first = node(None);
+    let (reader, writer) = (node(Some(&first)), node(Some(&first)));
+    let secret = SecretKey::from_seed(&[6; 32]);
+    // Nothing is published yet: it is asked again until there is something.
+    let mut versions = within(reader.follow(secret.public(), b"", None)).await.unwrap();
+    for expected in 1..=3 {
+        let infohash = Id::new([expected; 20]);
+        within(writer.update(&secret, b"", &value_of(&infohash))).await.unwrap();
+        let version = within(versions.next()).await.unwrap();
+        assert_eq!((version.seq, infohash_in(&version.value)), (expected.into(), Some(infohash)));
+    }
+}
+
+/// BEP 46: the item outlives those that stored it and its publisher, as long as it is followed.
+#[tokio::test]
+async fn who_follows_a_key_puts_its_newest_version_again() {
+    let router = node(None);
+    let secret = SecretKey::from_seed(&[6; 32]);
+    for keeps in [false, true] {
+        let (reader, writer, store) = (node(Some(&router)), node(Some(&router)), node(Some(&router)));
+        let salt: &[u8] = if keeps { b"kept" } else { b"read" };
+        within(writer.update(&secret, salt, b"3:old")).await.unwrap();
+        within(writer.update(&secret, salt, b"3:new")).await.unwrap();
+        let mut versions = if keeps {
+            within(reader.follow_and_keep(secret.public(), salt, None)).await.unwrap()
+        } else {
+            within(reader.follow(secret.public(), salt, None)).await.unwrap()
+        };
+        assert_eq!(within(versions.next()).await.unwrap().seq, 2);
+        within(writer.shutdown()).await.unwrap();
+        within(store.shutdown()).await.unwrap();
+        // Who joins now is told the item by itself, if by anybody.
+        let heir = node(Some(&router));
+        let puts = within(async {
+            loop {
+                let (asked, told) = (reader.stats().await.unwrap(), heir.stats().await.unwrap());
+                if told.counters.queries_put > 0 || !keeps && asked.counters.lookups_done > 50 {
+                    return told.counters.queries_put;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert_eq!(puts > 0, keeps);
+    }
+}
+
+#[tokio::test]
+async fn an_order_keeps_no_node_alive_and_ends_with_it() {
+    let first = node(None);
+    let second = node(Some(&first));
+    let addr = second.local_addrs().next().unwrap();
+    let announce = Announce { port: 7777, implied: false, seed: false };
+    let mut announcing = within(second.announce(Id::new([3; 20]), announce)).await.unwrap();
+    within(announcing.next()).await.unwrap();
+    drop(second);
+    while within(announcing.next()).await.is_some() {}
+    within(async {
+        while std::net::UdpSocket::bind(addr).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
