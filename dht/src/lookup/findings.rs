@@ -19,7 +19,7 @@ use crate::{Config, Event, LookupId, SwarmEstimate};
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     peers: Peers,
-    /// The newest version of the item.
+    /// The newest version of the item, of those that are wanted.
     item: Option<Item>,
     /// Filters over seeds and downloaders, a pair for each node that sent them.
     filters: Vec<(Bloom, Bloom)>,
@@ -63,11 +63,16 @@ impl Findings {
                     events.push(event);
                 }
             }
-            Interest::Item(salt) => {
+            Interest::Item { salt, newer_than } => {
                 let item = Item::from_response(target, salt, response)?;
                 brought.held = response.seq.or_else(|| item.as_ref().map(|_| 0));
-                let newer = |item: &Item| self.item.as_ref().is_none_or(|best| item.seq() > best.seq());
-                if let Some(item) = item.filter(newer) {
+                // Nodes may send what they have whatever number they were told (BEP 44, "get message": they
+                // SHOULD NOT), which makes nobody a liar.
+                let is_newer = |item: &Item| match &self.item {
+                    Some(best) => item.seq() > best.seq(),
+                    None => newer_than.is_none() || item.seq() > newer_than,
+                };
+                if let Some(item) = item.filter(is_newer) {
                     self.item = Some(item.clone());
                     events.push(Event::Item { lookup, node, item: Box::new(item) });
                 }
@@ -186,6 +191,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::item::{MutableItem, SecretKey, mutable_target};
 
     fn filter(range: std::ops::Range<u32>) -> Bloom {
         let mut bloom = Bloom::new();
@@ -219,6 +225,39 @@ mod tests {
         assert_eq!((merged.nodes, merged.ignored), (4, 0));
         assert!(merged.seeds >= 38, "{merged:?}");
         assert_eq!(estimate(&[]), SwarmEstimate::default());
+    }
+
+    #[test]
+    fn a_version_that_is_not_newer_than_wanted_is_held_by_its_sender_and_no_finding() {
+        let secret = SecretKey::from_seed(&[1; 32]);
+        let version = |seq| MutableItem::sign(&secret, b"salt", seq, b"1:x").unwrap();
+        let target = mutable_target(&secret.public(), b"salt");
+        let take = |findings: &mut Findings, newer_than, item: &MutableItem| {
+            let response = Response {
+                value: Some(&item.value),
+                key: Some(&item.key),
+                signature: Some(&item.signature),
+                seq: Some(item.seq),
+                ..Response::new(Id::ZERO)
+            };
+            let interest = Interest::Item { salt: b"salt", newer_than };
+            let (node, mut events) = (([81, 2, 3, 4], 1).into(), Vec::new());
+            let name = (LookupId(1), &target, interest);
+            let brought = findings.take(name, node, &response, &Config::default(), &mut events);
+            (brought.map(|brought| brought.held), events.len())
+        };
+        for (newer_than, told) in [(None, true), (Some(4), true), (Some(5), false), (Some(6), false)] {
+            let mut findings = Findings::default();
+            let held = Ok(Some(5));
+            assert_eq!(take(&mut findings, newer_than, &version(5)), (held, told.into()), "{newer_than:?}");
+            assert_eq!(findings.has_item(), told);
+            assert_eq!(take(&mut findings, newer_than, &version(7)), (Ok(Some(7)), 1));
+            assert_eq!(take(&mut findings, newer_than, &version(6)), (Ok(Some(6)), 0), "the best so far");
+        }
+        let mut forged = version(5);
+        forged.value = b"1:y".to_vec();
+        let refused = take(&mut Findings::default(), Some(9), &forged);
+        assert_eq!(refused, (Err(InvalidItem::BadSignature), 0), "forged, whatever its number");
     }
 
     #[test]

@@ -49,8 +49,13 @@ pub(crate) enum Interest<'a> {
     Filters,
     /// Samples.
     Samples,
-    /// The item with this salt.
-    Item(&'a [u8]),
+    /// The item.
+    Item {
+        /// Its salt.
+        salt: &'a [u8],
+        /// Only versions with a greater sequence number are wanted.
+        newer_than: Option<i64>,
+    },
 }
 
 impl Kind {
@@ -135,11 +140,11 @@ impl Kind {
             Self::GetPeers { .. } => Interest::Peers,
             Self::Scrape => Interest::Filters,
             Self::Sample => Interest::Samples,
-            Self::Get { salt, .. } => Interest::Item(salt),
-            Self::Put { item, .. } => Interest::Item(match &**item {
-                Item::Mutable(item) => &item.salt,
-                Item::Immutable { .. } => &[],
-            }),
+            Self::Get { salt, seq, .. } => Interest::Item { salt, newer_than: *seq },
+            Self::Put { item, .. } => match &**item {
+                Item::Mutable(item) => Interest::Item { salt: &item.salt, newer_than: Some(item.seq) },
+                Item::Immutable { .. } => Interest::Item { salt: &[], newer_than: None },
+            },
         }
     }
 
