@@ -94,6 +94,12 @@ impl<R> StandingOrder<R> {
     pub async fn next(&mut self) -> Option<R> {
         std::future::poll_fn(|cx| self.slot.poll(cx)).await
     }
+
+    /// [`StandingOrder::next`] for somebody who does not wait: pending when there is no report that was not
+    /// read.
+    pub(super) fn unread(&mut self) -> Poll<Option<R>> {
+        self.slot.poll(&mut Context::from_waker(Waker::noop()))
+    }
 }
 
 impl<R> Stream for StandingOrder<R> {
@@ -306,9 +312,11 @@ mod tests {
     async fn an_order_ends_with_its_last_round_with_the_node_and_with_its_handle() {
         let (mut standing, node) = start(&[End::Success, End::Final]);
         assert!(standing.next().await.unwrap().next.is_some());
+        assert!(standing.unread().is_pending());
         let last = standing.next().await.unwrap();
         assert_eq!((last.result, last.next), (End::Final, None));
         assert!(standing.next().await.is_none());
+        assert!(matches!(standing.unread(), Poll::Ready(None)));
         drop(node);
 
         let (mut standing, node) = start(&[]);

@@ -2,6 +2,7 @@
 //! following a key (BEP 44, BEP 46).
 
 use std::net::SocketAddr;
+use std::task::Poll;
 
 use krpc::Id;
 
@@ -134,7 +135,8 @@ impl Dht {
 
     /// [`Dht::follow`], and beside it [`Dht::keep`] of the newest version seen: BEP 46 has whoever consumes
     /// an item put it again as its publisher does, so that it lives as long as anybody wants it. Every version
-    /// is signed by the publisher, and none gives way to an older one.
+    /// is signed by the publisher, and none gives way to an older one. Version `seq` itself is kept as soon
+    /// as it is met, and not told.
     ///
     /// # Errors
     /// [`Error::Stopped`].
@@ -212,7 +214,7 @@ impl Order for Keeping {
             let (key, salt, seq) = (*key, salt.clone(), Some(*seq));
             let lookup = self.node.start(Command::GetMutable { key, salt, seq, trace: false }).await?;
             let (found, _) = newest(lookup).await.ok()?;
-            if let Some(Item::Mutable(newer)) = found {
+            if let Some(newer) = mutable(found).filter(|found| Some(found.seq) > seq) {
                 let target = Some(self.item.target());
                 let result = PutReport { target, newer: Some(newer), ..PutReport::default() };
                 return Some(Step { result, end: End::Final });
@@ -242,17 +244,54 @@ struct Following {
 /// What is kept alive of a key that is followed.
 enum Upkeep {
     Nothing,
-    /// The newest version, by the order that keeps it, once there is one.
-    Newest(Option<StandingOrder<Round<PutReport>>>),
+    /// The newest version, once there is one.
+    Newest(Option<Kept>),
+}
+
+/// A version, and the order that keeps it.
+struct Kept {
+    item: MutableItem,
+    order: StandingOrder<Round<PutReport>>,
 }
 
 impl Following {
-    /// Keeps a version in place of the one before.
-    async fn keep(&mut self, item: &MutableItem) -> Option<()> {
-        if let Upkeep::Newest(keeping) = &mut self.upkeep {
-            *keeping = Some(self.node.upgrade()?.keep(Item::Mutable(item.clone())).await.ok()?);
+    /// Versions newer than this are asked for. A version that is known by its number alone is to be kept as
+    /// well, and has to be seen for that.
+    fn asks_beyond(&self) -> Option<i64> {
+        match self.upkeep {
+            Upkeep::Newest(None) => None,
+            Upkeep::Nothing | Upkeep::Newest(Some(_)) => self.seq,
         }
-        Some(())
+    }
+
+    /// Keeps the newest of what was `found` and of what the order that keeps has met; which one that is.
+    /// `None` when the node has stopped.
+    async fn keep_newest(&mut self, found: Option<MutableItem>) -> Option<Option<MutableItem>> {
+        let Upkeep::Newest(kept) = &mut self.upkeep else { return Some(found) };
+        let (met, has_ended) = kept.as_mut().map_or((None, false), Kept::news);
+        let newest = met.into_iter().chain(found).max_by_key(|item| item.seq);
+        let known = kept.as_ref().map(|kept| kept.item.seq);
+        let is_wanted = |item: &&MutableItem| Some(item.seq) >= self.seq && Some(item.seq) > known;
+        let item = match (newest.as_ref().filter(is_wanted), &kept) {
+            (Some(item), _) => item.clone(),
+            // Without a newer version that it gave way to: it is not over.
+            (None, Some(kept)) if has_ended => kept.item.clone(),
+            (None, _) => return Some(newest),
+        };
+        let order = self.node.upgrade()?.keep(Item::Mutable(item.clone())).await.ok()?;
+        *kept = Some(Kept { item, order });
+        Some(newest)
+    }
+}
+
+impl Kept {
+    /// The newer version that the order has met, if it has, and whether it has ended.
+    fn news(&mut self) -> (Option<MutableItem>, bool) {
+        match self.order.unread() {
+            Poll::Ready(Some(round)) => (round.result.newer, round.next.is_none()),
+            Poll::Ready(None) => (None, true),
+            Poll::Pending => (None, false),
+        }
     }
 }
 
@@ -260,20 +299,22 @@ impl Order for Following {
     type Result = Option<MutableItem>;
 
     async fn round(&mut self) -> Option<Step<Option<MutableItem>>> {
-        let (key, salt, seq) = (self.key, self.salt.clone(), self.seq);
+        let (key, salt, seq) = (self.key, self.salt.clone(), self.asks_beyond());
         let lookup = self.node.start(Command::GetMutable { key, salt, seq, trace: false }).await?;
         let (found, outcome) = newest(lookup).await.ok()?;
-        let found = match found {
-            Some(Item::Mutable(item)) => Some(item),
-            _ => None,
-        };
-        if let Some(item) = &found {
-            self.keep(item).await?;
-            self.seq = Some(item.seq);
-        }
+        let newest = self.keep_newest(mutable(found)).await?;
+        let newer = newest.filter(|item| Some(item.seq) > self.seq);
+        self.seq = newer.as_ref().map(|item| item.seq).max(self.seq);
         let answered = matches!(outcome, Outcome::Converged | Outcome::OutOfBudget);
         let end = if answered && self.seq.is_some() { End::Success } else { End::Failure };
-        Some(Step { result: found, end })
+        Some(Step { result: newer, end })
+    }
+}
+
+fn mutable(item: Option<Item>) -> Option<MutableItem> {
+    match item? {
+        Item::Mutable(item) => Some(item),
+        Item::Immutable { .. } => None,
     }
 }
 

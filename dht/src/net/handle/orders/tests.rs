@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use krpc::{Body, Message, Query, Response};
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
 use super::*;
 use crate::item::{InvalidItem, SecretKey};
 use crate::mutable_torrent::{infohash_in, value_of};
@@ -15,7 +20,11 @@ const OFTEN: Duration = Duration::from_millis(20);
 
 /// A node on loopback whose orders have a round every 20 ms.
 fn node(router: Option<&Dht>) -> Dht {
-    let mut options = Options::loopback(router.into_iter().flat_map(Dht::local_addrs));
+    node_at(router.into_iter().flat_map(Dht::local_addrs))
+}
+
+fn node_at(routers: impl IntoIterator<Item = SocketAddr>) -> Dht {
+    let mut options = Options::loopback(routers);
     options.config.announce_every = OFTEN;
     options.config.keep_every = OFTEN;
     options.config.follow_every = OFTEN;
@@ -115,6 +124,164 @@ async fn a_followed_key_gives_each_newer_version() {
         within(writer.update(&secret, b"", &value_of(&infohash))).await.unwrap();
         let version = within(versions.next()).await.unwrap();
         assert_eq!((version.seq, infohash_in(&version.value)), (expected.into(), Some(infohash)));
+    }
+}
+
+/// A node on loopback that answers every `get` with the version of the item that it is given just now,
+/// whatever number it is told.
+struct Stubborn {
+    addr: SocketAddr,
+    tells: watch::Sender<MutableItem>,
+    task: JoinHandle<()>,
+}
+
+impl Stubborn {
+    async fn new(item: MutableItem) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let addr = socket.local_addr().unwrap();
+        let (tells, told) = watch::channel(item);
+        let task = tokio::spawn(async move {
+            let mut buffer = [0; 2048];
+            while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
+                let reply = reply(&buffer[..len], &told.borrow());
+                socket.send_to(&reply, from).await.unwrap();
+            }
+        });
+        Self { addr, tells, task }
+    }
+}
+
+impl Drop for Stubborn {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn reply(query: &[u8], item: &MutableItem) -> Vec<u8> {
+    let query = Message::decode(query).unwrap();
+    let mut response = Response::new(Id::new([9; 20]));
+    if let Body::Query { query: Query::Get { .. }, .. } = query.body {
+        response = Response {
+            value: Some(&item.value),
+            key: Some(&item.key),
+            signature: Some(&item.signature),
+            seq: Some(item.seq),
+            token: Some(b"abcd"),
+            ..response
+        };
+    }
+    let mut bytes = Vec::new();
+    Message { body: Body::Response(response), ..query }.encode(&mut bytes);
+    bytes
+}
+
+fn version(seq: i64) -> MutableItem {
+    MutableItem::sign(&SecretKey::from_seed(&[6; 32]), b"", seq, format!("i{seq}e").as_bytes()).unwrap()
+}
+
+/// Waits until so many further lookups of `node` have ended.
+async fn lookups(node: &Dht, further: u64) {
+    let done = async || node.stats().await.unwrap().counters.lookups_done;
+    let before = done().await;
+    within(async {
+        while done().await < before + further {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// BEP 44: a node SHOULD not send a version that is not newer than the number it is told, and may.
+#[tokio::test]
+async fn whoever_follows_a_key_is_told_no_version_twice_and_no_older_one() {
+    let stubborn = Stubborn::new(version(5)).await;
+    let reader = node_at([stubborn.addr]);
+    let mut versions = within(reader.follow_and_keep(version(5).key, b"", None)).await.unwrap();
+    assert_eq!(within(versions.next()).await.unwrap().seq, 5);
+    for told in [5, 3] {
+        stubborn.tells.send_replace(version(told));
+        lookups(&reader, 6).await;
+        assert!(versions.unread().is_pending(), "{told}");
+        let newer = within(reader.get_mutable(version(5).key, b"", Some(5))).await.unwrap();
+        assert_eq!(newer, None, "{told}");
+    }
+    stubborn.tells.send_replace(version(6));
+    assert_eq!(within(versions.next()).await.unwrap().seq, 6);
+}
+
+#[tokio::test]
+async fn a_version_that_is_not_newer_ends_no_keep() {
+    for told in [3, 5] {
+        let stubborn = Stubborn::new(version(told)).await;
+        let keeper = node_at([stubborn.addr]);
+        let mut keeping = within(keeper.keep(Item::Mutable(version(5)))).await.unwrap();
+        loop {
+            let round = within(keeping.next()).await.unwrap();
+            assert!(round.result.stored.len() == 1 && round.next.is_some(), "{told}: {round:?}");
+            if round.number > 2 {
+                break;
+            }
+        }
+        stubborn.tells.send_replace(version(6));
+        while within(keeping.next()).await.is_some_and(|round| round.next.is_some()) {}
+    }
+}
+
+/// It is known by its number, from an earlier run perhaps.
+#[tokio::test]
+async fn the_version_that_is_known_already_is_kept_and_not_told() {
+    let stubborn = Stubborn::new(version(4)).await;
+    let (reader, store) = (node_at([stubborn.addr]), node_at([stubborn.addr]));
+    within(reader.add_node(store.local_addrs().next().unwrap())).await.unwrap();
+    let mut versions = within(reader.follow_and_keep(version(5).key, b"", Some(5))).await.unwrap();
+    lookups(&reader, 6).await;
+    assert_eq!(within(store.stats()).await.unwrap().counters.queries_put, 0, "an older one is not kept");
+    stubborn.tells.send_replace(version(5));
+    within(async {
+        while store.stats().await.unwrap().counters.queries_put == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(versions.unread().is_pending());
+    stubborn.tells.send_replace(version(6));
+    assert_eq!(within(versions.next()).await.unwrap().seq, 6);
+}
+
+/// Ends in its first round, with this newer version or without one.
+struct Ends(Option<MutableItem>);
+
+impl Order for Ends {
+    type Result = PutReport;
+
+    async fn round(&mut self) -> Option<Step<PutReport>> {
+        let result = PutReport { newer: self.0.clone(), ..PutReport::default() };
+        Some(Step { result, end: End::Final })
+    }
+}
+
+#[tokio::test]
+async fn a_follower_takes_up_what_ended_its_keep() {
+    let alone = node(None);
+    for (newer, told) in [(Some(7), Some(7)), (Some(5), None), (None, None)] {
+        let order =
+            within(alone.order(Ends(newer.map(version)), alone.shared.paces.items, Some)).await.unwrap();
+        let kept = Kept { item: version(5), order };
+        let mut following = Following {
+            node: alone.downgrade(),
+            key: version(5).key,
+            salt: Vec::new(),
+            seq: Some(5),
+            upkeep: Upkeep::Newest(Some(kept)),
+        };
+        // Nobody answers the follower itself.
+        let round = within(following.round()).await.unwrap();
+        assert_eq!((round.result, round.end == End::Success), (told.map(version), false), "{newer:?}");
+        let Upkeep::Newest(Some(kept)) = &mut following.upkeep else { panic!("nothing is kept") };
+        let newest = told.unwrap_or(5);
+        assert_eq!((kept.item.seq, following.seq), (newest, Some(newest)), "{newer:?}");
+        let round = within(kept.order.next()).await.unwrap();
+        assert!(round.next.is_some(), "it is kept: {round:?}");
     }
 }
 
