@@ -244,6 +244,12 @@ impl Shard {
     /// Sockets whose address was away are bound anew, and the node hears of what concerns it.
     fn interfaces_changed(&mut self, now: Time, difference: &Difference, running: &mut Running) {
         tracing::debug!(?difference, "the interfaces have changed");
+        // It may be read first after a stop, which the node notices by what was due, for all homes; a change is
+        // told to one, and what was due before it is forgotten. No other request tells the node
+        // anything but by a command, which looks at the time itself.
+        if self.node.timeout() <= now {
+            self.node.handle_timeout(now, &mut running.out);
+        }
         self.satellites.interfaces_changed(difference);
         self.ports.interfaces_changed(now, difference);
         for (index, port) in (0..).zip(self.ports.iter()) {
