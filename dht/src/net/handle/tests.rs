@@ -167,6 +167,7 @@ async fn dropping_the_last_handle_saves_and_frees_the_port() {
 }
 
 /// A run of a node at these addresses that keeps its state in `folder`; its ids.
+#[cfg(target_os = "linux")]
 async fn run_at(folder: &std::path::Path, addrs: &[SocketAddr]) -> Vec<Id> {
     let binds = addrs.iter().map(|&addr| Bind { addr, required: true }).collect();
     let dht = Dht::bind(Options { state: State::Keep(folder.into()), binds, ..options(&[]) }).unwrap();
@@ -178,11 +179,16 @@ async fn run_at(folder: &std::path::Path, addrs: &[SocketAddr]) -> Vec<Id> {
     ids
 }
 
+/// More addresses of loopback than one answer on Linux alone.
+#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn each_address_keeps_its_id_through_runs_without_it_and_in_another_order() {
     let folder = tempfile::tempdir().unwrap();
     let [a, b, c]: [SocketAddr; 3] =
         ["127.0.0.1:0", "127.0.0.2:0", "[::1]:0"].map(|addr| addr.parse().unwrap());
+    if StdSocket::bind(c).is_err() {
+        return crate::net::udp::skip_without_ipv6();
+    }
     let ids = run_at(folder.path(), &[a, b, c]).await;
     assert_eq!(run_at(folder.path(), &[a]).await, [ids[0]], "without IPv6, and without an address");
     assert_eq!(run_at(folder.path(), &[c, b]).await, [ids[2], ids[1]]);
