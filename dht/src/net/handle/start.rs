@@ -108,10 +108,7 @@ impl Dht {
         let mut node = Recorded::new(origin, records.map(recording::tap));
         let cores = node.split(now, shards - 1);
         let state = folder.map(|folder| {
-            let loaded = restored(&mut node, &folder, &options.config, now);
-            // A large store takes a while, which must not look like a sleep.
-            let now = clock.now();
-            node.begin(now);
+            let (loaded, now) = load(&mut node, &folder, &options.config, now, || clock.now());
             let keeper = StateKeeper::new(folder, saved, now);
             // Who starts without what is stored must not write over it.
             if is_recorded { keeper } else { keeper.with_store(loaded, now) }
@@ -251,15 +248,24 @@ fn homes(sockets: &[UdpSocket], saved: &Saved, keep: bool, rng: &mut Rng) -> (Ve
     (homes, absent.into_iter().cloned().collect())
 }
 
-/// Gives back what others stored in an earlier run; how much that is. Whatever is wrong with it costs
-/// no more than the announces.
-fn restored(node: &mut Recorded, folder: &StateFolder, config: &Config, now: Time) -> Counts {
+/// Gives back what others stored in an earlier run, and lets the node begin; how much that is, and when it
+/// begins. Whatever is wrong with it costs no more than the announces.
+fn load(
+    node: &mut Recorded,
+    folder: &StateFolder,
+    config: &Config,
+    now: Time,
+    clock: impl Fn() -> Time,
+) -> (Counts, Time) {
     let (present, mut counts) = (Moment::now(), Counts::default());
     folder.read_store(stored::max_len(config), |at, piece| {
         counts = node.restore(now, piece, present.since(at))?;
         Ok(())
     });
-    counts
+    // A large store takes a while, which must not look like a sleep.
+    let begun = clock();
+    node.begin(begun);
+    (counts, begun)
 }
 
 /// The most events that one lookup can have within its limits: each query is asked, slow, and
@@ -287,4 +293,28 @@ async fn keep_resolving(
     };
     let lookup = |name: String| async move { resolve::lookup(&name).await };
     routers.resolve(rng, condition, lookup, tell).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Node, Outbox};
+
+    #[test]
+    fn a_load_that_takes_long_is_no_sleep() {
+        let (config, now) = (Config::default(), Time::from_secs(100_000));
+        let home =
+            Home { id: Id::ZERO, local: ([127, 0, 0, 1], 1).into(), external: None, saved: Vec::new() };
+        let mut node: Recorded =
+            Node::new(Arc::new(config.clone()), vec![home], Seeds::from_u64(1), now).into();
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateFolder::open(folder.path()).unwrap();
+        let later = now + Duration::from_secs(3600);
+        let (loaded, begun) = load(&mut node, &state, &config, now, || later);
+        assert_eq!((loaded, begun), (Counts::default(), later));
+        node.handle_timeout(later, &mut Outbox::new());
+        assert_eq!(node.counters().network_changes, 0);
+    }
 }
