@@ -338,7 +338,8 @@ impl Full {
         } else if self.len() >= self.limits.infohashes_per_source {
             // Before, no source can have had so many infohashes.
             let sketch = Sketch::new(self.limits.memory, &mut self.rng);
-            self.v4.sources().chain(self.v6.sources()).for_each(|source| sketch.add(source));
+            self.v4.each_source(|source| sketch.add(source));
+            self.v6.each_source(|source| sketch.add(source));
             self.sketch = Some(sketch);
         }
     }
@@ -422,7 +423,8 @@ impl Full {
     fn clear(&mut self) {
         match &self.sketch {
             Some(sketch) if sketch.is_shared() => {
-                self.v4.sources().chain(self.v6.sources()).for_each(|source| sketch.remove(source));
+                self.v4.each_source(|source| sketch.remove(source));
+                self.v6.each_source(|source| sketch.remove(source));
             }
             _ => self.sketch = None,
         }

@@ -197,14 +197,17 @@ impl<A: Stored> Peers<A> {
             .map(|place| (self.runs.head(place).infohash, self.runs.peers(place)))
     }
 
-    /// Every source of every run, once per run.
-    pub(super) fn sources(&self) -> impl Iterator<Item = u64> {
-        self.iter().flat_map(|(_, peers)| {
-            peers.iter().enumerate().filter_map(|(n, peer)| {
-                let source = peer.addr.source();
-                peers[..n].iter().all(|other| other.addr.source() != source).then_some(source)
-            })
-        })
+    /// Tells every source of every run, once per run. Takes some 16 KB beside for a run of 2,000 peers; to
+    /// look each of them up among those before it took two million comparisons.
+    pub(super) fn each_source(&self, mut tell: impl FnMut(u64)) {
+        let mut sources = Vec::new();
+        for (_, peers) in self.iter() {
+            sources.clear();
+            sources.extend(peers.iter().map(|peer| peer.addr.source()));
+            sources.sort_unstable();
+            sources.dedup();
+            sources.iter().for_each(|&source| tell(source));
+        }
     }
 
     /// Most bytes that [`Peers::insert`] would allocate now.
@@ -277,3 +280,70 @@ thread_local! {
 
 /// Peers drawn to find a stale one.
 const DRAWN: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::time::Duration;
+
+    use super::*;
+
+    thread_local! {
+        /// Sources that were looked at.
+        static LOOKED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// An address that counts who looks at its source.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    struct Watched(V4);
+
+    impl Address for Watched {
+        const LEN: usize = V4::LEN;
+
+        fn from_wire(bytes: &[u8]) -> Option<Self> {
+            V4::from_wire(bytes).map(Self)
+        }
+
+        fn as_wire(&self) -> &[u8] {
+            self.0.as_wire()
+        }
+
+        fn from_socket(addr: SocketAddr) -> Option<Self> {
+            V4::from_socket(addr).map(Self)
+        }
+
+        fn to_socket(self) -> SocketAddr {
+            self.0.to_socket()
+        }
+    }
+
+    impl Stored for Watched {
+        fn source(&self) -> u64 {
+            LOOKED.set(LOOKED.get() + 1);
+            self.0.source()
+        }
+    }
+
+    #[test]
+    fn each_source_of_a_run_is_told_once_at_one_look_a_peer() {
+        let (mut peers, ages) = (Peers::new(&mut Rng::from_seed(1)), Ages::new(Duration::from_secs(2700)));
+        // Two ports of each source, far from one another, and some of the sources in two runs.
+        for (run, sources) in [(1, 0..1000u32), (2, 990..1010)] {
+            let infohash = Id::new([run; 20]);
+            for (port, n) in [1u16, 2].into_iter().flat_map(|port| sources.clone().map(move |n| (port, n))) {
+                let addr = SocketAddr::from((Ipv4Addr::from_bits(0x5500_0000 + n), port));
+                let addr = Watched::from_socket(addr).unwrap();
+                peers.insert(&ages, peers.find(&infohash), &infohash, addr, Stamp::new(0, false));
+            }
+        }
+        LOOKED.set(0);
+        let mut told = Vec::new();
+        peers.each_source(|source| told.push(source));
+        assert_eq!(LOOKED.get(), peers.len());
+        told.sort_unstable();
+        let expected =
+            (0..1010).flat_map(|n| vec![0x5500_0000 + n; if (990..1000).contains(&n) { 2 } else { 1 }]);
+        assert_eq!(told, expected.collect::<Vec<u64>>());
+    }
+}
