@@ -3,11 +3,13 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use btdht::net::{Dht, Error as DhtError, State};
 use btdht::settings::{Flags, Program, Settings};
 use btfetch::engine::{Listeners, Options, Session};
 use tokio::runtime::Runtime;
+use tokio::time::Instant;
 
 use crate::descriptors;
 use crate::failure::{Exit, Failure};
@@ -16,6 +18,10 @@ use crate::failure::{Exit, Failure};
 const PORTS: std::ops::RangeInclusive<u16> = 6881..=6889;
 /// Runtime threads at most: connections and the torrents' owners. Disks have threads of their own.
 const MAX_WORKERS: usize = 4;
+/// Good-byes and the last save take no longer: three seconds are all that the end of a process may take.
+const GOOD_BYE: Duration = Duration::from_millis(2900);
+/// The node has as long as this for its last save, however long the session took: at most 2.7 s.
+const LAST_SAVE: Duration = Duration::from_millis(250);
 
 /// A session and its DHT node.
 pub(crate) struct Running {
@@ -76,11 +82,25 @@ pub(crate) fn start(settings: &Settings, wants: Wants) -> Result<Running, Failur
 impl Running {
     /// Says good-bye to trackers and peers and saves everything; within three seconds.
     pub(crate) async fn shutdown(self) {
-        self.session.shutdown().await;
-        if let Some(dht) = self.dht {
-            // The node's table is a convenience: that it could not be saved was logged.
-            let _ = tokio::time::timeout(std::time::Duration::from_millis(250), dht.shutdown()).await;
-        }
+        let Self { session, dht } = self;
+        let save = async {
+            match &dht {
+                Some(dht) => dht.shutdown().await,
+                None => Ok(()),
+            }
+        };
+        good_bye(session.shutdown(), save).await;
+    }
+}
+
+/// Ends the session and then its node, which has what is left of the time to save what it knows.
+async fn good_bye(session: impl Future<Output = ()>, save: impl Future<Output = Result<(), DhtError>>) {
+    let end = Instant::now() + GOOD_BYE;
+    session.await;
+    match tokio::time::timeout_at(end.max(Instant::now() + LAST_SAVE), save).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "state was not saved"),
+        Err(_) => tracing::warn!("the disk is too slow: not everything was saved"),
     }
 }
 
@@ -191,10 +211,41 @@ fn exit_of(error: &DhtError) -> Exit {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::future::{pending, ready};
-    use std::time::Duration;
+
+    use tokio::time::sleep;
 
     use super::*;
+
+    /// S50: three seconds for all of it. A disk that is busy with a download is slow to take what the node saves.
+    #[tokio::test(start_paused = true)]
+    async fn the_node_saves_for_as_long_as_the_session_has_left_it() {
+        let ms = Duration::from_millis;
+        for (session, save, expected) in [
+            (ms(0), Some(ms(2800)), (true, ms(2800))),
+            (ms(1000), Some(ms(1500)), (true, ms(2500))),
+            (ms(1000), None, (false, ms(2900))),
+            // The longest that a session takes.
+            (ms(2700), Some(ms(240)), (true, ms(2940))),
+            (ms(2700), None, (false, ms(2950))),
+        ] {
+            let (begun, saved) = (Instant::now(), Cell::new(false));
+            let saving = async {
+                match save {
+                    Some(save) => sleep(save).await,
+                    None => pending().await,
+                }
+                saved.set(true);
+                Ok(())
+            };
+            good_bye(sleep(session), saving).await;
+            let elapsed = begun.elapsed();
+            // The timer rounds up to milliseconds.
+            assert!((expected.1..=expected.1 + ms(2)).contains(&elapsed), "{elapsed:?} {expected:?}");
+            assert_eq!(saved.get(), expected.0, "{session:?} {save:?}");
+        }
+    }
 
     /// S50. Time is virtual: whoever waited for the good-byes would wait for ever.
     #[tokio::test(start_paused = true)]
