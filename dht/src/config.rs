@@ -2,7 +2,8 @@
 //! and where the number comes from. Parsing files and flags is the shell's business.
 //!
 //! A cap of 0 lifts it ([`Config::lifted`] names them), as do the rates that say so. What has to be
-//! more than 0 for a node to work is refused by the settings.
+//! more than 0 for a node to work is refused by the settings. Where 0 is a number like any other, or 1, the
+//! field says so; a test goes over all of them (`settings/keys.rs`).
 //!
 //! Numbers that are no fields, because nobody would set them, and where they are:
 //! - what a format says: how deep and how long messages may be (`krpc::bencode::Limits`), values and salts
@@ -46,29 +47,29 @@ pub struct Config {
     /// Capacities of the buckets farthest from us, farthest first; the rest hold [`Config::k`].
     /// Wide top buckets save a hop (libtorrent: 128, 64, 32, 16).
     pub wide_buckets: Vec<usize>,
-    /// Replacement candidates per contested bucket.
+    /// Replacement candidates per contested bucket; 0 lifts it.
     pub candidates_per_bucket: usize,
     /// Nodes of one /24 (IPv6: /64) in one bucket.
     pub nodes_per_subnet_per_bucket: usize,
     /// A node is questionable after this silence (BEP 5: 15 minutes).
     pub questionable_after: Duration,
-    /// Failures in a row that make a node bad when somebody waits for its place.
+    /// Failures in a row that make a node bad when somebody waits for its place; 0 lifts it.
     pub bad_after_failures: u8,
-    /// Failures in a row after which a node goes even without a successor.
+    /// Failures in a row after which a node goes even without a successor; 0 lifts it.
     pub drop_after_failures: u8,
 
     // ---- maintenance ----
     /// A bucket that did not change for this long is refreshed (BEP 5: 15 minutes).
     pub refresh_after: Duration,
-    /// Pings of questionable nodes per second.
+    /// Pings of questionable nodes per second, at least 1.
     pub questionable_pings_per_second: u32,
-    /// Pings of newcomers: burst.
+    /// Pings of newcomers: burst, at least 1.
     pub newcomer_ping_burst: u32,
-    /// Pings of newcomers: per second.
+    /// Pings of newcomers: per second, at least 1.
     pub newcomer_pings_per_second: u32,
-    /// While the table holds fewer nodes than this, newcomers are pinged faster.
+    /// While the table holds fewer nodes than this, newcomers are pinged faster; 0: never.
     pub young_table: usize,
-    /// Pings of newcomers per second, in all, while the table is young; one per source address.
+    /// Pings of newcomers per second, in all, while the table is young, at least 1; one per source address.
     pub young_newcomer_pings_per_second: u32,
     /// A source address (IPv6: /64) that queries us is pinged once in this span, so that forged queries cannot
     /// use us as a reflector; once more where a node of the table that lives there asks under another id.
@@ -85,7 +86,7 @@ pub struct Config {
     pub lost_after_silences: usize,
     /// Pause between pings that find out whether a dead line is back.
     pub lost_ping_interval: Duration,
-    /// After a change of the network every node of the table is pinged once, so many per second.
+    /// After a change of the network every node of the table is pinged once, so many per second, at least 1.
     pub recovery_pings_per_second: u32,
     /// Nodes that fell silent and lost their place in the table whom a home remembers, some 60 bytes each, to
     /// ask them again: after the network has fallen in parts they are the way back to the others (16 are more
@@ -110,7 +111,7 @@ pub struct Config {
     /// Further queries that an answer nearer than all others allows; the rest allow one less.
     pub lookup_queries_per_answer: usize,
     /// Queries that a lookup sends before it ends, if it knows so many nodes: those around the target may
-    /// be a ring of liars.
+    /// be a ring of liars. 0: as few as it needs.
     pub lookup_min_queries: usize,
     /// Most queries of one lookup in flight.
     pub lookup_max_in_flight: usize,
@@ -132,7 +133,7 @@ pub struct Config {
     /// Peers that one lookup reports.
     pub lookup_max_peers: usize,
     /// Lookups whose closest nodes are remembered, so that the next one of the same target starts there;
-    /// each takes some 500 bytes.
+    /// each takes some 500 bytes. 0 remembers none.
     pub lookups_remembered: usize,
     /// For so long: many of them are gone by then.
     pub lookups_remembered_for: Duration,
@@ -175,7 +176,7 @@ pub struct Config {
     /// once in every such span, which is the longer one.
     pub reach_probe_every: Duration,
     /// In a network of fewer nodes, by the density of our neighbourhood, no home becomes read-only by
-    /// itself: they all ask one another so often that nobody is a stranger.
+    /// itself: they all ask one another so often that nobody is a stranger. 0: however few they are.
     pub reach_min_network: u64,
     /// Addresses that a home remembers to have asked, 8 bytes each; a power of two.
     pub reach_contacts: usize,
@@ -197,7 +198,7 @@ pub struct Config {
     pub max_values: usize,
     /// Replies per second to one source address (IPv6: /64); 0 lifts it.
     pub replies_per_second_per_ip: u32,
-    /// Burst of [`Config::replies_per_second_per_ip`].
+    /// Burst of [`Config::replies_per_second_per_ip`], at least 1.
     pub reply_burst_per_ip: u32,
     /// Bytes of replies per second in all; 0 lifts it.
     pub reply_bytes_per_second: u64,
@@ -227,7 +228,8 @@ pub struct Config {
     pub peer_expiry: Duration,
 
     /// Infohashes told in one answer (BEP 51): 20 of them fit a datagram beside eight nodes of the asker's
-    /// family and most of eight of the other. What does not fit is left out.
+    /// family and most of eight of the other. What does not fit is left out; 0 tells as many as can fit,
+    /// [`Config::MOST_SAMPLES`].
     pub max_samples: usize,
     /// They stay the same for so long (BEP 51; libtorrent: six hours).
     pub sample_interval: Duration,
@@ -257,7 +259,7 @@ pub struct Config {
     /// Queries of a crawl per second, nearly each to another address; 0 lifts it. 25 a second leave some
     /// 750 entries in a router's table of connections, which forgets UDP after 30 seconds.
     pub crawl_rate: u32,
-    /// Queries of a crawl that may go out at once after a pause.
+    /// Queries of a crawl that may go out at once after a pause, at least 1.
     pub crawl_burst: u32,
     /// Queries of a crawl in flight.
     pub crawl_max_in_flight: usize,
@@ -300,6 +302,9 @@ pub enum ReadOnly {
 }
 
 impl Config {
+    /// Infohashes that fit 1,024 bytes beside eight IPv4 nodes and a short transaction id (BEP 51).
+    pub const MOST_SAMPLES: usize = 34;
+
     /// The same as [`Config::lifted`], and the same memory if there is nothing to lift: nodes share it.
     pub(crate) fn lifted_once(self: Arc<Self>) -> Arc<Self> {
         let lifted = self.lifted();
@@ -318,13 +323,17 @@ impl Config {
         }
         let mut config = self.clone();
         lift!(config:
-            nodes_per_subnet_per_bucket, lookup_max_in_flight, lookup_max_queries, lookup_candidates,
+            candidates_per_bucket, nodes_per_subnet_per_bucket, bad_after_failures, drop_after_failures, lookup_max_in_flight, lookup_max_queries, lookup_candidates,
             lookup_nodes_per_reply, lookup_queries_per_silent_ip, lookup_nodes_per_subnet, lookup_max_peers, lookup_values_per_reply,
-            lookup_ports_per_ip, max_lookups, max_in_flight, max_incoming, max_tid, max_values, store_memory,
+            lookup_ports_per_ip, sampled_nodes, lookup_max_filters, max_item_datagram, max_lookups, max_in_flight, max_incoming, max_tid, max_values, store_memory,
             peers_per_infohash, ports_per_ip, max_amplification, max_error_amplification, max_items, items_per_ip, lost_after_silences,
             crawl_max_in_flight, crawl_frontier, crawl_asked, crawl_nodes_per_subnet, crawl_nodes_per_reply, crawl_scrape_nodes,
             crawl_scrape_queue
         );
+        // More than that is never sent, so that there is nothing to choose more for.
+        if config.max_samples == 0 {
+            config.max_samples = Self::MOST_SAMPLES;
+        }
         config
     }
 }

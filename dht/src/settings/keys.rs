@@ -178,6 +178,58 @@ mod tests {
         assert!(fields.len() > 40 && missing.is_empty(), "no key for {missing:?}");
     }
 
+    /// Numbers of which 0 lifts nothing, or is lifted by what reads them. The settings refuse it of others.
+    const ZERO_IS_NO_CAP: &[(&str, &str)] = &[
+        ("questionable_pings_per_second", "taken as 1"),
+        ("newcomer_ping_burst", "taken as 1"),
+        ("newcomer_pings_per_second", "taken as 1"),
+        ("young_newcomer_pings_per_second", "taken as 1"),
+        ("recovery_pings_per_second", "taken as 1"),
+        ("reply_burst_per_ip", "taken as 1"),
+        ("crawl_burst", "taken as 1"),
+        ("young_table", "a threshold: no table is young"),
+        ("lookup_min_queries", "a threshold: none is too few"),
+        ("reach_min_network", "a threshold: no network is too small"),
+        ("missing_nodes", "remembers nobody"),
+        ("lookups_remembered", "remembers none"),
+        ("crawl_survey_share", "percent"),
+        ("crawl_scrape_share", "percent"),
+        ("replies_per_second_per_ip", "a rate that is lifted without its bookkeeping"),
+        ("reply_bytes_per_second", "a rate that is lifted without its bookkeeping"),
+        ("scrapes_per_second", "a rate that is lifted without its bookkeeping"),
+        ("signature_checks_per_second", "a rate that is lifted without its bookkeeping"),
+        ("failed_tokens_per_minute", "a rate that is lifted without its bookkeeping"),
+        ("crawl_rate", "a rate that is lifted without its bookkeeping"),
+        ("infohashes_per_ip", "a cap that is lifted without its bookkeeping"),
+    ];
+
+    #[test]
+    fn zero_lifts_every_cap_or_is_refused_or_means_what_the_field_says() {
+        let mut others = Vec::new();
+        for key in KEYS {
+            let mut settings = Settings::default();
+            settings.listen.ipv4 = true;
+            let number = |settings: &Settings| (key.show)(settings).parse::<u64>();
+            if number(&settings).is_err() {
+                continue;
+            }
+            (key.set)(&mut settings, &Value::Integer(0)).unwrap();
+            assert_eq!(number(&settings), Ok(0), "{}", key.name);
+            if settings.check().is_err() {
+                continue;
+            }
+            settings.config = settings.config.lifted();
+            match number(&settings) {
+                Ok(0) => others.push(key.short()),
+                Ok(lifted) => assert!(lifted > number(&Settings::default()).unwrap(), "{}", key.name),
+                Err(error) => panic!("{}: {error}", key.name),
+            }
+        }
+        let (others, known): (BTreeSet<_>, BTreeSet<_>) =
+            (others.into_iter().collect(), ZERO_IS_NO_CAP.iter().map(|(key, _)| *key).collect());
+        assert_eq!(others, known, "0 is to lift a cap");
+    }
+
     #[test]
     fn short_names_are_unique_because_the_environment_uses_them() {
         let shorts: BTreeSet<_> = KEYS.iter().map(Key::short).collect();

@@ -238,6 +238,7 @@ fn caps_of_zero_are_lifted() {
         lookup_nodes_per_reply: 0,
         lookup_queries_per_silent_ip: 0,
         lookup_max_peers: 0,
+        lookup_max_filters: 0,
         lookup_values_per_reply: 0,
         lookup_ports_per_ip: 0,
         max_lookups: 0,
@@ -266,6 +267,15 @@ fn caps_of_zero_are_lifted() {
     }
     let found = world.get_peers(9, infohash);
     assert_eq!((found.outcome, found.peers.len()), (Outcome::Converged, 20));
+    let scraped = world.command(9, Command::Scrape { infohash, trace: false }).unwrap();
+    world.run(MINUTE);
+    let estimate = world.hosts[9].events.iter().find_map(|(_, event)| match event {
+        Event::Scraped { lookup, estimate } if *lookup == scraped => Some(*estimate),
+        _ => None,
+    });
+    // Twenty ports of one address are one downloader (BEP 33).
+    let estimate = estimate.expect("an estimate");
+    assert!(estimate.downloaders == 1 && estimate.nodes >= 4, "{estimate:?}");
 }
 
 #[test]
