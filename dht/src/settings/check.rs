@@ -1,16 +1,21 @@
-//! What no node could work with.
+//! What no node could work with, and what it works with otherwise than it was asked for.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::error::{SettingsError, bad_value};
 use super::merged::Settings;
+use crate::Config;
 
 /// Bounds of every span of time.
 const MIN_SPAN: Duration = Duration::from_millis(1);
 const MAX_SPAN: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Infohashes that fit 1,024 bytes beside eight IPv4 nodes and a short transaction id (BEP 51).
-const MAX_SAMPLES: usize = 34;
+/// Longest datagram of the settings, in bytes: below the least that is understood nothing is left to answer
+/// with; eight nodes of IPv6, a token and what belongs around them fit the least that is used; and no DHT
+/// sends more than the most (BEP 32).
+const UNDERSTOOD: RangeInclusive<usize> = 200..=1024;
+const LEAST_DATAGRAM: usize = 512;
 
 impl Settings {
     /// Refuses what no node could work with.
@@ -46,11 +51,8 @@ impl Settings {
         if config.reach_probe >= config.reach_probe_every {
             return refuse("limits.reach_probe", "shorter than `limits.reach_probe_every`");
         }
-        if !(512..=1024).contains(&config.max_datagram) {
+        if !UNDERSTOOD.contains(&config.max_datagram) {
             return refuse("limits.max_datagram", "from 512, for eight nodes and a token, to 1024 (BEP 32)");
-        }
-        if config.max_samples > MAX_SAMPLES {
-            return refuse("limits.max_samples", "at most 34: what fits a datagram beside eight nodes");
         }
         for (key, percent) in [
             ("limits.crawl_survey_share", config.crawl_survey_share),
@@ -65,6 +67,34 @@ impl Settings {
             return refuse("node.ipv4", "true while node.ipv6 is false");
         }
         Ok(())
+    }
+
+    /// Takes what earlier versions took, though no node works well with it, as the nearest that one works
+    /// with, so that nobody's node stops with an update; and says so.
+    pub(super) fn bend(&mut self) {
+        let Config { max_datagram, max_samples, .. } = &mut self.config;
+        let bent = [
+            (
+                "limits.max_datagram",
+                max_datagram,
+                LEAST_DATAGRAM..=usize::MAX,
+                "eight nodes and a token have to fit",
+            ),
+            (
+                "limits.max_samples",
+                max_samples,
+                0..=Config::MOST_SAMPLES,
+                "more never fit a datagram beside eight nodes",
+            ),
+        ]
+        .map(|(key, number, bounds, why)| {
+            let asked = std::mem::replace(number, (*number).clamp(*bounds.start(), *bounds.end()));
+            (key, asked, *number, why)
+        });
+        for (key, asked, taken, why) in bent.into_iter().filter(|(_, asked, taken, _)| asked != taken) {
+            let origin = self.origin(key);
+            self.warnings.push(format!("{origin}: `{key}` is {asked} and taken as {taken}: {why}"));
+        }
     }
 
     fn check_spans(&self) -> Result<(), SettingsError> {

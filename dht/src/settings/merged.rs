@@ -21,6 +21,8 @@ pub struct Settings {
     pub config: Config,
     /// Routers, `host:port`, in order of preference.
     pub routers: Vec<String>,
+    /// What was asked for and is taken otherwise, a sentence each.
+    pub warnings: Vec<String>,
     pub(super) origins: BTreeMap<&'static str, Origin>,
 }
 

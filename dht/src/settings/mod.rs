@@ -46,7 +46,7 @@ pub struct Program<'a> {
 }
 
 impl Settings {
-    /// Merges all sources for `program`.
+    /// Merges all sources for `program`. What is taken otherwise than it was asked for is said in the log, too.
     ///
     /// # Errors
     /// The first setting that is wrong, and where it stands.
@@ -61,6 +61,10 @@ impl Settings {
         settings.apply_environment(program)?;
         settings.apply_flags(flags)?;
         settings.check()?;
+        settings.bend();
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
+        }
         Ok(settings)
     }
 
@@ -300,15 +304,34 @@ mod tests {
             ("lookup_queries_per_answer", "0"),
             ("announce_nodes", "9223372036854775807"),
             ("source_table_entries", "4611686018427387904"),
-            ("max_datagram", "511"),
+            ("max_datagram", "199"),
             ("max_datagram", "1025"),
-            ("max_samples", "35"),
         ] {
             let file = format!("[limits]\n{key} = {value}\n");
             let said = message(&file);
             assert!(said.contains(&format!("`limits.{key}` has to be ")), "{said}");
         }
         assert!(message("[limits\n").contains("bootstrap.toml"));
+    }
+
+    #[test]
+    fn what_an_older_version_took_is_bent_to_the_nearest_that_works_and_said() {
+        let bent = |file: &str| {
+            let settings = load(file, &[], &Flags::default()).unwrap();
+            (settings.config.max_datagram, settings.config.max_samples, settings.warnings)
+        };
+        assert_eq!(bent("[limits]\nmax_datagram = 512\nmax_samples = 34\n"), (512, 34, Vec::new()));
+        assert_eq!(bent(""), (1024, 20, Vec::new()));
+        let (datagram, samples, warnings) = bent("[limits]\nmax_datagram = 200\nmax_samples = 35\n");
+        assert_eq!((datagram, samples), (512, 34));
+        let [datagram, samples] = &warnings[..] else { panic!("{warnings:?}") };
+        assert!(
+            datagram.contains("bootstrap.toml: `limits.max_datagram` is 200 and taken as 512"),
+            "{datagram}"
+        );
+        assert!(samples.contains("`limits.max_samples` is 35 and taken as 34"), "{samples}");
+        let (datagram, _, warnings) = bent("[limits]\nmax_datagram = 511\n");
+        assert_eq!((datagram, warnings.len()), (512, 1));
     }
 
     #[test]
