@@ -199,6 +199,8 @@ impl Node {
             }
             Purpose::Spread => self.fill_gaps(now, usize::from(taken.destination.socket), response, out),
             Purpose::Ping => {}
+            // Whoever answers nobody else knows of no part of the network that we could come back to.
+            Purpose::Missing if read_only => {}
             Purpose::Missing => {
                 let Destination { socket, to, .. } = taken.destination;
                 self.reunite(now, usize::from(socket), (response.id, to), out);

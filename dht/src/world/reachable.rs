@@ -176,3 +176,49 @@ fn node_that_became_read_only_leaves_the_table_when_it_answers() {
     world.run(SECOND);
     assert_eq!(world.node(node).closest(&Id::ZERO, 9), [(id, addr)], "it answers everybody again");
 }
+
+/// Who left the table, comes back and is read-only has nobody to bring us together with.
+#[test]
+fn missing_node_that_comes_back_read_only_starts_no_reunion() {
+    /// Pings and lookups that it gets from the node that missed it.
+    fn asked_on_return(is_shy: bool) -> (u32, u32) {
+        let mut world = World::new(8, Config { drop_after_failures: 1, ..Config::default() });
+        for _ in 0..20 {
+            world.add_node(&[]);
+        }
+        world.join(1..20, 0);
+        let (id, node) = (world.random_id(), world.addr(5));
+        let (mute, shy) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+        let asked = Rc::new(Cell::new((0, 0)));
+        let (is_mute, read_only, count) = (Rc::clone(&mute), Rc::clone(&shy), Rc::clone(&asked));
+        let actor = world.add_actor(Box::new(move |_, from, message| {
+            let mut bytes = Vec::new();
+            let Body::Query { query, .. } = &message.body else { return Vec::new() };
+            // Nobody else gets to know it.
+            if is_mute.get() || from != node {
+                return Vec::new();
+            }
+            let (pings, lookups) = count.get();
+            let is_ping = matches!(query, Query::Ping);
+            count.set((pings + u32::from(is_ping), lookups + u32::from(!is_ping)));
+            let body = Body::Response(Response { nodes: Some(b""), ..Response::new(id) });
+            let read_only = read_only.get();
+            Message { tid: message.tid, version: None, ip: None, read_only, body }.encode(&mut bytes);
+            vec![(from, bytes)]
+        }));
+        let addr = world.addr(actor);
+        world.command(5, Command::AddNode(addr));
+        world.run(MINUTE);
+        mute.set(true);
+        world.run(60 * MINUTE);
+        assert!(world.node(5).closest(&id, 64).iter().all(|&(_, other)| other != addr), "it is missing");
+        mute.set(false);
+        shy.set(is_shy);
+        asked.set((0, 0));
+        world.run(40 * MINUTE);
+        asked.get()
+    }
+    let ((pings, lookups), (others, reunions)) = (asked_on_return(true), asked_on_return(false));
+    assert!(pings > 0 && others > 0 && reunions > 0, "{pings} {others} {reunions}");
+    assert_eq!(lookups, 0);
+}
