@@ -336,9 +336,22 @@ pub enum HopStep {
     Silent,
     /// It answered with an error.
     Refused {
-        /// The KRPC error code; 0 when somebody else answered in its place.
+        /// The code that it sent (BEP 5, "Errors").
         code: i64,
     },
+    /// What came in answer is none, and nothing in it was believed.
+    Unsound(Unsound),
+}
+
+/// Why an answer is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsound {
+    /// It came under another id than that of the node asked, or under our own.
+    SomebodyElse,
+    /// A record of a node in it is cut.
+    Malformed,
+    /// It brings an item that is not the one asked for, or that its key did not sign (BEP 44).
+    Forged,
 }
 
 /// How a lookup ended.

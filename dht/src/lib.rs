@@ -219,7 +219,7 @@ mod world;
 pub use config::{Config, ReadOnly};
 pub use counters::Counters;
 pub use event::{
-    Announce, Command, Event, Hop, HopStep, LookupId, LookupStats, Outcome, Question, SwarmEstimate,
+    Announce, Command, Event, Hop, HopStep, LookupId, LookupStats, Outcome, Question, SwarmEstimate, Unsound,
 };
 pub use home::{Home, HomeRecord, HomeStats};
 pub use network::NetworkChange;

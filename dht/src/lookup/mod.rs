@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use krpc::compact::{self, V4, V6};
-use krpc::{ErrorCode, Id, Response};
+use krpc::{Id, Response};
 
 use self::candidates::{AnnounceState, Candidate, Facts};
 pub(crate) use self::env::{AnnounceEnd, Env, Finished, Owner, Upkeep};
@@ -48,7 +48,7 @@ use crate::home::{Place, family_of, want};
 use crate::purpose::{Asked, Purpose};
 use crate::rpc::{Destination, Taken};
 use crate::store::Family;
-use crate::{Config, Event, Hop, HopStep, LookupId, LookupStats, Outbox, Outcome, Time};
+use crate::{Config, Event, Hop, HopStep, LookupId, LookupStats, Outbox, Outcome, Time, Unsound};
 
 /// One lookup.
 #[derive(Debug)]
@@ -158,10 +158,10 @@ impl Lookup {
         let is_whole = response.nodes.is_none_or(compact::is_whole_nodes::<V4>)
             && response.nodes6.is_none_or(compact::is_whole_nodes::<V6>);
         if !is_whole {
-            return self.refused(now, asked, MALFORMED, env);
+            return self.refused(now, asked, HopStep::Unsound(Unsound::Malformed), env);
         }
         let Ok(brought) = self.findings.take(name, from, response, env.config, &mut env.out.events) else {
-            return self.refused(now, asked, FORGED, env);
+            return self.refused(now, asked, HopStep::Unsound(Unsound::Forged), env);
         };
         if let Some(interval) = brought.rest {
             env.sampled.note(from, now + interval, env.config);
@@ -191,10 +191,10 @@ impl Lookup {
         self.stats.hops == 0 && self.take_nodes(response, 1, true, env) > 0
     }
 
-    /// The node answered with an error, or as somebody else.
-    pub(crate) fn refused(&mut self, now: Time, asked: Asked, code: i64, env: &mut Env<'_>) {
+    /// The node answered with an error, or in a way that is no answer: a `step` that says so.
+    pub(crate) fn refused(&mut self, now: Time, asked: Asked, step: HopStep, env: &mut Env<'_>) {
         let node = self.searches.get_mut(usize::from(asked.home)).and_then(|s| s.refused(asked.serial));
-        self.hop(now, node, HopStep::Refused { code }, env.out);
+        self.hop(now, node, step, env.out);
     }
 
     /// Somebody answered as `id` where another id was expected. It is told as a refusal too.
@@ -492,9 +492,3 @@ fn from_last_run(owner: Owner, target: Id, place: &Place, config: &Config) -> Ve
 fn approach_time(config: &Config) -> Duration {
     config.lookup_max_time.saturating_sub(config.query_timeout)
 }
-
-/// The code under which a trace shows a node whose records of nodes are cut: KRPC's for a malformed packet.
-const MALFORMED: i64 = ErrorCode::Protocol.number();
-
-/// The code under which a trace shows a node that sent a forged item: KRPC's for a bad signature.
-const FORGED: i64 = ErrorCode::InvalidSignature.number();

@@ -14,7 +14,7 @@ use crate::responder::Asker;
 use crate::rpc::{Destination, Expired, Taken};
 use crate::secure_id::is_secure;
 use crate::table::Insertion;
-use crate::{Event, Outbox, Time};
+use crate::{Event, HopStep, Outbox, Time, Unsound};
 
 impl Node {
     pub(super) fn handle_message(
@@ -224,7 +224,9 @@ impl Node {
             Purpose::Lookup(asked) => {
                 let (lookups, mut env) = self.lookups_and_env(out);
                 if let Some(lookup) = lookups.get_mut(asked.lookup) {
-                    lookup.refused(now, asked, code.unwrap_or(SOMEBODY_ELSE), &mut env);
+                    let somebody_else = HopStep::Unsound(Unsound::SomebodyElse);
+                    let step = code.map_or(somebody_else, |code| HopStep::Refused { code });
+                    lookup.refused(now, asked, step, &mut env);
                 }
                 self.advance(now, asked.lookup, out);
             }
@@ -324,6 +326,3 @@ impl Node {
         }
     }
 }
-
-/// The code under which a trace shows an answer by somebody else than was asked; no error has it.
-const SOMEBODY_ELSE: i64 = 0;

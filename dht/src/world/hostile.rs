@@ -6,6 +6,7 @@ use krpc::bencode::Strings;
 use krpc::compact::{Address as _, Contact, V4, put_node, put_value};
 
 use super::*;
+use crate::{HopStep, Unsound};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -342,6 +343,45 @@ fn answer_by_somebody_else_to_an_announce_is_silence_and_no_refusal() {
     assert_eq!(refused.collect::<Vec<_>>(), [(saved[1].1, 203)]);
     // Who answered as somebody else was asked once more, and was who it had been before.
     assert_eq!(world.node(node).counters().ids_mismatched, 2);
+}
+
+/// A trace says what came: an error with the code that was sent, and no error where none was.
+#[test]
+fn a_trace_tells_answers_that_are_none_from_errors() {
+    let mut world = World::new(13, Config::default());
+    let mut saved = Vec::new();
+    for n in 0..4u8 {
+        let id = Id::new([n + 1; 20]);
+        let actor = world.add_actor(Box::new(move |_, from, message| {
+            let is_get = matches!(message.body, Body::Query { query: Query::Get { .. }, .. });
+            let response = Response { nodes: Some(b""), ..Response::new(id) };
+            let answer = match (is_get, n) {
+                (true, 0) => reply(message.tid, Response { nodes: Some(&[7; 25]), ..response }),
+                (true, 1) => reply(message.tid, Response { value: Some(b"5:other"), ..response }),
+                (true, 2) => reply(message.tid, Response { id: Id::new([99; 20]), ..response }),
+                (true, _) => [b"d1:eli203e3:bade1:t4:", message.tid, b"1:y1:ee"].concat(),
+                _ => reply(message.tid, response),
+            };
+            vec![(from, answer)]
+        }));
+        saved.push((id, world.addr(actor)));
+    }
+    let node = world.add_node(&saved);
+    let target = crate::item::immutable_target(b"3:abc");
+    world.look_up(node, Command::GetImmutable { target, trace: true });
+    let steps = |addr| {
+        let steps = world.hosts[node].events.iter().filter_map(move |(_, event)| match event {
+            Event::Hop { hop, .. } if hop.node == addr && hop.step != HopStep::Asked => {
+                Some(hop.step.clone())
+            }
+            _ => None,
+        });
+        steps.collect::<Vec<_>>()
+    };
+    assert_eq!(steps(saved[0].1), [HopStep::Unsound(Unsound::Malformed)]);
+    assert_eq!(steps(saved[1].1), [HopStep::Unsound(Unsound::Forged)]);
+    assert_eq!(steps(saved[2].1)[0], HopStep::Unsound(Unsound::SomebodyElse));
+    assert_eq!(steps(saved[3].1), [HopStep::Refused { code: 203 }]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use btdht::{Hop, HopStep, Time};
+use btdht::{Hop, HopStep, Time, Unsound};
 use krpc::Id;
 use serde_json::{Value, json};
 
@@ -45,6 +45,7 @@ impl Hops {
                 object["token"] = token.into();
             }
             HopStep::Refused { code } => object["code"] = code.into(),
+            HopStep::Unsound(why) => object["why"] = reason(why).0.into(),
             HopStep::Asked | HopStep::Slow | HopStep::Silent => {}
         }
         object
@@ -66,6 +67,7 @@ impl Hops {
                 (format!("{:.1}", millis(rtt)), brought + if token { ", token" } else { "" })
             }
             HopStep::Refused { code } => (String::new(), format!("error {code}")),
+            HopStep::Unsound(why) => (String::new(), reason(why).1.into()),
             HopStep::Asked | HopStep::Slow | HopStep::Silent => Default::default(),
         };
         let (at, node) = (millis(hop.at.since(self.start)), hop.node.to_string());
@@ -89,6 +91,16 @@ fn word(step: &HopStep) -> &'static str {
         HopStep::Slow => "slow",
         HopStep::Silent => "silent",
         HopStep::Refused { .. } => "refused",
+        HopStep::Unsound(_) => "unsound",
+    }
+}
+
+/// Why an answer is none, for programs and in words.
+fn reason(why: Unsound) -> (&'static str, &'static str) {
+    match why {
+        Unsound::SomebodyElse => ("somebody_else", "somebody else answered"),
+        Unsound::Malformed => ("malformed", "nodes that are cut short"),
+        Unsound::Forged => ("forged", "a forged item"),
     }
 }
 
@@ -121,6 +133,22 @@ mod tests {
         );
         let unknown = Hop { id: None, ..hop(HopStep::Asked) };
         assert!(hops.line(&unknown).contains("    2     ?  ?             81.2.3.4:6881"));
+    }
+
+    #[test]
+    fn an_answer_that_is_none_is_told_as_what_it_is_and_not_as_an_error() {
+        let hops = Hops::new(Id::ZERO, Time::from_millis(1000));
+        for (why, name, words) in [
+            (Unsound::SomebodyElse, "somebody_else", "somebody else answered"),
+            (Unsound::Malformed, "malformed", "nodes that are cut short"),
+            (Unsound::Forged, "forged", "a forged item"),
+        ] {
+            let hop = hop(HopStep::Unsound(why));
+            let object = hops.json(&hop);
+            assert_eq!((&object["step"], &object["why"]), (&"unsound".into(), &name.into()));
+            assert!(object.get("code").is_none(), "{object}");
+            assert!(hops.line(&hop).ends_with(&format!("unsound            {words}")), "{}", hops.line(&hop));
+        }
     }
 
     #[test]
