@@ -13,14 +13,31 @@ use crate::store::Family;
 pub(super) fn encode_within(limit: usize, own: Family, message: &mut Message<'_>, bytes: &mut Vec<u8>) {
     let start = bytes.len();
     message.encode(bytes);
-    let excess = (bytes.len() - start).saturating_sub(limit);
-    // Seldom: written twice costs less than counting before what it will take.
+    // Seldom: written again costs less than counting before what it will take.
+    let excess = |bytes: &[u8]| (bytes.len() - start).saturating_sub(limit);
     if let Body::Response(response) = &mut message.body
-        && excess > 0
+        && excess(bytes) > 0
     {
-        shorten(response, own, excess);
+        shorten(response, own, excess(bytes));
         bytes.truncate(start);
         message.encode(bytes);
+    }
+    if excess(bytes) > 0 {
+        strip(message);
+        bytes.truncate(start);
+        message.encode(bytes);
+    }
+}
+
+/// Leaves out what an answer is one without: who we are, whom we see (BEP 42), and which version of an item
+/// we have whose value is too long as well. Only where so little may be sent for what was asked
+/// ([`crate::Config::max_amplification`]) that not even this much fits.
+fn strip(message: &mut Message<'_>) {
+    (message.version, message.ip) = (None, None);
+    if let Body::Response(response) = &mut message.body
+        && response.value.is_none()
+    {
+        response.seq = None;
     }
 }
 

@@ -3,7 +3,8 @@
 //! An item of 1,000 bytes does not fit the 1,024 of BEP 32. Such a reply carries the item and nothing
 //! that it can do without, within [`crate::Config::max_item_datagram`]; and no reply is longer than
 //! [`crate::Config::max_amplification`] times its query, so that a query of 86 bytes does not get the very
-//! largest items: whoever wants them sends `want` or a version, as all but the barest clients do.
+//! largest items: whoever wants them sends `want` or a version, as all but the barest clients do. Where a value is
+//! too long the rest is told: nodes, a token and its version.
 
 use krpc::{ErrorCode, Id, Signed, Want};
 
@@ -28,15 +29,15 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
     ) {
         self.gather_nodes(asker, (&target, want), NODES_BESIDE);
         let token = Some(self.tokens.issue(asker.from.ip(), &target));
-        let most = self.limit(asker, true);
+        let (beside, alone) = (self.limit(asker, false), self.limit(asker, true));
         let mut item = ItemParts::default();
         if let Some(stored) = self.store.item(now, &target) {
             item.seq = stored.seq();
             // BEP 44: `seq` asks for a newer one only.
             let wanted = item.seq.is_none_or(|stored| seq.is_none_or(|seq| stored > seq));
             let bytes = stored.value().len() + SIGNED_BYTES;
-            let small = bytes + ENVELOPE_BYTES + asker.tid.len() <= self.config.max_datagram;
-            if wanted && (small || most >= bytes + BARE_BYTES + asker.tid.len()) {
+            let small = bytes + ENVELOPE_BYTES + asker.tid.len() <= beside;
+            if wanted && (small || alone >= bytes + BARE_BYTES + asker.tid.len()) {
                 item.value = true;
                 item.large = !small;
                 if let Item::Mutable(stored) = stored {
@@ -113,9 +114,9 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
     }
 }
 
-/// More than `1:k32:…3:seqi…e3:sig64:…1:v`.
-const SIGNED_BYTES: usize = 37 + 26 + 72 + 3;
+/// As much as `1:k32:…3:seqi…e3:sig64:…1:v` at most.
+const SIGNED_BYTES: usize =
+    b"1:k32:".len() + 32 + b"3:seqi9223372036854775807e3:sig64:".len() + 64 + b"1:v".len();
 
-/// All of a reply without nodes, address and version but its transaction id and the item:
-/// `d1:rd2:id20:…5:token8:…e1:t32:1:y1:re`.
-const BARE_BYTES: usize = 10 + 20 + 17 + 1 + 6 + 7;
+/// All of a reply without nodes, address and version but its transaction id and the item, at most.
+const BARE_BYTES: usize = b"d1:rd2:id20:".len() + 20 + b"5:token8:".len() + 8 + b"e1:t32:1:y1:re".len();

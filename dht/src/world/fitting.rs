@@ -5,6 +5,7 @@ use krpc::compact;
 
 use super::*;
 use crate::Class;
+use crate::item::{MutableItem, SecretKey, immutable_target, mutable_target};
 
 /// A crowd of dual-stack nodes under `config`, of which the first knows the others and has peers of `stored`
 /// infohashes.
@@ -26,11 +27,16 @@ fn stranger(socket: u8, n: usize) -> SocketAddr {
     if socket == 0 { World::v4(1000 + n) } else { World::v6(1000 + n) }
 }
 
+fn encoded(tid: &[u8], query: Query<'_>) -> Vec<u8> {
+    let body = Body::Query { id: Id::new([1; 20]), query };
+    let mut bytes = Vec::new();
+    Message { tid, version: None, ip: None, read_only: true, body }.encode(&mut bytes);
+    bytes
+}
+
 /// Asks the first node at one of its sockets; its only reply.
 fn ask(world: &mut World, from: SocketAddr, tid: &[u8], query: Query<'_>) -> Vec<u8> {
-    let body = Body::Query { id: Id::new([1; 20]), query };
-    let (mut bytes, mut out) = (Vec::new(), Outbox::new());
-    Message { tid, version: None, ip: None, read_only: true, body }.encode(&mut bytes);
+    let (bytes, mut out) = (encoded(tid, query), Outbox::new());
     let Kind::Node(node) = &mut world.hosts[0].kind else { panic!() };
     node.handle_datagram(world.now, u8::from(from.is_ipv6()), from, &bytes, &mut out);
     let replies: Vec<_> = out.transmits.iter().filter(|sent| sent.class == Class::Reply).collect();
@@ -178,4 +184,42 @@ fn reply_too_long_for_its_query_is_shortened_and_an_error_counted() {
     assert!(world.inject(0, stranger(0, 99), b"d1:t2:aa1:y1:qe").is_empty());
     let counted = world.node(0).counters().since(&before);
     assert_eq!((counted.dropped_too_long, counted.dropped_rate_limit), (1, 0));
+}
+
+/// However little may be sent for a `get`, it is answered: with the item where that fits, and else without.
+#[test]
+fn item_that_is_too_long_for_its_query_is_left_out_of_an_answer() {
+    for max_amplification in [1, 2, 3, 4, 6, 12] {
+        let unlimited = Config { items_per_ip: 0, signature_checks_per_second: 0, ..Config::default() };
+        let mut world = crowd(Config { max_amplification, ..unlimited }, 12, 0);
+        let secret = SecretKey::from_seed(&[1; 32]);
+        for len in (10..900).step_by(7) {
+            let value = [format!("{len}:").into_bytes(), vec![b'x'; len]].concat();
+            let item = MutableItem::sign(&secret, format!("{len}").as_bytes(), i64::MAX - 7, &value).unwrap();
+            let mutable = mutable_target(&item.key, &item.salt);
+            for (target, signed) in [(mutable, Some(item.as_signed(None))), (immutable_target(&value), None)]
+            {
+                let get = Query::Get { target, seq: None, want: Want::UNSPECIFIED };
+                let token = response(&ask(&mut world, stranger(0, 1), b"aa", get)).token.unwrap().to_vec();
+                let put = Query::Put { token: &token, value: &value, signed };
+                response(&ask(&mut world, stranger(0, 1), b"aa", put));
+                for (socket, tid_len) in [(0, 1), (0, 2), (0, 32), (1, 2), (1, 32)] {
+                    let (from, tid) = (stranger(socket, 99), vec![b't'; tid_len]);
+                    let bytes = ask(&mut world, from, &tid, get);
+                    let most = max_amplification * encoded(&tid, get).len();
+                    assert!(bytes.len() <= most, "{} bytes for {most}", bytes.len());
+                    let told = response(&bytes);
+                    let which = format!("{len} bytes, {max_amplification} times, {from}, {tid_len}");
+                    assert_eq!(told.token.map(<[u8]>::len), Some(8), "{which}");
+                    assert!(told.value.is_none_or(|told| told == value), "{which}");
+                    assert_eq!(told.value.is_some() && signed.is_some(), told.signature.is_some(), "{which}");
+                    // A key, a signature, a version and the bare reply are less than 240 bytes.
+                    assert!(told.value.is_some() || value.len() + 240 > most, "{which}");
+                    let nodes = told.nodes.or(told.nodes6).unwrap_or_default();
+                    assert!(told.value.is_some() || most < 300 || nodes.len() >= 26 * 3, "{which}");
+                }
+            }
+        }
+        assert_eq!(world.node(0).counters().dropped_too_long, 0);
+    }
 }
