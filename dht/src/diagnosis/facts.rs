@@ -110,6 +110,12 @@ pub enum StateFacts {
         nodes: usize,
         /// Whether a running process holds it.
         in_use: bool,
+        /// How long ago it was written, as far as the system says.
+        age: Option<Duration>,
+        /// Nodes in it that were asked.
+        asked: usize,
+        /// Of these, the ones that answered under the id that they had.
+        answered: usize,
     },
     /// It is there but says nothing.
     Damaged,
@@ -138,6 +144,30 @@ impl Facts {
         self.counters.replies_in + self.counters.errors_in
     }
 
+    /// Which part of the answers to our queries came from another address than was asked, from 0 to 1;
+    /// `None` without any. What is spoofed is dropped and counts as no answer.
+    pub fn spoofed_share(&self) -> Option<f64> {
+        share(self.counters.replies_spoofed, self.answers())
+    }
+
+    /// Which part of them came under another id than the node there had.
+    pub fn changing_ids_share(&self) -> Option<f64> {
+        share(self.counters.ids_mismatched, self.answers())
+    }
+
+    /// Which part of them was one or the other.
+    pub fn doubtful_share(&self) -> Option<f64> {
+        share(self.counters.replies_spoofed + self.counters.ids_mismatched, self.answers())
+    }
+
+    /// Nodes of an earlier run that were asked and did not answer.
+    pub fn saved_silent(&self) -> usize {
+        match self.state {
+            StateFacts::Readable { asked, answered, .. } => asked.saturating_sub(answered),
+            _ => 0,
+        }
+    }
+
     /// Nodes that an earlier run left.
     pub fn saved_nodes(&self) -> usize {
         match self.state {
@@ -145,4 +175,10 @@ impl Facts {
             _ => 0,
         }
     }
+}
+
+/// The part that `some` are of themselves and `others`.
+fn share(some: u64, others: u64) -> Option<f64> {
+    let all = some + others;
+    (all > 0).then(|| some as f64 / all as f64)
 }

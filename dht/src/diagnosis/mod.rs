@@ -7,10 +7,13 @@
 mod facts;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::time::Duration;
 
 pub use facts::{ClockFacts, Facts, LookupFacts, RouterFacts, SocketFacts, StateFacts};
+use words::some;
+pub use words::{percent, span};
 
 use crate::Outcome;
 
@@ -85,6 +88,7 @@ const RULES: &[Rule] = &[
     unresolved_routers,
     slow,
     stale,
+    saved_nodes_dead,
     forged,
     spoofed,
     changing_ids,
@@ -98,11 +102,6 @@ const RULES: &[Rule] = &[
 
 fn finding(code: &'static str, severity: Severity, text: String, advice: &'static str) -> Option<Finding> {
     Some(Finding { code, severity, text, advice })
-}
-
-/// A number and its noun.
-fn some(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn healthy(facts: &Facts) -> Finding {
@@ -241,7 +240,9 @@ fn failed_lookup(facts: &Facts) -> Option<Finding> {
 }
 
 fn lossy(facts: &Facts) -> Option<Finding> {
-    let (answers, ended) = (facts.answers(), facts.answers() + facts.counters.timeouts);
+    // That saved nodes have gone says nothing about the line.
+    let timeouts = facts.counters.timeouts.saturating_sub(facts.saved_silent() as u64);
+    let (answers, ended) = (facts.answers(), facts.answers() + timeouts);
     if answers == 0 || ended < 40 || answers * 4 >= ended {
         return None;
     }
@@ -334,6 +335,23 @@ fn stale(facts: &Facts) -> Option<Finding> {
     )
 }
 
+/// Of nodes that were good when they were saved half are gone after a day or two. Fewer than eight are too few
+/// to speak of.
+fn saved_nodes_dead(facts: &Facts) -> Option<Finding> {
+    let StateFacts::Readable { age, asked, answered, .. } = facts.state else { return None };
+    if asked < 8 || answered * 3 >= asked || facts.answers() == 0 {
+        return None;
+    }
+    let written = age.map(|age| format!(", which were written {} ago,", span(age))).unwrap_or_default();
+    let text = format!("Only {answered} of {asked} saved nodes that were asked{written} still answer.");
+    let advice = if age.is_some_and(|age| age < Duration::from_secs(3600)) {
+        "So many do not go so soon: has this machine come to another network, or does something keep us from them?"
+    } else {
+        "They are too old to start from without a router. `btdht serve` saves new ones while it runs."
+    };
+    finding("saved_nodes_dead", Severity::Warning, text, advice)
+}
+
 fn forged(facts: &Facts) -> Option<Finding> {
     let (unasked, all) = (facts.counters.dropped_unsolicited, facts.counters.datagrams_in);
     if unasked < 20 || unasked * 10 < all {
@@ -358,7 +376,10 @@ fn spoofed(facts: &Facts) -> Option<Finding> {
     finding(
         "spoofed_answers",
         Severity::Warning,
-        format!("{spoofed} answers to queries of ours came from another address than was asked."),
+        format!(
+            "{spoofed} answers to queries of ours ({}) came from another address than was asked.",
+            percent(facts.spoofed_share())
+        ),
         "Somebody may be guessing our queries or listening to them. Such answers are dropped.",
     )
 }
@@ -371,7 +392,10 @@ fn changing_ids(facts: &Facts) -> Option<Finding> {
     finding(
         "changing_ids",
         Severity::Warning,
-        format!("{changed} nodes answered under another id than they had, against {answers} answers."),
+        format!(
+            "{changed} nodes answered under another id than they had ({}), against {answers} answers.",
+            percent(facts.changing_ids_share())
+        ),
         "Somebody may be trying to surround us with false nodes. They are thrown out of the table.",
     )
 }
@@ -477,7 +501,7 @@ fn state(facts: &Facts) -> Option<Finding> {
 }
 
 fn state_in_use(facts: &Facts) -> Option<Finding> {
-    let StateFacts::Readable { in_use: true, nodes } = facts.state else { return None };
+    let StateFacts::Readable { in_use: true, nodes, .. } = facts.state else { return None };
     let text = format!("Another process runs on the state folder, which holds {nodes} nodes.");
     finding("state_in_use", Severity::Note, text, "")
 }

@@ -13,6 +13,13 @@ fn addr(text: &str) -> SocketAddr {
 
 type Change = fn(&mut Facts);
 
+/// A table that was saved a day ago, of which as many live as is usual.
+fn saved(nodes: usize, in_use: bool) -> StateFacts {
+    StateFacts::Readable { nodes, in_use, age: Some(DAY), asked: nodes, answered: nodes / 2 }
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
 /// A node on a usual line, twenty seconds after its start.
 fn well() -> Facts {
     let socket = |local: &str, nodes| SocketFacts {
@@ -63,7 +70,7 @@ fn well() -> Facts {
             ..Counters::default()
         },
         lookups: vec![lookup("our own id"), lookup("a random id")],
-        state: StateFacts::Readable { nodes: 50, in_use: false },
+        state: saved(50, false),
         clock: ClockFacts { year: 2026, drift: Duration::from_millis(1) },
     }
 }
@@ -120,14 +127,14 @@ fn silence_has_one_reason_and_hides_what_follows_from_it() {
     expect(silent, |facts| (facts.sockets[1].sent, facts.sockets[1].refused) = (0, 40), &["udp_blocked"]);
     expect(silent, |facts| facts.sockets[0].received = 3, &["no_sound_answer"]);
     // Saved nodes are somebody to ask, whether routers are known or not.
-    let saved = |facts: &mut Facts| facts.state = StateFacts::Readable { nodes: 50, in_use: false };
+    let with_saved = |facts: &mut Facts| facts.state = saved(50, false);
     let without = |facts: &mut Facts| {
-        saved(facts);
+        with_saved(facts);
         facts.routers.clear();
     };
     expect(silent, without, &["udp_blocked"]);
     let mut facts = silent();
-    saved(&mut facts);
+    with_saved(&mut facts);
     let verdict = diagnose(&facts);
     assert_eq!(verdict.severity(), Severity::Silence);
     let text = &verdict.findings[0].text;
@@ -181,6 +188,7 @@ fn warnings_leave_it_healthy() {
         (|facts| facts.routers[..4].iter_mut().for_each(|r| r.addresses.clear()), "names_fail"),
         (|facts| facts.sockets[0].median_rtt = Duration::from_millis(1500), "slow"),
         (|facts| (facts.sockets[0].trusty, facts.sockets[1].trusty) = (40, 10), "stale"),
+        (|facts| facts.state = dead(Some(12 * DAY)), "saved_nodes_dead"),
         (|facts| facts.counters.dropped_unsolicited = 60, "forged_answers"),
         (|facts| facts.counters.replies_spoofed = 12, "spoofed_answers"),
         (|facts| facts.counters.ids_mismatched = 30, "changing_ids"),
@@ -190,7 +198,7 @@ fn warnings_leave_it_healthy() {
         (|facts| (facts.counters.queries_ping, facts.counters.queries_find_node) = (0, 0), "unreachable"),
         (|facts| facts.sockets.iter_mut().for_each(|socket| socket.reached = None), "unreachable"),
         (|facts| facts.state = StateFacts::Damaged, "state_damaged"),
-        (|facts| facts.state = StateFacts::Readable { nodes: 9, in_use: true }, "state_in_use"),
+        (|facts| facts.state = saved(9, true), "state_in_use"),
         (|facts| facts.sockets[0].insecure = 100, "insecure_ids"),
         (
             |facts| {
@@ -225,4 +233,64 @@ fn a_little_of_everything_is_usual() {
         facts.state = StateFacts::Off;
     };
     expect(well, usual, &["healthy"]);
+}
+
+fn dead(age: Option<Duration>) -> StateFacts {
+    StateFacts::Readable { nodes: 300, in_use: false, age, asked: 64, answered: 3 }
+}
+
+#[test]
+fn a_saved_table_is_judged_by_how_many_of_it_answer_and_by_its_age() {
+    let judged = |state| {
+        let mut facts = well();
+        facts.state = state;
+        let found = diagnose(&facts).findings;
+        found.into_iter().find(|finding| finding.code == "saved_nodes_dead")
+    };
+    let old = judged(dead(Some(12 * DAY + DAY / 2))).unwrap();
+    assert_eq!(
+        old.text,
+        "Only 3 of 64 saved nodes that were asked, which were written 12 days ago, still answer."
+    );
+    assert!(old.advice.contains("btdht serve"), "{old:?}");
+    let fresh = judged(dead(Some(Duration::from_secs(120)))).unwrap();
+    assert!(
+        fresh.text.contains("written 2 minutes ago") && fresh.advice.contains("another network"),
+        "{fresh:?}"
+    );
+    assert_eq!(judged(dead(None)).unwrap().text, "Only 3 of 64 saved nodes that were asked still answer.");
+    let alive =
+        |asked, answered| StateFacts::Readable { nodes: 300, in_use: false, age: Some(DAY), asked, answered };
+    assert_eq!((judged(alive(64, 22)), judged(alive(7, 0)), judged(alive(0, 0))), (None, None, None));
+    // Where nobody answers it is not for their age.
+    expect(silent, |facts| facts.state = dead(Some(12 * DAY)), &["udp_blocked"]);
+    // And the line is not to blame for them.
+    let few = |facts: &mut Facts| {
+        facts.state = dead(Some(12 * DAY));
+        (facts.counters.replies_in, facts.counters.timeouts) = (40, 130);
+    };
+    expect(well, few, &["healthy", "saved_nodes_dead"]);
+}
+
+#[test]
+fn spoofed_and_changing_answers_are_told_as_shares() {
+    let mut facts = well();
+    facts.counters.replies_spoofed = 20;
+    facts.counters.ids_mismatched = 60;
+    assert_eq!(
+        (facts.spoofed_share(), facts.changing_ids_share(), facts.doubtful_share()),
+        (Some(0.1), Some(0.25), Some(80.0 / 260.0))
+    );
+    let texts: Vec<_> = diagnose(&facts).findings.into_iter().map(|finding| finding.text).collect();
+    assert!(texts.iter().any(|text| text.starts_with("20 answers to queries of ours (10.0 %)")), "{texts:?}");
+    assert!(texts.iter().any(|text| text.contains("than they had (25.0 %)")), "{texts:?}");
+    assert_eq!(silent().doubtful_share(), None);
+    assert_eq!(percent(None), "none");
+}
+
+#[test]
+fn spans_are_told_in_their_largest_unit() {
+    let told = |seconds| span(Duration::from_secs(seconds));
+    assert_eq!([0, 1, 59, 60, 7199].map(told), ["0 seconds", "1 second", "59 seconds", "1 minute", "1 hour"]);
+    assert_eq!([86_399, 86_400, 3 * 86_400].map(told), ["23 hours", "1 day", "3 days"]);
 }

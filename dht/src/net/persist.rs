@@ -9,6 +9,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use krpc::Id;
 use krpc::bencode::{self, Limits};
@@ -108,6 +109,9 @@ pub enum StateCondition {
         saved: Saved,
         /// Whether a running process holds it.
         in_use: bool,
+        /// How long ago it was written by the wall clock, nothing if that went back; `None` where the system
+        /// does not say.
+        age: Option<Duration>,
     },
     /// It is there but says nothing.
     Damaged,
@@ -118,7 +122,8 @@ pub enum StateCondition {
 impl Saved {
     /// Looks at what the folder `path` holds and changes nothing.
     pub fn inspect(path: &Path) -> StateCondition {
-        match read_bounded(&path.join(FILE), LIMITS) {
+        let file = path.join(FILE);
+        match read_bounded(&file, LIMITS) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => StateCondition::Missing,
             Err(error) => StateCondition::Unreadable(error),
             Ok(bytes) => Self::decode(&bytes).map_or(StateCondition::Damaged, |saved| {
@@ -126,7 +131,9 @@ impl Saved {
                 let lock = File::open(path.join(LOCK));
                 let in_use =
                     lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)));
-                StateCondition::Readable { saved, in_use }
+                let written = fs::metadata(&file).and_then(|file| file.modified()).ok();
+                let age = written.map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
+                StateCondition::Readable { saved, in_use, age }
             }),
         }
     }

@@ -32,6 +32,9 @@ fn in_a_dht_that_works_the_verdict_is_healthy() {
     }
     assert!(facts["queries_in"].as_u64().unwrap() > 0, "its node answers queries: {facts}");
     assert!(facts["clock"]["year"].as_i64().unwrap() >= 2025, "{facts}");
+    for share in ["spoofed_share", "changing_ids_share", "doubtful_share"] {
+        assert_eq!(facts[share], 0.0, "{facts}");
+    }
 
     let plain = run(&["doctor", "--timeout", "20"], &world.router()).expect_code(0);
     assert!(plain.stdout.starts_with("The DHT works here: "), "{plain:#?}");
@@ -89,6 +92,9 @@ fn saved_nodes_are_looked_at_and_left_alone() {
     let facts = &doctor(&home).objects()[0]["state"];
     assert_eq!((&facts["condition"], &facts["in_use"]), (&"readable".into(), &false.into()));
     assert!(facts["nodes"].as_u64().unwrap() > 0, "{facts}");
+    // They all live; how long ago they were saved is known.
+    assert!(facts["asked"].as_u64().unwrap() > 0 && facts["asked"] == facts["answered"], "{facts}");
+    assert!(facts["age_ms"].as_f64().unwrap() >= 0.0, "{facts}");
     assert_eq!(std::fs::read(&file).unwrap(), before);
     let (_node, _) = home.serve(&world.router(), &["--state", &folder]);
     assert!(verdict(&doctor(&home)).contains(&"state_in_use".to_owned()));

@@ -233,7 +233,7 @@ fn a_folder_can_be_looked_at_without_being_taken() {
     assert!(matches!(look(), StateCondition::Missing));
     let state = StateFolder::open(folder.path()).unwrap();
     state.write(&sample(1, 5)).unwrap();
-    assert!(matches!(look(), StateCondition::Readable { saved, in_use: true } if saved == sample(1, 5)));
+    assert!(matches!(look(), StateCondition::Readable { saved, in_use: true, .. } if saved == sample(1, 5)));
     drop(state);
     assert!(matches!(look(), StateCondition::Readable { in_use: false, .. }));
     StateFolder::open(folder.path()).unwrap();
@@ -259,4 +259,20 @@ fn a_folder_that_cannot_be_made_says_which() {
     fs::write(folder.path().join("file"), b"").unwrap();
     let error = StateFolder::open(&folder.path().join("file/state")).unwrap_err();
     assert!(error.to_string().contains("file/state"), "{error}");
+}
+
+#[test]
+fn a_saved_table_tells_its_age_by_the_wall_clock_and_never_a_negative_one() {
+    let folder = tempfile::tempdir().unwrap();
+    StateFolder::open(folder.path()).unwrap().write(&sample(1, 5)).unwrap();
+    let day = Duration::from_secs(86_400);
+    let age_if_written = |at: SystemTime| {
+        File::options().write(true).open(folder.path().join(FILE)).unwrap().set_modified(at).unwrap();
+        match Saved::inspect(folder.path()) {
+            StateCondition::Readable { age, .. } => age.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!((3 * day..4 * day).contains(&age_if_written(SystemTime::now() - 3 * day)));
+    assert_eq!(age_if_written(SystemTime::now() + 3 * day), Duration::ZERO);
 }

@@ -1,9 +1,10 @@
 //! `btdht doctor`: why am I not finding peers?
 //!
-//! Runs a node of its own for some seconds, asks every router by name, looks for its own id and for a
-//! random one, and lets [`btdht::diagnosis`] judge what was seen. How it is shown is in `report`.
+//! Runs a node of its own for some seconds, asks every router by name and some of the nodes that an earlier
+//! run saved, looks for its own id and for a random one, and lets [`btdht::diagnosis`] judge what was seen. How it is shown is in `report`.
 
 mod report;
+mod saved;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use btdht::diagnosis::{
     ClockFacts, Facts, LookupFacts, RouterFacts, Severity, SocketFacts, StateFacts, diagnose,
 };
-use btdht::net::{Clock, Dht, Saved, SocketStats, State, StateCondition, Stats};
+use btdht::net::{Clock, Dht, SocketStats, State, Stats};
 use btdht::{BucketFill, Event, LookupStats};
 use krpc::{Id, Want};
 use tokio::task::JoinSet;
@@ -24,8 +25,8 @@ use crate::random::rng;
 /// Find out why no peers are found
 #[derive(clap::Args)]
 #[command(after_help = "\
-Runs a node for up to --timeout (20) seconds, asks all routers, looks for two ids, and says in words what \
-is wrong and what to do about it. The node answers queries, to see whether others reach it: --port \
+Runs a node for up to --timeout (20) seconds, asks all routers and some of the saved nodes, looks for two \
+ids, and says in words what is wrong and what to do about it. The node answers queries, to see whether others reach it: --port \
 takes the port that you have forwarded. Nothing is written.
 
 Exit code 0 when the DHT works, 4 when nobody answered, 1 for other problems.
@@ -55,7 +56,7 @@ pub(crate) async fn run(_: &Args, context: &Context) -> Result<(), Failure> {
 
 /// Runs a node and watches.
 async fn examine(context: &Context) -> Result<Facts, Failure> {
-    let state = state(context);
+    let (mut state, saved) = saved::look(context);
     let (clock, wall) = (Clock::start(), SystemTime::now());
     let (started, from) = (Instant::now(), clock.now());
     let deadline = started + context.timeout(Duration::from_secs(20));
@@ -68,9 +69,15 @@ async fn examine(context: &Context) -> Result<Facts, Failure> {
         watched.bootstrapped().await.ok()?;
         Some(started.elapsed())
     });
-    let (routers, lookups) =
-        tokio::join!(ask_routers(context, &dht, deadline), look(context, &dht, (started, deadline)));
+    let (routers, lookups, living) = tokio::join!(
+        ask_routers(context, &dht, deadline),
+        look(context, &dht, (started, deadline)),
+        saved::ask(context, &dht, saved, deadline)
+    );
     let (routers, lookups) = (routers?, lookups?);
+    if let StateFacts::Readable { asked, answered, .. } = &mut state {
+        (*asked, *answered) = living?;
+    }
     // Without a single answer there is nothing to wait for.
     let heard = routers.iter().any(|router| router.answered.is_some())
         || lookups.iter().any(|lookup| lookup.answered > 0);
@@ -250,18 +257,6 @@ fn sockets(stats: &Stats) -> Vec<SocketFacts> {
         }
     };
     stats.sockets.iter().zip(&stats.buckets).map(of).collect()
-}
-
-fn state(context: &Context) -> StateFacts {
-    let Some(folder) = &context.settings.folders.state else { return StateFacts::Off };
-    match Saved::inspect(folder) {
-        StateCondition::Missing => StateFacts::Missing,
-        StateCondition::Readable { saved, in_use } => {
-            StateFacts::Readable { nodes: saved.homes.iter().map(|home| home.nodes.len()).sum(), in_use }
-        }
-        StateCondition::Damaged => StateFacts::Damaged,
-        StateCondition::Unreadable(error) => StateFacts::Unreadable(error.to_string()),
-    }
 }
 
 /// The year of a wall clock, wrong by a day at its turn.

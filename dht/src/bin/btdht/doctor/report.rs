@@ -3,7 +3,9 @@
 use std::io;
 
 use btdht::BucketFill;
-use btdht::diagnosis::{Facts, LookupFacts, RouterFacts, Severity, SocketFacts, StateFacts, Verdict};
+use btdht::diagnosis::{
+    Facts, LookupFacts, RouterFacts, Severity, SocketFacts, StateFacts, Verdict, percent, span,
+};
 use serde_json::{Map, Value, json};
 
 use crate::follow::outcome_word;
@@ -27,6 +29,7 @@ fn words(facts: &Facts, verdict: &Verdict) -> String {
     lines.extend(facts.sockets.iter().map(socket_line));
     let answered = facts.routers.iter().filter(|router| router.answered.is_some()).count();
     lines.push(format!("routers: {answered} of {} answered", facts.routers.len()));
+    lines.extend(saved_line(&facts.state));
     let counters = &facts.counters;
     lines.push(format!(
         "queries: {} sent, {} answered, {} timed out; {} came in",
@@ -34,6 +37,14 @@ fn words(facts: &Facts, verdict: &Verdict) -> String {
         facts.answers(),
         counters.timeouts,
         counters.queries_in()
+    ));
+    lines.push(format!(
+        "answers that are not what they seem: {} (spoofed {}: {}; under another id {}: {})",
+        percent(facts.doubtful_share()),
+        counters.replies_spoofed,
+        percent(facts.spoofed_share()),
+        counters.ids_mismatched,
+        percent(facts.changing_ids_share()),
     ));
     lines.extend(facts.lookups.iter().map(|lookup| {
         format!(
@@ -47,6 +58,13 @@ fn words(facts: &Facts, verdict: &Verdict) -> String {
         )
     }));
     lines.join("\n")
+}
+
+/// What an earlier run left, if anything.
+fn saved_line(state: &StateFacts) -> Option<String> {
+    let StateFacts::Readable { nodes, age, asked, answered, .. } = state else { return None };
+    let written = age.map(|age| format!(", written {} ago", span(age))).unwrap_or_default();
+    Some(format!("saved nodes: {nodes}{written}; {answered} of {asked} that were asked answered"))
 }
 
 fn socket_line(socket: &SocketFacts) -> String {
@@ -98,8 +116,16 @@ fn object(facts: &Facts, verdict: &Verdict) -> Value {
         "queries_in": facts.counters.queries_in(),
         "changing_ids": facts.counters.ids_mismatched,
         "spoofed": facts.counters.replies_spoofed,
+        "changing_ids_share": part(facts.changing_ids_share()),
+        "spoofed_share": part(facts.spoofed_share()),
+        "doubtful_share": part(facts.doubtful_share()),
         "counters": counters,
     })
+}
+
+/// A share from 0 to 1 with four places.
+fn part(share: Option<f64>) -> Option<f64> {
+    share.map(|share| (share * 1e4).round() / 1e4)
 }
 
 fn word(severity: Severity) -> &'static str {
@@ -169,9 +195,10 @@ fn state(state: &StateFacts) -> Value {
     match state {
         StateFacts::Off => json!({"condition": "off"}),
         StateFacts::Missing => json!({"condition": "missing"}),
-        StateFacts::Readable { nodes, in_use } => {
-            json!({"condition": "readable", "nodes": nodes, "in_use": in_use})
-        }
+        StateFacts::Readable { nodes, in_use, age, asked, answered } => json!({
+            "condition": "readable", "nodes": nodes, "in_use": in_use, "age_ms": age.map(millis),
+            "asked": asked, "answered": answered,
+        }),
         StateFacts::Damaged => json!({"condition": "damaged"}),
         StateFacts::Unreadable(why) => json!({"condition": "unreadable", "why": why}),
     }
