@@ -5,6 +5,8 @@
 
 use krpc::ErrorCode;
 
+use crate::store::Lost;
+
 /// Makes the structs, their sum and the list of names from one table.
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -105,8 +107,18 @@ counters! {
     /// Queries of a method that we do not know.
     queries_unknown,
 
+    /// `get_peers` queries that were told peers.
+    get_peers_hits,
+    /// `get_peers` queries that were told none, for want of any or of room.
+    get_peers_misses,
+    /// Queries for filters (BEP 33) that went without, because all together had enough of them or because a reply
+    /// to so short a query has no room for them.
+    scrapes_withheld,
+
     /// Replies sent.
     replies_out,
+    /// Replies that had to leave out nodes, samples or an item so as not to be too long.
+    replies_shortened,
     /// Error 201 (generic) sent.
     errors_generic_out,
     /// Error 202 (server) sent.
@@ -142,6 +154,14 @@ counters! {
     items_stored,
     /// BEP 44 items refused.
     items_refused,
+    /// Peers that were not announced again in time.
+    peers_expired,
+    /// Peers that made room for others: in a full store, infohash or source.
+    peers_evicted,
+    /// BEP 44 items that were not put again in time.
+    items_expired,
+    /// BEP 44 items that made room for others.
+    items_evicted,
 
     /// Nodes that entered the routing table.
     nodes_inserted,
@@ -150,6 +170,11 @@ counters! {
     /// Nodes that would have entered the routing table but for a full bucket or a diversity rule.
     nodes_refused,
 
+    /// Strangers that were pinged because they asked us, or because somebody named them for a gap in the table.
+    newcomers_pinged,
+
+    /// Answers that told us what our address is (BEP 42), whether it is believed or not.
+    address_votes,
     /// Times that a home of ours took another id, because others agree on another address (BEP 42).
     own_ids_changed,
     /// Changes of the network that our owner told of, or that we slept through.
@@ -166,6 +191,9 @@ counters! {
     /// What serving shards had for the deciding one and dropped, because too much waited for it.
     crossings_dropped,
 
+    /// Lookups of the table's upkeep: of our own neighbourhood, of buckets to be refreshed, and from nodes that
+    /// came back. The others count for our owner's.
+    lookups_of_upkeep,
     /// Lookups started.
     lookups_started,
     /// Lookups that ended with answers of the closest nodes.
@@ -175,6 +203,14 @@ counters! {
 }
 
 impl Tally {
+    /// Counts what a store holds no longer.
+    pub(crate) fn count_lost(&mut self, lost: Lost) {
+        self.peers_expired += lost.peers_expired;
+        self.peers_evicted += lost.peers_evicted;
+        self.items_expired += lost.items_expired;
+        self.items_evicted += lost.items_evicted;
+    }
+
     /// The counter of errors sent with this code.
     pub(crate) fn errors_out(&mut self, code: ErrorCode) -> &mut u32 {
         match code {

@@ -80,6 +80,7 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         let ip = asker.from.ip();
         let mut room = self.limit(asker, false).saturating_sub(ENVELOPE_BYTES + asker.tid.len());
         let wants_filters = scrape && room >= FILTERS_BYTES && self.guard.allow_scrape(now);
+        self.counters.scrapes_withheld += u32::from(scrape && !wants_filters);
         let scrape = if wants_filters { self.store.scrape(now, &infohash) } else { None };
         let token = self.tokens.issue(ip, &infohash);
         // BEP 5 lets a node that stores no more withhold its token.
@@ -89,7 +90,8 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
             room -= FILTERS_BYTES;
         }
         // Whoever wants filters has the nodes of its own family at most; filters and both would not fit.
-        if room < self.scratch.nodes.len() + self.scratch.nodes6.len() {
+        let shortened = room < self.scratch.nodes.len() + self.scratch.nodes6.len();
+        if shortened {
             match family_of(asker.from) {
                 Family::V4 => self.scratch.nodes6.clear(),
                 Family::V6 => self.scratch.nodes.clear(),
@@ -100,8 +102,10 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         // BEP 32: `want` is about nodes. Whoever lives in both families asks in both.
         let family = family_of(asker.from);
         let wanted = Wanted { family, max: self.config.max_values, max_bytes: room, no_seed };
-        self.store.values(now, &infohash, wanted, self.rng, &mut self.scratch.values);
-        let parts = Parts { nodes: true, values: true, token, scrape, ..Parts::default() };
+        let told = self.store.values(now, &infohash, wanted, self.rng, &mut self.scratch.values);
+        self.counters.get_peers_hits += u32::from(told > 0);
+        self.counters.get_peers_misses += u32::from(told == 0);
+        let parts = Parts { nodes: true, values: true, token, scrape, shortened, ..Parts::default() };
         self.reply(now, asker, parts, out);
     }
 
@@ -123,6 +127,7 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         }
         let peer = SocketAddr::new(ip, port);
         let announced = self.store.announce(now, &infohash, peer, seed);
+        self.counters.count_lost(self.store.take_lost());
         match announced {
             Announced::Stored => self.counters.announces_stored += 1,
             Announced::Refreshed => self.counters.announces_refreshed += 1,

@@ -57,7 +57,8 @@ impl Lookups {
     }
 
     /// Starts a lookup of our own, made but not advanced; its key.
-    pub(crate) fn start_upkeep(&mut self, now: Time, owner: Owner, target: Id, env: &Env<'_>) -> u64 {
+    pub(crate) fn start_upkeep(&mut self, now: Time, owner: Owner, target: Id, env: &mut Env<'_>) -> u64 {
+        env.counters.lookups_of_upkeep += 1;
         let key = self.name().0;
         let what = (owner, Kind::FindNode, target);
         self.busy.get_or_insert_default().add(Lookup::new(now, key, what, env));

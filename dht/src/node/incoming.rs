@@ -88,6 +88,7 @@ impl Node {
         if !table.heard(now, id, from)
             && let Some(expected) = self.maintain.may_ping_newcomer(now, (id, from), table, &self.config)
         {
+            self.counters.newcomers_pinged += 1;
             self.ping(now, home, (expected, from), out);
         }
     }
@@ -157,6 +158,7 @@ impl Node {
         let Some(claim) = claim.filter(|&claim| family_of(claim) == place.family) else {
             return;
         };
+        self.counters.address_votes += 1;
         let before = place.external.ip();
         let Some(addr) = place.external.vote(now, voter, claim, &self.config) else {
             return;

@@ -185,10 +185,10 @@ impl Node {
             self.hurry();
         }
         if let Some(deciding) = &mut self.deciding {
-            deciding.handle_timeout(now);
+            deciding.handle_timeout(now, |lost| self.counters.count_lost(lost));
         }
         if self.store.timeout() <= now {
-            self.store.expire(now);
+            self.counters.count_lost(self.store.expire(now));
         }
         self.watch_reach(now);
         while let Some(expired) = self.rpc.expire(now) {

@@ -121,8 +121,8 @@ impl Node {
                 Chore::Bootstrap { home, with_routers } => self.bootstrap(now, home, with_routers, out),
                 Chore::Refresh { home, target } => {
                     let owner = Owner::Upkeep { home: home as u8, kind: Upkeep::Refresh };
-                    let (lookups, env) = self.lookups_and_env(out);
-                    let key = lookups.start_upkeep(now, owner, target, &env);
+                    let (lookups, mut env) = self.lookups_and_env(out);
+                    let key = lookups.start_upkeep(now, owner, target, &mut env);
                     self.advance(now, key, out);
                 }
                 Chore::Spread { home, node, target } => self.ask_for_gap(now, home, node, target, out),
@@ -143,11 +143,11 @@ impl Node {
         self.places[home].missing.rest(now, &self.config);
         let owner = Owner::Upkeep { home: home as u8, kind: Upkeep::Reunion };
         let own = self.places[home].id();
-        let (lookups, env) = self.lookups_and_env(out);
+        let (lookups, mut env) = self.lookups_and_env(out);
         if lookups.has(owner) {
             return;
         }
-        let key = lookups.start_upkeep(now, owner, own, &env);
+        let key = lookups.start_upkeep(now, owner, own, &mut env);
         if let Some(lookup) = lookups.get_mut(key) {
             lookup.offer(home, Some(node.0), node.1, &env);
         }
@@ -220,6 +220,7 @@ impl Node {
                 && *local != addr
                 && self.maintain.may_ping_for_gap(now, (id, addr), table, &self.config);
             if may_ping {
+                self.counters.newcomers_pinged += 1;
                 self.ping(now, home, (Some(id), addr), out);
                 pinged += 1;
             }
@@ -229,9 +230,9 @@ impl Node {
     fn bootstrap(&mut self, now: Time, home: usize, with_routers: bool, out: &mut Outbox) {
         let owner = Owner::Upkeep { home: home as u8, kind: Upkeep::Own };
         let own = self.places[home].id();
-        let (lookups, env) = self.lookups_and_env(out);
+        let (lookups, mut env) = self.lookups_and_env(out);
         if !lookups.has(owner) {
-            lookups.start_upkeep(now, owner, own, &env);
+            lookups.start_upkeep(now, owner, own, &mut env);
         }
         // Whoever has no answer yet is glad of a router too, our owner's lookups among them.
         for key in self.lookups.hungry() {

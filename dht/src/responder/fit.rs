@@ -9,12 +9,18 @@ use krpc::{Body, Id, Message, Response};
 use crate::store::Family;
 
 /// Appends a reply to an asker of the family `own`, without what does not fit `limit` bytes. It is longer all
-/// the same when nothing of it can be left out.
-pub(super) fn encode_within(limit: usize, own: Family, message: &mut Message<'_>, bytes: &mut Vec<u8>) {
+/// the same when nothing of it can be left out. Whether something was.
+pub(super) fn encode_within(
+    limit: usize,
+    own: Family,
+    message: &mut Message<'_>,
+    bytes: &mut Vec<u8>,
+) -> bool {
     let start = bytes.len();
     message.encode(bytes);
     // Seldom: written again costs less than counting before what it will take.
     let excess = |bytes: &[u8]| (bytes.len() - start).saturating_sub(limit);
+    let is_too_long = excess(bytes) > 0;
     if let Body::Response(response) = &mut message.body
         && excess(bytes) > 0
     {
@@ -27,6 +33,7 @@ pub(super) fn encode_within(limit: usize, own: Family, message: &mut Message<'_>
         bytes.truncate(start);
         message.encode(bytes);
     }
+    is_too_long
 }
 
 /// Leaves out what an answer is one without: who we are, whom we see (BEP 42), and which version of an item

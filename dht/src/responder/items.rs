@@ -30,14 +30,16 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         self.gather_nodes(asker, (&target, want), NODES_BESIDE);
         let token = Some(self.tokens.issue(asker.from.ip(), &target));
         let (beside, alone) = (self.limit(asker, false), self.limit(asker, true));
-        let mut item = ItemParts::default();
+        let (mut item, mut shortened) = (ItemParts::default(), false);
         if let Some(stored) = self.store.item(now, &target) {
             item.seq = stored.seq();
             // BEP 44: `seq` asks for a newer one only.
             let wanted = item.seq.is_none_or(|stored| seq.is_none_or(|seq| stored > seq));
             let bytes = stored.value().len() + SIGNED_BYTES;
             let small = bytes + ENVELOPE_BYTES + asker.tid.len() <= beside;
-            if wanted && (small || alone >= bytes + BARE_BYTES + asker.tid.len()) {
+            let fits = small || alone >= bytes + BARE_BYTES + asker.tid.len();
+            shortened = wanted && !(fits && small);
+            if wanted && fits {
                 item.value = true;
                 item.large = !small;
                 if let Item::Mutable(stored) = stored {
@@ -47,7 +49,7 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
                 self.scratch.value.extend_from_slice(stored.value());
             }
         }
-        self.reply(now, asker, Parts { nodes: !item.large, token, item, ..Parts::default() }, out);
+        self.reply(now, asker, Parts { nodes: !item.large, token, item, shortened, ..Parts::default() }, out);
     }
 
     pub(super) fn put(
@@ -81,7 +83,9 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
                     }
                 }
                 let source = source_key(asker.from, self.config.allow_local);
-                self.store.put_item(now, target, source, (value, signed))
+                let put = self.store.put_item(now, target, source, (value, signed));
+                self.counters.count_lost(self.store.take_lost());
+                put
             }
         };
         match put {

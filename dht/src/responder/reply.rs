@@ -134,9 +134,12 @@ impl<P: AsRef<FamilyTable>, G: Budgets> Responder<'_, P, G> {
         let (guard, counters) = (&mut *self.guard, &mut *self.counters);
         out.send(asker.socket, asker.from, Class::Reply, |bytes| {
             let start = bytes.len();
-            encode_within(limit, family_of(asker.from), &mut message, bytes);
+            let cut = encode_within(limit, family_of(asker.from), &mut message, bytes);
             match release(now, asker.from, (guard, limit), start, bytes) {
-                Release::Sent => counters.replies_out += 1,
+                Release::Sent => {
+                    counters.replies_out += 1;
+                    counters.replies_shortened += u32::from(cut || parts.shortened);
+                }
                 withheld => withheld.count(counters),
             }
         });
@@ -175,6 +178,8 @@ pub(super) struct Parts {
     pub(super) token: Option<[u8; TokenServer::LEN]>,
     pub(super) scrape: Option<Scrape>,
     pub(super) item: ItemParts,
+    /// Something was left out already.
+    pub(super) shortened: bool,
 }
 
 /// What a reply says of an item beside its value.

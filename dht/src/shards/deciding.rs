@@ -9,7 +9,7 @@ use krpc::{Id, Query};
 use super::{Commons, Snapshot};
 use crate::guard::ShardGuard;
 use crate::home::Place;
-use crate::store::Store;
+use crate::store::{Lost, Store};
 use crate::token::TokenServer;
 use crate::{Config, Rng, Time};
 
@@ -47,10 +47,10 @@ impl Deciding {
         self.is_urgent = true;
     }
 
-    /// Sweeps the stripes that are due.
-    pub(crate) fn handle_timeout(&mut self, now: Time) {
+    /// Sweeps the stripes that are due; `lost` is told what went.
+    pub(crate) fn handle_timeout(&mut self, now: Time, lost: impl FnMut(Lost)) {
         if self.sweep_at <= now {
-            self.sweep_at = self.commons.store.expire(now);
+            self.sweep_at = self.commons.store.expire(now, lost);
         }
     }
 

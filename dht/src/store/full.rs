@@ -11,11 +11,13 @@ use krpc::bloom::Bloom;
 use krpc::compact::{Address, V4, V6};
 
 use super::items::Items;
+use super::limits::Limits;
+use super::lost::Lost;
 use super::peers::{Met, Peers, Stored};
 use super::samples::Samples;
 use super::select::{Scrape, StoredPeer, Wanted, fill, live, sample};
 use super::sketch::Sketch;
-use super::slab::{Ages, MAX_PEERS, Peer, Place, Stamp};
+use super::slab::{Ages, Peer, Place, Stamp};
 use crate::addr::Family;
 use crate::{Config, Rng, Time};
 
@@ -55,6 +57,8 @@ pub(super) struct Full {
     round: usize,
     pub(super) rng: Rng,
     pub(super) limits: Limits,
+    /// Without what its items have lost.
+    lost: Lost,
 }
 
 impl Full {
@@ -74,13 +78,8 @@ impl Full {
             sweeping: Family::V4,
             round: 0,
             rng,
-            limits: Limits {
-                memory: config.store_memory,
-                peers_per_infohash: config.peers_per_infohash.min(MAX_PEERS),
-                ports_per_source: config.ports_per_ip,
-                infohashes_per_source: config.infohashes_per_ip,
-                expiry: config.peer_expiry,
-            },
+            limits: Limits::new(config),
+            lost: Lost::default(),
         }
     }
 
@@ -140,6 +139,12 @@ impl Full {
         }
         self.next_sweep =
             if self.is_empty() { Time::NEVER } else { now + self.limits.sweep_period() / steps };
+    }
+
+    /// See [`super::Store::take_lost`].
+    pub(super) fn take_lost(&mut self) -> Lost {
+        let (items_expired, items_evicted) = self.items.take_lost();
+        Lost { items_expired, items_evicted, ..std::mem::take(&mut self.lost) }
     }
 
     /// See [`super::Store::timeout`].
@@ -252,7 +257,10 @@ impl Full {
         if let Some(place) = place {
             match peers.meet(&ages, place, addr, stamp, max_ports) {
                 Met::Same => return Announced::Refreshed,
-                Met::Replaced => return Announced::Stored,
+                Met::Replaced => {
+                    self.lost.peers_evicted += 1;
+                    return Announced::Stored;
+                }
                 Met::Stale => return Announced::Refused,
                 Met::Nothing { known_source: known } => known_source = known,
             }
@@ -319,6 +327,7 @@ impl Full {
         if !is_stored {
             return Announced::Refused;
         }
+        self.lost.peers_evicted += 1;
         let source = addr.source();
         if gone != Some(source) {
             if let (Some(gone), Some(sketch)) = (gone, &self.sketch) {
@@ -371,13 +380,14 @@ impl Full {
 
     fn evict_nth<A: Table>(&mut self, n: usize) {
         if let Some(place) = A::of(self).runs().nth(n) {
-            let sketch = self.sketch.take();
+            let (sketch, before) = (self.sketch.take(), self.len());
             let removed = A::of_mut(self).remove(place, |source| {
                 if let Some(sketch) = &sketch {
                     sketch.remove(source);
                 }
             });
             self.sketch = sketch;
+            self.lost.peers_evicted += (before - self.len()) as u32;
             self.note_removed::<A>(removed);
         }
     }
@@ -387,13 +397,14 @@ impl Full {
         let ages = self.ages;
         let spare = self.limits.memory.saturating_sub(self.memory());
         let Some(place) = A::of_mut(self).next_to_sweep() else { return true };
-        let sketch = self.sketch.take();
+        let (sketch, before) = (self.sketch.take(), self.len());
         let removed = A::of_mut(self).expire(&ages, place, spare, |source| {
             if let Some(sketch) = &sketch {
                 sketch.remove(source);
             }
         });
         self.sketch = sketch;
+        self.lost.peers_expired += (before - self.len()) as u32;
         self.note_removed::<A>(removed);
         false
     }
@@ -421,6 +432,7 @@ impl Full {
     }
 
     fn clear(&mut self) {
+        self.lost.peers_expired += self.len() as u32;
         match &self.sketch {
             Some(sketch) if sketch.is_shared() => {
                 self.v4.each_source(|source| sketch.remove(source));
@@ -469,22 +481,6 @@ const MAX_EVICTIONS: usize = 256;
 
 /// Infohashes that one call of [`super::Store::expire`] looks at: some 20 µs.
 const SWEPT_AT_ONCE: usize = 256;
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    memory: usize,
-    pub(super) peers_per_infohash: usize,
-    pub(super) ports_per_source: usize,
-    infohashes_per_source: usize,
-    pub(super) expiry: Duration,
-}
-
-impl Limits {
-    /// Time for a pass over the store: an eighth of a life, 1 s to 5 minutes.
-    fn sweep_period(&self) -> Duration {
-        (self.expiry / 8).clamp(Duration::from_secs(1), Duration::from_secs(300))
-    }
-}
 
 fn accepts<A: Stored>(
     peers: &Peers<A>,

@@ -24,6 +24,8 @@ pub(crate) struct Items {
     max: usize,
     per_source: usize,
     expiry: Duration,
+    /// How many have gone by time and for others, since somebody asked.
+    lost: (u32, u32),
 }
 
 #[derive(Debug)]
@@ -58,6 +60,7 @@ impl Items {
             max: config.max_items,
             per_source: config.items_per_ip,
             expiry: config.item_expiry,
+            lost: (0, 0),
         }
     }
 
@@ -126,6 +129,7 @@ impl Items {
         items.put(target, Stored { item, put: now, source });
         while items.len() > self.max.max(1) {
             items.pop_lru();
+            self.lost.1 += 1;
         }
         Put::Stored
     }
@@ -138,6 +142,7 @@ impl Items {
         let old = |(_, stored): &(&Id, &Stored)| now.since(stored.put) >= self.expiry;
         let Some(items) = &mut self.stored else { return };
         let expired: Vec<Id> = items.iter().filter(old).map(|(target, _)| *target).collect();
+        self.lost.0 += expired.len() as u32;
         for target in expired {
             items.pop(&target);
         }
@@ -146,6 +151,11 @@ impl Items {
         } else {
             self.next_sweep = now + self.expiry / SWEEPS;
         }
+    }
+
+    /// Items that expired and that were evicted since the last call.
+    pub(super) fn take_lost(&mut self) -> (u32, u32) {
+        std::mem::take(&mut self.lost)
     }
 
     pub(crate) fn timeout(&self) -> Time {

@@ -15,6 +15,8 @@ mod full;
 mod index;
 mod items;
 mod kept;
+mod limits;
+mod lost;
 mod peers;
 mod returned;
 mod samples;
@@ -40,6 +42,7 @@ use crate::{Config, Rng, Seeds, Time};
 pub use self::archive::{Archive, Archiving, Counts, Damaged};
 pub use self::full::Announced;
 pub use self::kept::Kept;
+pub use self::lost::Lost;
 pub use self::select::{Scrape, StoredPeer, Wanted};
 pub use self::striped::Striped;
 pub use crate::addr::Family;
@@ -99,15 +102,22 @@ impl Store {
 
     /// Removes expired peers of up to 256 infohashes, some 20 µs of work. Called when
     /// [`Store::timeout`] is due, this passes the whole store in an eighth of [`Config::peer_expiry`]
-    /// (within 1 s to 5 minutes).
-    pub fn expire(&mut self, now: Time) {
-        let Some(full) = &mut self.full else { return };
+    /// (within 1 s to 5 minutes). What went since the last call of this or of [`Store::take_lost`].
+    pub fn expire(&mut self, now: Time) -> Lost {
+        let Some(full) = &mut self.full else { return Lost::default() };
         full.expire(now);
+        let lost = full.take_lost();
         let is_stripe = full.sketch.as_ref().is_some_and(Sketch::is_shared);
         if full.is_empty() && full.items() == 0 && !is_stripe {
             self.rng = full.rng.clone();
             self.full = None;
         }
+        lost
+    }
+
+    /// What went since the last call, to be counted by whoever has just stored something.
+    pub fn take_lost(&mut self) -> Lost {
+        self.full.as_mut().map_or_else(Lost::default, |full| full.take_lost())
     }
 
     /// When [`Store::expire`] wants to be called: [`Time::NEVER`] while the store is empty.

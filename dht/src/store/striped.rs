@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use krpc::Id;
 
-use super::Store;
 use super::sketch::Sketch;
+use super::{Lost, Store};
 use crate::{Config, KeyedHash, Rng, Time};
 
 /// The peers of a node with shards.
@@ -81,12 +81,12 @@ impl Striped {
     }
 
     /// Does what is due in every stripe, see [`Store::expire`]; when to call again, a second later at
-    /// most: others fill the stripes meanwhile.
-    pub fn expire(&self, now: Time) -> Time {
+    /// most: others fill the stripes meanwhile. `lost` is told what went.
+    pub fn expire(&self, now: Time, mut lost: impl FnMut(Lost)) -> Time {
         let mut next = now + LOOK_EVERY;
         for mut stripe in self.iter() {
             if stripe.timeout() <= now {
-                stripe.expire(now);
+                lost(stripe.expire(now));
             }
             next = next.min(stripe.timeout());
         }
@@ -208,7 +208,7 @@ mod tests {
             striped.stripe(&infohash).announce(now, &infohash, peer(2 + n), false);
         }
         while !striped.is_empty() {
-            now = striped.expire(now);
+            now = striped.expire(now, |_| {});
         }
         let announce = |infohash: &Id| striped.stripe(infohash).announce(now, infohash, peer(1), false);
         let taken = (0..1000).filter(|_| announce(&rng.id()) == Announced::Stored).count();

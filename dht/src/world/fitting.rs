@@ -96,7 +96,7 @@ fn peers_of(infohash: Id, want: Want, scrape: bool) -> Query<'static> {
 #[test]
 fn sampling_with_both_families_is_answered_with_all_that_fits() {
     let mut world = crowd(Config::default(), 20, 40);
-    let target = world.random_id();
+    let (target, before) = (world.random_id(), world.node(0).counters());
     for socket in [0, 1] {
         for tid_len in TIDS {
             let query = Query::SampleInfohashes { target, want: Want::BOTH };
@@ -109,7 +109,8 @@ fn sampling_with_both_families_is_answered_with_all_that_fits() {
         let parts = parts(&mut world, stranger(socket, 99), 32, query);
         assert_eq!((parts.own, parts.other, parts.samples), (8, 0, 20));
     }
-    assert_eq!(world.node(0).counters().dropped_too_long, 0);
+    let counted = world.node(0).counters().since(&before);
+    assert_eq!((counted.dropped_too_long, counted.replies_shortened), (0, 2 * TIDS.len() as u64));
 }
 
 #[test]
@@ -205,10 +206,13 @@ fn item_that_is_too_long_for_its_query_is_left_out_of_an_answer() {
                 response(&ask(&mut world, stranger(0, 1), b"aa", put));
                 for (socket, tid_len) in [(0, 1), (0, 2), (0, 32), (1, 2), (1, 32)] {
                     let (from, tid) = (stranger(socket, 99), vec![b't'; tid_len]);
+                    let before = world.node(0).counters().replies_shortened;
                     let bytes = ask(&mut world, from, &tid, get);
                     let most = max_amplification * encoded(&tid, get).len();
                     assert!(bytes.len() <= most, "{} bytes for {most}", bytes.len());
                     let told = response(&bytes);
+                    let shortened = world.node(0).counters().replies_shortened - before;
+                    assert!(shortened == 1 || told.value.is_some() && shortened == 0, "{len} {most}");
                     let which = format!("{len} bytes, {max_amplification} times, {from}, {tid_len}");
                     assert_eq!(told.token.map(<[u8]>::len), Some(8), "{which}");
                     assert!(told.value.is_none_or(|told| told == value), "{which}");

@@ -7,6 +7,7 @@ mod amplification;
 mod announced;
 mod bootstrap;
 mod clocks;
+mod counted;
 mod crawl;
 mod crowd;
 mod fitting;
