@@ -12,11 +12,11 @@ fn from(n: u8) -> SocketAddr {
 /// Asks the only node; the token that it gives, if any.
 fn ask(world: &mut World, from: SocketAddr, ask: Query<'_>) -> Option<Vec<u8>> {
     let sent = world.inject(0, from, &query(Id::new([1; 20]), ask));
-    let tokens = sent.iter().filter_map(|bytes| match Message::decode(bytes).unwrap().body {
+    let mut tokens = sent.iter().filter_map(|bytes| match Message::decode(bytes).unwrap().body {
         Body::Response(response) => Some(response.token.map(<[u8]>::to_vec)),
         _ => None,
     });
-    tokens.last().expect("an answer")
+    tokens.next().expect("an answer")
 }
 
 #[test]
