@@ -83,6 +83,35 @@ fn puts_get_the_errors_of_the_bep() {
     assert_eq!(world.node(0).store().items(), 2);
 }
 
+/// Whether an item fits is known to the byte: with the longest of all numbers and transaction ids there is an
+/// answer too, which has the item as long as a datagram can take it.
+#[test]
+fn largest_item_of_the_last_version_is_told_or_left_out_but_never_silence() {
+    let mut world = lone();
+    let item = MutableItem::sign(&SecretKey::from_seed(&[1; 32]), b"", i64::MAX, &string(996)).unwrap();
+    assert_eq!(put(&mut world, &item.value, Some(item.as_signed(None))), 0);
+    let target = mutable_target(&item.key, b"");
+    let queries = (1..=32).flat_map(|len| [(len, Want::BOTH), (len, Want { n4: true, n6: false })]);
+    let mut left_out = 0;
+    for (len, want) in queries {
+        let (tid, get) = (vec![b't'; len], Query::Get { target, seq: None, want });
+        let body = Body::Query { id: Id::new([1; 20]), query: get };
+        let mut asked = Vec::new();
+        Message { tid: &tid, version: None, ip: None, read_only: false, body }.encode(&mut asked);
+        let sent = world.inject(0, STRANGER, &asked);
+        let is_reply = |bytes: &&Vec<u8>| Message::decode(bytes).unwrap().tid == tid;
+        let bytes = sent.iter().find(is_reply).unwrap_or_else(|| panic!("silence to a tid of {len}"));
+        let Body::Response(response) = Message::decode(bytes).unwrap().body else { panic!("{len}") };
+        assert_eq!(response.seq, Some(i64::MAX));
+        // `d1:rd2:id20:…1:k32:…3:seqi…e3:sig64:…5:token8:…1:v…e1:t32:…1:y1:re`
+        let whole = 32 + 38 + 26 + 72 + 17 + 3 + 1000 + 1 + 6 + len + 7;
+        let fits = whole <= 1232.min(12 * asked.len());
+        assert_eq!(response.value.is_some(), fits, "tid of {len}, {} asked", asked.len());
+        left_out += usize::from(!fits);
+    }
+    assert!((2..32).contains(&left_out), "{left_out}");
+}
+
 /// S14: 1,000 bytes are kept bit by bit; S4: no reply is over twelve times its query.
 #[test]
 fn largest_items_are_told_whole_to_all_but_the_shortest_queries() {
