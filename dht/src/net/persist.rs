@@ -166,7 +166,8 @@ impl Saved {
     ///
     /// Each socket gets the home of its address, or else of its IP at another port. What is left of files
     /// that tell no addresses goes by the order of the sockets. Where one socket of a family is left, it gets
-    /// the first home of the family that is left, since a machine whose address was changed is the same node.
+    /// the first home of the family that is left, since a machine whose address was changed is the same node:
+    /// one that knows nodes before one that never met any, as that of a tunnel without a route.
     pub(super) fn deal(&self, locals: &[SocketAddr]) -> (Vec<Option<&SavedHome>>, Vec<&SavedHome>) {
         let mut dealt: Vec<Option<&SavedHome>> = vec![None; locals.len()];
         let mut left: Vec<&SavedHome> = self.homes.iter().collect();
@@ -186,10 +187,25 @@ impl Saved {
                 .zip(&mut dealt)
                 .filter(|(local, dealt)| local.is_ipv6() == ipv6 && dealt.is_none());
             if let (Some((_, dealt)), None) = (without.next(), without.next()) {
-                *dealt = left.iter().position(|home| home.ipv6 == ipv6).map(|at| left.remove(at));
+                let first = |knows_nodes| {
+                    left.iter().position(|home| home.ipv6 == ipv6 && home.nodes.is_empty() != knows_nodes)
+                };
+                *dealt = first(true).or_else(|| first(false)).map(|at| left.remove(at));
             }
         }
         (dealt, left)
+    }
+
+    /// The nodes that a socket bound to `local` starts with: those of the home that it got, or else those that
+    /// one of the `absent` knew, which are a way in as well.
+    pub(super) fn starts(
+        home: Option<&SavedHome>,
+        absent: &[&SavedHome],
+        local: &SocketAddr,
+    ) -> Vec<(Id, SocketAddr)> {
+        let of_family = absent.iter().copied().filter(|home| home.ipv6 == local.is_ipv6());
+        let mut known = home.into_iter().chain(of_family).map(|home| &home.nodes);
+        known.find(|nodes| !nodes.is_empty()).cloned().unwrap_or_default()
     }
 
     /// Says it where not all of so many sockets keep their ids.

@@ -233,16 +233,11 @@ fn homes(sockets: &[UdpSocket], saved: &Saved, keep: bool, rng: &mut Rng) -> (Ve
     }
     let locals: Vec<_> = sockets.iter().map(UdpSocket::local_addr).collect();
     let (dealt, absent) = saved.deal(&locals);
-    let home = |(&local, home): (&SocketAddr, Option<&SavedHome>)| {
-        // Nodes that another address knew are a way in as well.
-        let of_family = || absent.iter().copied().find(|home| home.ipv6 == local.is_ipv6());
-        let nodes = home.or_else(of_family).map(|home| home.nodes.clone());
-        Home {
-            id: home.filter(|_| keep).map_or_else(|| rng.id(), |home| home.id),
-            local,
-            external: home.filter(|_| keep).and_then(|home| home.external),
-            saved: nodes.unwrap_or_default(),
-        }
+    let home = |(&local, home): (&SocketAddr, Option<&SavedHome>)| Home {
+        id: home.filter(|_| keep).map_or_else(|| rng.id(), |home| home.id),
+        local,
+        external: home.filter(|_| keep).and_then(|home| home.external),
+        saved: Saved::starts(home, &absent, &local),
     };
     let homes = locals.iter().zip(dealt).map(home).collect();
     (homes, absent.into_iter().cloned().collect())

@@ -36,3 +36,25 @@ fn one_socket_at_a_new_address_keeps_the_first_home_whatever_else_there_was() {
     assert_eq!(dealt(&saved, &["203.0.113.1:1", "203.0.113.2:1"]), [None, None]);
     assert_eq!(dealt(&saved, &["203.0.113.1:1", "192.0.2.2:1"]), [Some(0), Some(1)]);
 }
+
+/// The same laptop, whose first address was that of a tunnel that led nowhere.
+#[test]
+fn nodes_of_any_address_of_the_family_are_a_way_in() {
+    let locals = ["192.0.2.1:1", "192.0.2.2:1", "[2001:db8::1]:1"];
+    let mut saved = Saved { homes: locals.into_iter().enumerate().map(home).collect() };
+    let nodes = vec![(Id::new([9; 20]), SocketAddr::from(([81, 2, 3, 4], 6881)))];
+    saved.homes[1].nodes = nodes.clone();
+    saved.homes[2].nodes = vec![(Id::new([8; 20]), "[2001:db8:9::1]:6881".parse().unwrap())];
+    assert_eq!(dealt(&saved, &["198.51.100.1:1"]), [Some(1)], "who knows nodes before who knows none");
+
+    let starts = |local: &str| {
+        let locals: [SocketAddr; 1] = [local.parse().unwrap()];
+        let (dealt, absent) = saved.deal(&locals);
+        Saved::starts(dealt[0], &absent, &locals[0])
+    };
+    assert_eq!(starts("198.51.100.1:1"), nodes, "at a new address");
+    assert_eq!(starts("192.0.2.2:1"), nodes);
+    assert_eq!(starts("192.0.2.1:1"), nodes, "at an address that has a home, which knows nobody");
+    assert_eq!(starts("[2001:db8::1]:1"), saved.homes[2].nodes);
+    assert_eq!(Saved::starts(None, &[], &"192.0.2.1:1".parse().unwrap()), []);
+}
