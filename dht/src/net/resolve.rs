@@ -5,7 +5,8 @@
 //! portal every name is the portal's own address. So as long as the node has not bootstrapped, or nobody
 //! answers it, all names are looked up anew with such pauses, and sooner when the network has changed (S17).
 //! A network that changes again and again, as that of a host whose containers come and go, brings no more
-//! lookups than one that does not; and to whom others answer what names stand for is no matter.
+//! lookups than one that does not; and to whom others answer what names stand for is no matter. Nor does the
+//! node hurry to ask routers because of a name that stands for many addresses, of which others are told each time.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,6 +25,8 @@ const MAX_ADDRESSES: usize = 8;
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Shortest time between two lookups of a name that is known. A start that goes well is over by then.
 const ANEW_AFTER: Duration = Duration::from_secs(8);
+/// Shortest time between two times that the node is told new addresses of a name beside known ones.
+const PARTLY_AFTER: Duration = Duration::from_secs(600);
 /// A resolver that hangs is a failure after this.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -55,6 +58,8 @@ struct Router {
     /// `host:port`.
     name: String,
     addrs: Vec<SocketAddr>,
+    /// When that became known.
+    since: Option<Instant>,
     /// The name is an address.
     is_literal: bool,
 }
@@ -62,6 +67,24 @@ struct Router {
 impl Families {
     fn of(self, addr: &SocketAddr) -> bool {
         if addr.is_ipv4() { self.ipv4 } else { self.ipv6 }
+    }
+}
+
+impl Router {
+    /// Takes what its name stands for now; whether the node has to know. As long as some of the addresses are
+    /// left, as many resolvers tell them in turn, that is seldom so: it hurries to ask whoever is new.
+    fn take(&mut self, addrs: Vec<SocketAddr>) -> bool {
+        let (mut old, mut new) = (self.addrs.iter(), addrs.iter());
+        let is_known = |addr| self.addrs.contains(addr);
+        // A resolver may tell the same in another order each time.
+        let is_same = new.all(is_known) && old.clone().all(|addr| addrs.contains(addr));
+        let has_moved = !old.any(|addr| addrs.contains(addr));
+        let is_due = self.since.is_none_or(|at| at.elapsed() >= PARTLY_AFTER);
+        let is_news = !is_same && (has_moved || is_due);
+        if is_news {
+            (self.addrs, self.since) = (addrs, Some(Instant::now()));
+        }
+        is_news
     }
 }
 
@@ -80,7 +103,7 @@ impl Routers {
                 return Err(Error::Router { router: router.escape_debug().to_string() });
             }
             let addrs: Vec<_> = router.parse().into_iter().map(canonical).collect();
-            known.push(Router { name: router.clone(), is_literal: !addrs.is_empty(), addrs });
+            known.push(Router { name: router.clone(), is_literal: !addrs.is_empty(), addrs, since: None });
         }
         Ok(Self { known, families })
     }
@@ -172,15 +195,14 @@ impl Routers {
         while let Some(finished) = lookups.join_next().await {
             match finished {
                 // What a name stood for is kept where nothing better is known.
-                Ok((index, Ok(addrs))) if !are_same(&self.known[index].addrs, &addrs) => {
-                    self.known[index].addrs = addrs;
-                    has_news = true;
+                Ok((index, Ok(addrs))) => {
+                    let is_news = self.known[index].take(addrs);
+                    has_news |= is_news;
                     // Who knows somebody can wait for the others.
-                    if !all_known && !news(self.addresses()).await {
+                    if is_news && !all_known && !news(self.addresses()).await {
                         return Err(NobodyListens);
                     }
                 }
-                Ok((_, Ok(_))) => {}
                 Ok((_, Err(error))) => failed = Some(error),
                 Err(error) => tracing::debug!(%error, "a name lookup ended early"),
             }
@@ -202,12 +224,7 @@ impl Routers {
     }
 }
 
-/// Whether these are the same addresses: a resolver may tell them in another order each time.
-fn are_same(some: &[SocketAddr], others: &[SocketAddr]) -> bool {
-    some.iter().all(|addr| others.contains(addr)) && others.iter().all(|addr| some.contains(addr))
-}
-
-/// Changes of the network that were noted.
+/// What was noted of the node's [`Condition`].
 #[derive(Debug)]
 struct Changes {
     count: u64,
@@ -268,9 +285,21 @@ pub async fn lookup(name: &str) -> Result<Vec<SocketAddr>, Error> {
     let failed = |source| Error::Resolve { name: name.escape_debug().to_string(), source };
     let found = tokio::time::timeout(PATIENCE, tokio::net::lookup_host(name));
     let found = found.await.map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
-    let addrs: Vec<_> = found.take(MAX_ADDRESSES).map(canonical).collect();
+    let addrs = some_of(found.map(canonical).collect());
     if addrs.is_empty() { Err(failed(std::io::ErrorKind::NotFound.into())) } else { Ok(addrs) }
 }
 
 #[cfg(test)]
 mod tests;
+/// Those that are taken of many addresses: always the same, in whatever order they come, and of both families.
+fn some_of(mut addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    if addrs.len() <= MAX_ADDRESSES {
+        return addrs;
+    }
+    addrs.sort();
+    addrs.dedup();
+    let (v4, v6): (Vec<_>, Vec<_>) = addrs.into_iter().partition(SocketAddr::is_ipv4);
+    let in_turn = (0..MAX_ADDRESSES).flat_map(|nth| [v4.get(nth), v6.get(nth)]);
+    in_turn.flatten().copied().take(MAX_ADDRESSES).collect()
+}
+

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -179,6 +180,42 @@ async fn the_same_addresses_in_another_order_are_no_news() {
     assert!(tokio::time::timeout(Duration::from_secs(3600), all).await.is_err());
     drop(sender);
     assert!(told.len() <= 2 && told.iter().all(|told| told.len() == 3), "once a name: {told:?}");
+}
+
+/// A name with twenty addresses, of which a resolver tells four at a time, is the same name all the same.
+#[tokio::test(start_paused = true)]
+async fn others_of_the_addresses_of_a_name_are_seldom_news() {
+    let all: Vec<SocketAddr> = (1..=20).map(|n| ([192, 0, 2, n], 1).into()).collect();
+    let (asked, mut told) = (Cell::new(0), 0);
+    let lookup = |_| {
+        asked.set(asked.get() + 1);
+        std::future::ready(Ok((0..4).map(|nth| all[(asked.get() + nth) % 20]).collect()))
+    };
+    let (_sender, receiver) = watch::channel(Condition { is_lonely: true, changes: 0 });
+    let news = |_| {
+        told += 1;
+        std::future::ready(true)
+    };
+    let one = routers(&["a.invalid:1"], BOTH).unwrap().resolve(Rng::from_seed(1), receiver, lookup, news);
+    assert!(tokio::time::timeout(Duration::from_secs(3600), one).await.is_err());
+    let asked = asked.get();
+    assert!(asked >= 55, "{asked}");
+    // Some of the first four are left in the first three answers after them, and then it has moved.
+    assert!((2..=20).contains(&told), "{told} of {asked}");
+}
+
+#[test]
+fn of_many_addresses_the_same_are_taken_whatever_their_order_and_of_both_families() {
+    let mut all = addrs(&["[2001:db8::1]:1", "[2001:db8::2]:1"]);
+    all.extend((1..=20).map(|n| SocketAddr::from(([192, 0, 2, n], 1))));
+    let first = some_of(all.clone());
+    assert_eq!((first.len(), first.iter().filter(|addr| addr.is_ipv6()).count()), (8, 2));
+    for _ in 0..all.len() {
+        all.rotate_left(1);
+        assert_eq!(some_of(all.clone()), first);
+    }
+    let few = addrs(&["192.0.2.9:1", "[2001:db8::1]:1", "192.0.2.1:1"]);
+    assert_eq!(some_of(few.clone()), few, "the resolver knows best whom to ask first");
 }
 
 #[tokio::test(start_paused = true)]
