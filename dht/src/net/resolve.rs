@@ -141,7 +141,7 @@ impl Routers {
         if self.known.iter().all(|router| router.is_literal) {
             return;
         }
-        let (mut pause, mut changes) = (RETRY.0, Changes::since(condition.borrow().changes));
+        let (mut pause, mut changes) = (RETRY.0, Changes::since(*condition.borrow()));
         let (mut warned, mut looked_at): (Option<Instant>, _) = (None, Instant::now());
         let mut anew = true;
         loop {
@@ -227,22 +227,24 @@ impl Routers {
 /// What was noted of the node's [`Condition`].
 #[derive(Debug)]
 struct Changes {
-    count: u64,
-    /// When the last one was noted.
-    last: Option<Instant>,
+    last: Condition,
+    /// When the network was seen to change last, and when the node became lonely last.
+    at: [Option<Instant>; 2],
     /// One came after a calm of [`RETRY`]'s longest pause, and nothing was looked up because of it yet.
     are_news: bool,
 }
 
 impl Changes {
-    fn since(count: u64) -> Self {
-        Self { count, last: None, are_news: false }
+    fn since(last: Condition) -> Self {
+        Self { last, at: [None; 2], are_news: false }
     }
 
-    fn note(&mut self, count: u64) {
-        if std::mem::replace(&mut self.count, count) != count {
-            self.are_news |= self.last.is_none_or(|at| at.elapsed() >= RETRY.1);
-            self.last = Some(Instant::now());
+    fn note(&mut self, now: Condition) {
+        let last = std::mem::replace(&mut self.last, now);
+        let happened = [now.changes != last.changes, now.is_lonely && !last.is_lonely];
+        for (at, _) in self.at.iter_mut().zip(happened).filter(|(_, happened)| *happened) {
+            self.are_news |= at.is_none_or(|at| at.elapsed() >= RETRY.1);
+            *at = Some(Instant::now());
         }
     }
 }
@@ -252,7 +254,8 @@ impl Changes {
 struct NobodyListens;
 
 /// Waits until there is something to look up: for `pause` to end if some names are unknown or the node is
-/// lonely, which a change of the network may cut short. What was looked up is left in peace until `anew`.
+/// lonely, which a change of the network may cut short, and so may that nobody answers any more. What was looked
+/// up is left in peace until `anew`.
 async fn wait(
     condition: &mut watch::Receiver<Condition>,
     (pause, anew): (Instant, Instant),
@@ -261,7 +264,7 @@ async fn wait(
 ) -> Result<(), watch::error::RecvError> {
     loop {
         let now = *condition.borrow_and_update();
-        changes.note(now.changes);
+        changes.note(now);
         let due = match (now.is_lonely, all_known) {
             (true, _) if changes.are_news => Some(anew),
             (true, true) => Some(pause.max(anew)),
@@ -289,8 +292,6 @@ pub async fn lookup(name: &str) -> Result<Vec<SocketAddr>, Error> {
     if addrs.is_empty() { Err(failed(std::io::ErrorKind::NotFound.into())) } else { Ok(addrs) }
 }
 
-#[cfg(test)]
-mod tests;
 /// Those that are taken of many addresses: always the same, in whatever order they come, and of both families.
 fn some_of(mut addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
     if addrs.len() <= MAX_ADDRESSES {
@@ -303,3 +304,5 @@ fn some_of(mut addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
     in_turn.flatten().copied().take(MAX_ADDRESSES).collect()
 }
 
+#[cfg(test)]
+mod tests;

@@ -218,6 +218,37 @@ fn of_many_addresses_the_same_are_taken_whatever_their_order_and_of_both_familie
     assert_eq!(some_of(few.clone()), few, "the resolver knows best whom to ask first");
 }
 
+/// One name of several that nobody knows has its pauses; the others are looked up as if it were not there.
+#[tokio::test(start_paused = true)]
+async fn who_is_alone_again_looks_up_known_names_soon_whatever_others_are_unknown() {
+    for connected in [600, 605, 620, 640] {
+        let (resolver, names) = (Resolver::default(), ["a.invalid:1", "b.invalid:2"]);
+        resolver.set(names[0], &["192.0.2.9:1"]);
+        let (mut told, condition) = start(&names, &resolver);
+        told.recv().await.unwrap();
+        condition.send_replace(Condition::default());
+        tokio::time::sleep(Duration::from_secs(connected)).await;
+        resolver.set(names[0], &["203.0.113.1:1"]);
+        let left = Instant::now();
+        condition.send_replace(Condition { is_lonely: true, changes: 0 });
+        assert_eq!(told.recv().await.unwrap(), addrs(&["203.0.113.1:1"]));
+        assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
+    }
+}
+
+/// A line that comes and goes brings no more lookups than one that is dead.
+#[tokio::test(start_paused = true)]
+async fn who_is_alone_again_and_again_does_not_look_up_names_each_time() {
+    let (resolver, name) = (Resolver::default(), "a.invalid:1");
+    resolver.set(name, &["192.0.2.9:1"]);
+    let (_told, condition) = start(&[name], &resolver);
+    for n in 0..360 {
+        condition.send_replace(Condition { is_lonely: n % 2 == 1, changes: 0 });
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    assert!(resolver.asked(name) <= 90, "{}", resolver.asked(name));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_name_that_fails_again_keeps_its_addresses_and_unknown_ones_are_tried_on() {
     let (resolver, names) = (Resolver::default(), ["a.invalid:1", "b.invalid:2"]);
