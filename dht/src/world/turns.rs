@@ -20,6 +20,9 @@ struct Asked {
     from: SocketAddr,
 }
 
+/// Where nobody lives who speaks our protocol.
+const VICTIM: ([u8; 4], u16) = ([203, 0, 113, 7], 6881);
+
 type Log = Rc<RefCell<Vec<Asked>>>;
 
 /// A network of sixty nodes that all know each other, name the eight nearest, write down who asks and
@@ -104,6 +107,26 @@ impl Street {
     /// What came because of `target`.
     fn asked(&self, target: Id) -> Vec<Asked> {
         self.log.borrow().iter().copied().filter(|asked| asked.target == target).collect()
+    }
+
+    /// Has everybody name a victim, who never answers, under ids of their own, nearest to the infohash that is
+    /// returned. Its host.
+    fn name_a_victim(&mut self) -> (Id, usize) {
+        let (infohash, log) = (self.world.random_id(), Rc::clone(&self.log));
+        for n in 1..=6 {
+            let mut id = *infohash.as_bytes();
+            id[19] ^= n;
+            self.nodes.borrow_mut().push((Id::new(id), VICTIM.into()));
+        }
+        let note = move |_, from, message: &Message<'_>| {
+            if let Body::Query { query, .. } = &message.body
+                && let Some(target) = target_in(query)
+            {
+                log.borrow_mut().push(Asked { target, to: VICTIM.into(), from });
+            }
+            Vec::new()
+        };
+        (infohash, self.world.add_actor_at(VICTIM.into(), Box::new(note)))
     }
 
     fn announce(infohash: Id) -> Command {
@@ -232,18 +255,42 @@ fn forty_homes_announce_in_several_rounds() {
 fn a_victim_is_asked_three_times_at_most_whatever_the_number_of_homes() {
     for homes in [1, 4, 8] {
         let mut street = Street::new(40 + homes as u64, homes);
-        let infohash = street.world.random_id();
-        let victim: SocketAddr = ([203, 0, 113, 7], 6881).into();
-        for n in 1..=6 {
-            let mut id = *infohash.as_bytes();
-            id[19] ^= n;
-            street.nodes.borrow_mut().push((Id::new(id), victim));
-        }
+        let (infohash, victim) = street.name_a_victim();
         let (found, _) = street.look_up(Street::announce(infohash));
         assert_eq!(found.stored.len(), 8 * homes, "{:?}", found.outcome);
-        let asked = street.world.strays.get(&victim.ip()).copied().unwrap_or(0);
+        let asked = street.world.hosts[victim].received;
         assert!((1..=3).contains(&asked), "{homes} homes: {asked}");
     }
+}
+
+/// The same where the first home has asked the victim in vain, and then has no network any more.
+#[test]
+fn a_victim_is_asked_three_times_at_most_also_when_another_home_takes_over() {
+    let mut took_over = 0;
+    for (seed, millis) in (45..49).flat_map(|seed| [(seed, 200), (seed, 300), (seed, 400)]) {
+        let mut street = Street::new(seed, 2);
+        let first = street.world.hosts[street.node].addrs[0];
+        let (infohash, _) = street.name_a_victim();
+        street.world.command(street.node, Street::announce(infohash)).unwrap();
+        street.world.run(Duration::from_millis(millis));
+        street.deaf_to.borrow_mut().insert(first);
+        let victim_by = |street: &Street| {
+            let asked = street.asked(infohash).into_iter();
+            askers(&asked.filter(|asked| asked.to == VICTIM.into()).collect::<Vec<_>>()).len()
+        };
+        let began = victim_by(&street);
+        // Answers on their way would say that the network is back.
+        for _ in 0..50 {
+            street.world.tell(street.node, NetworkChange::Lost);
+            street.world.run(Duration::from_millis(10));
+        }
+        street.world.run(Duration::from_secs(40));
+        let log = street.asked(infohash);
+        let asked = log.iter().filter(|asked| asked.to == VICTIM.into()).count();
+        assert!((1..=3).contains(&asked), "seed {seed}, after {millis} ms: {asked}");
+        took_over += usize::from(log[0].from == first && askers(&log).len() == 2 && began > 0);
+    }
+    assert!(took_over >= 2, "nobody took over after the victim was asked: {took_over}");
 }
 
 /// Nobody hears some of our addresses any more: another one does what theirs would have.
@@ -289,14 +336,17 @@ fn the_time_is_over_also_for_a_home_that_holds_back() {
 /// Followers of both families draw on the same queries: whoever begins gets round.
 #[test]
 fn whoever_follows_announces_to_all_closest_nodes_in_either_family() {
-    let addrs: Vec<_> = (100..120).map(World::v4).chain((100..120).map(World::v6)).collect();
-    let mut street = Street::of(World::new(90, Config::default()), &addrs);
-    for _ in 0..8 {
-        let infohash = street.world.random_id();
-        let (found, log) = street.look_up(Street::announce(infohash));
-        assert_eq!(found.outcome, Outcome::Converged);
-        assert!(found.stats.queries <= 300, "{:?}", found.stats);
-        assert_eq!(found.stored.len(), 8 * askers(&log).len(), "{:?}", found.stats);
+    for (homes, lookup_max_queries) in [(20, 300), (6, 130), (6, 160), (6, 196)] {
+        let (v4, v6) = ((100..100 + homes).map(World::v4), (100..100 + homes).map(World::v6));
+        let config = Config { lookup_max_queries, ..Config::default() };
+        let mut street = Street::of(World::new(90, config), &v4.chain(v6).collect::<Vec<_>>());
+        for _ in 0..8 {
+            let infohash = street.world.random_id();
+            let (found, log) = street.look_up(Street::announce(infohash));
+            assert_eq!(found.outcome, Outcome::Converged);
+            assert!(found.stats.queries <= lookup_max_queries, "{:?}", found.stats);
+            assert_eq!(found.stored.len(), 8 * askers(&log).len(), "{:?}", found.stats);
+        }
     }
 }
 
