@@ -312,17 +312,15 @@ impl Lookup {
         let late = now >= self.started + approach_time(env.config);
         // Who is late goes on to its end: a deadline that has passed would wake us for ever.
         if !late && self.holds_back(home, env) {
-            let search = &mut self.searches[home];
-            if search.follows && search.is_deaf() {
-                search.phase = Phase::Done;
+            if self.is_given_up(home, env) {
+                self.searches[home].phase = Phase::Done;
             }
             return;
         }
         let (own, query) = (place.id(), self.kind.query(self.target, want(env.places)));
         let mut walk = self.searches[home].walk();
         loop {
-            // Who follows has come for the announces alone.
-            let rest = if self.searches[home].follows { env.config.announce_nodes as u32 } else { 0 };
+            let rest = self.kept_for_announces(env.config);
             let spent = late || self.stats.queries + rest >= self.most_queries(env.config);
             let search = &mut self.searches[home];
             let index = match search.go_on(&mut walk, env.config) {
@@ -441,11 +439,11 @@ impl Lookup {
         }
         let passed = now.since(self.started);
         // A search is over as soon as another family is if nobody named a node for it, or if nobody
-        // answers in it: a host may have addresses of a family and no way out.
+        // answers in it: a host may have addresses of a family and no way out. Whoever follows knows that
+        // others had one, and says itself when it gives up.
         let anyone = self.stats.answered > 0;
-        let over = |search: &Search| {
-            search.phase == Phase::Done || anyone && (search.is_empty() || search.is_unheard(config))
-        };
+        let is_lost = |search: &Search| !search.follows && (search.is_empty() || search.is_unheard(config));
+        let over = |search: &Search| search.phase == Phase::Done || anyone && is_lost(search);
         if anyone && (self.searches.iter().all(over) || passed >= config.lookup_max_time) {
             let is_aside = |search: &Search| search.follows || search.phase == Phase::Waiting;
             let late = self.out_of_budget || !self.searches.iter().all(|s| is_aside(s) || over(s));

@@ -216,7 +216,7 @@ impl Search {
             *at += 1;
         }
         // When nobody has answered, somebody still may.
-        let late = self.answered == 0 && places.iter().any(|place| place.open > 0);
+        let late = self.answered == 0 && self.may_be_answered();
         if *waiting || late { Way::Wait } else { Way::Converged }
     }
 
@@ -403,6 +403,11 @@ impl Search {
 
     /// Whether anybody has answered.
     pub(crate) fn is_heard(&self) -> bool {
+    /// Whether somebody may answer a query still, however late.
+    pub(crate) fn may_be_answered(&self) -> bool {
+        self.candidates.places().iter().any(|place| place.open > 0)
+    }
+
         self.answered > 0
     }
 

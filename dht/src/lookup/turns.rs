@@ -82,6 +82,15 @@ impl Lookup {
         search.is_worried() && (search.follows || self.stand_in(home, env).is_some())
     }
 
+    /// Whether `home`, which follows and holds back, has nothing to wait for. Its answers may just take longer
+    /// than those of other homes, which say where the soft deadline is; but who has met nobody so far has no
+    /// way out, it seems.
+    pub(super) fn is_given_up(&self, home: usize, env: &Env<'_>) -> bool {
+        let (search, place) = (&self.searches[home], &env.places[home]);
+        let is_dead = place.line.is_lost() || place.table.len() == 0;
+        search.follows && search.is_deaf() && (is_dead || !search.may_be_answered())
+    }
+
     /// Has another home search if it seems that the line of `home` is dead. Whether one does.
     fn replace(&mut self, home: usize, env: &Env<'_>) -> bool {
         let search = &self.searches[home];
@@ -140,6 +149,12 @@ impl Lookup {
         let begun = self.searches.iter().filter(|search| search.follows && search.phase != Phase::Done);
         let queries = each * (1 + begun.count() as u32);
         matches!(self.kind, Kind::GetPeers { announce: Some(_) })
+    /// Queries that nobody spends on the search: who follows, in either family, has come for the announces alone.
+    pub(super) fn kept_for_announces(&self, config: &Config) -> u32 {
+        let search_on = |search: &&Search| search.follows && search.phase == Phase::Approaching;
+        self.searches.iter().filter(search_on).count() as u32 * config.announce_nodes as u32
+    }
+
             && self.stats.queries + queries <= self.most_queries(env.config)
             && now < self.started + super::approach_time(env.config)
     }

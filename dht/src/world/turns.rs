@@ -350,6 +350,38 @@ fn whoever_follows_announces_to_all_closest_nodes_in_either_family() {
     }
 }
 
+/// All homes go by one soft deadline, which the answers of the others have made short. Who is slow waits until
+/// its own are there, in each place of the row.
+#[test]
+fn a_home_slower_than_the_others_announces_as_well() {
+    let mut street = Street::new(92, 6);
+    let slow = World::v4(103);
+    street.world.path = Box::new(move |a, b| if a == slow || b == slow { 150_000 } else { even_path(a, b) });
+    for round in 0..12 {
+        let infohash = street.world.random_id();
+        let (found, log) = street.look_up(Street::announce(infohash));
+        assert_eq!(found.outcome, Outcome::Converged, "round {round}");
+        assert_eq!(found.stored.len(), 8 * 6, "round {round}: {:?}", found.stats);
+        assert_eq!(askers(&log).len(), 6);
+    }
+}
+
+/// Whoever follows on a dead line is waited for as long as an answer can take, until the line counts as lost.
+#[test]
+fn a_dead_home_holds_up_the_others_no_longer_than_an_answer_may_take() {
+    let mut street = Street::new(93, 3);
+    street.deaf_to.borrow_mut().insert(World::v4(101));
+    let mut longest = Duration::ZERO;
+    for _ in 0..6 {
+        let infohash = street.world.random_id();
+        let (found, _) = street.look_up(Street::announce(infohash));
+        assert_eq!((found.outcome, found.stored.len()), (Outcome::Converged, 8 * 2));
+        longest = longest.max(found.stats.elapsed);
+    }
+    let query_timeout = street.world.config.query_timeout;
+    assert!((query_timeout..query_timeout + Duration::from_secs(3)).contains(&longest), "{longest:?}");
+}
+
 /// A home that never meets anybody, as that of a tunnel without a route, is no reason to ask routers.
 #[test]
 fn routers_are_not_asked_because_of_a_home_that_does_not_search() {
