@@ -117,6 +117,17 @@ pub(crate) struct Facts {
 }
 
 impl Place {
+    /// Of somebody whom nobody has asked.
+    fn new(subnet: u64, distance: Distance, is_reserve: bool) -> Self {
+        Self { subnet, distance, serial: 0, index: 0, state: State::Fresh, tries: 0, open: 0, is_reserve }
+    }
+
+    /// The same for another of our homes, which has not asked there.
+    fn anew(&self) -> Self {
+        let tries = if self.has_answered() { 0 } else { self.tries };
+        Self { tries, ..Self::new(self.subnet, self.distance, self.is_reserve) }
+    }
+
     pub(super) fn state(&self) -> State {
         self.state
     }
@@ -127,9 +138,14 @@ impl Place {
 }
 
 impl Candidate {
-    fn new(serial: u32, id: Option<Id>, addr: SocketAddr, depth: u16) -> Self {
-        let (token, held, announce, answered_as) = (None, None, AnnounceState::No, None);
+    fn new(id: Option<Id>, addr: SocketAddr, depth: u16) -> Self {
+        let (serial, token, held, announce, answered_as) = (0, None, None, AnnounceState::No, None);
         Self { serial, id, addr, depth, token, held, announce, answered_as }
+    }
+
+    /// The same for another of our homes, which nobody has given a token.
+    fn anew(&self) -> Self {
+        Self { answered_as: self.answered_as, ..Self::new(self.id, self.addr, self.depth) }
     }
 
     pub(crate) fn facts(&self) -> Facts {
@@ -155,16 +171,31 @@ impl Candidates {
         let mut anew = Self { next_serial: first_serial, ..Self::default() };
         let of_use = |place: &&Place| whom == Whom::Everybody || place.has_answered();
         for place in self.places.iter().filter(of_use) {
-            let Candidate { id, addr, depth, answered_as, .. } = *self.of(place);
-            let serial = anew.next_serial;
-            anew.next_serial += 1;
-            let candidate = Candidate { answered_as, ..Candidate::new(serial, id, addr, depth) };
-            let tries = if place.has_answered() { 0 } else { place.tries };
-            let index = anew.keep(candidate);
-            anew.places.push(Place { serial, index, tries, state: State::Fresh, open: 0, ..*place });
+            anew.insert(anew.places.len(), self.of(place).anew(), place.anew());
         }
-        anew.fresh = anew.places.len();
         anew
+    }
+
+    /// Adds those of a search from another of our homes, to which the same applies. Beyond `most` fresh ones
+    /// the farthest of these go.
+    pub(super) fn join(&mut self, others: &Self, most: usize) {
+        for (other, candidate) in others.places.iter().map(|place| (place.anew(), others.of(place))) {
+            let Candidate { id, addr, answered_as, .. } = *candidate;
+            let first = self.places.partition_point(|place| place.distance < other.distance);
+            let Some(known) = self.known(first, &other.distance, id, addr) else {
+                let at = first + self.equals_before(first, id, addr, &other.distance);
+                self.insert(at, candidate.anew(), other);
+                continue;
+            };
+            let place = &mut self.places[known];
+            place.is_reserve &= other.is_reserve;
+            if !place.has_answered() {
+                place.tries = place.tries.max(other.tries);
+                let candidate = self.at_mut(known);
+                candidate.answered_as = candidate.answered_as.or(answered_as);
+            }
+        }
+        while self.fresh > most && self.drop_farthest().is_some() {}
     }
 
     /// The serial of whoever is added next.
@@ -183,19 +214,23 @@ impl Candidates {
             self.places[known].is_reserve = false;
             return false;
         }
+        let at = first + self.equals_before(first, id, addr, &distance);
+        let place = Place::new(subnet_key(addr, allow_local).short(), distance, is_reserve);
+        let serial = self.insert(at, Candidate::new(id, addr, depth), place);
+        self.fresh <= most || self.drop_farthest() != Some(serial)
+    }
+
+    /// Puts somebody whom nobody has asked from here at a place; the serial.
+    fn insert(&mut self, at: usize, candidate: Candidate, place: Place) -> u32 {
         let serial = self.next_serial;
         self.next_serial += 1;
-        let candidate = Candidate::new(serial, id, addr, depth);
-        let at = first + self.equals_before(first, id, addr, &distance);
-        let index = self.keep(candidate);
-        let (subnet, state) = (subnet_key(addr, allow_local).short(), State::Fresh);
-        let place = Place { subnet, distance, serial, index, state, tries: 0, open: 0, is_reserve };
+        let index = self.keep(Candidate { serial, ..candidate });
         if self.places.capacity() == 0 {
             self.places.reserve(ROOM);
         }
-        self.places.insert(at, place);
+        self.places.insert(at, Place { serial, index, ..place });
         self.fresh += 1;
-        self.fresh <= most || self.drop_farthest() != Some(serial)
+        serial
     }
 
     /// The place of whom an offer is of, where `first` is the first place at that distance. Whoever has the

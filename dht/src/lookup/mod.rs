@@ -123,7 +123,7 @@ impl Lookup {
                     self.announce(now, home, env);
                 }
             }
-            // Each home begins twice at most.
+            // Each home begins twice at most, and is back once at most: who has been heard is not deaf.
             if !self.pass_on(now, env) {
                 return self.outcome(now, env.config);
             }

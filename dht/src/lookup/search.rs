@@ -126,6 +126,13 @@ impl Search {
         Self { follows: true, ..self.after(other, Whom::Answerers, config) }
     }
 
+    /// Goes on with this search in the place of `other`'s, which got nowhere while answers came to this one
+    /// after all: it may ask everybody that one heard of since.
+    pub(crate) fn resume(&mut self, other: &Self, config: &Config) {
+        self.candidates.join(&other.candidates, config.lookup_candidates);
+        self.phase = Phase::Approaching;
+    }
+
     /// Answers to what this home has asked before, if anything, count for nobody.
     fn after(&self, other: &Self, whom: Whom, config: &Config) -> Self {
         let candidates = other.candidates.anew(whom, self.candidates.next_serial());
@@ -396,6 +403,11 @@ impl Search {
         self.answered == 0 && self.in_flight < self.sent
     }
 
+    /// Whether somebody may answer a query still, however late.
+    pub(crate) fn may_be_answered(&self) -> bool {
+        self.candidates.places().iter().any(|place| place.open > 0)
+    }
+
     /// Whether this home has sent nothing so far.
     pub(crate) fn is_untried(&self) -> bool {
         self.sent == 0
@@ -403,11 +415,6 @@ impl Search {
 
     /// Whether anybody has answered.
     pub(crate) fn is_heard(&self) -> bool {
-    /// Whether somebody may answer a query still, however late.
-    pub(crate) fn may_be_answered(&self) -> bool {
-        self.candidates.places().iter().any(|place| place.open > 0)
-    }
-
         self.answered > 0
     }
 

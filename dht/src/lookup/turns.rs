@@ -98,25 +98,32 @@ impl Lookup {
             return false;
         }
         let Some(next) = self.stand_in(home, env) else { return false };
-        let mut search = self.searches[next].replacing(search, env.config);
-        offer_starts(&mut search, &self.target, &env.places[next], env.config);
-        self.searches[next] = search;
-        self.searches[home].phase = Phase::Waiting;
+        let Ok([other, search]) = self.searches.get_disjoint_mut([home, next]) else { return false };
+        other.phase = Phase::Waiting;
+        if search.is_heard() {
+            search.resume(other, env.config);
+        } else {
+            *search = search.replacing(other, env.config);
+            offer_starts(search, &self.target, &env.places[next], env.config);
+        }
         true
     }
 
-    /// Who searches should the line of `home` be dead.
+    /// Who searches should the line of `home` be dead: who was taken for dead and is just slow, because answers
+    /// have come since, or else who has not had its turn.
     fn stand_in(&self, home: usize, env: &Env<'_>) -> Option<usize> {
+        let waits = |other: &usize| {
+            self.searches[*other].phase == Phase::Waiting && !env.places[*other].line.is_lost()
+        };
         // Once another family has brought answers, this one may have no way out at all: who has met nobody
         // there is no better than who is deaf.
         let may_work = |other: &usize| {
-            let (search, place) = (&self.searches[*other], &env.places[*other]);
-            search.phase == Phase::Waiting
-                && search.is_untried()
-                && !place.line.is_lost()
-                && (self.stats.answered == 0 || place.table.len() > 0)
+            let met_somebody = self.stats.answered == 0 || env.places[*other].table.len() > 0;
+            self.searches[*other].is_untried() && met_somebody
         };
-        self.homes_after(home, env.places).find(may_work)
+        let mut slow = self.homes_after(home, env.places).filter(waits);
+        let mut untried = self.homes_after(home, env.places).filter(waits);
+        slow.find(|&other| self.searches[other].is_heard()).or_else(|| untried.find(may_work))
     }
 
     /// Has the next home of a family follow the one that searched, if it has a reason. Whether one does.
@@ -142,6 +149,12 @@ impl Lookup {
         false
     }
 
+    /// Queries that nobody spends on the search: who follows, in either family, has come for the announces alone.
+    pub(super) fn kept_for_announces(&self, config: &Config) -> u32 {
+        let search_on = |search: &&Search| search.follows && search.phase == Phase::Approaching;
+        self.searches.iter().filter(search_on).count() as u32 * config.announce_nodes as u32
+    }
+
     /// Whether one more home may ask the closest nodes and announce to them, beside those of both families
     /// that have begun to.
     fn has_room_for_more(&self, now: Time, env: &Env<'_>) -> bool {
@@ -149,12 +162,6 @@ impl Lookup {
         let begun = self.searches.iter().filter(|search| search.follows && search.phase != Phase::Done);
         let queries = each * (1 + begun.count() as u32);
         matches!(self.kind, Kind::GetPeers { announce: Some(_) })
-    /// Queries that nobody spends on the search: who follows, in either family, has come for the announces alone.
-    pub(super) fn kept_for_announces(&self, config: &Config) -> u32 {
-        let search_on = |search: &&Search| search.follows && search.phase == Phase::Approaching;
-        self.searches.iter().filter(search_on).count() as u32 * config.announce_nodes as u32
-    }
-
             && self.stats.queries + queries <= self.most_queries(env.config)
             && now < self.started + super::approach_time(env.config)
     }

@@ -382,6 +382,31 @@ fn a_dead_home_holds_up_the_others_no_longer_than_an_answer_may_take() {
     assert!((query_timeout..query_timeout + Duration::from_secs(3)).contains(&longest), "{longest:?}");
 }
 
+/// A first wave that takes longer than is usual looks like a dead line, until its answers come: if the home that
+/// took over is the dead one, the first goes on.
+#[test]
+fn a_slow_home_that_was_taken_for_dead_goes_on_where_the_other_one_is() {
+    let (slow, dead) = (World::v4(201), World::v4(202));
+    let mut resumed = 0;
+    for (seed, homes) in (0..4).flat_map(|seed| [(seed, [slow, dead]), (seed, [dead, slow])]) {
+        let mut street = Street::new(300 + seed, 1);
+        street.deaf_to.borrow_mut().insert(dead);
+        street.world.path =
+            Box::new(move |a, b| if a == slow || b == slow { 200_000 } else { even_path(a, b) });
+        let saved = street.nodes.borrow()[..30].to_vec();
+        street.node = street.world.add_node_at(&homes, &saved);
+        let infohash = street.world.random_id();
+        let found = street.world.look_up(street.node, Street::announce(infohash));
+        let log = street.asked(infohash);
+        let by_dead = log.iter().filter(|asked| asked.from == dead).count();
+        assert_eq!(found.outcome, Outcome::Converged);
+        assert_eq!((found.stored.len(), found.closest.len()), (8, 8), "{:?}", found.stats);
+        assert!(by_dead <= 24, "{by_dead} queries on a dead line");
+        resumed += usize::from(log[0].from == slow && by_dead > 0);
+    }
+    assert!(resumed >= 1, "no lookup began at the slow home");
+}
+
 /// A home that never meets anybody, as that of a tunnel without a route, is no reason to ask routers.
 #[test]
 fn routers_are_not_asked_because_of_a_home_that_does_not_search() {

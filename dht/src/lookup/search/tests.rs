@@ -342,3 +342,48 @@ fn walk_that_goes_on_asks_the_same_as_one_from_the_beginning() {
         assert!(!serials.is_empty() || search.is_empty());
     }
 }
+
+/// Two homes, of which the second took over from the first for a while.
+#[test]
+fn search_that_goes_on_after_another_home_counts_its_queries_and_asks_whom_it_heard_of() {
+    let config = Config { lookup_start_width: 2, lookup_min_queries: 0, ..Config::default() };
+    let mut first = search(&[1, 2, 3], &config);
+    let asked = [(); 2].map(|()| ask(&mut first, &config).unwrap());
+    for serial in asked {
+        first.slow(serial, &config).unwrap();
+    }
+    let mut second = search(&[], &config).replacing(&first, &config);
+    first.phase = Phase::Waiting;
+    assert!(second.offer(at(4), addr(4), 1, &config));
+    // The answers come to the first one after all, and name nodes to who searches.
+    answer(&mut first, asked[0], &config);
+    for _ in 0..4 {
+        let serial = ask(&mut second, &config).unwrap();
+        second.slow(serial, &config).unwrap();
+    }
+    first.resume(&second, &config);
+    assert_eq!(first.phase, Phase::Approaching);
+    let tries = |distance| {
+        let found = |place: &&Place| first.candidates.of(place).id == at(distance);
+        let place = first.candidates.places().iter().find(found).unwrap();
+        (place.has_answered(), place.tries)
+    };
+    let (is_heard, tries): (Vec<_>, Vec<_>) = (1..=4).map(tries).unzip();
+    assert_eq!(is_heard, [true, false, false, false]);
+    let sent_by_second: Vec<_> = second.candidates.places().iter().map(|place| place.tries).collect();
+    assert_eq!(tries[1..], sent_by_second[1..]);
+    // An answer to what was asked before counts still, and all the others have their turn.
+    answer(&mut first, asked[1], &config);
+    assert_eq!([(); 2].map(|()| ask(&mut first, &config).is_some()), [true; 2]);
+    assert_eq!(first.step(&config), Step::Wait);
+}
+
+/// Nobody becomes known without bounds by being named to two homes.
+#[test]
+fn candidates_of_two_homes_are_capped_as_those_of_one() {
+    let config = Config { lookup_candidates: 4, ..Config::default() };
+    let (mut first, second) = (search(&[1, 3, 5, 7], &config), search(&[2, 3, 4, 8], &config));
+    first.resume(&second, &config);
+    let ids: Vec<_> = first.candidates().map(|candidate| candidate.id).collect();
+    assert_eq!(ids, [at(1), at(2), at(3), at(4)]);
+}
