@@ -134,11 +134,10 @@ const MODES: &[Mode] = &[
     }),
     mode("the searcher's own id", |asked| asked.with_lies(asked.message.tid, asked.scene.searcher.0)),
     mode("the target as id", |asked| asked.with_lies(asked.message.tid, asked.scene.infohash)),
-    mode("answers from another port", |asked| {
-        let own = asked.scene.hostile[asked.me].0;
-        // The world delivers as from the right port; what comes from nowhere is sent by the test below.
-        let lies = asked.with_lies(&[asked.message.tid, b"p"].concat(), own);
-        lies.into_iter().chain(asked.tell(&[], &[])).collect()
+    mode(FROM_ANOTHER_PORT, |asked| {
+        let (own, addr) = asked.scene.hostile[asked.me];
+        let lies = asked.with_lies(asked.message.tid, own);
+        lies.into_iter().map(|(_, bytes)| (relay(addr), bytes)).collect()
     }),
     mode("a hundred answers to each query", |asked| {
         let answer = asked.tell(&bogus(asked, 8), &[]).remove(0);
@@ -208,6 +207,14 @@ const MODES: &[Mode] = &[
         vec![(asked.from, bytes)]
     }),
 ];
+
+/// All is right about these answers but where they come from.
+const FROM_ANOTHER_PORT: &str = "answers from another port";
+
+/// Another port of the machine of a hostile node. What the node sends there goes on to the searcher.
+fn relay(hostile: SocketAddr) -> SocketAddr {
+    SocketAddr::new(hostile.ip(), hostile.port() + 1)
+}
 
 const VICTIM: IpAddr = IpAddr::V4(Ipv4Addr::new(70, 1, 2, 3));
 
@@ -324,6 +331,16 @@ fn ambush(mode: &'static Mode) -> Ambush {
             (mode.answer)(&Asked { scene: &scene, me, from, message })
         }));
     }
+    for &(_, hostile) in &scene.hostile {
+        world.add_actor_at(
+            relay(hostile),
+            Box::new(move |_, from, message| {
+                let mut bytes = Vec::new();
+                message.encode(&mut bytes);
+                if from == hostile { vec![(me.1, bytes)] } else { Vec::new() }
+            }),
+        );
+    }
     let found = world.get_peers(searcher, infohash);
     Ambush { world, found, searcher }
 }
@@ -366,4 +383,15 @@ fn hostile_nodes_of_every_conduct_hide_no_peer_and_aim_us_at_nobody() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// That mode does what it is called: the answers come to queries that wait for them, and count as what somebody
+/// else sent.
+#[test]
+fn answers_from_another_port_of_the_nodes_that_were_asked_are_spoofed() {
+    let mode = MODES.iter().find(|mode| mode.name == FROM_ANOTHER_PORT).unwrap();
+    let Ambush { world, found, searcher } = ambush(mode);
+    let counters = world.node(searcher).counters();
+    assert!(counters.replies_spoofed >= HOSTILE as u64, "{counters:?}");
+    assert_eq!(found.peers, [SocketAddr::new(World::v4(0).ip(), 4444)]);
 }
