@@ -131,7 +131,13 @@ pub(super) const NODE: &[Entry] = &[
         ],
     ),
     ("S23", &["a_busy_port_is_exit_code_3_with_a_reason_in_one_line"]),
-    ("S24", &["hostile_nodes_of_every_conduct_hide_no_peer_and_aim_us_at_nobody"]),
+    (
+        "S24",
+        &[
+            "hostile_nodes_of_every_conduct_hide_no_peer_and_aim_us_at_nobody",
+            "answers_from_another_port_of_the_nodes_that_were_asked_are_spoofed",
+        ],
+    ),
     ("S25", &["eclipse_from_one_network_leaves_honest_nodes_in_the_closest_set"]),
     (
         "S26",
