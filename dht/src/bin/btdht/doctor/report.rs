@@ -38,14 +38,7 @@ fn words(facts: &Facts, verdict: &Verdict) -> String {
         counters.timeouts,
         counters.queries_in()
     ));
-    lines.push(format!(
-        "answers that are not what they seem: {} (spoofed {}: {}; under another id {}: {})",
-        percent(facts.doubtful_share()),
-        counters.replies_spoofed,
-        percent(facts.spoofed_share()),
-        counters.ids_mismatched,
-        percent(facts.changing_ids_share()),
-    ));
+    lines.extend(doubtful_line(facts));
     lines.extend(facts.lookups.iter().map(|lookup| {
         format!(
             "lookup of {}: {} after {} hops, {} queries and {:.0} ms; {} closest nodes",
@@ -58,6 +51,19 @@ fn words(facts: &Facts, verdict: &Verdict) -> String {
         )
     }));
     lines.join("\n")
+}
+
+/// Which part of the answers is not what it seems, if there are any.
+fn doubtful_line(facts: &Facts) -> Option<String> {
+    let (doubtful, counters) = (facts.doubtful_share()?, &facts.counters);
+    Some(format!(
+        "answers that are not what they seem: {} ({} spoofed: {}; {} under another id: {})",
+        percent(Some(doubtful)),
+        counters.replies_spoofed,
+        percent(facts.spoofed_share()),
+        counters.ids_mismatched,
+        percent(facts.changing_ids_share()),
+    ))
 }
 
 /// What an earlier run left, if anything.
