@@ -72,10 +72,11 @@ pub struct Measured {
 }
 
 impl<'a> Run<'a> {
-    /// A fresh node that knows the router's address; `number` is its seed.
+    /// A node at its first start: it has any id, since nobody has told it its address yet (BEP 42), and
+    /// knows the router's address. `number` is its seed.
     pub fn new(network: &'a Network, config: &Arc<Config>, number: u64) -> Self {
         let mut rng = Rng::from_seed(number);
-        let id = btdht::secure_id::secure_id(SocketAddr::from(HERE).ip(), &mut rng);
+        let id = rng.id();
         let home = Home { id, local: ([0, 0, 0, 0], HERE.1).into(), external: None, saved: Vec::new() };
         let node = Node::new(Arc::clone(config), vec![home], Seeds::from_u64(number), Time::ZERO);
         let router = (rng.id(), ROUTER_RTT, true);
