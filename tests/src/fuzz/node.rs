@@ -99,6 +99,11 @@ pub(super) fn sequences() -> Vec<Vec<u8>> {
     let voters = [24u8, 25, 26, 28, 29, 30, 32, 33, 34, 36, 37, 38];
     sequences.push(voters.into_iter().flat_map(|voter| [5, 10, voter, 3, 2, 2, 100]).collect());
     sequences.push([5, 13, 1].into_iter().chain(queries.clone()).collect());
+    // A peer that strangers of its family are told, and an item that is longer than twelve queries; days later
+    // there is neither.
+    let told = [1, 2, 16, 0, 0, 1, 3, 16, 2, 0, 1, 2, 16, 0, 0, 7, 120, 6, 9];
+    let long = [1, 4, 29, 8, 0, 1, 6, 29, 14, 0, 1, 4, 29, 8, 0, 7, 120, 6, 9];
+    sequences.extend([told.to_vec(), long.to_vec()]);
     // More than waits to cross shards.
     sequences.push((0..20).flat_map(|n| [0x81, 7, n * 8, 0, 0]).collect());
     sequences.push(queries.chain([7, 255, 6, 11, 5, 12, 0, 5, 13, 0]).collect());
@@ -467,7 +472,7 @@ mod tests {
     }
 
     // What only an unexpected input, or a flood, could bring about.
-    const RARE: [&str; 9] = [
+    const RARE: [&str; 12] = [
         "dropped_length",
         "dropped_not_dictionary",
         "dropped_undecodable",
@@ -477,6 +482,9 @@ mod tests {
         "announces_refused",
         // An error to a few bytes that are no query.
         "dropped_too_long",
+        "scrapes_withheld",
+        "peers_evicted",
+        "items_evicted",
         // The largest item, salt, numbers and token at once.
         "puts_too_long",
     ];
