@@ -1,5 +1,5 @@
 //! Lookups of the shipping node in a virtual network of ten million others, beside an oracle: what
-//! `cargo bench -p harness --bench lookups` measures, in virtual time and repeatable by its seed.
+//! `cargo run --release -p harness --bin lookups` measures, in virtual time and repeatable by its seed.
 //!
 //! Only the node under test is real. Everybody else is a function of a seed ([`network`]): who lives,
 //! how far away, whom it knows, what it stores. The [`oracle`] walks the same network asking everyone

@@ -1,15 +1,15 @@
 //! The simulator, twice. First its engine with hosts that do next to nothing: each asks a random one once a
 //! second, with 100 bytes, and is answered with 300. Then a fleet of shipping nodes in a minute of upkeep.
 //!
-//!     cargo bench -p harness --bench sim
-//!     cargo bench -p harness --bench sim -- --hosts 1000000 --seconds 10 --nodes 100000
-//!     cargo bench -p harness --bench sim -- --check
+//!     cargo run --release -p harness --bin sim
+//!     cargo run --release -p harness --bin sim -- --hosts 1000000 --seconds 10 --nodes 100000
+//!     cargo run --release -p harness --bin sim -- --check
 //!
 //! Seconds are noisy, so that `--check` holds what can be counted, in smaller worlds: bytes a host,
 //! events, allocations an event, and that every number of threads gives the same digest. Instructions an
 //! event of the engine:
 //!
-//!     valgrind --tool=callgrind --toggle-collect='*World*run*' target/release/deps/sim-... --threads 1 --hosts 10000
+//!     valgrind --tool=callgrind --toggle-collect='*World*run*' target/release/sim --threads 1 --hosts 10000
 #![allow(clippy::unwrap_used)]
 // A counting allocator cannot be written without.
 #![allow(unsafe_code)]

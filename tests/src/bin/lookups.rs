@@ -1,10 +1,10 @@
 //! Lookups in a virtual network of ten million nodes, beside the oracle and the goals: time to the first
 //! peer, queries, share of the closest nodes reached, time until over, cold and warm.
 //!
-//!     cargo bench -p harness --bench lookups
-//!     cargo bench -p harness --bench lookups -- --lookups 200 --seed 2
-//!     cargo bench -p harness --bench lookups -- --slow 900
-//!     cargo bench -p harness --bench lookups -- --check
+//!     cargo run --release -p harness --bin lookups
+//!     cargo run --release -p harness --bin lookups -- --lookups 200 --seed 2
+//!     cargo run --release -p harness --bin lookups -- --slow 900
+//!     cargo run --release -p harness --bin lookups -- --check
 //!
 //! `--slow` prints each step of the cold lookups whose first peer came later than so many milliseconds.
 //!
@@ -49,6 +49,22 @@ struct Figure {
     note: String,
 }
 
+/// All samples in the order of their seeds, made by as many threads as there are cores: each depends on
+/// its seed alone.
+fn samples(network: &Network, config: &Arc<Config>, seed: u64, lookups: u64) -> Vec<Sample> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    std::thread::scope(|scope| {
+        let shares: Vec<_> = (0..threads)
+            .map(|share| (lookups * share / threads)..(lookups * (share + 1) / threads))
+            .map(|numbers| {
+                let sampled = move |n| sample(network, config, seed << 32 | n);
+                scope.spawn(move || numbers.map(sampled).collect::<Vec<_>>())
+            })
+            .collect();
+        shares.into_iter().flat_map(|share| share.join().unwrap()).collect()
+    })
+}
+
 fn main() {
     let words: Vec<String> = std::env::args().collect();
     let number = |flag: &str, default: u64| {
@@ -63,7 +79,7 @@ fn main() {
 
     let config = Arc::new(Config::default());
     let began = Instant::now();
-    let samples: Vec<Sample> = (0..lookups).map(|n| sample(&network, &config, seed << 32 | n)).collect();
+    let samples = samples(&network, &config, seed, lookups);
     println!("{lookups} infohashes looked for in {:.1} s", began.elapsed().as_secs_f64());
 
     if words.iter().any(|word| word == "--slow") {
