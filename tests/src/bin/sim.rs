@@ -9,7 +9,9 @@
 //! events, allocations an event, and that every number of threads gives the same digest. Instructions an
 //! event of the engine:
 //!
-//!     valgrind --tool=callgrind --toggle-collect='*World*run*' target/release/sim --threads 1 --hosts 10000
+//! ```text
+//! valgrind --tool=callgrind --toggle-collect='*World*run*' target/release/sim --threads 1 --hosts 10000
+//! ```
 #![allow(clippy::unwrap_used)]
 // A counting allocator cannot be written without.
 #![allow(unsafe_code)]
