@@ -99,13 +99,14 @@ impl Kind {
         }
     }
 
-    /// What is put to the closest nodes at the end, given the token that a node wants to see and the
-    /// sequence number that it has.
+    /// What is put to the closest nodes at the end, given the token that a node wants to see, the
+    /// sequence number that it has, and whether it is sent `again` because no answer came.
     pub(crate) fn announce<'a>(
         &'a self,
         target: Id,
         token: &'a [u8],
         held: Option<i64>,
+        again: bool,
     ) -> Option<Query<'a>> {
         match self {
             Self::GetPeers { announce: Some(announce) } => Some(Query::AnnouncePeer {
@@ -120,8 +121,13 @@ impl Kind {
                 value: item.value(),
                 signed: match &**item {
                     Item::Immutable { .. } => None,
-                    // BEP 44, "CAS": not to nodes that have no version yet.
-                    Item::Mutable(item) => Some(item.as_signed(cas.filter(|_| held.is_some()))),
+                    // BEP 44, "CAS": not to nodes that have no version yet. Nor to one that may have stored this
+                    // very one and whose answer was lost: the number itself keeps it from replacing another
+                    // one there, if it is the next.
+                    Item::Mutable(item) => {
+                        let settled = |cas: i64| again && cas.checked_add(1) == Some(item.seq);
+                        Some(item.as_signed(cas.filter(|&cas| held.is_some() && !settled(cas))))
+                    }
                 },
             }),
             _ => None,

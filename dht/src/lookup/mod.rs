@@ -384,8 +384,8 @@ impl Lookup {
         else {
             return;
         };
-        let held = candidate.held;
-        let query = |token| self.kind.announce(self.target, token, held);
+        let (held, again) = (candidate.held, matches!(candidate.announce, AnnounceState::Sent(_)));
+        let query = |token| self.kind.announce(self.target, token, held, again);
         let Some(query) = candidate.token.as_deref().and_then(query) else {
             return;
         };

@@ -1,6 +1,6 @@
 //! Items (BEP 44), scrapes (BEP 33) and samples (BEP 51) between nodes, and among liars.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use krpc::{ErrorCode, Signed};
@@ -347,6 +347,40 @@ fn samples_are_a_choice_that_stays_and_nobody_is_asked_twice_within_his_interval
     };
     let (a, b) = (reply(&mut world, ask), reply(&mut world, ask));
     assert!(samples(&a).is_some() && samples(&a) == samples(&b));
+}
+
+/// The condition of each put that a node was sent which has version 4, stores everything and whose first answer
+/// to a put is lost; and how many it stored as far as the writer knows.
+fn conditions(seq: i64) -> (Vec<Option<i64>>, usize) {
+    let mut world = World::new(3, Config::default());
+    let (name, item) = (world.random_id(), version(seq, b"4:next"));
+    let (target, puts) = (mutable_target(&item.key, &item.salt), Rc::new(RefCell::new(Vec::new())));
+    let noted = Rc::clone(&puts);
+    let holder = world.add_actor(Box::new(move |_, from, message| {
+        let Body::Query { query, .. } = &message.body else { return Vec::new() };
+        if let Query::Put { signed, .. } = query {
+            noted.borrow_mut().push(signed.expect("a version").cas);
+            if noted.borrow().len() == 1 {
+                return Vec::new();
+            }
+        }
+        let wants = matches!(query, Query::Get { target: wanted, .. } if *wanted == target);
+        let (token, seq) = (wants.then_some(&b"abcd"[..]), wants.then_some(4));
+        vec![(from, super::reply(message.tid, Response { token, seq, ..Response::new(name) }))]
+    }));
+    let node = world.add_node(&[(name, World::v4(holder))]);
+    let put = Command::Put { item: Box::new(Item::Mutable(item)), cas: Some(4), trace: false };
+    let stored = world.look_up(node, put).stored.len();
+    (puts.take(), stored)
+}
+
+/// Who has stored it and whose answer was lost does not have the old version any more: asked with the same
+/// condition it would say that somebody was faster.
+#[test]
+fn a_put_that_is_sent_again_does_without_the_condition_that_its_number_makes_needless() {
+    assert_eq!(conditions(5), (vec![Some(4), None], 1));
+    // Here versions 5 to 9 would be overwritten.
+    assert_eq!(conditions(10), (vec![Some(4), Some(4)], 1));
 }
 
 /// A put of the largest item over another version to a node at `addr` that gives a token of `len` bytes: the

@@ -27,7 +27,8 @@ node has. Prints the target (for signed items: the public key and the target). N
 after two hours; --keep stores it again every hour until it is stopped, or until a newer version is \
 in the DHT, which is never overwritten.
 
-Exit code 4 when no node took it, 1 when another writer was faster: read it again.
+Exit code 4 when no node took it, 1 when another writer was faster (another version was met, or no \
+fewer nodes refuse than took it): read it again.
 
 Examples: btdht put 'Hello World!'
           btdht put @news.txt --new-key my.key --salt news

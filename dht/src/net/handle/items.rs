@@ -16,8 +16,8 @@ pub struct PutReport {
     pub target: Option<Id>,
     /// Nodes that took it.
     pub stored: Vec<SocketAddr>,
-    /// Nodes that refused it, with the KRPC error code: 301 (another writer was faster than `cas`
-    /// expected) and 302 (what they have is newer) mean that the item has to be read again.
+    /// Nodes that refused it, with the KRPC error code: 301 (they have another version than `cas` expected)
+    /// and 302 (what they have is newer) are what a node says, without proof.
     pub refused: Vec<(SocketAddr, i64)>,
     /// A version that was met on the way and is newer than the one that was put, or another one than
     /// [`Dht::update_over`] expected.
@@ -25,10 +25,16 @@ pub struct PutReport {
 }
 
 impl PutReport {
-    /// Whether somebody has another version than the writer thought (error 301 or 302, or
-    /// [`PutReport::newer`]).
+    /// Whether another version is stored than the writer thought: one was met ([`PutReport::newer`]), or no
+    /// fewer nodes say so (error 301 or 302) than took this one. A few may have missed a version, or lie.
     pub fn is_conflict(&self) -> bool {
-        self.newer.is_some() || self.refused.iter().any(|&(_, code)| code == 301 || code == 302)
+        let disagreeing = self.disagreeing();
+        self.newer.is_some() || disagreeing > 0 && disagreeing >= self.stored.len()
+    }
+
+    /// Nodes that have another version, they say.
+    fn disagreeing(&self) -> usize {
+        self.refused.iter().filter(|&&(_, code)| code == 301 || code == 302).count()
     }
 }
 
@@ -133,7 +139,7 @@ impl Dht {
         let seq = next_seq(current).map_err(Error::Item)?;
         let item = MutableItem::sign(secret, salt, seq, value).map_err(Error::Item)?;
         debug_assert_eq!(Item::Mutable(item.clone()).target(), mutable_target(&secret.public(), salt));
-        Ok((seq, self.put_mutable(item, current).await?))
+        Ok((seq, self.put_next(item, current).await?))
     }
 
     /// [`Dht::update`] for a writer who has read version `expected`: signs `value` as the one after it, and
@@ -157,7 +163,29 @@ impl Dht {
             let target = Some(mutable_target(&secret.public(), salt));
             return Ok((seq, PutReport { target, newer: Some(other), ..PutReport::default() }));
         }
-        Ok((seq, self.put_mutable(item, Some(expected)).await?))
+        Ok((seq, self.put_next(item, Some(expected)).await?))
+    }
+
+    /// Stores `item`, which follows on version `current`. Where nodes refuse it for what they have, that is read:
+    /// one that missed a version has an older one, one with several addresses has this one already, and a liar
+    /// has none. If nobody else wrote, those get it without a condition.
+    async fn put_next(&self, item: MutableItem, current: Option<i64>) -> Result<PutReport, Error> {
+        let mut report = self.put_mutable(item.clone(), current).await?;
+        if report.newer.is_some() || report.disagreeing() == 0 {
+            return Ok(report);
+        }
+        match self.get_mutable(item.key, &item.salt, None).await? {
+            Some(found) if found.seq > item.seq || found.seq == item.seq && found.value != item.value => {
+                report.newer = Some(found);
+            }
+            _ => {
+                let again = self.put_mutable(item, None).await?;
+                report.stored.retain(|node| !again.stored.contains(node));
+                report.stored.extend(again.stored);
+                (report.refused, report.newer) = (again.refused, again.newer);
+            }
+        }
+        Ok(report)
     }
 
     async fn put(&self, item: Item, cas: Option<i64>) -> Result<PutReport, Error> {
@@ -201,3 +229,6 @@ pub(super) async fn newest(mut lookup: Lookup) -> Result<(Option<Item>, Outcome)
     }
     Err(Error::Stopped)
 }
+
+#[cfg(test)]
+mod tests;
