@@ -8,6 +8,7 @@ mod check;
 mod error;
 mod flags;
 mod keys;
+mod logging;
 mod merged;
 mod shards;
 mod suggest;

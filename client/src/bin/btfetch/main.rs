@@ -102,7 +102,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let output = Output { json: cli.flags.json, quiet: cli.flags.quiet };
-    start_logging(&cli.flags);
+    cli.flags.start_logging();
     let result = match misplaced {
         Some(name) => Err(Failure::usage(format!("{name} belongs to a download or stands behind the verb"))),
         None => dispatch(cli, output),
@@ -152,31 +152,6 @@ fn misplaced_flag(matches: &clap::ArgMatches) -> Option<String> {
 /// Verbs by name, for "did you mean".
 fn verbs() -> Vec<String> {
     Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect()
-}
-
-/// Logs go to stderr: warnings, or as `-v` or `-q` say, or else `RUST_LOG`.
-fn start_logging(flags: &Flags) {
-    use std::io::IsTerminal as _;
-    use tracing_subscriber::EnvFilter;
-
-    let level = match (flags.quiet, flags.verbose) {
-        (true, _) => "error",
-        (_, 0) => "warn",
-        (_, 1) => "info",
-        (_, 2) => "debug",
-        _ => "trace",
-    };
-    let flagged = flags.quiet || flags.verbose > 0;
-    let directives = EnvFilter::try_from_default_env().ok().filter(|_| !flagged);
-    let filter = directives.unwrap_or_else(|| EnvFilter::new(level));
-    let colours =
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours)
-        .with_target(false)
-        .init();
 }
 
 /// The nearest verb to a word that is none.

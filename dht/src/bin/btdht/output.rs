@@ -1,12 +1,8 @@
-//! What goes to stdout, a line at a time, and how logs go to stderr.
+//! What goes to stdout, a line at a time.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 
-use btdht::settings::Flags;
 use serde_json::Value;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Longest text of a stranger that is shown.
 const MAX_REMOTE: usize = 64;
@@ -82,27 +78,6 @@ pub(crate) fn remote(bytes: &[u8]) -> String {
     let shown = bytes.get(..MAX_REMOTE).unwrap_or(bytes);
     let more = if shown.len() < bytes.len() { "..." } else { "" };
     format!("{}{more}", shown.escape_ascii())
-}
-
-/// Sends logs to stderr: as `-v` or `-q` say, or else `RUST_LOG`.
-pub(crate) fn start_logging(flags: &Flags) {
-    let level = match (flags.quiet, flags.verbose) {
-        (true, _) => LevelFilter::ERROR,
-        (false, 0) => LevelFilter::WARN,
-        (false, 1) => LevelFilter::INFO,
-        (false, 2) => LevelFilter::DEBUG,
-        (false, _) => LevelFilter::TRACE,
-    };
-    // Not `EnvFilter`: its regular expressions would be a tenth of the program, for filters by spans' fields.
-    let flagged = flags.quiet || flags.verbose > 0;
-    let directives = std::env::var("RUST_LOG").ok().filter(|_| !flagged);
-    let wanted = directives.and_then(|directives| directives.parse().ok());
-    let filter: Targets = wanted.unwrap_or_else(|| Targets::new().with_default(level));
-    let colour =
-        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(colour).log_internal_errors(false); // they would go to a stderr that may be what is broken
-    tracing_subscriber::registry().with(lines).with(filter).init();
 }
 
 #[cfg(test)]
