@@ -6,6 +6,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use krpc::compact::Address;
+
+use crate::Config;
+
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -36,6 +40,16 @@ pub fn is_local(ip: IpAddr) -> bool {
             ip.is_loopback() || first & 0xfe00 == 0xfc00 || first & 0xff80 == 0xfe80
         }
     }
+}
+
+/// Whether two addresses count as one source of nodes: the same IP, or for local addresses where
+/// they are allowed the same IP and port (DECISIONS.md 1).
+pub(crate) fn same_source<A: Address>(a: A, b: A, config: &Config) -> bool {
+    let ip = |addr: &A| addr.as_wire().len() - 2;
+    if a.as_wire()[..ip(&a)] != b.as_wire()[..ip(&b)] {
+        return false;
+    }
+    a == b || !(config.allow_local && is_local(a.to_socket().ip()))
 }
 
 /// An IPv4-mapped IPv6 address as the IPv4 address that it means, which is what a socket can send to:

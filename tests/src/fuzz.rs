@@ -3,6 +3,7 @@
 //! parser breaks a promise; refusing input is no such thing.
 
 mod hosts;
+mod input;
 mod node;
 mod split;
 mod trace;

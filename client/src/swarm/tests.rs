@@ -5,13 +5,15 @@ mod completing;
 mod effort;
 mod pair;
 mod pausing;
+mod torrents;
 mod world;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use world::{Kind, World, torrent};
+use torrents::{torrent, two_files};
+use world::{Kind, World};
 
 use super::*;
 use crate::peer::{CloseReason, ExtendedHello, PeerEvent};
@@ -305,7 +307,7 @@ fn what_a_check_finds_is_told_in_one_command_however_much_it_is() {
 #[test]
 fn empty_files_are_made_when_they_are_wanted() {
     for (wanted, made) in [([true, true], vec![1]), ([false, true], vec![1]), ([true, false], vec![])] {
-        let mut world = World::new(world::two_files(100_000, 0, 32 << 10), false);
+        let mut world = World::new(two_files(100_000, 0, 32 << 10), false);
         world.input(Input::Command(Command::Select(wanted.to_vec())));
         world.run(Duration::from_secs(1));
         assert_eq!(world.made, made);
@@ -366,7 +368,7 @@ fn a_piece_larger_than_all_budgets_waits_for_the_disk_and_is_fetched() {
 
 #[test]
 fn only_wanted_files_are_fetched() {
-    let mut world = World::new(world::two_files(300_000, 300_000, 32 << 10), false);
+    let mut world = World::new(two_files(300_000, 300_000, 32 << 10), false);
     world.add(Kind::Honest);
     world.input(Input::Command(Command::Select(vec![false, true])));
     world.run_until_complete(Duration::from_secs(30));

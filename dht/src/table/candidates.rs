@@ -3,10 +3,11 @@
 
 use krpc::compact::Address;
 
+use super::Table;
 use super::entry::{Entry, Ticks};
 use super::room::{give_back, make_room};
-use super::{Table, same_source};
 use crate::Config;
+use crate::addr::same_source;
 
 impl<A: Address> Table<A> {
     /// Makes `entry` a candidate of its bucket. When there are too many one goes: the stalest of those

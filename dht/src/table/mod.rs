@@ -45,7 +45,7 @@ pub(crate) use self::family::FamilyTable;
 pub use self::fill::BucketFill;
 pub use self::known::KnownNode;
 use self::room::{give_back, make_room};
-use crate::addr::{is_local, subnet_key};
+use crate::addr::{same_source, subnet_key};
 use crate::{Config, Rng, Time};
 
 /// Our own addresses, as far as known: who lives there hears us without any network.
@@ -474,14 +474,14 @@ impl<A: Address> Table<A> {
     fn add(&mut self, depth: usize, mut entry: Entry<A>) {
         entry.set_claim(false);
         let end = self.bounds.range(depth, self.len()).end;
-        make_room(&mut self.entries, ROOM);
+        make_room(&mut self.entries, room::ENTRIES);
         self.entries.insert(end, entry);
         self.bounds.grew(depth);
     }
 
     fn remove(&mut self, index: usize) {
         let entry = self.entries.remove(index);
-        give_back(&mut self.entries, ROOM);
+        give_back(&mut self.entries, room::ENTRIES);
         self.bounds.shrank(self.depth_of(&entry.id));
     }
 
@@ -489,16 +489,3 @@ impl<A: Address> Table<A> {
         depth(bucket_number(&self.own, id))
     }
 }
-
-/// Whether two addresses count as one source of nodes: the same IP, or for local addresses where
-/// they are allowed the same IP and port (DECISIONS.md 1).
-fn same_source<A: Address>(a: A, b: A, config: &Config) -> bool {
-    let ip = |addr: &A| addr.as_wire().len() - 2;
-    if a.as_wire()[..ip(&a)] != b.as_wire()[..ip(&b)] {
-        return false;
-    }
-    a == b || !(config.allow_local && is_local(a.to_socket().ip()))
-}
-
-/// Entries that a table grows by.
-const ROOM: usize = 8;

@@ -2,6 +2,10 @@
 
 use super::entry::Entry;
 
+/// Entries that a table grows by: it does so some 40 times in the life of a node, and at rest half of them are
+/// spare.
+pub(super) const ENTRIES: usize = 4;
+
 /// Makes room for one more, by a few and not by doubling: the table is most of what a node at rest costs
 /// in memory.
 pub(super) fn make_room<A>(entries: &mut Vec<Entry<A>>, room: usize) {

@@ -18,6 +18,7 @@ use krpc::compact::{Address as _, Contact, V4, V6, put_node, put_value};
 use krpc::{Body, Id, Message, Query, Response, Want};
 
 use super::hosts::{addr_of, id_at, id_of, items_target, mutable_of, target_of, value_of};
+use super::input::Input;
 use super::split::Shards;
 
 /// Runs the sequence.
@@ -425,37 +426,6 @@ pub(super) fn check_replies(sent: &[Transmit], (socket, from): (u8, SocketAddr),
     for transmit in sent.iter().filter(|transmit| transmit.class == Class::Reply) {
         assert_eq!((transmit.to, transmit.socket), (from, socket));
         assert!(usize::from(transmit.len) <= 12 * bytes.len(), "amplified");
-    }
-}
-
-/// The input, spelled out byte by byte; zeros behind its end.
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
-    }
-
-    fn next(&mut self) -> u8 {
-        self.byte().unwrap_or_default()
-    }
-
-    fn take(&mut self, len: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(len.min(self.0.len()));
-        self.0 = rest;
-        taken
-    }
-
-    /// Changes up to three bytes, as many as the next byte says.
-    fn change(&mut self, bytes: &mut [u8]) {
-        for _ in 0..self.next() % 4 {
-            let (at, by) = (usize::from(self.next()) * 3, self.next());
-            if let Some(byte) = bytes.get_mut(at) {
-                *byte = by;
-            }
-        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::world::{Kind, World, torrent, two_files};
+use super::torrents::{torrent, two_files};
+use super::world::{Kind, World};
 use crate::bitfield::Bitfield;
 use crate::peer::{CloseReason, PeerEvent};
 use crate::piece::{PieceIndex, Slot};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::world::{Kind, World, torrent, two_files};
+use super::torrents::{torrent, two_files};
+use super::world::{Kind, World};
 use crate::bitfield::Bitfield;
 use crate::piece::PieceIndex;
 use crate::storage::{DiskError, DiskErrorKind, Done, SaveId, Verdict};

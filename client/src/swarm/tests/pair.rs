@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use btdht::{Seeds, Time};
 
-use super::world::{torrent, two_files};
+use super::torrents::{torrent, two_files};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::peer::{Greeting, PeerConfig, PeerConn, PeerEvent, PeerSetup};

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::world::{Kind, World, torrent};
+use super::torrents::torrent;
+use super::world::{Kind, World};
 use crate::bitfield::Bitfield;
 use crate::peer::PeerEvent;
 use crate::piece::{BLOCK_LEN, BlockRef, PieceIndex, Slot};
