@@ -72,13 +72,17 @@ impl Families {
 
 impl Router {
     /// Takes what its name stands for now; whether the node has to know. As long as some of the addresses are
-    /// left, as many resolvers tell them in turn, that is seldom so: it hurries to ask whoever is new.
-    fn take(&mut self, addrs: Vec<SocketAddr>) -> bool {
-        let (mut old, mut new) = (self.addrs.iter(), addrs.iter());
-        let is_known = |addr| self.addrs.contains(addr);
+    /// left, as many resolvers tell them in turn, that is seldom so: it hurries to ask whoever is new. Each of
+    /// the `families` is judged by itself, since a portal may answer for one and let the other through.
+    fn take(&mut self, addrs: Vec<SocketAddr>, families: Families) -> bool {
+        let is_known = |addr: &SocketAddr| self.addrs.contains(addr);
         // A resolver may tell the same in another order each time.
-        let is_same = new.all(is_known) && old.clone().all(|addr| addrs.contains(addr));
-        let has_moved = !old.any(|addr| addrs.contains(addr));
+        let is_same = addrs.iter().all(is_known) && self.addrs.iter().all(|addr| addrs.contains(addr));
+        let has_moved = [SocketAddr::is_ipv4, SocketAddr::is_ipv6].into_iter().any(|is_of| {
+            let mut told = addrs.iter().filter(|addr| families.of(addr) && is_of(addr)).peekable();
+            // What is told no longer is kept where nothing better is known.
+            told.peek().is_some() && !told.any(is_known)
+        });
         let is_due = self.since.is_none_or(|at| at.elapsed() >= PARTLY_AFTER);
         let is_news = !is_same && (has_moved || is_due);
         if is_news {
@@ -196,7 +200,7 @@ impl Routers {
             match finished {
                 // What a name stood for is kept where nothing better is known.
                 Ok((index, Ok(addrs))) => {
-                    let is_news = self.known[index].take(addrs);
+                    let is_news = self.known[index].take(addrs, self.families);
                     has_news |= is_news;
                     // Who knows somebody can wait for the others.
                     if is_news && !all_known && !news(self.addresses()).await {

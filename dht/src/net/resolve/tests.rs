@@ -118,6 +118,44 @@ async fn what_a_portal_said_is_replaced_while_the_node_has_not_bootstrapped() {
     assert!(told.recv().await.unwrap().contains(&"203.0.113.4:1".parse().unwrap()));
 }
 
+/// S17, a portal that knows of IPv4 only, as most do: the resolver tells the true IPv6 address all the while.
+#[tokio::test(start_paused = true)]
+async fn what_a_portal_said_of_one_family_is_replaced_whatever_the_other_is() {
+    let (resolver, name) = (Resolver::default(), "a.invalid:1");
+    for (portal, real) in [
+        (["192.0.2.9:1", "[2001:db8::1]:1"], ["203.0.113.1:1", "[2001:db8::1]:1"]),
+        (["192.0.2.9:1", "[2001:db8::9]:1"], ["192.0.2.9:1", "[2001:db8::1]:1"]),
+    ] {
+        resolver.set(name, &portal);
+        let (mut told, _condition) = start(&[name], &resolver);
+        assert_eq!(told.recv().await.unwrap(), addrs(&portal));
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        resolver.set(name, &real);
+        let left = Instant::now();
+        assert_eq!(told.recv().await.unwrap(), addrs(&real));
+        assert!(left.elapsed() <= Duration::from_secs(76), "{:?}", left.elapsed());
+    }
+}
+
+/// A resolver that leaves out a family now and then: what is known of it is as good as ever.
+#[tokio::test(start_paused = true)]
+async fn a_family_that_comes_and_goes_is_seldom_news() {
+    let (asked, told) = (Cell::new(0), Cell::new(0));
+    let lookup = |_| {
+        asked.set(asked.get() + 1);
+        let all = addrs(&["192.0.2.1:1", "[2001:db8::1]:1"]);
+        std::future::ready(Ok(all[..1 + asked.get() % 2].to_vec()))
+    };
+    let (_sender, receiver) = watch::channel(Condition { is_lonely: true, changes: 0 });
+    let news = |_| {
+        told.set(told.get() + 1);
+        std::future::ready(true)
+    };
+    let one = routers(&["a.invalid:1"], BOTH).unwrap().resolve(Rng::from_seed(1), receiver, lookup, news);
+    assert!(tokio::time::timeout(Duration::from_secs(3600), one).await.is_err());
+    assert!(asked.get() >= 55 && told.get() <= 14, "{} of {}", told.get(), asked.get());
+}
+
 /// Who gets answers has no use for routers: that names may be stale matters when nobody answers any more.
 #[tokio::test(start_paused = true)]
 async fn a_change_of_the_network_is_of_no_matter_until_nobody_answers() {
