@@ -443,7 +443,8 @@ impl Full {
         self.v4 = Peers::new(&mut self.rng);
         self.v6 = Peers::new(&mut self.rng);
         self.in_both = 0;
-        self.next_sweep = Time::NEVER;
+        // At once, although nothing is left to sweep: whoever sweeps counts what was lost, and frees the rest.
+        self.next_sweep = self.last_call;
     }
 
     fn runs(&self) -> usize {

@@ -264,6 +264,18 @@ fn silence_of_a_whole_life_forgets_everything() {
     assert!(store.is_empty());
 }
 
+/// As after a night in which the machine slept: whoever asks first finds nothing, and what is gone is counted.
+#[test]
+fn what_a_silence_of_a_whole_life_forgot_is_counted_and_freed_at_once() {
+    let mut store = store(&Config::default());
+    store.announce(Time::ZERO, &id(1), peer(1, 1), false);
+    let now = Time::ZERO + 120 * MINUTE;
+    assert_eq!(values(&mut store, now, &id(1), all(Family::V4)), []);
+    assert!(store.timeout() <= now);
+    assert_eq!(store.expire(now), Lost { peers_expired: 1, ..Lost::default() });
+    assert_eq!((store.timeout(), store.full.is_none()), (Time::NEVER, true));
+}
+
 #[test]
 fn clock_that_goes_back_expires_nothing() {
     let mut store = store(&Config::default());
