@@ -85,7 +85,7 @@ counters! {
     /// that hit, or somebody who listens (D8).
     replies_spoofed,
     /// Of those, the ones from the address that was asked, under another id than the node there is known by
-    /// (D6).
+    /// (D6). Where no certain node was asked they are heeded all the same.
     ids_mismatched,
     /// Messages with keys out of order, which we read all the same.
     tolerated_unsorted,
@@ -134,7 +134,7 @@ counters! {
 
     /// Our queries, all kinds.
     queries_out,
-    /// Replies to our queries.
+    /// Replies to our queries, by the nodes that were asked.
     replies_in,
     /// Errors in answer to our queries.
     errors_in,

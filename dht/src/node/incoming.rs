@@ -113,7 +113,6 @@ impl Node {
                 let expected = taken.destination.id.is_none_or(|id| id == response.id);
                 let own = self.places.iter().any(|place| place.id() == response.id);
                 if expected && !own || matches!(taken.purpose, Purpose::Ask(_)) {
-                    self.counters.replies_in += 1;
                     self.handle_response(now, (&taken, bytes), response, message.read_only, out);
                 } else {
                     // Another node lives there now, or somebody lies.
@@ -183,11 +182,20 @@ impl Node {
         read_only: bool,
         out: &mut Outbox,
     ) {
-        if read_only {
+        let is_as_known = if read_only {
             // BEP 43: it answers us and nobody else, so that naming it to others is of no use.
             self.forget(taken.destination.to);
+            true
         } else {
-            self.insert(now, taken, response.id, out);
+            self.insert(now, taken, response.id, out)
+        };
+        if is_as_known {
+            self.counters.replies_in += 1;
+        } else {
+            // It is counted once, as wherever the node that was asked is another one by now. What it says is
+            // heeded, since no certain one was meant.
+            self.counters.dropped_unsolicited += 1;
+            self.counters.ids_mismatched += 1;
         }
         match taken.purpose {
             Purpose::Lookup(asked) => {
@@ -295,12 +303,12 @@ impl Node {
         }
     }
 
-    /// A node answered: it gets a place in the table if there is one.
-    fn insert(&mut self, now: Time, taken: &Taken<Purpose>, id: Id, out: &mut Outbox) {
+    /// A node answered: it gets a place in the table if there is one. `false` if the table knew it by another id.
+    fn insert(&mut self, now: Time, taken: &Taken<Purpose>, id: Id, out: &mut Outbox) -> bool {
         let Destination { socket, to, .. } = taken.destination;
         let home = usize::from(socket);
         if self.maintain.is_router(to) || !acceptable(to, self.config.allow_local) {
-            return;
+            return true;
         }
         let Place { table, missing, .. } = &mut self.places[home];
         missing.found(to);
@@ -320,11 +328,12 @@ impl Node {
             }
             Insertion::Evicted => {
                 self.counters.nodes_removed += 1;
-                self.counters.ids_mismatched += 1;
                 self.ping(now, home, (Some(id), to), out);
+                return false;
             }
             Insertion::Refused => self.counters.nodes_refused += 1,
             Insertion::Known => {}
         }
+        true
     }
 }

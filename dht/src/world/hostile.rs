@@ -1,5 +1,6 @@
 //! Hosts that lie, fall silent or flood (scenarios S7, S13, S25 to S27).
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use krpc::bencode::Strings;
@@ -308,6 +309,33 @@ fn node_that_comes_back_with_another_id_is_evicted() {
     assert!(counters.nodes_inserted >= 1);
     assert!(counters.nodes_removed >= 1 && counters.ids_mismatched >= 1);
     assert!(world.node(node).stats(world.now)[0].nodes <= 1);
+}
+
+/// Whoever is asked as nobody in particular may be another node than it was: one answer is one answer.
+#[test]
+fn an_answer_under_another_id_than_the_table_has_is_counted_once() {
+    let mut world = World::new(11, Config::default());
+    let node = world.add_node(&[]);
+    let id = Arc::new(AtomicU8::new(1));
+    let now = Arc::clone(&id);
+    let answer = move |from, tid: &[u8]| {
+        vec![(from, reply(tid, Response::new(Id::new([now.load(Ordering::Relaxed); 20]))))]
+    };
+    let changing = world.add_actor(Box::new(move |_, from, message| answer(from, message.tid)));
+    let to = world.addr(changing);
+    world.command(node, Command::AddNode(to));
+    world.run(MINUTE);
+    let before = world.node(node).counters();
+    assert_eq!((world.node(node).stats(world.now)[0].nodes, before.ids_mismatched), (1, 0));
+
+    id.store(2, Ordering::Relaxed);
+    world.command(node, Command::Ask { to, question: crate::Question::Ping });
+    world.run(Duration::from_millis(300));
+    let passed = world.node(node).counters().since(&before);
+    assert_eq!((passed.ids_mismatched, passed.dropped_unsolicited), (1, 1), "{passed:?}");
+    // The question, a ping of the node that is there now, and what follows from its coming.
+    assert_eq!(passed.replies_in + passed.ids_mismatched, passed.queries_out, "{passed:?}");
+    assert_eq!((passed.nodes_removed, passed.nodes_inserted), (1, 1));
 }
 
 #[test]
