@@ -197,13 +197,15 @@ impl Saved {
     }
 
     /// The nodes that a socket bound to `local` starts with: those of the home that it got, or else those that
-    /// one of the `absent` knew, which are a way in as well.
+    /// one of the `absent` knew, or that another socket of the family starts with, which are a way in as well.
     pub(super) fn starts(
+        &self,
         home: Option<&SavedHome>,
         absent: &[&SavedHome],
         local: &SocketAddr,
     ) -> Vec<(Id, SocketAddr)> {
-        let of_family = absent.iter().copied().filter(|home| home.ipv6 == local.is_ipv6());
+        let others = absent.iter().copied().chain(&self.homes);
+        let of_family = others.filter(|home| home.ipv6 == local.is_ipv6());
         let mut known = home.into_iter().chain(of_family).map(|home| &home.nodes);
         known.find(|nodes| !nodes.is_empty()).cloned().unwrap_or_default()
     }

@@ -237,7 +237,7 @@ fn homes(sockets: &[UdpSocket], saved: &Saved, keep: bool, rng: &mut Rng) -> (Ve
         id: home.filter(|_| keep).map_or_else(|| rng.id(), |home| home.id),
         local,
         external: home.filter(|_| keep).and_then(|home| home.external),
-        saved: Saved::starts(home, &absent, &local),
+        saved: saved.starts(home, &absent, &local),
     };
     let homes = locals.iter().zip(dealt).map(home).collect();
     (homes, absent.into_iter().cloned().collect())

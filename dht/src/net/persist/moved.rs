@@ -50,11 +50,34 @@ fn nodes_of_any_address_of_the_family_are_a_way_in() {
     let starts = |local: &str| {
         let locals: [SocketAddr; 1] = [local.parse().unwrap()];
         let (dealt, absent) = saved.deal(&locals);
-        Saved::starts(dealt[0], &absent, &locals[0])
+        saved.starts(dealt[0], &absent, &locals[0])
     };
     assert_eq!(starts("198.51.100.1:1"), nodes, "at a new address");
     assert_eq!(starts("192.0.2.2:1"), nodes);
     assert_eq!(starts("192.0.2.1:1"), nodes, "at an address that has a home, which knows nobody");
     assert_eq!(starts("[2001:db8::1]:1"), saved.homes[2].nodes);
-    assert_eq!(Saved::starts(None, &[], &"192.0.2.1:1".parse().unwrap()), []);
+    assert_eq!(Saved::default().starts(None, &[], &"192.0.2.1:1".parse().unwrap()), []);
+}
+
+/// A machine that got one more address, or came back with two where it had one.
+#[test]
+fn nodes_of_a_home_that_another_socket_got_are_a_way_in() {
+    let locals = ["192.0.2.1:1", "[2001:db8::1]:1", "192.0.2.3:1"];
+    let mut saved = Saved { homes: locals.into_iter().enumerate().map(home).collect() };
+    let known = |n| vec![(Id::new([n; 20]), SocketAddr::from(([81, 2, 3, n], 6881)))];
+    saved.homes[0].nodes = known(9);
+    saved.homes[1].nodes = vec![(Id::new([8; 20]), "[2001:db8:9::1]:6881".parse().unwrap())];
+    let starts = |saved: &Saved, locals: &[&str]| {
+        let locals: Vec<SocketAddr> = locals.iter().map(|local| local.parse().unwrap()).collect();
+        let (dealt, absent) = saved.deal(&locals);
+        let start = |(local, home): (&SocketAddr, Option<&SavedHome>)| saved.starts(home, &absent, local);
+        locals.iter().zip(dealt).map(start).collect::<Vec<_>>()
+    };
+    let three = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"];
+    assert_eq!(starts(&saved, &three), [known(9), known(9), known(9)]);
+    // What nobody else begins with comes first.
+    saved.homes.push(home((3, "192.0.2.4:1")));
+    saved.homes[3].nodes = known(7);
+    let others = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.5:1"];
+    assert_eq!(starts(&saved, &others), [known(9), known(7), known(7)]);
 }
