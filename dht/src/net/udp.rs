@@ -29,7 +29,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use self::slots::{Filled, SLOT};
 use self::watched::Watched;
 
-pub use self::slots::{BATCH, Batch, Datagram, MAX_DATAGRAM, Received};
+pub use self::slots::{Answers, BATCH, Batch, Datagram, MAX_DATAGRAM, Received};
 
 /// Asked of the kernel for incoming datagrams: a burst of 28,000 small queries. The kernel gives
 /// what `net.core.rmem_max` allows.
@@ -46,18 +46,6 @@ pub enum Batching {
     Native,
     /// One system call a datagram, as on systems without `recvmmsg`.
     Single,
-}
-
-/// From which address of the machine the answers of a socket leave that is bound to all of them (BEP 45:
-/// "Responses must be sent from the same socket address on which the corresponding request was received").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Answers {
-    /// From the one that the system chooses: the right one where there is one only.
-    #[default]
-    AsRouted,
-    /// From the one that was asked: each datagram [tells it](Received::asked), and is
-    /// [given it](Datagram::from), which is not free.
-    AsAsked,
 }
 
 /// What became of a list of datagrams.

@@ -1,5 +1,5 @@
-//! Datagrams on their way through a socket: what is to be sent, [`Datagram`], and the slots that receive
-//! calls fill, [`Batch`].
+//! Datagrams on their way through a socket: what is to be sent, [`Datagram`], the slots that receive
+//! calls fill, [`Batch`], and which of our addresses they name, [`Answers`].
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,13 +10,25 @@ pub const MAX_DATAGRAM: usize = 2048;
 /// Receive slots are a little longer, so that a system without `MSG_TRUNC` shows the excess too.
 pub(super) const SLOT: usize = MAX_DATAGRAM + 64;
 
+/// From which address of the machine the answers of a socket leave that is bound to all of them (BEP 45:
+/// "Responses must be sent from the same socket address on which the corresponding request was received").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Answers {
+    /// From the one that the system chooses: the right one where there is one only.
+    #[default]
+    AsRouted,
+    /// From the one that was asked: each datagram [tells it](Received::asked), and is
+    /// [given it](Datagram::from), which is not free.
+    AsAsked,
+}
+
 /// A datagram to send.
 #[derive(Clone, Copy, Debug)]
 pub struct Datagram<'a> {
     /// Destination.
     pub to: SocketAddr,
     /// The address of ours to send from; `None` leaves it to the system. Heeded by a socket that
-    /// [answers from where it is asked](super::Answers::AsAsked), and ignored by others.
+    /// [answers from where it is asked](Answers::AsAsked), and ignored by others.
     pub from: Option<IpAddr>,
     /// Payload.
     pub bytes: &'a [u8],
@@ -37,7 +49,7 @@ pub struct Received<'a> {
     /// Who sent it.
     pub from: SocketAddr,
     /// The address of ours that it came to, if the socket
-    /// [answers from where it is asked](super::Answers::AsAsked).
+    /// [answers from where it is asked](Answers::AsAsked).
     pub asked: Option<IpAddr>,
     /// Payload.
     pub bytes: &'a [u8],

@@ -10,9 +10,8 @@ use arrayvec::ArrayVec;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::Answers;
 use super::control::{Control, ROOM};
-use super::slots::{BATCH, Datagram, Filled, SLOT};
+use super::slots::{Answers, BATCH, Datagram, Filled, MAX_DATAGRAM, SLOT};
 
 /// Arrays that the kernel reads and writes, kept so that no call has to clear 13 KiB first.
 pub(super) struct Headers {
@@ -94,7 +93,7 @@ impl Headers {
         let mut truncated = 0;
         for (slot, message) in self.messages.iter().take(count).enumerate() {
             let len = message.msg_len as usize;
-            if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 || len > super::MAX_DATAGRAM {
+            if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 || len > MAX_DATAGRAM {
                 truncated += 1;
             } else if let Some(from) = source(&self.names[slot]) {
                 let asked = self.controls.as_ref().and_then(|controls| {
