@@ -14,7 +14,7 @@ use btdht::{Rng, Time};
 
 use super::io::{AnnounceJob, TrackerId, TrackerUrl};
 use super::limits::Limits;
-use super::view::{TrackerState, TrackerView};
+use super::tracker_view::{TrackerState, TrackerView};
 use crate::tracker::{AnnounceEvent, AnnounceReply, MIN_INTERVAL, Retry, TrackerError};
 
 /// The state of all sources.

@@ -40,6 +40,7 @@ mod saves;
 mod serve;
 mod suggest;
 mod super_seed;
+mod tracker_view;
 mod transfer;
 mod uploads;
 mod verify;
@@ -59,7 +60,8 @@ pub use io::{
     Action, AnnounceJob, Command, Event, Input, NewTorrent, Refusal, Source, Status, TrackerId, TrackerUrl,
 };
 pub use limits::{Limits, SeedChoking};
-pub use view::{PeerView, TrackerState, TrackerView};
+pub use tracker_view::{TrackerState, TrackerView};
+pub use view::PeerView;
 
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;

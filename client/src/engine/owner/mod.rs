@@ -9,6 +9,7 @@ mod files;
 mod life;
 mod links;
 mod seek;
+mod states;
 
 use std::collections::HashMap;
 use std::mem;

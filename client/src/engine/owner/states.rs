@@ -10,24 +10,12 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::life::Life;
 use super::{GOOD_BYE, Inbound, LAST_WORDS, Owner};
 use crate::engine::options::State;
 use crate::engine::phase::Phase;
 use crate::storage::Totals;
 use crate::swarm::{Command, Input, Swarm};
-
-/// How far the owner task is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Life {
-    /// The swarm is at work, or paused.
-    Running,
-    /// Good-byes are said until `by`; then comes a state, or the end.
-    Leaving { by: Instant, then: Option<State> },
-    /// Nothing is under way.
-    Stopped,
-    /// The task ends.
-    Over,
-}
 
 impl Owner {
     /// Brings the torrent into a state; `told` hears when it is there, or that it has ended.
