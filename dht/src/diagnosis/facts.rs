@@ -116,6 +116,9 @@ pub enum StateFacts {
         asked: usize,
         /// Of these, the ones that answered under the id that they had.
         answered: usize,
+        /// Of these, the ones from which nothing came at all, for as long as a query is waited for: each is one
+        /// of [`Counters::timeouts`].
+        silent: usize,
     },
     /// It is there but says nothing.
     Damaged,
@@ -160,10 +163,10 @@ impl Facts {
         share(self.counters.replies_spoofed + self.counters.ids_mismatched, self.answers())
     }
 
-    /// Nodes of an earlier run that were asked and did not answer.
+    /// Nodes of an earlier run that were asked and waited for in vain.
     pub fn saved_silent(&self) -> usize {
         match self.state {
-            StateFacts::Readable { asked, answered, .. } => asked.saturating_sub(answered),
+            StateFacts::Readable { silent, .. } => silent,
             _ => 0,
         }
     }

@@ -15,7 +15,8 @@ type Change = fn(&mut Facts);
 
 /// A table that was saved a day ago, of which as many live as is usual.
 fn saved(nodes: usize, in_use: bool) -> StateFacts {
-    StateFacts::Readable { nodes, in_use, age: Some(DAY), asked: nodes, answered: nodes / 2 }
+    let answered = nodes / 2;
+    StateFacts::Readable { nodes, in_use, age: Some(DAY), asked: nodes, answered, silent: nodes - answered }
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -236,7 +237,7 @@ fn a_little_of_everything_is_usual() {
 }
 
 fn dead(age: Option<Duration>) -> StateFacts {
-    StateFacts::Readable { nodes: 300, in_use: false, age, asked: 64, answered: 3 }
+    StateFacts::Readable { nodes: 300, in_use: false, age, asked: 64, answered: 3, silent: 61 }
 }
 
 #[test]
@@ -259,8 +260,14 @@ fn a_saved_table_is_judged_by_how_many_of_it_answer_and_by_its_age() {
         "{fresh:?}"
     );
     assert_eq!(judged(dead(None)).unwrap().text, "Only 3 of 64 saved nodes that were asked still answer.");
-    let alive =
-        |asked, answered| StateFacts::Readable { nodes: 300, in_use: false, age: Some(DAY), asked, answered };
+    let alive = |asked, answered| StateFacts::Readable {
+        nodes: 300,
+        in_use: false,
+        age: Some(DAY),
+        asked,
+        answered,
+        silent: asked - answered,
+    };
     assert_eq!((judged(alive(64, 22)), judged(alive(7, 0)), judged(alive(0, 0))), (None, None, None));
     // Where nobody answers it is not for their age.
     expect(silent, |facts| facts.state = dead(Some(12 * DAY)), &["udp_blocked"]);
@@ -270,6 +277,14 @@ fn a_saved_table_is_judged_by_how_many_of_it_answer_and_by_its_age() {
         (facts.counters.replies_in, facts.counters.timeouts) = (40, 130);
     };
     expect(well, few, &["healthy", "saved_nodes_dead"]);
+    // But saved nodes that are somebody else now, or were not waited for, are no excuse for it.
+    let lossy = |facts: &mut Facts| {
+        few(facts);
+        let age = Some(12 * DAY);
+        facts.state =
+            StateFacts::Readable { nodes: 300, in_use: false, age, asked: 64, answered: 0, silent: 0 };
+    };
+    expect(well, lossy, &["lossy", "saved_nodes_dead"]);
 }
 
 #[test]

@@ -75,13 +75,11 @@ async fn examine(context: &Context) -> Result<Facts, Failure> {
         saved::ask(context, &dht, saved, deadline)
     );
     let (routers, lookups) = (routers?, lookups?);
-    if let StateFacts::Readable { asked, answered, .. } = &mut state {
-        (*asked, *answered) = living?;
+    if let StateFacts::Readable { asked, answered, silent, .. } = &mut state {
+        let living = living?;
+        (*asked, *answered, *silent) = (living.asked, living.answered, living.silent);
     }
-    // Without a single answer there is nothing to wait for.
-    let heard = routers.iter().any(|router| router.answered.is_some())
-        || lookups.iter().any(|lookup| lookup.answered > 0);
-    let until = if heard { deadline } else { Instant::now() };
+    let until = if heard(&routers, &lookups, &state) { deadline } else { Instant::now() };
     let took = timeout_at(until, &mut bootstrapped).await.ok().and_then(Result::ok).flatten();
     bootstrapped.abort();
     let told = match took {
@@ -106,6 +104,13 @@ async fn examine(context: &Context) -> Result<Facts, Failure> {
         state,
         clock: ClockFacts { year: year(wall), drift },
     })
+}
+
+/// Whether anybody answered. Without a single answer there is nothing to wait for.
+fn heard(routers: &[RouterFacts], lookups: &[LookupFacts], state: &StateFacts) -> bool {
+    routers.iter().any(|router| router.answered.is_some())
+        || lookups.iter().any(|lookup| lookup.answered > 0)
+        || matches!(state, StateFacts::Readable { answered: 1.., .. })
 }
 
 /// A node that reads saved nodes as other verbs do but answers queries: whether any come is one of
@@ -272,6 +277,27 @@ fn year(wall: SystemTime) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A start from saved nodes whose lookups were too late.
+    #[test]
+    fn saved_nodes_that_answer_are_reason_enough_to_wait() {
+        let saved = |answered| StateFacts::Readable {
+            nodes: 9,
+            in_use: false,
+            age: None,
+            asked: 9,
+            answered,
+            silent: 9 - answered,
+        };
+        let router = RouterFacts { name: "a.invalid:1".into(), addresses: Vec::new(), answered: None };
+        let at = |answered: bool| {
+            let addr = SocketAddr::from(([81, 2, 3, 4], 6881));
+            RouterFacts { answered: answered.then_some((addr, Duration::ZERO)), ..router.clone() }
+        };
+        assert!(heard(&[at(false)], &[], &saved(1)));
+        assert!(heard(&[at(true)], &[], &saved(0)));
+        assert!(!heard(&[at(false)], &[], &saved(0)) && !heard(&[], &[], &StateFacts::Missing));
+    }
 
     #[test]
     fn years_are_told_before_and_after_the_epoch() {

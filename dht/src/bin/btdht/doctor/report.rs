@@ -201,9 +201,9 @@ fn state(state: &StateFacts) -> Value {
     match state {
         StateFacts::Off => json!({"condition": "off"}),
         StateFacts::Missing => json!({"condition": "missing"}),
-        StateFacts::Readable { nodes, in_use, age, asked, answered } => json!({
+        StateFacts::Readable { nodes, in_use, age, asked, answered, silent } => json!({
             "condition": "readable", "nodes": nodes, "in_use": in_use, "age_ms": age.map(millis),
-            "asked": asked, "answered": answered,
+            "asked": asked, "answered": answered, "silent": silent,
         }),
         StateFacts::Damaged => json!({"condition": "damaged"}),
         StateFacts::Unreadable(why) => json!({"condition": "unreadable", "why": why}),
