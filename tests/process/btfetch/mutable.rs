@@ -4,6 +4,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
+use btdht::item::SecretKey;
+use btdht::mutable_torrent::value_of;
 use btdht::testnet::Testnet;
 use harness::process::{Running, binary, eventually};
 use krpc::Id;
@@ -30,6 +32,11 @@ impl Network {
         self.net.bootstrap().next().unwrap().to_string()
     }
 
+    /// Publishes the next value under a key without a salt.
+    fn update(&self, secret: &SecretKey, value: &[u8]) {
+        self.runtime.block_on(self.net.nodes()[3].update(secret, b"", value)).unwrap();
+    }
+
     /// Waits until `peer` can be found.
     fn wait_for_peer(&self, infohash: Id, peer: SocketAddr) {
         eventually("an announce of the seeder", || {
@@ -44,6 +51,11 @@ impl Network {
             })
         });
     }
+}
+
+/// A key as magnet links name it.
+fn hex(secret: &SecretKey) -> String {
+    secret.public().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A transfer that has nothing but the DHT to find peers.
@@ -125,6 +137,56 @@ fn with_follow_a_newer_version_takes_the_place_of_the_one_before() {
     assert_eq!(code(leecher.wait(harness::process::DEADLINE)), 143);
 }
 
+/// Whoever follows waits for a torrent, whether there was one before or not.
+#[test]
+fn with_follow_what_is_no_torrent_is_told_and_waited_out_from_the_first_on() {
+    let network = Network::new(10);
+    let world = World::new(51, 400_000);
+    let (_seeder, infohash) = seed(&world, &network);
+    let secret = SecretKey::from_seed(&[5; 32]);
+    network.update(&secret, b"5:hello");
+    let magnet = format!("magnet:?xs=urn:btpk:{}", hex(&secret));
+    let mut command = transfer(&world, &network, &[&magnet, "--follow"]);
+    let mut leecher = Running::start("leecher", command.arg("-o").arg(world.leecher()));
+    let told = |event: &Value| event["message"].as_str()?.contains("(number 1) is no torrent").then_some(());
+    wait_event(&mut leecher, "warning", told);
+    network.update(&secret, &value_of(&infohash.parse().unwrap()));
+    wait_event(&mut leecher, "version", |event| (event["seq"] == 2).then_some(()));
+    wait_event(&mut leecher, "done", |_| Some(()));
+    assert!(world.is_whole());
+    leecher.signal("TERM");
+    assert_eq!(code(leecher.wait(harness::process::DEADLINE)), 143);
+}
+
+#[test]
+fn with_follow_a_torrent_named_beside_the_key_is_there_before_anything_is_published() {
+    let network = Network::new(10);
+    let (first, second) = (World::new(52, 400_000), World::new(53, 500_000));
+    let (_old, old) = seed(&first, &network);
+    let secret = SecretKey::from_seed(&[6; 32]);
+    let magnet = format!("magnet:?xt=urn:btih:{old}&xs=urn:btpk:{}", hex(&secret));
+    let mut command = transfer(&first, &network, &[&magnet, "--follow"]);
+    let mut leecher = Running::start("leecher", command.arg("-o").arg(first.leecher()));
+    wait_event(&mut leecher, "done", |event| (event["infohash"] == old.as_str()).then_some(()));
+    assert!(first.is_whole());
+
+    // The first version is what is there already, and does not begin anew.
+    network.update(&secret, &value_of(&old.parse().unwrap()));
+    wait_event(&mut leecher, "version", |event| (event["seq"] == 1).then_some(()));
+    let (_new, new) = seed(&second, &network);
+    network.update(&secret, &value_of(&new.parse().unwrap()));
+    leecher.wait_for("the second version", |line| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        assert_ne!(event["event"], "metadata", "{event}");
+        (event["event"] == "version" && event["seq"] == 2).then_some(())
+    });
+    wait_event(&mut leecher, "done", |event| (event["infohash"] == new.as_str()).then_some(()));
+    let fetched = fs::read(first.leecher().join(crate::world::NAME)).unwrap();
+    assert_eq!(fetched, fs::read(second.seeder().join(crate::world::NAME)).unwrap());
+    leecher.signal("TERM");
+    assert_eq!(code(leecher.wait(harness::process::DEADLINE)), 143);
+}
+
 #[test]
 fn what_nobody_published_is_exit_code_4_and_what_is_no_torrent_exit_code_1() {
     let network = Network::new(6);
@@ -135,10 +197,9 @@ fn what_nobody_published_is_exit_code_4_and_what_is_no_torrent_exit_code_1() {
     assert_eq!(code(fetched.status), 4, "{fetched:?}");
     assert!(String::from_utf8_lossy(&fetched.stderr).contains("nothing is published under the key"));
 
-    let secret = btdht::item::SecretKey::from_seed(&[4; 32]);
-    network.runtime.block_on(network.net.nodes()[3].update(&secret, b"", b"5:hello")).unwrap();
-    let key: String = secret.public().iter().map(|byte| format!("{byte:02x}")).collect();
-    let magnet = format!("magnet:?xs=urn:btpk:{key}");
+    let secret = SecretKey::from_seed(&[4; 32]);
+    network.update(&secret, b"5:hello");
+    let magnet = format!("magnet:?xs=urn:btpk:{}", hex(&secret));
     let fetched = world.run(transfer(&world, &network, &[&magnet]).arg("-o").arg(world.leecher()));
     assert_eq!(code(fetched.status), 1, "{fetched:?}");
     assert!(String::from_utf8_lossy(&fetched.stderr).contains("(number 1) is no torrent"), "{fetched:?}");

@@ -1,10 +1,12 @@
 //! Downloads what a key stands for (BEP 46), and with `--follow` each later version of it.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use btfetch::engine::{Source, Version, VersionError, Versions};
 use data_encoding::HEXLOWER;
+use krpc::Id;
 use krpc::magnet::Magnet;
 use serde_json::json;
 
@@ -20,7 +22,8 @@ pub(crate) fn goes_by_key(magnet: &Magnet, args: &Args) -> bool {
 }
 
 /// Downloads the newest version of `magnet`. With `--follow` it goes on until a signal: a newer version
-/// takes the place of the one before, finished or not.
+/// takes the place of the one before, finished or not. A torrent that the link names beside its key is the
+/// version before all others, which is there whatever has become of the key.
 pub(crate) async fn fetch_versions(
     running: &Running,
     magnet: Magnet,
@@ -30,29 +33,43 @@ pub(crate) async fn fetch_versions(
     output: Output,
 ) -> Result<(), Failure> {
     let mut versions = running.session.versions(&magnet).await.map_err(|error| explain(&error))?;
-    let mut version = first(&mut versions, timeout).await?;
+    let named = magnet.infohash_v1.filter(|_| args.follow);
+    let (mut infohash, mut link) = match named {
+        Some(named) => (named, magnet.clone()),
+        None => {
+            let version = first(&mut versions, timeout, args.follow, output).await?;
+            show(&version, &magnet, output)?;
+            (version.infohash, version.magnet)
+        }
+    };
     loop {
-        show(&version, &magnet, output)?;
-        let source = Source::Magnet(Box::new(version.magnet.clone()));
+        let source = Source::Magnet(Box::new(link));
         let (torrent, download) = fetch(running, source, peers, args, timeout, output).await?;
         if !args.follow {
             return download.await;
         }
-        let newer = tokio::select! {
-            result = download => match result {
-                Ok(()) => later(&mut versions, output).await?,
-                Err(failure) => return Err(failure),
-            },
-            newer = later(&mut versions, output) => newer?,
+        let mut newer = pin!(other(&mut versions, infohash, &magnet, output));
+        let version = tokio::select! {
+            result = download => {
+                result?;
+                newer.await?
+            }
+            version = &mut newer => version?,
         };
         // It may have the same files, which only one of the two may write.
         torrent.close().await;
-        version = newer;
+        (infohash, link) = (version.infohash, version.magnet);
     }
 }
 
-/// The newest version there is, within `timeout`.
-async fn first(versions: &mut Versions, timeout: Option<Duration>) -> Result<Version, Failure> {
+/// The newest version there is, within `timeout`. Something else under the key is an answer too: who follows
+/// goes on until a signal.
+async fn first(
+    versions: &mut Versions,
+    timeout: Option<Duration>,
+    follow: bool,
+    output: Output,
+) -> Result<Version, Failure> {
     let next = versions.next();
     let found = match timeout {
         Some(timeout) => tokio::time::timeout(timeout, next).await.map_err(|_| {
@@ -61,21 +78,46 @@ async fn first(versions: &mut Versions, timeout: Option<Duration>) -> Result<Ver
         })?,
         None => next.await,
     };
-    found.map_err(|error| explain(&error))
+    match found {
+        Err(error @ VersionError::NoTorrent { .. }) if follow => {
+            warn(&error, "waiting for one", output)?;
+            later(versions, "waiting for one", output).await
+        }
+        found => found.map_err(|error| explain(&error)),
+    }
 }
 
-/// A version that comes later. Something else under the key is told and waited out.
-async fn later(versions: &mut Versions, output: Output) -> Result<Version, Failure> {
+/// The next version that is another torrent than `infohash`. Each one is shown.
+async fn other(
+    versions: &mut Versions,
+    infohash: Id,
+    magnet: &Magnet,
+    output: Output,
+) -> Result<Version, Failure> {
+    loop {
+        let version = later(versions, "going on with what was there before", output).await?;
+        show(&version, magnet, output)?;
+        if version.infohash != infohash {
+            return Ok(version);
+        }
+    }
+}
+
+/// A version that comes later. Something else under the key is told, with what is done `meanwhile`, and waited out.
+async fn later(versions: &mut Versions, meanwhile: &str, output: Output) -> Result<Version, Failure> {
     loop {
         match versions.next().await {
             Ok(version) => return Ok(version),
-            Err(error @ VersionError::NoTorrent { .. }) => {
-                output.event(|| json!({"event": "warning", "message": error.to_string()}))?;
-                output.say(format!("{error}; going on with what was there before"));
-            }
+            Err(error @ VersionError::NoTorrent { .. }) => warn(&error, meanwhile, output)?,
             Err(error) => return Err(explain(&error)),
         }
     }
+}
+
+fn warn(error: &VersionError, meanwhile: &str, output: Output) -> Result<(), Failure> {
+    output.event(|| json!({"event": "warning", "message": error.to_string()}))?;
+    output.say(format!("{error}; {meanwhile}"));
+    Ok(())
 }
 
 fn show(version: &Version, magnet: &Magnet, output: Output) -> Result<(), Failure> {
