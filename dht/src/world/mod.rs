@@ -22,6 +22,8 @@ mod numbers;
 mod pokes;
 mod reachable;
 mod serving;
+mod stand_ins;
+mod street;
 mod turns;
 #[cfg(feature = "sim")]
 mod weather;

@@ -1,0 +1,137 @@
+//! Lookups from several addresses of one family (BEP 45), some of which are dead or slow: who goes on in their
+//! place, and who is waited for.
+
+use super::street::{Street, VICTIM, askers};
+use super::*;
+
+/// D7, S24: the first home has asked a victim that everybody names in vain, and then has no network any more.
+#[test]
+fn a_victim_is_asked_three_times_at_most_also_when_another_home_takes_over() {
+    let mut took_over = 0;
+    for (seed, millis) in (45..49).flat_map(|seed| [(seed, 200), (seed, 300), (seed, 400)]) {
+        let mut street = Street::new(seed, 2);
+        let first = street.world.hosts[street.node].addrs[0];
+        let (infohash, _) = street.name_a_victim();
+        street.world.command(street.node, Street::announce(infohash)).unwrap();
+        street.world.run(Duration::from_millis(millis));
+        street.deaf_to.borrow_mut().insert(first);
+        let victim_by = |street: &Street| {
+            let asked = street.asked(infohash).into_iter();
+            askers(&asked.filter(|asked| asked.to == VICTIM.into()).collect::<Vec<_>>()).len()
+        };
+        let began = victim_by(&street);
+        // Answers on their way would say that the network is back.
+        for _ in 0..50 {
+            street.world.tell(street.node, NetworkChange::Lost);
+            street.world.run(Duration::from_millis(10));
+        }
+        street.world.run(Duration::from_secs(40));
+        let log = street.asked(infohash);
+        let asked = log.iter().filter(|asked| asked.to == VICTIM.into()).count();
+        assert!((1..=3).contains(&asked), "seed {seed}, after {millis} ms: {asked}");
+        took_over += usize::from(log[0].from == first && askers(&log).len() == 2 && began > 0);
+    }
+    assert!(took_over >= 2, "nobody took over after the victim was asked: {took_over}");
+}
+
+/// Nobody hears some of our addresses any more: another one does what theirs would have.
+#[test]
+fn another_home_takes_over_where_the_network_of_one_has_failed() {
+    let mut replaced = 0;
+    for (homes, deaf) in [(2, 1), (4, 2), (8, 1), (8, 2)] {
+        let mut street = Street::new(50 + (homes * 10 + deaf) as u64, homes);
+        let gone: Vec<_> = street.world.hosts[street.node].addrs[..deaf].to_vec();
+        street.deaf_to.borrow_mut().extend(gone.iter().copied());
+        for _ in 0..homes * 2 {
+            let infohash = street.world.random_id();
+            let (found, log) = street.look_up(Street::announce(infohash));
+            assert_eq!(found.outcome, Outcome::Converged, "{homes} homes, {deaf} deaf");
+            assert_eq!(found.stored.len(), 8 * (homes - deaf), "{homes} homes, {deaf} deaf");
+            assert!(found.stats.elapsed < Duration::from_secs(12), "{:?}", found.stats);
+            replaced += usize::from(gone.contains(&log[0].from));
+        }
+    }
+    assert!(replaced >= 1, "no lookup began at a deaf home");
+}
+
+/// The time to search is over while a home holds back, refused by some and without an answer of others: the
+/// virtual network fails a node that wants to wake up again at once.
+#[test]
+fn the_time_is_over_also_for_a_home_that_holds_back() {
+    for tenths in (2..=24).step_by(2) {
+        let config = Config::default();
+        let lookup_max_time = config.query_timeout + Duration::from_millis(100 * tenths);
+        let world = World::new(60 + tenths, Config { lookup_max_time, ..config });
+        let mut street = Street::of(world, &[World::v4(100), World::v4(101), World::v4(102)]);
+        street.deaf_to.borrow_mut().extend([World::v4(101), World::v4(102)]);
+        let refusing = street.nodes.borrow().iter().step_by(2).map(|&(_, addr)| addr).collect();
+        *street.refusing.borrow_mut() = refusing;
+        for _ in 0..4 {
+            let infohash = street.world.random_id();
+            let (found, _) = street.look_up(Street::announce(infohash));
+            assert!(found.stats.elapsed <= lookup_max_time, "{:?}", found.stats);
+        }
+    }
+}
+
+/// Whoever follows on a dead line is waited for as long as an answer can take, until the line counts as lost.
+#[test]
+fn a_dead_home_holds_up_the_others_no_longer_than_an_answer_may_take() {
+    let mut street = Street::new(93, 3);
+    street.deaf_to.borrow_mut().insert(World::v4(101));
+    let mut longest = Duration::ZERO;
+    for _ in 0..6 {
+        let infohash = street.world.random_id();
+        let (found, _) = street.look_up(Street::announce(infohash));
+        assert_eq!((found.outcome, found.stored.len()), (Outcome::Converged, 8 * 2));
+        longest = longest.max(found.stats.elapsed);
+    }
+    let query_timeout = street.world.config.query_timeout;
+    assert!((query_timeout..query_timeout + Duration::from_secs(3)).contains(&longest), "{longest:?}");
+}
+
+/// A first wave that takes longer than is usual looks like a dead line, until its answers come: if the home that
+/// took over is the dead one, the first goes on.
+#[test]
+fn a_slow_home_that_was_taken_for_dead_goes_on_where_the_other_one_is() {
+    let (slow, dead) = (World::v4(201), World::v4(202));
+    let mut resumed = 0;
+    for (seed, homes) in (0..4).flat_map(|seed| [(seed, [slow, dead]), (seed, [dead, slow])]) {
+        let mut street = Street::new(300 + seed, 1);
+        street.deaf_to.borrow_mut().insert(dead);
+        street.world.path =
+            Box::new(move |a, b| if a == slow || b == slow { 200_000 } else { even_path(a, b) });
+        let saved = street.nodes.borrow()[..30].to_vec();
+        street.node = street.world.add_node_at(&homes, &saved);
+        let infohash = street.world.random_id();
+        let found = street.world.look_up(street.node, Street::announce(infohash));
+        let log = street.asked(infohash);
+        let by_dead = log.iter().filter(|asked| asked.from == dead).count();
+        assert_eq!(found.outcome, Outcome::Converged);
+        assert_eq!((found.stored.len(), found.closest.len()), (8, 8), "{:?}", found.stats);
+        assert!(by_dead <= 24, "{by_dead} queries on a dead line");
+        resumed += usize::from(log[0].from == slow && by_dead > 0);
+    }
+    assert!(resumed >= 1, "no lookup began at the slow home");
+}
+
+/// A home that never meets anybody, as that of a tunnel without a route, is no reason to ask routers.
+#[test]
+fn routers_are_not_asked_because_of_a_home_that_does_not_search() {
+    let mut street = Street::new(91, 1);
+    let router = World::v4(200);
+    street.add(router);
+    let homes = [World::v4(201), World::v4(202)];
+    street.deaf_to.borrow_mut().insert(homes[1]);
+    street.node = street.world.add_node_at(&homes, &[]);
+    street.world.command(street.node, Command::Routers(vec![router]));
+    street.world.run(Duration::from_secs(60));
+    let known: Vec<_> = street.world.node(street.node).stats(street.world.now);
+    assert!(known[0].nodes >= 20 && known[1].nodes == 0, "{known:?}");
+    for _ in 0..8 {
+        let infohash = street.world.random_id();
+        let (found, log) = street.look_up(Street::announce(infohash));
+        assert_eq!(found.outcome, Outcome::Converged);
+        assert!(log.iter().all(|asked| asked.to != router), "{:?}", found.stats);
+    }
+}
