@@ -1,7 +1,7 @@
 //! [`Rpc`]: our queries in flight. An answer counts only if transaction id, address and socket are
 //! those of a query (D8); who asked, and what the answer means, is not known here.
 //!
-//! A query has two deadlines. At the *soft* one, which follows the round-trip times that we see (see
+//! A query has two deadlines. At the *soft* one, which follows the round-trip times that its socket sees (see
 //! [`Patience`]), whoever asked may go on without it; until the *hard* one a late answer
 //! still counts.
 
@@ -14,6 +14,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use krpc::{Body, Id, Message, Query};
 
+use self::socket::Socket;
 use crate::addr::acceptable;
 use crate::{Class, Config, KeyedHash, Outbox, Rng, Seeds, Time};
 
@@ -27,12 +28,13 @@ pub(crate) struct Rpc<P> {
     hash: KeyedHash,
     /// There as long as something is in flight.
     waits: Option<Box<Waits<P>>>,
-    round_trip: RoundTrip,
+    /// The first socket, which is the only one of most nodes.
+    first: Socket,
     /// Of those in flight, how many went to addresses that no stranger may have.
     unusual: u32,
     config: Arc<Config>,
-    /// By socket; beyond the end nobody is.
-    read_only: Box<[bool]>,
+    /// The other sockets, as far as there is something to tell of them.
+    others: Box<[Socket]>,
 }
 
 #[derive(Debug)]
@@ -101,10 +103,10 @@ impl<P: Copy> Rpc<P> {
             hash: KeyedHash::new(&mut rng),
             rng,
             waits: None,
-            round_trip: RoundTrip::new(config),
+            first: Socket::new(config),
             unusual: 0,
             config: Arc::clone(config),
-            read_only: Box::default(),
+            others: Box::default(),
         }
     }
 
@@ -176,7 +178,7 @@ impl<P: Copy> Rpc<P> {
         let InFlight { destination, sent, purpose } = self.remove(tid)?;
         self.trim();
         let rtt = now.since(sent);
-        self.round_trip.measured(rtt);
+        self.socket_mut(destination.socket).measured(rtt);
         Some(Taken { destination, rtt, purpose })
     }
 
@@ -214,14 +216,8 @@ impl<P: Copy> Rpc<P> {
 
     /// Whether further queries from `socket` say that we answer none there (BEP 43).
     pub(crate) fn set_read_only(&mut self, socket: u8, read_only: bool) {
-        let socket = usize::from(socket);
-        if read_only && self.read_only.len() <= socket {
-            let mut longer = vec![false; socket + 1];
-            longer[..self.read_only.len()].copy_from_slice(&self.read_only);
-            self.read_only = longer.into();
-        }
-        if let Some(slot) = self.read_only.get_mut(socket) {
-            *slot = read_only;
+        if self.is_read_only(socket) != read_only {
+            self.socket_mut(socket).read_only = read_only;
         }
     }
 
@@ -245,7 +241,24 @@ impl<P: Copy> Rpc<P> {
     }
 
     fn is_read_only(&self, socket: u8) -> bool {
-        self.read_only.get(usize::from(socket)).is_some_and(|&read_only| read_only)
+        self.socket(socket).read_only
+    }
+
+    fn socket(&self, socket: u8) -> Socket {
+        match usize::from(socket).checked_sub(1) {
+            Some(other) => self.others.get(other).copied().unwrap_or_else(|| Socket::new(&self.config)),
+            None => self.first,
+        }
+    }
+
+    fn socket_mut(&mut self, socket: u8) -> &mut Socket {
+        let Some(other) = usize::from(socket).checked_sub(1) else { return &mut self.first };
+        if self.others.len() <= other {
+            let mut longer = std::mem::take(&mut self.others).into_vec();
+            longer.resize(other + 1, Socket::new(&self.config));
+            self.others = longer.into();
+        }
+        &mut self.others[other]
     }
 
     fn begin(
@@ -258,7 +271,8 @@ impl<P: Copy> Rpc<P> {
         if self.config.max_in_flight != 0 && self.in_flight() >= self.config.max_in_flight {
             return None;
         }
-        let hash = self.hash;
+        let (hash, timeout) = (self.hash, self.config.query_timeout);
+        let soft = self.socket(destination.socket).soft_timeout(patience, &self.config).min(timeout);
         let waits = self.waits.get_or_insert_with(|| Box::new(Waits::new(hash)));
         let mut tid = self.rng.next_u32();
         while waits.in_flight.contains_key(&tid) {
@@ -266,8 +280,6 @@ impl<P: Copy> Rpc<P> {
         }
         self.unusual += u32::from(!acceptable(destination.to, self.config.allow_local));
         waits.in_flight.insert(tid, InFlight { destination, sent: now, purpose });
-        let timeout = self.config.query_timeout;
-        let soft = self.round_trip.soft_timeout(patience, &self.config).min(timeout);
         waits.deadlines.push(Reverse((now + soft, tid, Deadline::Soft)));
         waits.deadlines.push(Reverse((now + timeout, tid, Deadline::Hard)));
         Some(tid.to_be_bytes())
@@ -316,54 +328,13 @@ impl<P> Waits<P> {
 /// Queries in flight whose room is not worth giving back.
 const SMALL: usize = 7;
 
-/// Smoothed round-trip time and mean deviation in microseconds, as TCP keeps them (RFC 6298).
-#[derive(Debug)]
-struct RoundTrip {
-    smoothed: u32,
-    deviation: u32,
-    measured: u32,
-}
-
-impl RoundTrip {
-    /// The start is what the field sees in the mean: a median of 90 ms, log-normal with sigma 0.65, of
-    /// which 95 % come within 262 ms = mean + 8/3 mean deviations.
-    fn new(config: &Config) -> Self {
-        let start = micros(config.soft_timeout_start);
-        Self { smoothed: start * 2 / 5, deviation: start * 9 / 40, measured: 0 }
-    }
-
-    fn measured(&mut self, rtt: Duration) {
-        let rtt = micros(rtt);
-        // Quick at first, so that a slow line is known after a few answers.
-        let gain = if self.measured < 16 { 4 } else { 16 };
-        self.measured = self.measured.saturating_add(1);
-        let deviation = self.smoothed.abs_diff(rtt);
-        self.deviation = (self.deviation * (gain - 1) + deviation) / gain;
-        self.smoothed = (self.smoothed * (gain - 1) + rtt) / gain;
-    }
-
-    fn soft_timeout(&self, patience: Patience, config: &Config) -> Duration {
-        let thirds = match patience {
-            Patience::Full => 8,
-            Patience::InLookup => 6,
-            Patience::AgainInLookup => 4,
-        };
-        let (min, max) = (config.soft_timeout_min, config.soft_timeout_max.max(config.soft_timeout_min));
-        Duration::from_micros(u64::from(self.smoothed + self.deviation * thirds / 3)).clamp(min, max)
-    }
-}
-
-/// Microseconds, at most a minute's, so that sums of sixteen fit.
-fn micros(span: Duration) -> u32 {
-    span.as_micros().min(60_000_000) as u32
-}
-
 /// Whether two addresses are the same IP and port; scopes and flow labels don't matter.
 fn is_same(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.ip().to_canonical() == b.ip().to_canonical()
 }
 
 mod size;
+mod socket;
 
 #[cfg(test)]
 mod distribution;
@@ -454,22 +425,49 @@ mod tests {
         assert!(ask(&mut rpc, Time::from_secs(4), 3, 0).is_some());
     }
 
+    /// When the first of the queries in flight is past its soft deadline.
+    fn soft_deadline(rpc: &mut Rpc<u32>, now: Time, socket: u8) -> Duration {
+        let destination = Destination { socket, ..to(9) };
+        rpc.ask(now, destination, (Id::new([1; 20]), Query::Ping), 0, &mut Outbox::new());
+        let deadline = rpc.timeout();
+        while rpc.expire(now + Duration::from_secs(60)).is_some() {}
+        deadline.since(now)
+    }
+
     #[test]
-    fn soft_timeout_follows_the_line_within_its_bounds() {
-        let config = Config::default();
-        let mut fast = RoundTrip::new(&config);
-        assert_eq!(fast.soft_timeout(Patience::Full, &config).as_millis(), 250);
-        (0..200).for_each(|_| fast.measured(Duration::from_millis(1)));
-        assert_eq!(fast.soft_timeout(Patience::Full, &config), config.soft_timeout_min);
-        let mut slow = RoundTrip::new(&config);
-        (0..8).for_each(|_| slow.measured(Duration::from_millis(700)));
-        assert_eq!(slow.soft_timeout(Patience::Full, &config), config.soft_timeout_max);
-        (0..200).for_each(|_| slow.measured(Duration::from_millis(300)));
-        assert!(
-            (300..330).contains(&slow.soft_timeout(Patience::Full, &config).as_millis()),
-            "{:?}",
-            slow.soft_timeout(Patience::Full, &config)
+    fn each_socket_has_the_soft_deadlines_of_its_own_line() {
+        let mut rpc = rpc(&Config::default());
+        let mut now = Time::ZERO;
+        for _ in 0..100 {
+            for (socket, rtt) in [(2, 300), (0, 20)] {
+                let destination = Destination { socket, ..to(4) };
+                let mut out = Outbox::new();
+                assert!(rpc.ask(now, destination, (Id::new([1; 20]), Query::Ping), 0, &mut out));
+                let tid = Message::decode(out.datagram(&out.transmits[0])).unwrap().tid.to_vec();
+                now = now + Duration::from_millis(rtt);
+                assert!(rpc.take(now, socket, to(4).to, &tid).is_some());
+            }
+        }
+        let millis = [0, 1, 2, 3].map(|socket| soft_deadline(&mut rpc, now, socket).as_millis());
+        assert_eq!(
+            [millis[0], millis[1], millis[3]],
+            [100, 250, 250],
+            "the least, and where nobody answered"
         );
+        assert!((300..310).contains(&millis[2]), "{millis:?}");
+    }
+
+    #[test]
+    fn each_socket_says_for_itself_that_it_is_read_only() {
+        let mut rpc = rpc(&Config::default());
+        rpc.set_read_only(3, false);
+        assert!(rpc.others.is_empty(), "nothing to keep");
+        let said = |rpc: &Rpc<u32>| [0, 1, 2, 3].map(|socket| rpc.is_read_only(socket));
+        rpc.set_read_only(2, true);
+        assert_eq!(said(&rpc), [false, false, true, false]);
+        rpc.set_read_only(0, true);
+        rpc.set_read_only(2, false);
+        assert_eq!(said(&rpc), [true, false, false, false]);
     }
 
     #[test]

@@ -18,17 +18,17 @@ fn soft_timeout_lies_about_the_95th_percentile_of_the_round_trips() {
         [(1, 0.06, 0.65), (2, 0.09, 0.65), (3, 0.2, 0.65), (4, 0.15, 0.4), (5, 0.15, 0.9)]
     {
         let (config, mut rng) = (Config::default(), Rng::from_seed(seed));
-        let mut round_trip = RoundTrip::new(&config);
+        let mut socket = Socket::new(&config);
         let mut sample: Vec<f64> = (0..DRAWS).map(|_| draw(&mut rng, median, sigma)).collect();
         let mut timeouts = Vec::new();
         let mut late = 0;
         for (n, &rtt) in sample.iter().enumerate() {
-            let timeout = round_trip.soft_timeout(Patience::Full, &config).as_secs_f64();
+            let timeout = socket.soft_timeout(Patience::Full, &config).as_secs_f64();
             if n >= WARM {
                 timeouts.push(timeout);
                 late += usize::from(rtt > timeout);
             }
-            round_trip.measured(Duration::from_secs_f64(rtt));
+            socket.measured(Duration::from_secs_f64(rtt));
         }
         sample.sort_by(f64::total_cmp);
         timeouts.sort_by(f64::total_cmp);
