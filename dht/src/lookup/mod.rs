@@ -266,7 +266,7 @@ impl Lookup {
                 let estimate = self.findings.estimate();
                 env.out.events.push(Event::Scraped { lookup, estimate });
             }
-            let closest = self.closest(env.config);
+            let closest = turns::closest(&self.searches, &self.target, env.config);
             if outcome == Outcome::Converged {
                 env.remembered.note(now, self.target, &closest, env.config);
             }
@@ -454,14 +454,6 @@ impl Lookup {
             return Some(if self.stats.queries > 0 { Outcome::NoAnswer } else { Outcome::NoNodes });
         }
         None
-    }
-
-    fn closest(&self, config: &Config) -> Vec<(Id, SocketAddr)> {
-        let found = turns::closest(&self.searches, config);
-        let mut closest: Vec<_> = found.filter_map(|c| c.id.map(|id| (id, c.addr))).collect();
-        closest.sort_by_key(|(id, _)| id.distance(&self.target));
-        closest.dedup();
-        closest
     }
 
     fn hop(&self, at: Time, node: Option<Facts>, step: HopStep, out: &mut Outbox) {

@@ -9,12 +9,16 @@
 //! So the limits of a lookup hold for all homes together. An announce from more than some 15 addresses would
 //! go beyond [`Config::lookup_max_queries`]; those that are left have their turn another time.
 
+use std::net::SocketAddr;
+
+use krpc::Id;
+
 use super::Lookup;
-use super::candidates::Candidate;
 use super::env::{Env, Owner};
 use super::kind::Kind;
 use super::search::{Phase, Search};
-use crate::home::Place;
+use crate::addr::subnet_key;
+use crate::home::{Place, family_of};
 use crate::store::Family;
 use crate::{Config, Time};
 
@@ -180,7 +184,7 @@ impl Lookup {
 }
 
 /// Whom a search from `place` begins with: the nearest nodes of its table, and a reserve.
-pub(super) fn offer_starts(search: &mut Search, target: &krpc::Id, place: &Place, config: &Config) {
+pub(super) fn offer_starts(search: &mut Search, target: &Id, place: &Place, config: &Config) {
     for (id, addr) in place.starts(target, config) {
         search.offer(Some(id), addr, 0, config);
     }
@@ -189,10 +193,22 @@ pub(super) fn offer_starts(search: &mut Search, target: &krpc::Id, place: &Place
     }
 }
 
-/// The nearest nodes that a lookup has met, each once.
-pub(super) fn closest<'a>(searches: &'a [Search], config: &Config) -> impl Iterator<Item = &'a Candidate> {
-    let k = config.k;
-    searches.iter().filter(|search| !search.follows).flat_map(move |search| search.closest(k))
+/// The nodes that a lookup has come to, nearest first: as many of each family as one search would name, one
+/// of a network. Where homes took turns, who was taken for dead may not have come near the target.
+pub(super) fn closest(searches: &[Search], target: &Id, config: &Config) -> Vec<(Id, SocketAddr)> {
+    let searched = searches.iter().filter(|search| !search.follows);
+    let found = searched.flat_map(|search| search.closest(config.k));
+    let mut closest: Vec<_> = found.filter_map(|c| c.id.map(|id| (id, c.addr))).collect();
+    closest.sort_by_key(|(id, _)| id.distance(target));
+    let mut networks = Vec::with_capacity(closest.len());
+    closest.retain(|&(_, addr)| {
+        let network = (family_of(addr), subnet_key(addr, config.allow_local));
+        let of_family = networks.iter().filter(|(family, _)| *family == network.0).count();
+        let is_one = of_family < config.k && !networks.contains(&network);
+        networks.extend(is_one.then_some(network));
+        is_one
+    });
+    closest
 }
 
 /// The home of `family` that searches first: each in turn of those whose line works and who know many.

@@ -34,6 +34,38 @@ fn a_victim_is_asked_three_times_at_most_also_when_another_home_takes_over() {
     assert!(took_over >= 2, "nobody took over after the victim was asked: {took_over}");
 }
 
+/// Answers to a home that was taken for dead name what is nearest to where it began, while another one has
+/// arrived meanwhile.
+#[test]
+fn closest_nodes_are_as_many_as_of_one_home_when_two_were_heard() {
+    let (slow, quick) = (World::v4(201), World::v4(202));
+    let mut both = 0;
+    for (seed, slow_is_first) in (0..2).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let mut street = Street::new(500 + seed, 1);
+        street.world.path =
+            Box::new(move |a, b| if a == slow || b == slow { 150_000 } else { even_path(a, b) });
+        let target = street.world.random_id();
+        let mut nodes = street.nodes.borrow().clone();
+        nodes.sort_by_key(|(id, _)| id.distance(&target));
+        let home = |local: SocketAddr, saved: &[(Id, SocketAddr)]| {
+            let id = secure_id(local.ip(), &mut Rng::from_seed(seed));
+            Home { id, local, external: None, saved: saved.to_vec() }
+        };
+        let mut homes = vec![home(slow, &nodes[50..]), home(quick, &nodes[..10])];
+        if !slow_is_first {
+            homes.reverse();
+        }
+        street.node = street.world.add_node_with(homes);
+        let found = street.world.look_up(street.node, Command::FindNode { target, trace: false });
+        let log = street.asked(target);
+        assert_eq!(found.outcome, Outcome::Converged);
+        assert_eq!(found.closest, nodes[..8], "seed {seed}: {:?}", found.stats);
+        let is_slow_heard = found.stats.elapsed > Duration::from_millis(320);
+        both += usize::from(log[0].from == slow && askers(&log).len() == 2 && is_slow_heard);
+    }
+    assert!(both >= 1, "no lookup began at the slow home, was taken over and heard from both");
+}
+
 /// Nobody hears some of our addresses any more: another one does what theirs would have.
 #[test]
 fn another_home_takes_over_where_the_network_of_one_has_failed() {
