@@ -443,10 +443,20 @@ impl Lookup {
         // others had one, and says itself when it gives up.
         let anyone = self.stats.answered > 0;
         let is_lost = |search: &Search| !search.follows && (search.is_empty() || search.is_unheard(config));
-        let over = |search: &Search| search.phase == Phase::Done || anyone && is_lost(search);
-        if anyone && (self.searches.iter().all(over) || passed >= config.lookup_max_time) {
-            let is_aside = |search: &Search| search.follows || search.phase == Phase::Waiting;
-            let late = self.out_of_budget || !self.searches.iter().all(|s| is_aside(s) || over(s));
+        // Whoever waits and could go on does, once we are here.
+        let over = |search: &Search| match search.phase {
+            Phase::Done => true,
+            Phase::Waiting => anyone,
+            Phase::Approaching | Phase::Announcing => anyone && is_lost(search),
+        };
+        let all_over = self.searches.iter().all(over);
+        if anyone && (all_over || passed >= config.lookup_max_time) {
+            let is_short = |search: &Search| match search.phase {
+                // Its line was lost on the way, and nobody could go on.
+                Phase::Waiting => all_over && search.is_heard(),
+                _ => !search.follows && !over(search),
+            };
+            let late = self.out_of_budget || self.searches.iter().any(is_short);
             return Some(if late { Outcome::OutOfBudget } else { Outcome::Converged });
         }
         let tried_all = self.searches.iter().all(|search| search.phase == Phase::Done);

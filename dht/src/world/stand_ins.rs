@@ -66,6 +66,59 @@ fn closest_nodes_are_as_many_as_of_one_home_when_two_were_heard() {
     assert!(both >= 1, "no lookup began at the slow home, was taken over and heard from both");
 }
 
+/// Nobody knows a node of the other family, which has two homes: there is nothing to wait for.
+#[test]
+fn a_family_without_nodes_holds_up_nobody_whatever_the_number_of_its_homes() {
+    for homes in 1..=3 {
+        let mut street = Street::new(70, 1);
+        let mut addrs = vec![World::v4(200)];
+        addrs.extend((0..homes).map(World::v6));
+        let saved = street.nodes.borrow()[..30].to_vec();
+        street.node = street.world.add_node_at(&addrs, &saved);
+        street.world.run(Duration::from_secs(20));
+        let infohash = street.world.random_id();
+        let (found, _) = street.look_up(Street::announce(infohash));
+        assert_eq!((found.outcome, found.stored.len()), (Outcome::Converged, 8), "{homes} homes of IPv6");
+        assert!(found.stats.elapsed < Duration::from_secs(6), "{homes} homes of IPv6: {:?}", found.stats);
+    }
+}
+
+/// The first home was heard and then has no network any more, and nobody hears the one that takes over: there is
+/// nothing to wait for.
+#[test]
+fn a_lookup_does_not_wait_for_a_lost_home_when_the_other_one_is_deaf() {
+    let mut ended = 0;
+    for (seed, millis) in (45..49).flat_map(|seed| [(seed, 50), (seed, 100), (seed, 150)]) {
+        let mut street = Street::new(seed, 2);
+        let [first, second] = street.world.hosts[street.node].addrs[..] else { panic!() };
+        street.deaf_to.borrow_mut().insert(second);
+        let infohash = street.world.random_id();
+        let name = street.world.command(street.node, Street::announce(infohash)).unwrap();
+        street.world.run(Duration::from_millis(millis));
+        street.deaf_to.borrow_mut().insert(first);
+        for _ in 0..50 {
+            street.world.tell(street.node, NetworkChange::Lost);
+            street.world.run(Duration::from_millis(10));
+        }
+        street.world.run(Duration::from_secs(40));
+        let done = street.world.hosts[street.node].events.iter().find_map(|(_, event)| match event {
+            Event::Done { lookup, outcome, stats, .. } if *lookup == name => Some((*outcome, *stats)),
+            _ => None,
+        });
+        let ((outcome, stats), log) = (done.unwrap(), street.asked(infohash));
+        if log[0].from == first && askers(&log).len() == 2 && stats.answered > 0 {
+            assert!(stats.elapsed < Duration::from_secs(6), "seed {seed}, after {millis} ms: {stats:?}");
+            assert_eq!(
+                outcome,
+                Outcome::OutOfBudget,
+                "seed {seed}, after {millis} ms: the way was cut short"
+            );
+            ended += 1;
+        }
+    }
+    assert!(ended >= 2, "nobody took over from a home that was heard: {ended}");
+}
+
 /// Nobody hears some of our addresses any more: another one does what theirs would have.
 #[test]
 fn another_home_takes_over_where_the_network_of_one_has_failed() {
