@@ -123,7 +123,8 @@ impl Lookup {
                     self.announce(now, home, env);
                 }
             }
-            // Each home begins twice at most, and is back once at most: who has been heard is not deaf.
+            // Each home begins twice at most, and is back once at most when it has been heard, because it is not
+            // deaf then, and once each time that another one is at its end without a query.
             if !self.pass_on(now, env) {
                 return self.outcome(now, env.config);
             }

@@ -145,12 +145,34 @@ impl Lookup {
             self.searches[next] = self.searches[next].following(&self.searches[leader], env.config);
             return true;
         }
+        if self.go_back(family, env) {
+            return true;
+        }
         for (search, place) in self.searches.iter_mut().zip(env.places) {
             if place.family == family && search.phase == Phase::Waiting {
                 search.phase = Phase::Done;
             }
         }
         false
+    }
+
+    /// Has a home of a family go on that was taken for dead, while nobody of the family was heard and an answer
+    /// may come to it still: who took over had nobody whom it might ask. Whether one does.
+    fn go_back(&mut self, family: Family, env: &Env<'_>) -> bool {
+        let mut homes = self.homes_of(family, env.places);
+        if self.homes_of(family, env.places).any(|home| self.searches[home].is_heard()) {
+            return false;
+        }
+        let is_awaited = |search: &Search| search.phase == Phase::Waiting && search.may_be_answered();
+        let Some(home) = homes.find(|&home| is_awaited(&self.searches[home])) else { return false };
+        for other in self.homes_of(family, env.places) {
+            if let Ok([search, other]) = self.searches.get_disjoint_mut([home, other])
+                && other.phase == Phase::Done
+            {
+                search.resume(other, env.config);
+            }
+        }
+        self.searches[home].phase == Phase::Approaching
     }
 
     /// Queries that nobody spends on the search: who follows, in either family, has come for the announces alone.

@@ -119,6 +119,35 @@ fn a_lookup_does_not_wait_for_a_lost_home_when_the_other_one_is_deaf() {
     assert!(ended >= 2, "nobody took over from a home that was heard: {ended}");
 }
 
+/// All nodes are behind one address, which nobody may ask more often before it answers: whoever takes over has
+/// nobody to ask, while the first answer is under way.
+#[test]
+fn an_answer_under_way_counts_when_no_home_may_ask_any_more() {
+    let wary = Config { lookup_queries_per_silent_ip: 1, ..Config::default() };
+    for (config, homes, millis) in [(wary, 2, 300), (Config::default(), 4, 900), (Config::default(), 6, 900)]
+    {
+        let mut world = World::new(95, config);
+        world.path = Box::new(move |_, _| millis * 500);
+        let mut saved = Vec::new();
+        for port in 7001..7005 {
+            let (id, addr) = (world.random_id(), ([81, 2, 3, 4], port).into());
+            let conduct = move |_, from, query: &Message<'_>| {
+                let response = Response { token: Some(b"token"), ..Response::new(id) };
+                vec![(from, reply(query.tid, response))]
+            };
+            world.add_actor_at(addr, Box::new(conduct));
+            saved.push((id, addr));
+        }
+        let addrs: Vec<_> = (100..100 + homes).map(World::v4).collect();
+        let node = world.add_node_at(&addrs, &saved);
+        let infohash = world.random_id();
+        let found = world.look_up(node, Street::announce(infohash));
+        assert_eq!(found.outcome, Outcome::Converged, "{homes} homes: {:?}", found.stats);
+        assert!(!found.stored.is_empty() && found.stats.answered > 0, "{homes} homes: {:?}", found.stats);
+        assert!(found.stats.elapsed < Duration::from_secs(12), "{homes} homes: {:?}", found.stats);
+    }
+}
+
 /// Nobody hears some of our addresses any more: another one does what theirs would have.
 #[test]
 fn another_home_takes_over_where_the_network_of_one_has_failed() {
