@@ -1,6 +1,6 @@
 //! A street of nodes for tests of lookups from several addresses of one family (BEP 45), which write down who asks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -35,6 +35,9 @@ pub(super) struct Street {
     /// Nodes that do not ignore but refuse whom others are deaf to.
     pub(super) refusing: Rc<RefCell<BTreeSet<SocketAddr>>>,
     pub(super) nodes: Rc<RefCell<Vec<(Id, SocketAddr)>>>,
+    /// Whether of whoever follows only the very first query is answered at once, by whomever it goes to, and all
+    /// other nodes ignore its first one.
+    pub(super) is_forgetful: Rc<Cell<bool>>,
 }
 
 impl Street {
@@ -48,9 +51,9 @@ impl Street {
 
     /// One with a node at `addrs` in `world`, and nodes of IPv6 too if it has such addresses.
     pub(super) fn of(world: World, addrs: &[SocketAddr]) -> Self {
-        let (log, deaf_to, refusing) = Default::default();
+        let (log, deaf_to, refusing, is_forgetful) = Default::default();
         let nodes = Rc::<RefCell<Vec<(Id, SocketAddr)>>>::default();
-        let mut street = Self { world, node: 0, log, deaf_to, refusing, nodes };
+        let mut street = Self { world, node: 0, log, deaf_to, refusing, nodes, is_forgetful };
         let is_v6 = addrs.iter().any(SocketAddr::is_ipv6);
         let all: Vec<_> = (0..60).map(World::v4).chain((0..60).filter(|_| is_v6).map(World::v6)).collect();
         for addr in all {
@@ -71,12 +74,16 @@ impl Street {
         let id = self.world.random_id();
         let (log, deaf_to) = (Rc::clone(&self.log), Rc::clone(&self.deaf_to));
         let (refusing, nodes) = (Rc::clone(&self.refusing), Rc::clone(&self.nodes));
+        let is_forgetful = Rc::clone(&self.is_forgetful);
         self.world.add_actor_at(
             addr,
             Box::new(move |_, from, message| {
                 let Body::Query { query, .. } = &message.body else { return Vec::new() };
                 if let Some(target) = target_in(query) {
                     log.borrow_mut().push(Asked { target, to: addr, from });
+                }
+                if is_forgetful.get() && is_first_here(&log.borrow()) {
+                    return Vec::new();
                 }
                 if deaf_to.borrow().contains(&from) {
                     let refuses = refusing.borrow().contains(&addr);
@@ -146,6 +153,16 @@ fn target_in(query: &Query<'_>) -> Option<Id> {
         Query::GetPeers { infohash, .. } | Query::AnnouncePeer { infohash, .. } => Some(infohash),
         _ => None,
     }
+}
+
+/// Whether the last query that came is the first of whoever follows to where it went, but not the first of all
+/// that it sent.
+fn is_first_here(log: &[Asked]) -> bool {
+    let Some((last, before)) = log.split_last() else { return false };
+    let mut same = before.iter().filter(|asked| asked.target == last.target).peekable();
+    let follows = same.peek().is_some_and(|first| first.from != last.from);
+    let mut own = same.filter(|asked| asked.from == last.from).peekable();
+    follows && own.peek().is_some() && own.all(|asked| asked.to != last.to)
 }
 
 fn refusal(tid: &[u8]) -> Vec<u8> {

@@ -140,3 +140,26 @@ fn a_home_slower_than_the_others_announces_as_well() {
         assert!(is_once, "round {round}, one get_peers and one announce each: {by_slow:?}");
     }
 }
+
+/// What is left for announces is not spent on asking nodes again that were silent at first.
+#[test]
+fn whoever_follows_leaves_queries_for_its_announces() {
+    let mut followed = BTreeSet::new();
+    for lookup_max_queries in (68..=120).step_by(4) {
+        let config = Config { lookup_max_queries, ..Config::default() };
+        let homes = [World::v4(100), World::v4(101), World::v4(102)];
+        let mut street = Street::of(World::new(94, config), &homes);
+        street.is_forgetful.set(true);
+        for _ in 0..3 {
+            let infohash = street.world.random_id();
+            let (found, log) = street.look_up(Street::announce(infohash));
+            assert!(found.stats.queries <= lookup_max_queries, "{lookup_max_queries}: {:?}", found.stats);
+            // Each asks eight nodes, seven of them twice, and one or two more.
+            if lookup_max_queries >= 104 {
+                assert_eq!(found.stored.len(), 8 * 3, "{lookup_max_queries}: {:?}", found.stats);
+            }
+            followed.insert(askers(&log).len() - 1);
+        }
+    }
+    assert_eq!(followed, BTreeSet::from([1, 2]));
+}
