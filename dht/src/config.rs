@@ -115,7 +115,9 @@ pub struct Config {
     pub lookup_min_queries: usize,
     /// Most queries of one lookup in flight.
     pub lookup_max_in_flight: usize,
-    /// Most queries in one lookup; one of the table's upkeep makes do with a third of them.
+    /// Most queries in one lookup; one of the table's upkeep makes do with a third of them. One that has spent
+    /// them announces to the closest nodes that it has come to all the same, which takes up to
+    /// [`Config::announce_nodes`] more in each family, and one more for each that is slow to take it.
     pub lookup_max_queries: u32,
     /// Longest lookup.
     pub lookup_max_time: Duration,
