@@ -444,7 +444,7 @@ mod tests {
                 let mut out = Outbox::new();
                 assert!(rpc.ask(now, destination, (Id::new([1; 20]), Query::Ping), 0, &mut out));
                 let tid = Message::decode(out.datagram(&out.transmits[0])).unwrap().tid.to_vec();
-                now = now + Duration::from_millis(rtt);
+                now += Duration::from_millis(rtt);
                 assert!(rpc.take(now, socket, to(4).to, &tid).is_some());
             }
         }

@@ -9,7 +9,6 @@ use krpc::ErrorBody;
 use krpc::compact::{self, Address, Contact, V4, V6};
 
 use super::*;
-use crate::item::Item;
 
 /// A query of a lookup that came.
 #[derive(Clone, Copy, Debug)]

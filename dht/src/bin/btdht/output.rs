@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 
+use btdht::settings::Flags;
 use serde_json::Value;
 
 /// Longest text of a stranger that is shown.
