@@ -270,14 +270,13 @@ fn a_program_that_was_stopped_for_a_while_has_its_table_answers_and_asks() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut counts = (0, 0);
     let again = async {
-        // Its lookups meet almost all of them; who is left out is asked when it is questionable.
-        while counts.1 < 20 || counts.1 * 10 < counts.0 * 9 {
+        while counts.0 < 20 || counts.1 < counts.0 {
             tokio::time::sleep(Duration::from_millis(200)).await;
             counts = cable.known_and_heard_of(ADDR.parse().unwrap(), woken).await;
         }
     };
     let ended = runtime.block_on(async { tokio::time::timeout(SOON, again).await });
-    assert!(ended.is_ok(), "{counts:?}: of those that know it few have heard of it since it woke");
+    assert!(ended.is_ok(), "{counts:?}: not all that know it have heard of it since it woke");
     let named = named(&mut Asker::new("84.0.0.2"), ADDR);
     assert!(named.len() >= ENOUGH, "it names {}", named.len());
 }
