@@ -2,8 +2,7 @@
 
 use super::entry::Entry;
 
-/// Entries that a table grows by: it does so some 40 times in the life of a node, and at rest half of them are
-/// spare.
+/// Entries that a table grows by: few, because those that are spare count in a node at rest.
 pub(super) const ENTRIES: usize = 4;
 
 /// Makes room for one more, by a few and not by doubling: the table is most of what a node at rest costs
