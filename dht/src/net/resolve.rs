@@ -74,15 +74,20 @@ impl Router {
     /// Takes what its name stands for now; whether the node has to know. As long as some of the addresses are
     /// left, as many resolvers tell them in turn, that is seldom so: it hurries to ask whoever is new. Each of
     /// the `families` is judged by itself, since a portal may answer for one and let the other through.
-    fn take(&mut self, addrs: Vec<SocketAddr>, families: Families) -> bool {
+    fn take(&mut self, mut addrs: Vec<SocketAddr>, families: Families) -> bool {
         let is_known = |addr: &SocketAddr| self.addrs.contains(addr);
+        let mut has_moved = false;
+        for is_of in [SocketAddr::is_ipv4, SocketAddr::is_ipv6] {
+            let mut told = addrs.iter().filter(|addr| families.of(addr) && is_of(addr)).peekable();
+            if told.peek().is_none() {
+                // What is told no longer is kept where nothing better is known.
+                addrs.extend(self.addrs.iter().filter(|addr| is_of(addr)));
+            } else {
+                has_moved |= !told.any(is_known);
+            }
+        }
         // A resolver may tell the same in another order each time.
         let is_same = addrs.iter().all(is_known) && self.addrs.iter().all(|addr| addrs.contains(addr));
-        let has_moved = [SocketAddr::is_ipv4, SocketAddr::is_ipv6].into_iter().any(|is_of| {
-            let mut told = addrs.iter().filter(|addr| families.of(addr) && is_of(addr)).peekable();
-            // What is told no longer is kept where nothing better is known.
-            told.peek().is_some() && !told.any(is_known)
-        });
         let is_due = self.since.is_none_or(|at| at.elapsed() >= PARTLY_AFTER);
         let is_news = !is_same && (has_moved || is_due);
         if is_news {
@@ -121,7 +126,8 @@ impl Routers {
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         let nth = |n| self.known.iter().filter_map(move |router: &Router| router.addrs.get(n));
         let mut all = Vec::new();
-        for &addr in (0..MAX_ADDRESSES).flat_map(nth).filter(|addr| self.families.of(addr)) {
+        // Those of a family that is told no longer come behind as many of the other one.
+        for &addr in (0..2 * MAX_ADDRESSES).flat_map(nth).filter(|addr| self.families.of(addr)) {
             if !all.contains(&addr) {
                 all.push(addr);
             }

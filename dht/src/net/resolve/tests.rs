@@ -137,6 +137,24 @@ async fn what_a_portal_said_of_one_family_is_replaced_whatever_the_other_is() {
     }
 }
 
+/// The name has moved, and only the addresses of one family could be had: the other may be the one with a way out.
+#[tokio::test(start_paused = true)]
+async fn a_family_that_is_not_told_is_kept_when_the_other_has_moved() {
+    let (resolver, name) = (Resolver::default(), "a.invalid:1");
+    resolver.set(name, &["192.0.2.1:1", "[2001:db8::1]:1"]);
+    let (mut told, _condition) = start(&[name], &resolver);
+    told.recv().await.unwrap();
+    let mut many: Vec<String> = (1..=8).map(|n| format!("203.0.113.{n}:1")).collect();
+    resolver.set(name, &many.iter().map(String::as_str).collect::<Vec<_>>());
+    many.push("[2001:db8::1]:1".into());
+    let expected = addrs(&many.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(told.recv().await.unwrap(), expected);
+    // Told in turn, they are both known.
+    resolver.set(name, &["[2001:db8::1]:1"]);
+    let quiet = tokio::time::timeout(Duration::from_secs(3600), told.recv()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+}
+
 /// A resolver that leaves out a family now and then: what is known of it is as good as ever.
 #[tokio::test(start_paused = true)]
 async fn a_family_that_comes_and_goes_is_seldom_news() {
