@@ -386,3 +386,22 @@ fn value_keeps_the_bytes_that_came() {
     };
     assert_eq!(value, b"d1:bi1e1:ai2ee");
 }
+
+/// S2 and S3: bombs up to the longest datagram, on a stack of 64 KiB where a worker has 2 MiB. What time they
+/// take is told by the byte at which they are refused: reading never goes back, and what is longer than a
+/// datagram that we take is not read at all.
+#[test]
+fn bombs_cost_neither_stack_nor_time() {
+    let bombs = || {
+        let bombs = [vec![b'l'; 65_507], b"d1:a".repeat(16_376), b"d1:a".repeat(512), vec![b'l'; 2048]];
+        for bomb in &bombs {
+            let failure = Message::decode(bomb).unwrap_err();
+            assert_eq!(failure.answerable(), None);
+            let most = 4 * Limits::KRPC.depth;
+            let is_too_long = failure.error.kind == DecodeErrorKind::TooLong;
+            assert_eq!(is_too_long, bomb.len() > Limits::KRPC.len, "{:?}", failure.error);
+            assert!(is_too_long || failure.error.at <= most, "{:?}", failure.error);
+        }
+    };
+    std::thread::Builder::new().stack_size(64 << 10).spawn(bombs).unwrap().join().unwrap();
+}
