@@ -187,6 +187,8 @@ impl Shard {
         for (index, _) in (0..).zip(self.ports.iter()) {
             self.node.handle_network(now, index, NetworkChange::Changed, &mut running.out);
         }
+        // What was asked long before is over, whatever has come meanwhile and waits in the sockets.
+        self.node.handle_timeout(now, &mut running.out);
     }
 
     /// Takes what serving shards handed over.

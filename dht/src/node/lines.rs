@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Node;
+use crate::lookup::{Owner, Upkeep};
 use crate::network::{Silence, Situation};
 use crate::rpc::Destination;
 use crate::table::Failure;
-use crate::{Event, Outbox, Time};
+use crate::{Event, NetworkChange, Outbox, Time};
 
 impl Node {
     /// Somebody answered a query of `home` after `rtt`. An answer from our own machine says nothing: it
@@ -92,22 +93,60 @@ impl Node {
         self.maintain.line_lost(now, home, &self.config);
     }
 
-    pub(super) fn line_changed(&mut self, now: Time, home: usize, out: &mut Outbox) {
+    fn line_changed(&mut self, now: Time, home: usize, out: &mut Outbox) {
         out.events.push(Event::NetworkChanged { home });
         let place = &mut self.places[home];
         place.line.change(now);
         place.table.pardon_all();
+        // Other NATs and firewalls may stand there.
+        place.reach.restart(now, &self.config);
+        self.follow_reach(home);
+        // What a lookup of our own id has heard so far does not show that anybody hears us now.
+        for kind in [Upkeep::Own, Upkeep::Reunion] {
+            self.lookups.drop_upkeep(Owner::Upkeep { home: home as u8, kind });
+        }
         self.maintain.line_returned(now, home, &self.config);
     }
 
-    /// A machine that was suspended wakes up to another network, most often.
-    pub(super) fn notice_sleep(&mut self, now: Time, out: &mut Outbox) {
-        if now.since(self.timeout) <= self.config.asleep_after {
+    /// Takes note of what happened to the network of `socket`. Nodes that did not answer meanwhile are
+    /// not blamed; after a change all are pinged and our own neighbourhood is looked up at once.
+    pub fn handle_network(&mut self, now: Time, socket: u8, change: NetworkChange, out: &mut Outbox) {
+        let (sent, home) = (out.transmits.len(), usize::from(socket));
+        if home >= self.places.len() {
             return;
         }
+        self.touch();
+        match change {
+            NetworkChange::Lost => {
+                if self.places[home].line.lose() {
+                    self.line_is_lost(now, home);
+                }
+            }
+            NetworkChange::Changed => {
+                self.counters.network_changes += 1;
+                self.line_changed(now, home, out);
+                self.upkeep(now, out);
+            }
+        }
+        self.settle(now, sent, out);
+    }
+
+    pub(super) fn notice_sleep(&mut self, now: Time, out: &mut Outbox) {
+        if now.since(self.timeout) > self.config.asleep_after {
+            self.woke(now, out);
+        }
+    }
+
+    /// A machine that was suspended wakes up to another network, most often.
+    fn woke(&mut self, now: Time, out: &mut Outbox) {
         self.counters.network_changes += 1;
         for home in 0..self.places.len() {
             self.line_changed(now, home, out);
+        }
+        // An answer that has waited for us says neither that who sent it hears us now nor how long it was on its
+        // way: whatever was asked long before is over.
+        while let Some(expired) = self.rpc.expire(now) {
+            self.handle_expired(now, expired, out);
         }
         // Once, however many datagrams come before the deadlines are handled.
         self.timeout = now;

@@ -32,7 +32,7 @@ use crate::shards::Deciding;
 use crate::store::{Archive, Counts, Damaged, Store};
 use crate::table::{BucketFill, KnownNode};
 use crate::token::TokenServer;
-use crate::{Class, Command, Config, Counters, LookupId, NetworkChange, Outbox, ReadOnly, Rng, Seeds, Time};
+use crate::{Class, Command, Config, Counters, LookupId, Outbox, ReadOnly, Rng, Seeds, Time};
 
 /// One DHT node at one or more addresses (BEP 5, 32, 45): a core without clock, socket or thread.
 ///
@@ -198,32 +198,6 @@ impl Node {
             self.advance(now, key, out);
         }
         self.upkeep(now, out);
-        self.settle(now, sent, out);
-    }
-
-    /// Takes note of what happened to the network of `socket`. Nodes that did not answer meanwhile are
-    /// not blamed; after a change all are pinged and our own neighbourhood is looked up at once.
-    pub fn handle_network(&mut self, now: Time, socket: u8, change: NetworkChange, out: &mut Outbox) {
-        let (sent, home) = (out.transmits.len(), usize::from(socket));
-        if home >= self.places.len() {
-            return;
-        }
-        self.touch();
-        match change {
-            NetworkChange::Lost => {
-                if self.places[home].line.lose() {
-                    self.line_is_lost(now, home);
-                }
-            }
-            NetworkChange::Changed => {
-                self.counters.network_changes += 1;
-                self.line_changed(now, home, out);
-                // Other NATs and firewalls may stand there.
-                self.places[home].reach.restart(now, &self.config);
-                self.follow_reach(home);
-                self.upkeep(now, out);
-            }
-        }
         self.settle(now, sent, out);
     }
 

@@ -260,6 +260,62 @@ fn suspended_node_keeps_its_table_and_none_of_its_tokens() {
     assert_eq!((woken.network_changes, woken.nodes_removed), (1, 0), "{woken:?}");
 }
 
+/// Whom the node asks within `span`, and for which place of the key space.
+fn asked(world: &mut World, span: Duration) -> Vec<(SocketAddr, Option<Id>)> {
+    let (own, end) = (world.addr(IT), world.now + span);
+    let mut asked = Vec::new();
+    // No packet is on its way for less than 10 ms.
+    while world.now < end {
+        world.run(Duration::from_millis(9));
+        for packet in world.packets.values().filter(|packet| packet.from == own) {
+            let message = Message::decode(&packet.bytes).unwrap();
+            let question = (packet.to, target_of(&message));
+            if matches!(message.body, Body::Query { .. }) && !asked.contains(&question) {
+                asked.push(question);
+            }
+        }
+    }
+    asked
+}
+
+// S21: an answer that has lain in the socket's buffer meanwhile does not show that its sender hears us now.
+#[test]
+fn who_answered_while_the_node_was_asleep_is_asked_again_when_it_wakes() {
+    let mut world = grown(26, 120);
+    let known = world.node(IT).table(world.now);
+    let questions: Vec<_> = known.iter().map(|node| world.ask_from(IT, node.addr)).collect();
+    world.set_asleep(IT, true);
+    world.run(MINUTE / 2);
+    world.set_asleep(IT, false);
+    let before = counters(&world);
+    for (node, question) in known.iter().zip(&questions) {
+        let tid = Message::decode(question).unwrap().tid;
+        world.inject(IT, node.addr, &reply(tid, Response::new(node.id)));
+    }
+    let woken = counters(&world).since(&before);
+    assert_eq!((woken.dropped_unsolicited as usize, woken.replies_spoofed), (known.len(), 0));
+    let asked = asked(&mut world, 10 * SECOND);
+    for node in known {
+        assert!(asked.iter().any(|(to, _)| *to == node.addr), "{node:?}");
+    }
+}
+
+// S21: what a lookup of the own id heard before the sleep does not stand for one that comes after it.
+#[test]
+fn own_neighbourhood_is_looked_up_on_waking_whatever_was_under_way_before() {
+    let mut world = grown(27, 120);
+    for pause in [50, 100, 150, 200, 300, 400] {
+        world.tell(IT, NetworkChange::Changed);
+        world.run(Duration::from_millis(pause));
+        world.set_asleep(IT, true);
+        world.run(MINUTE);
+        world.set_asleep(IT, false);
+        let (own, asked) = (world.id(IT), asked(&mut world, 5 * SECOND));
+        let own = asked.iter().filter(|(_, target)| *target == Some(own)).count();
+        assert!(own >= 8, "{own} of {} asked for it, {pause} ms after it was looked up", asked.len());
+    }
+}
+
 #[test]
 fn answers_from_the_own_machine_do_not_stand_for_the_network() {
     let mut world = grown(25, 120);
