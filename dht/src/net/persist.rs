@@ -167,7 +167,8 @@ impl Saved {
     /// Each socket gets the home of its address, or else of its IP at another port. What is left of files
     /// that tell no addresses goes by the order of the sockets. Where one socket of a family is left, it gets
     /// the first home of the family that is left, since a machine whose address was changed is the same node:
-    /// one that knows nodes before one that never met any, as that of a tunnel without a route.
+    /// one that was told its address, or else knows nodes, before one that never met any, as that of a tunnel
+    /// without a route, which may have begun with the nodes of others.
     pub(super) fn deal(&self, locals: &[SocketAddr]) -> (Vec<Option<&SavedHome>>, Vec<&SavedHome>) {
         let mut dealt: Vec<Option<&SavedHome>> = vec![None; locals.len()];
         let mut left: Vec<&SavedHome> = self.homes.iter().collect();
@@ -187,10 +188,11 @@ impl Saved {
                 .zip(&mut dealt)
                 .filter(|(local, dealt)| local.is_ipv6() == ipv6 && dealt.is_none());
             if let (Some((_, dealt)), None) = (without.next(), without.next()) {
-                let first = |knows_nodes| {
-                    left.iter().position(|home| home.ipv6 == ipv6 && home.nodes.is_empty() != knows_nodes)
-                };
-                *dealt = first(true).or_else(|| first(false)).map(|at| left.remove(at));
+                let of_family = left.iter().enumerate().filter(|(_, home)| home.ipv6 == ipv6);
+                let met = |home: &SavedHome| (home.external.is_some(), !home.nodes.is_empty());
+                // The first of equals.
+                let best = of_family.rev().max_by_key(|(_, home)| met(home)).map(|(at, _)| at);
+                *dealt = best.map(|at| left.remove(at));
             }
         }
         (dealt, left)

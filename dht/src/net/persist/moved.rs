@@ -46,6 +46,15 @@ fn nodes_of_any_address_of_the_family_are_a_way_in() {
     saved.homes[1].nodes = nodes.clone();
     saved.homes[2].nodes = vec![(Id::new([8; 20]), "[2001:db8:9::1]:6881".parse().unwrap())];
     assert_eq!(dealt(&saved, &["198.51.100.1:1"]), [Some(1)], "who knows nodes before who knows none");
+    // It began with the nodes of its neighbour, and met none of them.
+    let mut lent = saved.clone();
+    lent.homes[0].nodes = nodes.clone();
+    lent.homes[1].external = Some([203, 0, 113, 1].into());
+    assert_eq!(
+        dealt(&lent, &["198.51.100.1:1"]),
+        [Some(1)],
+        "who was told its address before who met nobody"
+    );
 
     let starts = |local: &str| {
         let locals: [SocketAddr; 1] = [local.parse().unwrap()];
