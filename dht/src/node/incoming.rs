@@ -189,7 +189,7 @@ impl Node {
         } else {
             self.insert(now, taken, response.id, out)
         };
-        if is_as_known {
+        if is_as_known || taken.destination.id.is_some() {
             self.counters.replies_in += 1;
         } else {
             // It is counted once, as wherever the node that was asked is another one by now. What it says is

@@ -338,6 +338,40 @@ fn an_answer_under_another_id_than_the_table_has_is_counted_once() {
     assert_eq!((passed.nodes_removed, passed.nodes_inserted), (1, 1));
 }
 
+/// Whoever was asked under the id that it answers under is the node that was asked, whatever the table had there.
+#[test]
+fn an_answer_under_the_id_that_was_asked_is_a_reply_whatever_the_table_has() {
+    let mut world = World::new(13, Config::default());
+    let node = world.add_node(&[]);
+    let id = Arc::new(AtomicU8::new(1));
+    let now = Arc::clone(&id);
+    let changing = world.add_actor(Box::new(move |_, from, message| {
+        vec![(from, reply(message.tid, Response::new(Id::new([now.load(Ordering::Relaxed); 20]))))]
+    }));
+    let to = world.addr(changing);
+    world.command(node, Command::AddNode(to));
+    // So many that a lookup far from its place begins elsewhere, and all of them know who lives there now.
+    let mut named = Vec::new();
+    put_node(&mut named, &Contact { id: Id::new([0xf0; 20]), addr: V4::from_socket(to).unwrap() });
+    for n in 0..12 {
+        let (named, now) = (named.clone(), Arc::clone(&id));
+        let one = world.add_actor(Box::new(move |_, from, message| {
+            let nodes = Some(&named[..]).filter(|_| now.load(Ordering::Relaxed) == 0xf0);
+            vec![(from, reply(message.tid, Response { nodes, ..Response::new(Id::new([0xe0 + n; 20])) }))]
+        }));
+        let addr = world.addr(one);
+        world.command(node, Command::AddNode(addr));
+    }
+    world.run(MINUTE);
+    id.store(0xf0, Ordering::Relaxed);
+    let before = world.node(node).counters();
+    let found = world.find_node(node, Id::new([0xf0; 20]));
+    assert!(found.closest.contains(&(Id::new([0xf0; 20]), to)), "{found:?}");
+    let passed = world.node(node).counters().since(&before);
+    assert_eq!((passed.ids_mismatched, passed.dropped_unsolicited), (0, 0), "{passed:?}");
+    assert_eq!(passed.nodes_removed, 1, "who lived there");
+}
+
 #[test]
 fn answer_by_somebody_else_to_an_announce_is_silence_and_no_refusal() {
     let mut world = World::new(12, Config::default());
