@@ -393,6 +393,13 @@ impl Search {
         self.phase == Phase::Approaching && !self.follows
     }
 
+    /// Queries that a search which has not arrived, and hears of somebody, may need until it has announced.
+    pub(crate) fn wants_still(&self, config: &Config) -> usize {
+        let is_under_way = self.is_open() && !self.is_empty() && !self.is_unheard(config);
+        let all = config.lookup_min_queries + 2 * config.announce_nodes.max(config.k);
+        if is_under_way { all.saturating_sub(self.sent) } else { 0 }
+    }
+
     /// Whether everybody asked is past the soft deadline or worse, so that it may be our line that is dead.
     pub(crate) fn is_deaf(&self) -> bool {
         self.answered == 0 && self.in_flight == 0 && self.sent > 0

@@ -182,11 +182,12 @@ impl Lookup {
     }
 
     /// Whether one more home may ask the closest nodes and announce to them, beside those of both families
-    /// that have begun to.
+    /// that have begun to, and beside the search of the other family, which may be slower.
     fn has_room_for_more(&self, now: Time, env: &Env<'_>) -> bool {
         let each = 2 * env.config.announce_nodes.max(env.config.k) as u32;
         let begun = self.searches.iter().filter(|search| search.follows && search.phase != Phase::Done);
-        let queries = each * (1 + begun.count() as u32);
+        let searching = self.searches.iter().map(|search| search.wants_still(env.config) as u32);
+        let queries = each * (1 + begun.count() as u32) + searching.sum::<u32>();
         matches!(self.kind, Kind::GetPeers { announce: Some(_) })
             && self.stats.queries + queries <= self.most_queries(env.config)
             && now < self.started + super::approach_time(env.config)
@@ -235,8 +236,10 @@ pub(super) fn closest(searches: &[Search], target: &Id, config: &Config) -> Vec<
 
 /// The home of `family` that searches first: each in turn of those whose line works and who know many.
 fn first(family: Family, key: u64, places: &[Place]) -> Option<usize> {
-    let known = |place: &Place| place.table.len().max(place.saved.len());
     let homes = || places.iter().enumerate().filter(move |(_, place)| place.family == family);
+    // A home beside one that has bootstrapped may have been given the same nodes to begin with, and lead nowhere.
+    let has_begun = homes().any(|(_, place)| place.table.len() > 0 && place.saved.is_empty());
+    let known = |place: &Place| place.table.len().max(if has_begun { 0 } else { place.saved.len() });
     let any_works = homes().any(|(_, place)| !place.line.is_lost());
     let working = || homes().filter(move |(_, place)| !any_works || !place.line.is_lost());
     let most = working().map(|(_, place)| known(place)).max()?;

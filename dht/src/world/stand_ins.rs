@@ -249,3 +249,22 @@ fn routers_are_not_asked_because_of_a_home_that_does_not_search() {
         assert!(log.iter().all(|asked| asked.to != router), "{:?}", found.stats);
     }
 }
+
+/// A home that never meets anybody, but was given nodes to begin with, is no place to begin a lookup at.
+#[test]
+fn lookups_do_not_begin_at_a_home_that_has_nothing_but_the_nodes_that_it_was_given() {
+    let mut street = Street::new(92, 1);
+    let homes = [World::v4(201), World::v4(202)];
+    street.deaf_to.borrow_mut().insert(homes[1]);
+    let saved = street.nodes.borrow().clone();
+    street.node = street.world.add_node_at(&homes, &saved);
+    street.world.run(Duration::from_secs(120));
+    let known: Vec<_> = street.world.node(street.node).stats(street.world.now);
+    assert!(known[0].nodes >= 40 && known[1].nodes == 0, "{known:?}");
+    for _ in 0..8 {
+        let command = street.find_node();
+        let (found, log) = street.look_up(command);
+        assert_eq!(found.outcome, Outcome::Converged);
+        assert!(log.iter().all(|asked| asked.from == homes[0]), "{log:?}");
+    }
+}

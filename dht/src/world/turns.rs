@@ -163,3 +163,22 @@ fn whoever_follows_leaves_queries_for_its_announces() {
     }
     assert_eq!(followed, BTreeSet::from([1, 2]));
 }
+
+/// The addresses of one family that announce leave the other one enough to arrive.
+#[test]
+fn whoever_follows_leaves_queries_for_the_search_of_a_slower_family() {
+    let (v4, tunnel) = ((100..114).map(World::v4), World::v6(100));
+    let mut street = Street::of(World::new(95, Config::default()), &v4.chain([tunnel]).collect::<Vec<_>>());
+    street.world.path = Box::new(move |a, b| if a == tunnel || b == tunnel { 300_000 } else { 10_000 });
+    for _ in 0..12 {
+        let infohash = street.world.random_id();
+        let (found, log) = street.look_up(Street::announce(infohash));
+        assert_eq!(found.outcome, Outcome::Converged, "{:?}", found.stats);
+        let mut nearest: Vec<_> =
+            street.nodes.borrow().iter().copied().filter(|(_, a)| a.is_ipv6()).collect();
+        nearest.sort_by_key(|(id, _)| id.distance(&infohash));
+        let stored: BTreeSet<_> = found.stored.iter().filter(|addr| addr.is_ipv6()).copied().collect();
+        assert_eq!(stored, nearest[..8].iter().map(|(_, addr)| *addr).collect(), "{:?}", found.stats);
+        assert!(askers(&log).len() >= 8, "{:?}", askers(&log));
+    }
+}
