@@ -9,10 +9,13 @@ mod split;
 mod trace;
 mod wire;
 
-use std::path::Component;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
+use btdht::item::{MutableItem, SecretKey};
+use btdht::mutable_torrent::value_of;
 use btfetch::bitfield::Bitfield;
+use btfetch::engine::VersionFile;
 use btfetch::metainfo::{Info, Metainfo};
 use btfetch::piece::PieceIndex;
 use btfetch::storage::{Resume, ResumeFile, Totals};
@@ -44,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "magnet", run: magnet, seeds: magnets },
     Target { name: "metainfo", run: metainfo, seeds: torrents },
     Target { name: "resume", run: resume, seeds: resumes },
+    Target { name: "version_file", run: version_file, seeds: version_files },
     Target { name: "peer_conn", run: peer_conn, seeds: wire::streams },
     Target { name: "extension_handshake", run: extension_handshake, seeds: wire::handshakes },
     Target { name: "metadata_message", run: metadata_message, seeds: wire::metadata_messages },
@@ -148,6 +152,12 @@ pub fn resume(data: &[u8]) {
     assert_eq!(resume, sample_resume());
 }
 
+/// Of the version of a mutable torrent that a folder knows nothing is believed but what was signed.
+pub fn version_file(data: &[u8]) {
+    let Ok(version) = sample_version_file(Path::new("")).parse(data) else { return };
+    assert_eq!((version.seq, version.infohash), (7, Id::new([9; 20])));
+}
+
 fn torrents() -> Vec<Vec<u8>> {
     let hashes = "aaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbbbbbbbbb";
     let single = format!("d6:lengthi1500e4:name1:x12:piece lengthi1024e6:pieces40:{hashes}e");
@@ -189,6 +199,22 @@ fn resumes() -> Vec<Vec<u8>> {
     let file = ResumeFile::new(dir.path(), sample_info());
     file.save(&sample_resume()).unwrap();
     vec![std::fs::read(file.path()).unwrap()]
+}
+
+fn sample_version_file(dir: &Path) -> VersionFile {
+    let key = data_encoding::HEXLOWER.encode(&SecretKey::from_seed(&[1; 32]).public());
+    let magnet = Magnet::parse(&format!("magnet:?xs=urn:btpk:{key}")).unwrap();
+    VersionFile::new(dir, &magnet).unwrap()
+}
+
+/// What the folder would hold, written by hand: only a session makes a version to save.
+fn version_files() -> Vec<Vec<u8>> {
+    let item =
+        MutableItem::sign(&SecretKey::from_seed(&[1; 32]), b"", 7, &value_of(&Id::new([9; 20]))).unwrap();
+    let value = [format!("5:value{}:", item.value.len()).as_bytes(), &item.value].concat();
+    let file = [b"d3:seqi7e9:signature64:", &item.signature[..], &value, b"7:versioni1ee"].concat();
+    assert!(sample_version_file(Path::new("")).parse(&file).is_ok());
+    vec![file]
 }
 
 fn datagrams() -> Vec<Vec<u8>> {

@@ -15,7 +15,7 @@
 //! | trackers: one door, HTTP(S), UDP | `tracker`, `http`, `udp_tracker` |
 //! | rate limits | `throttle` |
 //! | what a torrent shows | `view` |
-//! | mutable torrents (BEP 46) | `versions` |
+//! | mutable torrents (BEP 46), what a folder knows of them | `versions`, `version_file` |
 //!
 //! It decides nothing about the protocol: a [`Swarm`](crate::swarm::Swarm) and its
 //! [`PeerConn`](crate::peer::PeerConn)s say what to do, and this module does it. Every task owns what
@@ -48,6 +48,7 @@ mod throttle;
 mod torrent;
 mod tracker;
 mod udp_tracker;
+mod version_file;
 mod versions;
 mod view;
 
@@ -64,5 +65,6 @@ pub use phase::{CheckError, Failed, Phase};
 pub use piece_handle::{CallError, PieceHandle};
 pub use session::{AddError, Options, PEER_ID_PREFIX, Session, SessionError};
 pub use torrent::{Events, Torrent};
+pub use version_file::VersionFile;
 pub use versions::{Version, VersionError, Versions};
 pub use view::{FileView, Progress};

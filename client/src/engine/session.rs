@@ -23,7 +23,7 @@ use super::piece_handle::PieceHandle;
 use super::shared::Shared;
 use super::throttle::Limit;
 use super::torrent::{Events, Torrent};
-use super::versions::{VersionError, Versions};
+use super::versions::{Version, VersionError, Versions};
 use crate::piece::BlockPool;
 use crate::storage::{Preallocation, ResumeFile};
 
@@ -282,7 +282,16 @@ impl Session {
     /// # Errors
     /// See [`VersionError`].
     pub async fn versions(&self, magnet: &Magnet) -> Result<Versions, VersionError> {
-        Versions::of(magnet, self.shared.dht.as_ref()).await
+        Versions::of(magnet, None, self.shared.dht.as_ref()).await
+    }
+
+    /// What takes the place of a version that is known from an earlier run ([`VersionFile`](super::VersionFile)):
+    /// neither this one nor an older one comes, whatever the DHT still holds.
+    ///
+    /// # Errors
+    /// See [`VersionError`].
+    pub async fn versions_after(&self, version: &Version) -> Result<Versions, VersionError> {
+        Versions::of(&version.magnet, Some(version.seq), self.shared.dht.as_ref()).await
     }
 
     /// The download of a single piece that was given this name and is not over.
