@@ -1,14 +1,18 @@
 //! Mutable torrents (BEP 46): published with `btdht put`, named by a key, found through the DHT.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::Command;
 
 use btdht::item::SecretKey;
 use btdht::mutable_torrent::value_of;
 use btdht::testnet::Testnet;
-use harness::process::{Running, binary, eventually};
+use btfetch::engine::VersionFile;
+use harness::process::{DEADLINE, Running, binary, eventually};
 use krpc::Id;
+use krpc::magnet::Magnet;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -60,9 +64,16 @@ fn hex(secret: &SecretKey) -> String {
 
 /// A transfer that has nothing but the DHT to find peers.
 fn transfer(world: &World, network: &Network, words: &[&str]) -> Command {
+    transfer_at(world, &network.router(), words)
+}
+
+fn transfer_at(world: &World, router: &str, words: &[&str]) -> Command {
     let mut command = world.command();
-    command.args(words).args(["--json", "--no-state", "--allow-local", "--port", "0", "--bind", "127.0.0.1"]);
-    command.args(["--bootstrap", &network.router()]);
+    command.args(words).args(["--json", "--no-state", "--allow-local", "--bind", "127.0.0.1"]);
+    command.args(["--bootstrap", router]);
+    if !words.contains(&"--port") {
+        command.args(["--port", "0"]);
+    }
     // What is asked every hour is asked every fifth of a second.
     command.env("BTFETCH_FOLLOW_EVERY", "200 ms").env("BTFETCH_RENEW_RETRY_MIN", "200 ms");
     command
@@ -70,6 +81,12 @@ fn transfer(world: &World, network: &Network, words: &[&str]) -> Command {
 
 /// A seeder of the world's torrent that was found through the DHT, and the infohash.
 fn seed(world: &World, network: &Network) -> (Running, String) {
+    let (seeder, infohash, _) = seed_at(world, network);
+    (seeder, infohash)
+}
+
+/// The same, and where it is.
+fn seed_at(world: &World, network: &Network) -> (Running, String, SocketAddr) {
     let info = world.run(world.command().args(["info", "--json"]).arg(world.torrent()));
     let infohash = events(&info)[0]["infohash_v1"].as_str().unwrap().to_owned();
     let mut command = transfer(world, network, &["seed"]);
@@ -77,7 +94,29 @@ fn seed(world: &World, network: &Network) -> (Running, String) {
     let mut seeder = Running::start("seeder", &mut command);
     let addr = wait_event(&mut seeder, "listening", |event| event["addr"].as_str()?.parse().ok());
     network.wait_for_peer(infohash.parse().unwrap(), addr);
-    (seeder, infohash)
+    (seeder, infohash, addr)
+}
+
+/// Waits until `new` is done. Until then no event tells of `old`, and the file is what `expected` says.
+fn wait_without_the_old_one(
+    leecher: &mut Running,
+    (old, new): (&str, &str),
+    (file, expected): (&Path, Option<&[u8]>),
+) {
+    leecher.wait_for("the end of the newer version", |line| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        assert_ne!(event["infohash"], old, "{event}");
+        if let Some(expected) = expected {
+            assert!(fs::read(file).unwrap() == expected, "the file is another one at {event}");
+        }
+        (event["event"] == "done" && event["infohash"] == new).then_some(())
+    });
+}
+
+/// Ends a run that follows.
+fn end(mut leecher: Running) {
+    leecher.signal("TERM");
+    assert_eq!(code(leecher.wait(DEADLINE)), 143);
 }
 
 /// Publishes `infohash` under the key in `key`, which is made if it is not there; the magnet link.
@@ -133,8 +172,7 @@ fn with_follow_a_newer_version_takes_the_place_of_the_one_before() {
     wait_event(&mut leecher, "done", done(&new));
     let fetched = fs::read(first.leecher().join(crate::world::NAME)).unwrap();
     assert_eq!(fetched, fs::read(second.seeder().join(crate::world::NAME)).unwrap());
-    leecher.signal("TERM");
-    assert_eq!(code(leecher.wait(harness::process::DEADLINE)), 143);
+    end(leecher);
 }
 
 /// Whoever follows waits for a torrent, whether there was one before or not.
@@ -154,15 +192,14 @@ fn with_follow_what_is_no_torrent_is_told_and_waited_out_from_the_first_on() {
     wait_event(&mut leecher, "version", |event| (event["seq"] == 2).then_some(()));
     wait_event(&mut leecher, "done", |_| Some(()));
     assert!(world.is_whole());
-    leecher.signal("TERM");
-    assert_eq!(code(leecher.wait(harness::process::DEADLINE)), 143);
+    end(leecher);
 }
 
 #[test]
 fn with_follow_a_torrent_named_beside_the_key_is_there_before_anything_is_published() {
     let network = Network::new(10);
     let (first, second) = (World::new(52, 400_000), World::new(53, 500_000));
-    let (_old, old) = seed(&first, &network);
+    let (_old, old, old_peer) = seed_at(&first, &network);
     let secret = SecretKey::from_seed(&[6; 32]);
     let magnet = format!("magnet:?xt=urn:btih:{old}&xs=urn:btpk:{}", hex(&secret));
     let mut command = transfer(&first, &network, &[&magnet, "--follow"]);
@@ -173,7 +210,7 @@ fn with_follow_a_torrent_named_beside_the_key_is_there_before_anything_is_publis
     // The first version is what is there already, and does not begin anew.
     network.update(&secret, &value_of(&old.parse().unwrap()));
     wait_event(&mut leecher, "version", |event| (event["seq"] == 1).then_some(()));
-    let (_new, new) = seed(&second, &network);
+    let (_new, new, new_peer) = seed_at(&second, &network);
     network.update(&secret, &value_of(&new.parse().unwrap()));
     leecher.wait_for("the second version", |line| {
         let event: Value = serde_json::from_str(line).ok()?;
@@ -181,10 +218,113 @@ fn with_follow_a_torrent_named_beside_the_key_is_there_before_anything_is_publis
         (event["event"] == "version" && event["seq"] == 2).then_some(())
     });
     wait_event(&mut leecher, "done", |event| (event["infohash"] == new.as_str()).then_some(()));
-    let fetched = fs::read(first.leecher().join(crate::world::NAME)).unwrap();
-    assert_eq!(fetched, fs::read(second.seeder().join(crate::world::NAME)).unwrap());
-    leecher.signal("TERM");
-    assert_eq!(code(leecher.wait(harness::process::DEADLINE)), 143);
+    let file = first.leecher().join(crate::world::NAME);
+    let expected = fs::read(second.seeder().join(crate::world::NAME)).unwrap();
+    assert_eq!(fs::read(&file).unwrap(), expected);
+    end(leecher);
+
+    // A later run begins with the newer one, whether the key can be asked for or not.
+    let silence = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (old_peer, new_peer) = (old_peer.to_string(), new_peer.to_string());
+    for router in [network.router(), silence.local_addr().unwrap().to_string()] {
+        let words = [&magnet[..], "--follow", "--peer", &old_peer, "--peer", &new_peer];
+        let mut command = transfer_at(&first, &router, &words);
+        let mut leecher = Running::start("leecher", command.arg("-o").arg(first.leecher()));
+        wait_without_the_old_one(&mut leecher, (&old, &new), (&file, Some(&expected)));
+        assert_eq!(fs::read(&file).unwrap(), expected);
+        end(leecher);
+    }
+}
+
+/// And a file of an earlier run that is not believed is told and is none.
+#[test]
+fn with_follow_the_key_has_a_head_start_over_the_torrent_named_beside_it() {
+    let network = Network::new(10);
+    let (first, second) = (World::new(54, 400_000), World::new(55, 500_000));
+    let ((_old, old), (_new, new)) = (seed(&first, &network), seed(&second, &network));
+    let secret = SecretKey::from_seed(&[7; 32]);
+    network.update(&secret, &value_of(&new.parse().unwrap()));
+    let magnet = format!("magnet:?xt=urn:btih:{old}&xs=urn:btpk:{}", hex(&secret));
+    let kept = VersionFile::new(&first.leecher(), &Magnet::parse(&magnet).unwrap()).unwrap();
+    fs::write(kept.path(), b"garbage").unwrap();
+    let mut command = transfer(&first, &network, &[&magnet, "--follow"]);
+    let mut leecher = Running::start("leecher", command.arg("-o").arg(first.leecher()));
+    wait_event(&mut leecher, "warning", |event| event["message"].as_str()?.contains("version").then_some(()));
+    let file = first.leecher().join(crate::world::NAME);
+    wait_without_the_old_one(&mut leecher, (&old, &new), (&file, None));
+    assert_eq!(kept.load().unwrap().unwrap().infohash.to_string(), new);
+    end(leecher);
+}
+
+#[test]
+fn with_follow_a_version_without_a_file_that_was_selected_is_told_and_waited_out() {
+    let network = Network::new(10);
+    let (first, second) = (World::new(56, 400_000), World::new(57, 500_000));
+    fs::rename(second.seeder().join(crate::world::NAME), second.seeder().join("new.bin")).unwrap();
+    fs::remove_file(second.torrent()).unwrap();
+    let mut create = second.command();
+    create.arg("create").arg(second.seeder().join("new.bin")).arg("-o").arg(second.torrent());
+    assert!(second.run(&mut create).status.success());
+    let ((_old, old), (_new, new)) = (seed(&first, &network), seed(&second, &network));
+    let secret = SecretKey::from_seed(&[8; 32]);
+    network.update(&secret, &value_of(&old.parse().unwrap()));
+    let magnet = format!("magnet:?xs=urn:btpk:{}", hex(&secret));
+    let mut command = transfer(&first, &network, &[&magnet, "--follow", "--select", "new*"]);
+    let mut leecher = Running::start("leecher", command.arg("-o").arg(first.leecher()));
+    let told = |event: &Value| event["message"].as_str()?.contains("no file").then_some(());
+    wait_event(&mut leecher, "warning", told);
+    network.update(&secret, &value_of(&new.parse().unwrap()));
+    wait_event(&mut leecher, "done", |event| (event["infohash"] == new.as_str()).then_some(()));
+    let fetched = fs::read(first.leecher().join("new.bin")).unwrap();
+    assert_eq!(fetched, fs::read(second.seeder().join("new.bin")).unwrap());
+    end(leecher);
+}
+
+/// Whether a peer takes a connection for a torrent.
+fn greets(port: &str, infohash: &str) -> bool {
+    let mut stream = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let infohash: Id = infohash.parse().unwrap();
+    let greeting = [b"\x13BitTorrent protocol", &[0; 8][..], infohash.as_bytes(), &[b'x'; 20]].concat();
+    stream.write_all(&greeting).unwrap();
+    stream.read_exact(&mut [0; 68]).is_ok()
+}
+
+#[test]
+fn with_follow_a_version_that_is_complete_is_seeded_as_long_as_wanted_and_no_longer() {
+    let network = Network::new(10);
+    let world = World::new(58, 100_000);
+    let (_seeder, infohash) = seed(&world, &network);
+    let magnet = publish(&world, &network, &infohash);
+    for (number, (words, seeds)) in
+        [(&[][..], false), (&["--seed-time", "0"], false), (&["--seed"], true)].into_iter().enumerate()
+    {
+        // Its port has to be known.
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let words = [&[&magnet[..], "--follow", "--port", &free], words].concat();
+        let mut command = transfer(&world, &network, &words);
+        let out = world.path(&format!("out {number}"));
+        let mut leecher = Running::start("leecher", command.arg("-o").arg(&out));
+        wait_event(&mut leecher, "done", |_| Some(()));
+        if !seeds {
+            wait_event(&mut leecher, "waiting", |_| Some(()));
+        }
+        assert_eq!(greets(&free, &infohash), seeds, "{words:?}");
+        end(leecher);
+    }
+}
+
+#[test]
+fn with_follow_and_a_timeout_what_is_no_torrent_is_not_waited_out_for_ever() {
+    let network = Network::new(6);
+    let world = World::new(59, 1000);
+    let secret = SecretKey::from_seed(&[9; 32]);
+    network.update(&secret, b"5:hello");
+    let magnet = format!("magnet:?xs=urn:btpk:{}", hex(&secret));
+    let mut command = transfer(&world, &network, &[&magnet, "--follow", "--timeout", "2"]);
+    let mut leecher = Running::start("leecher", command.arg("-o").arg(world.leecher()));
+    assert_eq!(code(leecher.wait(DEADLINE)), 4);
+    assert!(leecher.stderr().contains("no torrent was found under the key"), "{}", leecher.stderr());
 }
 
 #[test]

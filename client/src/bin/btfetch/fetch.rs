@@ -30,7 +30,7 @@ pub(crate) struct Args {
 
     /// Folder to download into
     #[arg(short, long, value_name = "DIR", default_value = ".")]
-    output: PathBuf,
+    pub(crate) output: PathBuf,
 
     #[command(flatten)]
     pub(crate) transfer: Transfer,
@@ -54,7 +54,9 @@ pub(crate) struct Args {
     prio: Vec<Priority>,
 
     /// Go on until a signal and download each newer version of a torrent that is named by a key
-    /// (xs=urn:btpk, BEP 46); the DHT is asked every hour
+    /// (xs=urn:btpk, BEP 46); the DHT is asked every hour. A version that is complete is seeded as long
+    /// as --seed, --seed-ratio or --seed-time say and the next one is not there. --timeout holds until a
+    /// version is complete, and not while the next one is waited for
     #[arg(long, conflicts_with_all = ["list", "metadata_only"])]
     pub(crate) follow: bool,
 

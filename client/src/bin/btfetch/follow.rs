@@ -1,10 +1,24 @@
 //! Downloads what a key stands for (BEP 46), and with `--follow` each later version of it.
+//!
+//! Versions of a torrent have the same file names as a rule, so an older one that is fetched is written
+//! over a newer one. Hence, with `--follow`:
+//!
+//! - The newest version that was met is kept in the folder ([`VersionFile`]) before anything of it is
+//!   fetched. The next run begins with it, and only a newer one takes its place: neither what the DHT
+//!   still holds nor the torrent that the link names beside its key, which is older than all of them.
+//! - Where the folder knows none, that named torrent is there whatever has become of the key, but the key
+//!   has a head start: the torrent is fetched when nothing was found under it in [`HEAD_START`].
+//!
+//! What a version alone is to blame for, metadata that is refused or no file that was selected, is told and
+//! the next version waited for, just as what is published under the key and no torrent at all. What the
+//! disk refuses, or time, ends the run. A version that is complete and seeded as long as that was wanted is
+//! closed.
 
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use btfetch::engine::{Source, Version, VersionError, Versions};
+use btfetch::engine::{Failed, Phase, Source, Version, VersionError, VersionFile, Versions};
 use data_encoding::HEXLOWER;
 use krpc::Id;
 use krpc::magnet::Magnet;
@@ -14,7 +28,10 @@ use crate::failure::{Exit, Failure};
 use crate::fetch::{Args, fetch};
 use crate::output::Output;
 use crate::run::Running;
-use crate::text::span;
+use crate::text::{escape, span};
+
+/// A lookup takes seconds, and one that came to nothing is tried again after ten.
+const HEAD_START: Duration = Duration::from_secs(15);
 
 /// Whether a link can only be resolved, or is wanted to be resolved again and again, through its key.
 pub(crate) fn goes_by_key(magnet: &Magnet, args: &Args) -> bool {
@@ -22,8 +39,7 @@ pub(crate) fn goes_by_key(magnet: &Magnet, args: &Args) -> bool {
 }
 
 /// Downloads the newest version of `magnet`. With `--follow` it goes on until a signal: a newer version
-/// takes the place of the one before, finished or not. A torrent that the link names beside its key is the
-/// version before all others, which is there whatever has become of the key.
+/// takes the place of the one before, finished or not.
 pub(crate) async fn fetch_versions(
     running: &Running,
     magnet: Magnet,
@@ -32,29 +48,47 @@ pub(crate) async fn fetch_versions(
     timeout: Option<Duration>,
     output: Output,
 ) -> Result<(), Failure> {
+    if args.follow {
+        return follow(running, magnet, peers, args, timeout, output).await;
+    }
     let mut versions = running.session.versions(&magnet).await.map_err(|error| explain(&error))?;
-    let named = magnet.infohash_v1.filter(|_| args.follow);
-    let (mut infohash, mut link) = match named {
-        Some(named) => (named, magnet.clone()),
-        None => {
-            let version = first(&mut versions, timeout, args.follow, output).await?;
-            show(&version, &magnet, output)?;
-            (version.infohash, version.magnet)
-        }
+    let found = within(timeout, versions.next(), "nothing is published under the key, or not found").await?;
+    let version = found.map_err(|error| explain(&error))?;
+    show(&version, &magnet, output)?;
+    let source = Source::Magnet(Box::new(version.magnet));
+    let (_, download) = fetch(running, source, peers, args, timeout, output).await?;
+    download.await
+}
+
+async fn follow(
+    running: &Running,
+    magnet: Magnet,
+    peers: &[SocketAddr],
+    args: &Args,
+    timeout: Option<Duration>,
+    output: Output,
+) -> Result<(), Failure> {
+    let file = VersionFile::new(&args.output, &magnet).map_err(|error| explain(&error))?;
+    let known = load(&file, output).await?;
+    let versions = match &known {
+        Some(version) => running.session.versions_after(version).await,
+        None => running.session.versions(&magnet).await,
     };
+    let versions = versions.map_err(|error| explain(&error))?;
+    let mut key = Key { magnet, versions, file, output };
+    let (mut infohash, mut link) = key.begin(known, timeout).await?;
     loop {
         let source = Source::Magnet(Box::new(link));
         let (torrent, download) = fetch(running, source, peers, args, timeout, output).await?;
-        if !args.follow {
-            return download.await;
-        }
-        let mut newer = pin!(other(&mut versions, infohash, &magnet, output));
-        let version = tokio::select! {
-            result = download => {
-                result?;
-                newer.await?
+        let mut newer = pin!(key.other(infohash));
+        let version = match newer_or_end(newer.as_mut(), download).await {
+            Ok(newer) => newer?,
+            Err(end) => {
+                let timeout = waited_out(end, &torrent.phase(), output)?.and(timeout);
+                torrent.close().await;
+                waiting(infohash, output)?;
+                within(timeout, newer, "no version that can be fetched was found").await??
             }
-            version = &mut newer => version?,
         };
         // It may have the same files, which only one of the two may write.
         torrent.close().await;
@@ -62,61 +96,156 @@ pub(crate) async fn fetch_versions(
     }
 }
 
-/// The newest version there is, within `timeout`. Something else under the key is an answer too: who follows
-/// goes on until a signal.
-async fn first(
-    versions: &mut Versions,
+/// A key that is followed.
+struct Key {
+    magnet: Magnet,
+    versions: Versions,
+    /// Where the newest version is kept.
+    file: VersionFile,
+    output: Output,
+}
+
+impl Key {
+    /// What is fetched first: infohash and link. The version that the folder knows, or the newest one that
+    /// is found, or what the link names.
+    async fn begin(
+        &mut self,
+        known: Option<Version>,
+        timeout: Option<Duration>,
+    ) -> Result<(Id, Magnet), Failure> {
+        let version = match (known, self.magnet.infohash_v1) {
+            (Some(known), _) => {
+                show(&known, &self.magnet, self.output)?;
+                known
+            }
+            (None, Some(named)) => match self.head_start(timeout).await? {
+                Some(version) => version,
+                None => return Ok((named, self.magnet.clone())),
+            },
+            (None, None) => {
+                let first = self.later("waiting for one");
+                within(timeout, first, "no torrent was found under the key").await??
+            }
+        };
+        Ok((version.infohash, version.magnet))
+    }
+
+    /// The newest version, if it is found before it is time for the named torrent.
+    async fn head_start(&mut self, timeout: Option<Duration>) -> Result<Option<Version>, Failure> {
+        let most = timeout.map_or(HEAD_START, |timeout| timeout.min(HEAD_START));
+        self.output.say("asking for a newer version than the link names");
+        match tokio::time::timeout(most, self.versions.next()).await {
+            Ok(Ok(version)) => self.take(version).await.map(Some),
+            Ok(Err(error @ VersionError::NoTorrent { .. })) => {
+                warn(&error.to_string(), "going on with what the link names", self.output)?;
+                Ok(None)
+            }
+            Ok(Err(error)) => Err(explain(&error)),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The next version that is another torrent than `infohash`. Each one is shown.
+    async fn other(&mut self, infohash: Id) -> Result<Version, Failure> {
+        loop {
+            let version = self.later("going on with what was there before").await?;
+            if version.infohash != infohash {
+                return Ok(version);
+            }
+        }
+    }
+
+    /// A version that comes later. Something else under the key is told, with what is done `meanwhile`, and
+    /// waited out.
+    async fn later(&mut self, meanwhile: &str) -> Result<Version, Failure> {
+        loop {
+            match self.versions.next().await {
+                Ok(version) => return self.take(version).await,
+                Err(error @ VersionError::NoTorrent { .. }) => {
+                    warn(&error.to_string(), meanwhile, self.output)?;
+                }
+                Err(error) => return Err(explain(&error)),
+            }
+        }
+    }
+
+    /// Shows a version and keeps it for later runs. Where that cannot be done this run goes on: the download
+    /// itself tells what the disk refuses.
+    async fn take(&self, version: Version) -> Result<Version, Failure> {
+        show(&version, &self.magnet, self.output)?;
+        let (file, kept) = (self.file.clone(), version.clone());
+        let saved = tokio::task::spawn_blocking(move || file.save(&kept)).await;
+        if let Ok(Err(error)) = saved {
+            let meanwhile = "the next run may begin with an older version";
+            warn(&escape(&error.to_string()), meanwhile, self.output)?;
+        }
+        Ok(version)
+    }
+}
+
+/// The version that an earlier run has kept. A file that is not believed is told and is none.
+async fn load(file: &VersionFile, output: Output) -> Result<Option<Version>, Failure> {
+    let read = file.clone();
+    match tokio::task::spawn_blocking(move || read.load()).await {
+        Ok(Ok(known)) => Ok(known),
+        Ok(Err(error)) => {
+            let what = format!("{}: {error}", file.path().display());
+            warn(&escape(&what), "the version that it held is not known", output)?;
+            Ok(None)
+        }
+        // A panic, which is a bug of ours.
+        Err(_) => Ok(None),
+    }
+}
+
+/// What comes first. Where both are there it is the newer version: how the older one ended does not matter
+/// any more.
+async fn newer_or_end<N, E>(newer: impl Future<Output = N>, end: impl Future<Output = E>) -> Result<N, E> {
+    tokio::select! {
+        biased;
+        newer = newer => Ok(newer),
+        end = end => Err(end),
+    }
+}
+
+/// How a version ended after which a newer one is waited for: `None` is well, and something is there;
+/// else it alone is to blame, which is told.
+///
+/// # Errors
+/// It ended in a way that a newer version would end as well.
+fn waited_out(end: Result<(), Failure>, phase: &Phase, output: Output) -> Result<Option<()>, Failure> {
+    match (end, phase) {
+        (Ok(()), _) => Ok(None),
+        (Err(failure), Phase::Failed(Failed::Invalid(_) | Failed::Unsupported(_))) => {
+            warn(&failure.to_string(), "waiting for a newer version", output)?;
+            Ok(Some(()))
+        }
+        (Err(failure), _) => Err(failure),
+    }
+}
+
+/// What `wanted` comes to; exit 4 with `message` when that takes longer than `timeout`.
+async fn within<T>(
     timeout: Option<Duration>,
-    follow: bool,
-    output: Output,
-) -> Result<Version, Failure> {
-    let next = versions.next();
-    let found = match timeout {
-        Some(timeout) => tokio::time::timeout(timeout, next).await.map_err(|_| {
-            let message = format!("nothing is published under the key, or not found in {}", span(timeout));
-            Failure::new(Exit::Nothing, message).hint("is the key right? --timeout SECONDS waits longer")
-        })?,
-        None => next.await,
-    };
-    match found {
-        Err(error @ VersionError::NoTorrent { .. }) if follow => {
-            warn(&error, "waiting for one", output)?;
-            later(versions, "waiting for one", output).await
-        }
-        found => found.map_err(|error| explain(&error)),
-    }
+    wanted: impl Future<Output = T>,
+    message: &str,
+) -> Result<T, Failure> {
+    let Some(timeout) = timeout else { return Ok(wanted.await) };
+    tokio::time::timeout(timeout, wanted).await.map_err(|_| {
+        let message = format!("{message} in {}", span(timeout));
+        Failure::new(Exit::Nothing, message).hint("is the key right? --timeout SECONDS waits longer")
+    })
 }
 
-/// The next version that is another torrent than `infohash`. Each one is shown.
-async fn other(
-    versions: &mut Versions,
-    infohash: Id,
-    magnet: &Magnet,
-    output: Output,
-) -> Result<Version, Failure> {
-    loop {
-        let version = later(versions, "going on with what was there before", output).await?;
-        show(&version, magnet, output)?;
-        if version.infohash != infohash {
-            return Ok(version);
-        }
-    }
+fn warn(what: &str, meanwhile: &str, output: Output) -> Result<(), Failure> {
+    output.event(|| json!({"event": "warning", "message": what}))?;
+    output.say(format!("{what}; {meanwhile}"));
+    Ok(())
 }
 
-/// A version that comes later. Something else under the key is told, with what is done `meanwhile`, and waited out.
-async fn later(versions: &mut Versions, meanwhile: &str, output: Output) -> Result<Version, Failure> {
-    loop {
-        match versions.next().await {
-            Ok(version) => return Ok(version),
-            Err(error @ VersionError::NoTorrent { .. }) => warn(&error, meanwhile, output)?,
-            Err(error) => return Err(explain(&error)),
-        }
-    }
-}
-
-fn warn(error: &VersionError, meanwhile: &str, output: Output) -> Result<(), Failure> {
-    output.event(|| json!({"event": "warning", "message": error.to_string()}))?;
-    output.say(format!("{error}; {meanwhile}"));
+fn waiting(infohash: Id, output: Output) -> Result<(), Failure> {
+    output.event(|| json!({"event": "waiting", "infohash": infohash.to_string()}))?;
+    output.say(format!("{infohash} is closed; waiting for a newer version"));
     Ok(())
 }
 
@@ -136,5 +265,54 @@ fn explain(error: &VersionError) -> Failure {
         VersionError::NoDht => Failure::usage(error.to_string()).hint("leave --no-dht out"),
         VersionError::NoKey => Failure::usage(error.to_string()),
         _ => Failure::failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::path::PathBuf;
+
+    use btfetch::storage::{DiskError, DiskErrorKind};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn where_a_newer_version_is_there_the_end_of_the_older_one_does_not_matter() {
+        for _ in 0..100 {
+            assert_eq!(newer_or_end(ready(2), ready("failed")).await, Ok(2));
+        }
+        assert_eq!(newer_or_end(pending::<u8>(), ready("failed")).await, Err("failed"));
+    }
+
+    #[test]
+    fn what_a_version_alone_is_to_blame_for_is_waited_out_and_nothing_else() {
+        let output = Output { json: false, quiet: true };
+        let end = |phase| waited_out(Err(Failure::failed("for a reason")), &phase, output);
+        let failed = |failed| end(Phase::Failed(failed)).map_err(|failure| failure.message);
+        assert_eq!(failed(Failed::Invalid("no file of the torrent is selected".into())), Ok(Some(())));
+        assert_eq!(failed(Failed::Unsupported("version 2 alone".into())), Ok(Some(())));
+        let error = DiskError {
+            kind: DiskErrorKind::NoSpace,
+            doing: "writing",
+            path: PathBuf::from("x"),
+            detail: "no space left on the device".into(),
+        };
+        for fatal in [Failed::Disk(error), Failed::InUse(PathBuf::from("x"))] {
+            assert_eq!(failed(fatal), Err("for a reason".into()));
+        }
+        // Nothing came in time, or nobody reads what is written.
+        assert!(end(Phase::Running).is_err() && end(Phase::Complete).is_err());
+        assert_eq!(waited_out(Ok(()), &Phase::Complete, output).ok(), Some(None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_too_long_is_exit_code_4_and_without_a_timeout_nothing_does() {
+        let second = Duration::from_secs(1);
+        let late = within(Some(second), pending::<()>(), "nothing was found").await.unwrap_err();
+        assert_eq!((late.exit, &late.message[..]), (Exit::Nothing, "nothing was found in 0:01"));
+        assert_eq!(within(Some(second), ready(1), "nothing").await.ok(), Some(1));
+        let slow = async { tokio::time::sleep(second * 1_000_000).await };
+        assert!(within(None, slow, "nothing").await.is_ok());
     }
 }
