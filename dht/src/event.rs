@@ -160,7 +160,8 @@ pub enum Event {
         /// The node that named it.
         node: SocketAddr,
     },
-    /// An item was found, or a newer version of it (BEP 44). It has been verified.
+    /// An item was found, or a newer version of it (BEP 44); or, once for each, another value of the same
+    /// sequence number, which a second writer has signed at the same time. It has been verified.
     Item {
         /// The lookup.
         lookup: LookupId,
@@ -206,6 +207,9 @@ pub enum Event {
         id: Id,
         /// Its address.
         node: SocketAddr,
+        /// A put that was sent twice, the second time without its `cas`: a node that has another value of this
+        /// sequence number, and ignores this one, may say the same (libtorrent does).
+        doubtful: bool,
     },
     /// One step of a traced lookup.
     Hop {

@@ -21,6 +21,8 @@ pub(crate) struct Findings {
     peers: Peers,
     /// The newest version of the item, of those that are wanted.
     item: Option<Item>,
+    /// Whether another item of the same number has been told.
+    is_tied: bool,
     /// Filters over seeds and downloaders, a pair for each node that sent them.
     filters: Vec<(Bloom, Bloom)>,
 }
@@ -72,8 +74,12 @@ impl Findings {
                     Some(best) => item.seq() > best.seq(),
                     None => newer_than.is_none() || item.seq() > newer_than,
                 };
-                if let Some(item) = item.filter(is_newer) {
-                    self.item = Some(item.clone());
+                let is_newer = item.as_ref().is_some_and(is_newer);
+                if let Some(item) = item.filter(|item| is_newer || self.ties(item)) {
+                    self.is_tied = !is_newer;
+                    if is_newer {
+                        self.item = Some(item.clone());
+                    }
                     events.push(Event::Item { lookup, node, item: Box::new(item) });
                 }
             }
@@ -94,6 +100,13 @@ impl Findings {
     /// What the filters come to.
     pub(crate) fn estimate(&self) -> SwarmEstimate {
         estimate(&self.filters)
+    }
+
+    /// Whether `item` shows that two writers took the number of the newest version. Once is enough, however
+    /// many they are: one of two is another one than any writer's own.
+    fn ties(&self, item: &Item) -> bool {
+        let same_number = |best: &Item| best.seq() == item.seq() && best.value() != item.value();
+        !self.is_tied && self.item.as_ref().is_some_and(same_number)
     }
 
     fn take_peers(
@@ -258,6 +271,41 @@ mod tests {
         forged.value = b"1:y".to_vec();
         let refused = take(&mut Findings::default(), Some(9), &forged);
         assert_eq!(refused, (Err(InvalidItem::BadSignature), 0), "forged, whatever its number");
+    }
+
+    #[test]
+    fn another_value_of_the_newest_number_is_told_once() {
+        let secret = SecretKey::from_seed(&[1; 32]);
+        let target = mutable_target(&secret.public(), b"");
+        let (mut findings, mut events) = (Findings::default(), Vec::new());
+        let versions: [(i64, &[u8]); 8] = [
+            (1, b"1:a"),
+            (1, b"1:a"),
+            (1, b"1:b"),
+            (1, b"1:c"),
+            (2, b"1:d"),
+            (1, b"1:b"),
+            (2, b"1:e"),
+            (2, b"1:f"),
+        ];
+        for (seq, value) in versions {
+            let item = MutableItem::sign(&secret, b"", seq, value).unwrap();
+            let response = Response {
+                value: Some(&item.value),
+                key: Some(&item.key),
+                signature: Some(&item.signature),
+                seq: Some(seq),
+                ..Response::new(Id::ZERO)
+            };
+            let name = (LookupId(1), &target, Interest::Item { salt: b"", newer_than: None });
+            let node = ([81, 2, 3, 4], 1).into();
+            findings.take(name, node, &response, &Config::default(), &mut events).unwrap();
+        }
+        let told = events.iter().map(|event| match event {
+            Event::Item { item, .. } => item.value()[2],
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(told.collect::<Vec<_>>(), b"abde");
     }
 
     #[test]

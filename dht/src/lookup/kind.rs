@@ -123,15 +123,21 @@ impl Kind {
                     Item::Immutable { .. } => None,
                     // BEP 44, "CAS": not to nodes that have no version yet. Nor to one that may have stored this
                     // very one and whose answer was lost: the number itself keeps it from replacing another
-                    // one there, if it is the next.
+                    // one there, if it is the next. What it answers to that is doubtful ([`crate::Event::Stored`]).
                     Item::Mutable(item) => {
-                        let settled = |cas: i64| again && cas.checked_add(1) == Some(item.seq);
-                        Some(item.as_signed(cas.filter(|&cas| held.is_some() && !settled(cas))))
+                        let is_dropped = again && self.drops_condition(held);
+                        Some(item.as_signed(cas.filter(|_| held.is_some() && !is_dropped)))
                     }
                 },
             }),
             _ => None,
         }
+    }
+
+    /// Whether a put to a node that has version `held` goes without its condition when it is sent again.
+    pub(crate) fn drops_condition(&self, held: Option<i64>) -> bool {
+        let Self::Put { item, cas: Some(cas) } = self else { return false };
+        held.is_some() && item.seq().is_some() && cas.checked_add(1) == item.seq()
     }
 
     /// Whether something is put to the closest nodes at the end.

@@ -228,10 +228,14 @@ impl Lookup {
         if candidate.announce == AnnounceState::Over {
             return;
         }
+        let again = matches!(candidate.announce, AnnounceState::Sent(times) if times > 1);
         candidate.announce = AnnounceState::Over;
         let Owner::User { id: lookup, .. } = self.owner else { return };
         match (end, candidate.id) {
-            (AnnounceEnd::Stored(node), Some(id)) => out.events.push(Event::Stored { lookup, id, node }),
+            (AnnounceEnd::Stored(node), Some(id)) => {
+                let doubtful = again && self.kind.drops_condition(candidate.held);
+                out.events.push(Event::Stored { lookup, id, node, doubtful });
+            }
             (AnnounceEnd::Refused(node, code), _) => {
                 out.events.push(Event::Refused { lookup, node, code });
             }

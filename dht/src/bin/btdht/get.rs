@@ -87,7 +87,10 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let end = follow(context, &dht, command, limit, |event, _| {
         if let Event::Item { item, node, .. } = event {
             copies += 1;
-            newest = Some((item.clone(), *node));
+            // Of two values of one number the first one counts, as it does for `Dht::get_mutable`.
+            if newest.as_ref().is_none_or(|(newest, _): &(Box<Item>, _)| item.seq() > newest.seq()) {
+                newest = Some((item.clone(), *node));
+            }
         }
         Ok(ControlFlow::Continue(()))
     })

@@ -19,9 +19,11 @@ pub struct PutReport {
     /// Nodes that refused it, with the KRPC error code: 301 (they have another version than `cas` expected)
     /// and 302 (what they have is newer) are what a node says, without proof.
     pub refused: Vec<(SocketAddr, i64)>,
-    /// A version that was met on the way and is newer than the one that was put, or another one than
-    /// [`Dht::update_over`] expected.
+    /// A version that was met on the way and is newer than the one that was put, or has its number and another
+    /// value, or is another one than [`Dht::update_over`] expected.
     pub newer: Option<MutableItem>,
+    /// Whether some of those that took it may have another version of its number ([`Event::Stored`]).
+    pub(super) is_doubtful: bool,
 }
 
 impl PutReport {
@@ -30,6 +32,19 @@ impl PutReport {
     pub fn is_conflict(&self) -> bool {
         let disagreeing = self.disagreeing();
         self.newer.is_some() || disagreeing > 0 && disagreeing >= self.stored.len()
+    }
+
+    /// What this put and the same one without a condition, `again`, come to: what a node said last counts.
+    fn followed_by(mut self, again: Self) -> Self {
+        let said = |node: &SocketAddr| {
+            again.stored.contains(node) || again.refused.iter().any(|(refusing, _)| refusing == node)
+        };
+        // Who took it has it, and may refuse for that.
+        self.stored.retain(|node| !again.stored.contains(node));
+        self.refused.retain(|(node, _)| !said(node));
+        self.stored.extend(again.stored);
+        self.refused.extend(again.refused);
+        Self { newer: again.newer, ..self }
     }
 
     /// Nodes that have another version, they say.
@@ -94,12 +109,16 @@ impl Dht {
     }
 
     /// Stores a signed item with the closest nodes (BEP 44); with `cas` only where that is the
-    /// sequence number so far. Anybody may do so for any item, for instance to keep it alive.
+    /// sequence number so far. Anybody may do so for any item, for instance to keep it alive. Where `cas` is the
+    /// number before the item's, nodes that refuse it for what they have are seen to as [`Dht::update`] does.
     ///
     /// # Errors
     /// [`Error::Stopped`].
     pub async fn put_mutable(&self, item: MutableItem, cas: Option<i64>) -> Result<PutReport, Error> {
-        self.put(Item::Mutable(item), cas).await
+        match cas.is_some_and(|cas| cas.checked_add(1) == Some(item.seq)) {
+            true => self.put_next(item, cas).await,
+            false => self.put(Item::Mutable(item), cas).await,
+        }
     }
 
     /// Signs `value` as the next version of the item of `secret` and `salt` and stores it: reads the
@@ -168,24 +187,26 @@ impl Dht {
 
     /// Stores `item`, which follows on version `current`. Where nodes refuse it for what they have, that is read:
     /// one that missed a version has an older one, one with several addresses has this one already, and a liar
-    /// has none. If nobody else wrote, those get it without a condition.
+    /// has none. If it seems that nobody else wrote, those get it without a condition.
     async fn put_next(&self, item: MutableItem, current: Option<i64>) -> Result<PutReport, Error> {
-        let mut report = self.put_mutable(item.clone(), current).await?;
-        if report.newer.is_some() || report.disagreeing() == 0 {
+        let report = self.put(Item::Mutable(item.clone()), current).await?;
+        if report.newer.is_some() || report.disagreeing() == 0 && !report.is_doubtful {
             return Ok(report);
         }
-        match self.get_mutable(item.key, &item.salt, None).await? {
-            Some(found) if found.seq > item.seq || found.seq == item.seq && found.value != item.value => {
-                report.newer = Some(found);
-            }
-            _ => {
-                let again = self.put_mutable(item, None).await?;
-                report.stored.retain(|node| !again.stored.contains(node));
-                report.stored.extend(again.stored);
-                (report.refused, report.newer) = (again.refused, again.newer);
-            }
+        let (key, salt) = (item.key, item.salt.clone());
+        let read =
+            read(self.start(Command::GetMutable { key, salt, seq: None, trace: false }).await?).await?;
+        if let Some(other) = read.other_than(&item) {
+            return Ok(PutReport { newer: Some(other), ..report });
         }
-        Ok(report)
+        // Silence, or a version that the caller knows nothing of, is no sign that nobody else wrote.
+        let is_heard = matches!(read.outcome, Outcome::Converged | Outcome::OutOfBudget);
+        let found = read.newest.as_ref().and_then(Item::seq);
+        let is_known = found.is_none() || found == Some(item.seq) || found == current;
+        if !is_heard || !is_known || report.disagreeing() == 0 {
+            return Ok(report);
+        }
+        Ok(report.followed_by(self.put(Item::Mutable(item), None).await?))
     }
 
     async fn put(&self, item: Item, cas: Option<i64>) -> Result<PutReport, Error> {
@@ -203,7 +224,10 @@ pub(super) async fn put_report(mut lookup: Lookup, item: &Item) -> Result<PutRep
     let mut report = PutReport { target: Some(item.target()), ..PutReport::default() };
     while let Some(event) = lookup.next().await {
         match event {
-            Event::Stored { node, .. } => report.stored.push(node),
+            Event::Stored { node, doubtful, .. } => {
+                report.stored.push(node);
+                report.is_doubtful |= doubtful;
+            }
             Event::Refused { node, code, .. } => report.refused.push((node, code)),
             Event::Item { item: found, .. } if found.seq() > item.seq() => {
                 if let Item::Mutable(newer) = *found {
@@ -217,17 +241,48 @@ pub(super) async fn put_report(mut lookup: Lookup, item: &Item) -> Result<PutRep
     Err(Error::Stopped)
 }
 
-/// The last item that a lookup tells, which is the newest, and how the lookup ended.
-pub(super) async fn newest(mut lookup: Lookup) -> Result<(Option<Item>, Outcome), Error> {
-    let mut newest = None;
+/// What a lookup for an item told.
+pub(super) struct Read {
+    /// The newest version; of several with its number, the first one.
+    pub(super) newest: Option<Item>,
+    /// Another value of that number.
+    tie: Option<Item>,
+    pub(super) outcome: Outcome,
+}
+
+impl Read {
+    /// The version that another writer has stored beside or after `item`, if one was met.
+    pub(super) fn other_than(&self, item: &MutableItem) -> Option<MutableItem> {
+        let is_other =
+            |found: &&MutableItem| found.seq > item.seq || found.seq == item.seq && found.value != item.value;
+        let mutable = |found: &Item| match found {
+            Item::Mutable(found) => Some(found).filter(is_other).cloned(),
+            Item::Immutable { .. } => None,
+        };
+        self.newest.iter().chain(&self.tie).find_map(mutable)
+    }
+}
+
+/// Reads a lookup for an item to its end.
+pub(super) async fn read(mut lookup: Lookup) -> Result<Read, Error> {
+    let (mut newest, mut tie): (Option<Item>, _) = (None, None);
     while let Some(event) = lookup.next().await {
         match event {
-            Event::Item { item, .. } => newest = Some(*item),
-            Event::Done { outcome, .. } => return Ok((newest, outcome)),
+            Event::Item { item, .. } if newest.as_ref().is_some_and(|newest| newest.seq() == item.seq()) => {
+                tie = Some(*item);
+            }
+            Event::Item { item, .. } => (newest, tie) = (Some(*item), None),
+            Event::Done { outcome, .. } => return Ok(Read { newest, tie, outcome }),
             _ => {}
         }
     }
     Err(Error::Stopped)
+}
+
+/// The newest item that a lookup tells, and how the lookup ended.
+pub(super) async fn newest(lookup: Lookup) -> Result<(Option<Item>, Outcome), Error> {
+    let Read { newest, outcome, .. } = read(lookup).await?;
+    Ok((newest, outcome))
 }
 
 #[cfg(test)]

@@ -121,3 +121,138 @@ async fn a_node_that_refuses_whatever_it_is_told_makes_no_conflict() {
     assert_eq!((report.stored.len(), &report.refused[..]), (3, &[(liar, 302)][..]), "{report:?}");
     lies.abort();
 }
+
+/// Answers each query as `answer` says, or not at all; to a `get` a moment later than others do.
+async fn act(socket: UdpSocket, name: u8, mut answer: impl FnMut(&Query<'_>) -> Option<Act>) {
+    let mut buffer = [0; 2048];
+    while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
+        let message = Message::decode(&buffer[..len]).unwrap();
+        let Body::Query { query, .. } = &message.body else { continue };
+        let Some(act) = answer(query) else { continue };
+        if let Query::Get { .. } = query {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let plain = Response { token: Some(b"abcd"), ..Response::new(Id::new([name; 20])) };
+        let body = match &act {
+            Act::Plain => Body::Response(plain),
+            Act::Refuse(code) => Body::Error(ErrorBody { code: *code, text: b"no" }),
+            Act::Show(item) => Body::Response(Response {
+                seq: Some(item.seq),
+                key: Some(&item.key),
+                signature: Some(&item.signature),
+                value: Some(&item.value),
+                ..plain
+            }),
+        };
+        let mut bytes = Vec::new();
+        Message { body, ..message }.encode(&mut bytes);
+        socket.send_to(&bytes, from).await.unwrap();
+    }
+}
+
+/// What a node that acts does with a query.
+enum Act {
+    Plain,
+    Refuse(i64),
+    Show(MutableItem),
+}
+
+fn signed(seq: i64, value: &[u8]) -> MutableItem {
+    MutableItem::sign(&secret(), SALT, seq, value).unwrap()
+}
+
+/// As libtorrent has it: of two values of one number a node keeps the first, and says to the second one that all
+/// is well where no condition is set.
+#[tokio::test]
+async fn two_writers_of_one_number_are_a_conflict_whoever_is_met_first() {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let other = socket.local_addr().unwrap();
+    let mut has_changed = false;
+    let acting = tokio::spawn(act(socket, 9, move |query| {
+        Some(match query {
+            Query::Get { .. } if has_changed => Act::Show(signed(2, b"5:other")),
+            Query::Get { .. } => Act::Show(signed(1, b"i1e")),
+            Query::Put { signed: Some(item), .. } if item.cas.is_some() => {
+                has_changed = true;
+                Act::Refuse(301)
+            }
+            _ => Act::Plain,
+        })
+    }));
+    let holder = node(&[]);
+    put(&node(&[&holder]), 1, None).await;
+    let writer = Dht::bind(Options::loopback(holder.local_addrs().chain([other]))).unwrap();
+    let (seq, report) = within(writer.update(&secret(), SALT, b"4:mine")).await.unwrap();
+    assert_eq!((seq, report.is_conflict()), (2, true), "{report:?}");
+    assert_eq!(report.newer.map(|item| item.value), Some(b"5:other".to_vec()));
+    acting.abort();
+}
+
+/// A put whose first answer is lost, to a node that has taken another value in the meantime.
+#[tokio::test]
+async fn what_is_said_to_a_put_without_its_condition_is_looked_into() {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let other = socket.local_addr().unwrap();
+    let mut has_changed = false;
+    let acting = tokio::spawn(act(socket, 9, move |query| match query {
+        Query::Get { .. } if has_changed => Some(Act::Show(signed(2, b"5:other"))),
+        Query::Get { .. } => Some(Act::Show(signed(1, b"i1e"))),
+        Query::Put { signed: Some(item), .. } if item.cas.is_some() => {
+            has_changed = true;
+            None
+        }
+        _ => Some(Act::Plain),
+    }));
+    let writer = Dht::bind(Options::loopback([other])).unwrap();
+    let (seq, report) = within(writer.update(&secret(), SALT, b"4:mine")).await.unwrap();
+    assert_eq!((seq, report.is_conflict()), (2, true), "{report:?}");
+    acting.abort();
+}
+
+#[tokio::test]
+async fn who_refused_and_fell_silent_still_counts() {
+    let silent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (mut addrs, mut acting) = (Vec::new(), Vec::new());
+    for name in 1..4 {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        addrs.push(socket.local_addr().unwrap());
+        let silent = std::sync::Arc::clone(&silent);
+        let mut has_answered = false;
+        acting.push(tokio::spawn(act(socket, name, move |query| {
+            let is_put = matches!(query, Query::Put { .. });
+            if has_answered || !is_put && silent.load(std::sync::atomic::Ordering::Relaxed) == 3 {
+                return None;
+            }
+            if is_put {
+                has_answered = true;
+                silent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            Some(if is_put && name > 1 { Act::Refuse(301) } else { Act::Plain })
+        })));
+    }
+    let mut options = Options::loopback(addrs);
+    options.config.lookup_max_silence = Duration::from_secs(2);
+    let writer = Dht::bind(options).unwrap();
+    let report = within(writer.put_mutable(signed(2, b"4:mine"), Some(1))).await.unwrap();
+    assert!(report.is_conflict(), "{report:?}");
+    assert_eq!((report.stored.len(), report.refused.len()), (1, 2), "{report:?}");
+    acting.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// A node with an address of each family has one store behind both.
+#[tokio::test]
+async fn a_condition_over_the_version_before_holds_where_nodes_have_two_addresses() {
+    let both = |others: &[&Dht]| {
+        let mut options = Options::loopback(others.iter().flat_map(|dht| dht.local_addrs()));
+        let v6 = crate::net::Bind { addr: "[::1]:0".parse().unwrap(), required: true };
+        options.binds.push(v6);
+        Dht::bind(options).unwrap()
+    };
+    let first = both(&[]);
+    let second = both(&[&first]);
+    let writer = both(&[&first, &second]);
+    put(&writer, 1, None).await;
+    let report = within(writer.put_mutable(signed(2, b"4:next"), Some(1))).await.unwrap();
+    assert!(!report.is_conflict() && report.refused.is_empty(), "{report:?}");
+    assert!(report.stored.len() >= 2, "{report:?}");
+}
