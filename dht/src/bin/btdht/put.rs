@@ -23,9 +23,10 @@ Without a key the value is immutable and lives under its hash. With --key or --n
 signed: the newest version is read first, and the next one stored only over that one. With --cas N \
 it becomes version N + 1, and nothing is stored when another version than N is found. With --seq N \
 it becomes version N without reading first; a --cas beside it is checked by each node for what that \
-node has; where it is N - 1, nodes that refuse are looked into as without --seq. Prints the target (for signed items: the public key and the target). Nodes forget items \
-after two hours; --keep stores it again every hour until it is stopped, or until a newer version is \
-in the DHT, which is never overwritten.
+node has; where it is N - 1, nodes that refuse are looked into as without --seq. Prints the target \
+(for signed items: the public key and the target). Nodes forget items after two hours; --keep stores \
+it again every hour until it is stopped, or until a newer version is in the DHT, which is never \
+overwritten.
 
 Exit code 4 when no node took it, 1 when another writer was faster (another version was met, or no \
 fewer nodes refuse than took it): read it again.
