@@ -6,6 +6,7 @@ mod address;
 mod amplification;
 mod announced;
 mod bootstrap;
+mod changed_ids;
 mod clocks;
 mod counted;
 mod crawl;
