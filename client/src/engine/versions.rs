@@ -132,6 +132,7 @@ mod tests {
         let key = Magnet::parse(&format!("magnet:?xs=urn:btpk:{}", "ab".repeat(32))).unwrap();
         assert_eq!(Versions::of(&key, None, None).await.unwrap_err(), VersionError::NoDht);
     }
+
     #[tokio::test]
     async fn after_a_version_that_is_known_no_older_one_is_told_and_not_that_one_again() {
         let node = |router: Option<&Dht>| {
@@ -154,14 +155,18 @@ mod tests {
             publish(seq).await;
             let follower = node(Some(&store));
             let mut versions = Versions::of(&magnet, Some(known), Some(&follower)).await.unwrap();
-            while follower.stats().await.unwrap().counters.lookups_done < 8 {
-                tokio::task::yield_now().await;
-            }
+            let eight = async {
+                while follower.stats().await.unwrap().counters.lookups_done < 8 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), eight).await.expect("long before the guard");
             assert_eq!(versions.next().now_or_never(), None, "{seq}");
         }
         let follower = node(Some(&store));
         let mut versions = Versions::of(&magnet, Some(5), Some(&follower)).await.unwrap();
         publish(6).await;
-        assert_eq!(versions.next().await.unwrap().seq, 6);
+        let next = tokio::time::timeout(Duration::from_secs(60), versions.next()).await;
+        assert_eq!(next.expect("long before the guard").unwrap().seq, 6);
     }
 }

@@ -195,6 +195,35 @@ fn with_follow_what_is_no_torrent_is_told_and_waited_out_from_the_first_on() {
     end(leecher);
 }
 
+/// Two keys that stand for one torrent: it is fetched once, and both are followed.
+#[test]
+fn with_follow_a_version_that_another_link_downloads_is_left_to_that_one() {
+    let network = Network::new(10);
+    let world = World::new(60, 400_000);
+    let (_seeder, infohash) = seed(&world, &network);
+    let secrets = [10, 11].map(|n| SecretKey::from_seed(&[n; 32]));
+    secrets.iter().for_each(|secret| network.update(secret, &value_of(&infohash.parse().unwrap())));
+    let magnets = secrets.each_ref().map(|secret| format!("magnet:?xs=urn:btpk:{}", hex(secret)));
+    let mut command = transfer(&world, &network, &[&magnets[0], &magnets[1], "--follow"]);
+    let mut leecher = Running::start("leecher", command.arg("-o").arg(world.leecher()));
+    let (mut is_told, mut is_done) = (false, false);
+    leecher.wait_for("the end of the one and a word about the other", |line| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        is_told |= event["message"].as_str().is_some_and(|text| text.ends_with("is downloaded already"));
+        is_done |= event["event"] == "done";
+        (is_told && is_done).then_some(())
+    });
+    assert!(world.is_whole());
+    // Either of them may have been the second one.
+    for secret in &secrets {
+        network.update(secret, b"5:hello");
+        let told =
+            |event: &Value| event["message"].as_str()?.contains("(number 2) is no torrent").then_some(());
+        wait_event(&mut leecher, "warning", told);
+    }
+    end(leecher);
+}
+
 #[test]
 fn with_follow_a_torrent_named_beside_the_key_is_there_before_anything_is_published() {
     let network = Network::new(10);

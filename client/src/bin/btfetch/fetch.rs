@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use btfetch::engine::http::resolve;
-use btfetch::engine::{AddOptions, Preallocation, Select, Source, Torrent};
+use btfetch::engine::{AddError, AddOptions, Preallocation, Select, Source, Torrent};
 use btfetch::metainfo::{Info, Metainfo};
 use btfetch::swarm::{Limits, SeedChoking};
 use serde_json::json;
@@ -235,6 +235,12 @@ pub(crate) fn host_port(text: &str) -> Option<(&str, u16)> {
     (!host.is_empty() && port != 0).then_some((host, port))
 }
 
+impl From<AddError> for Failure {
+    fn from(error: AddError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
 /// Adds a torrent: its handle, and what follows it to the end that is wanted.
 pub(crate) async fn fetch<'a>(
     running: &Running,
@@ -243,7 +249,7 @@ pub(crate) async fn fetch<'a>(
     args: &'a Args,
     timeout: Option<Duration>,
     output: Output,
-) -> Result<(Torrent, impl Future<Output = Result<(), Failure>> + use<'a>), Failure> {
+) -> Result<(Torrent, impl Future<Output = Result<(), Failure>> + use<'a>), AddError> {
     let trackers = trackers_of(&source, &args.transfer.tracker);
     let options = AddOptions {
         output: args.output.clone(),
@@ -258,8 +264,7 @@ pub(crate) async fn fetch<'a>(
         metadata_only: args.wants_metadata_only(),
         ..AddOptions::default()
     };
-    let added = running.session.add_saved(source, options).await;
-    let (torrent, events) = added.map_err(|error| Failure::failed(error.to_string()))?;
+    let (torrent, events) = running.session.add_saved(source, options).await?;
     let watch = Watch::new(torrent.clone(), events, args.output.clone(), output);
     Ok((torrent, fetch_one(watch, trackers, args, timeout, output)))
 }

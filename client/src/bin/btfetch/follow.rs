@@ -11,14 +11,14 @@
 //!
 //! What a version alone is to blame for, metadata that is refused or no file that was selected, is told and
 //! the next version waited for, just as what is published under the key and no torrent at all. What the
-//! disk refuses, or time, ends the run. A version that is complete and seeded as long as that was wanted is
+//! disk refuses, or time, ends the run. A version that another link of the run downloads is left to that one. A version that is complete and seeded as long as that was wanted is
 //! closed.
 
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use btfetch::engine::{Failed, Phase, Source, Version, VersionError, VersionFile, Versions};
+use btfetch::engine::{AddError, Failed, Phase, Source, Version, VersionError, VersionFile, Versions};
 use data_encoding::HEXLOWER;
 use krpc::Id;
 use krpc::magnet::Magnet;
@@ -79,7 +79,16 @@ async fn follow(
     let (mut infohash, mut link) = key.begin(known, timeout).await?;
     loop {
         let source = Source::Magnet(Box::new(link));
-        let (torrent, download) = fetch(running, source, peers, args, timeout, output).await?;
+        let (torrent, download) = match fetch(running, source, peers, args, timeout, output).await {
+            Err(AddError::Twice(_)) => {
+                warn(&format!("{infohash} is downloaded already"), "waiting for a newer version", output)?;
+                let newer = within(timeout, key.other(infohash), "no version of its own was found");
+                let version = newer.await??;
+                (infohash, link) = (version.infohash, version.magnet);
+                continue;
+            }
+            added => added?,
+        };
         let mut newer = pin!(key.other(infohash));
         let version = match newer_or_end(newer.as_mut(), download).await {
             Ok(newer) => newer?,
@@ -114,8 +123,14 @@ impl Key {
         timeout: Option<Duration>,
     ) -> Result<(Id, Magnet), Failure> {
         let version = match (known, self.magnet.infohash_v1) {
-            (Some(known), _) => {
+            (Some(known), named) => {
                 show(&known, &self.magnet, self.output)?;
+                if let Some(named) = named.filter(|named| *named != known.infohash) {
+                    let (seq, file) = (known.seq, escape(&self.file.path().display().to_string()));
+                    self.output.say(format!(
+                        "the link names {named}, which is not fetched: {file} knows version {seq} of it"
+                    ));
+                }
                 known
             }
             (None, Some(named)) => match self.head_start(timeout).await? {
