@@ -81,7 +81,8 @@ impl Router {
             let mut told = addrs.iter().filter(|addr| families.of(addr) && is_of(addr)).peekable();
             if told.peek().is_none() {
                 // What is told no longer is kept where nothing better is known.
-                addrs.extend(self.addrs.iter().filter(|addr| is_of(addr)));
+                let old = self.addrs.iter().filter(|addr| families.of(addr) && is_of(addr));
+                addrs.extend(old);
             } else {
                 has_moved |= !told.any(is_known);
             }

@@ -155,6 +155,16 @@ async fn a_family_that_is_not_told_is_kept_when_the_other_has_moved() {
     assert!(quiet.is_err(), "{quiet:?}");
 }
 
+#[test]
+fn addresses_of_a_family_without_a_socket_do_not_pile_up() {
+    let mut routers = routers(&["a.invalid:1"], Families { ipv4: true, ipv6: false }).unwrap();
+    for n in 1..=10 {
+        let told = addrs(&[&format!("192.0.2.{n}:1"), "[2001:db8::1]:1"]);
+        assert!(routers.known[0].take(told, routers.families));
+        assert_eq!(routers.known[0].addrs.len(), 2);
+    }
+}
+
 /// A resolver that leaves out a family now and then: what is known of it is as good as ever.
 #[tokio::test(start_paused = true)]
 async fn a_family_that_comes_and_goes_is_seldom_news() {
