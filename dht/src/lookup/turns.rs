@@ -237,11 +237,11 @@ pub(super) fn closest(searches: &[Search], target: &Id, config: &Config) -> Vec<
 /// The home of `family` that searches first: each in turn of those whose line works and who know many.
 fn first(family: Family, key: u64, places: &[Place]) -> Option<usize> {
     let homes = || places.iter().enumerate().filter(move |(_, place)| place.family == family);
-    // A home beside one that has bootstrapped may have been given the same nodes to begin with, and lead nowhere.
-    let has_begun = homes().any(|(_, place)| place.table.len() > 0 && place.saved.is_empty());
-    let known = |place: &Place| place.table.len().max(if has_begun { 0 } else { place.saved.len() });
     let any_works = homes().any(|(_, place)| !place.line.is_lost());
     let working = || homes().filter(move |(_, place)| !any_works || !place.line.is_lost());
+    // A home beside one that has bootstrapped may have been given the same nodes to begin with, and lead nowhere.
+    let has_begun = working().any(|(_, place)| place.table.len() > 0 && place.saved.is_empty());
+    let known = |place: &Place| place.table.len().max(if has_begun { 0 } else { place.saved.len() });
     let most = working().map(|(_, place)| known(place)).max()?;
     let fit = || working().filter(move |(_, place)| known(place) * 2 >= most);
     // Of lookups one after the other each begins far from where the ones before did.

@@ -250,6 +250,38 @@ fn routers_are_not_asked_because_of_a_home_that_does_not_search() {
     }
 }
 
+/// Of two homes that have met nobody, the one that knows where to begin.
+#[test]
+fn lookups_begin_at_a_home_with_saved_nodes_where_the_only_other_one_that_works_has_none() {
+    let mut street = Street::new(93, 1);
+    let locals = [World::v4(201), World::v4(202), World::v4(203)];
+    street.deaf_to.borrow_mut().extend(&locals[1..]);
+    let saved = [street.nodes.borrow().clone(), street.nodes.borrow()[..30].to_vec(), Vec::new()];
+    let mut homes = Vec::new();
+    for (local, saved) in locals.into_iter().zip(saved) {
+        let id = secure_id(local.ip(), &mut street.world.rng);
+        homes.push(crate::Home { id, local, external: None, saved });
+    }
+    street.node = street.world.add_node_with(homes);
+    street.world.run(Duration::from_secs(120));
+    let known: Vec<_> = street.world.node(street.node).stats(street.world.now);
+    assert!(known[0].nodes >= 40 && known[1].nodes + known[2].nodes == 0, "{known:?}");
+    street.deaf_to.borrow_mut().clear();
+    street.deaf_to.borrow_mut().insert(locals[0]);
+    street.world.tell(street.node, NetworkChange::Lost);
+    for _ in 0..8 {
+        let command = street.find_node();
+        street.world.command(street.node, command);
+    }
+    let began = street.world.now;
+    street.world.run(Duration::from_secs(40));
+    let done = street.world.hosts[street.node].events.iter().filter(|(at, _)| *at >= began);
+    let outcomes: Vec<_> = done
+        .filter_map(|(_, event)| if let Event::Done { outcome, .. } = event { Some(*outcome) } else { None })
+        .collect();
+    assert_eq!(outcomes, [Outcome::Converged; 8]);
+}
+
 /// A home that never meets anybody, but was given nodes to begin with, is no place to begin a lookup at.
 #[test]
 fn lookups_do_not_begin_at_a_home_that_has_nothing_but_the_nodes_that_it_was_given() {
