@@ -99,6 +99,15 @@ impl Lookups {
         self.rest();
     }
 
+    /// Forgets a lookup of our own that has been answered, since its answers have lost their worth.
+    pub(crate) fn drop_answered(&mut self, owner: Owner) {
+        if let Some(busy) = &mut self.busy {
+            busy.timeout = None;
+            busy.running.retain(|lookup| lookup.owner() != owner || lookup.is_hungry());
+        }
+        self.rest();
+    }
+
     /// Takes an answer to one of their queries. Keys of those that can go on with it.
     ///
     /// The nodes that a router names are of use to every lookup that knows nobody else: it names many

@@ -103,7 +103,7 @@ impl Node {
         self.follow_reach(home);
         // What a lookup of our own id has heard so far does not show that anybody hears us now.
         for kind in [Upkeep::Own, Upkeep::Reunion] {
-            self.lookups.drop_upkeep(Owner::Upkeep { home: home as u8, kind });
+            self.lookups.drop_answered(Owner::Upkeep { home: home as u8, kind });
         }
         self.maintain.line_returned(now, home, &self.config);
     }

@@ -316,6 +316,31 @@ fn own_neighbourhood_is_looked_up_on_waking_whatever_was_under_way_before() {
     }
 }
 
+/// A machine whose interfaces come and go, as that of containers, and that knows more dead nodes than it asks at
+/// once.
+#[test]
+fn all_saved_nodes_have_their_turn_however_often_the_network_changes() {
+    let mut world = World::new(28, Config::default());
+    let mut saved: Vec<_> = (0..60).map(|n| (world.random_id(), World::v4(500 + n))).collect();
+    for n in 0..8 {
+        let (id, addr) = (world.random_id(), World::v4(600 + n));
+        world.add_actor_at(
+            addr,
+            Box::new(move |_, from, query| {
+                vec![(from, reply(query.tid, Response { nodes: Some(&[]), ..Response::new(id) }))]
+            }),
+        );
+        saved.push((id, addr));
+    }
+    let node = world.add_node(&saved);
+    for _ in 0..60 {
+        world.run(5 * SECOND);
+        world.tell(node, NetworkChange::Changed);
+    }
+    let nodes = world.node(node).stats(world.now)[0].nodes;
+    assert!(nodes >= 4, "{nodes} nodes");
+}
+
 #[test]
 fn answers_from_the_own_machine_do_not_stand_for_the_network() {
     let mut world = grown(25, 120);
