@@ -207,8 +207,8 @@ pub enum Event {
         id: Id,
         /// Its address.
         node: SocketAddr,
-        /// A put that was sent twice, the second time without its `cas`: a node that has another value of this
-        /// sequence number, and ignores this one, may say the same (libtorrent does).
+        /// A put without a `cas` to a node that may have another value of this sequence number: one that keeps
+        /// that and ignores this one says the same (libtorrent does).
         doubtful: bool,
     },
     /// One step of a traced lookup.

@@ -125,8 +125,7 @@ impl Kind {
                     // very one and whose answer was lost: the number itself keeps it from replacing another
                     // one there, if it is the next. What it answers to that is doubtful ([`crate::Event::Stored`]).
                     Item::Mutable(item) => {
-                        let is_dropped = again && self.drops_condition(held);
-                        Some(item.as_signed(cas.filter(|_| held.is_some() && !is_dropped)))
+                        Some(item.as_signed(cas.filter(|_| self.has_condition(held, again))))
                     }
                 },
             }),
@@ -134,10 +133,18 @@ impl Kind {
         }
     }
 
-    /// Whether a put to a node that has version `held` goes without its condition when it is sent again.
-    pub(crate) fn drops_condition(&self, held: Option<i64>) -> bool {
+    /// Whether a node that has version `held` is told the condition of a put.
+    fn has_condition(&self, held: Option<i64>, again: bool) -> bool {
         let Self::Put { item, cas: Some(cas) } = self else { return false };
-        held.is_some() && item.seq().is_some() && cas.checked_add(1) == item.seq()
+        held.is_some() && !(again && cas.checked_add(1) == item.seq())
+    }
+
+    /// Whether a node that says yes to a put may have another value of its number, which it keeps: it was told
+    /// no condition, and what it had before may have been that.
+    pub(crate) fn is_doubtful(&self, held: Option<i64>, again: bool) -> bool {
+        let Self::Put { item, .. } = self else { return false };
+        let was_older = held.is_some_and(|held| item.seq().is_some_and(|seq| held < seq));
+        item.seq().is_some() && !self.has_condition(held, again) && (again || !was_older)
     }
 
     /// Whether something is put to the closest nodes at the end.

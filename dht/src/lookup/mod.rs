@@ -233,7 +233,7 @@ impl Lookup {
         let Owner::User { id: lookup, .. } = self.owner else { return };
         match (end, candidate.id) {
             (AnnounceEnd::Stored(node), Some(id)) => {
-                let doubtful = again && self.kind.drops_condition(candidate.held);
+                let doubtful = self.kind.is_doubtful(candidate.held, again);
                 out.events.push(Event::Stored { lookup, id, node, doubtful });
             }
             (AnnounceEnd::Refused(node, code), _) => {

@@ -36,14 +36,13 @@ impl PutReport {
 
     /// What this put and the same one without a condition, `again`, come to: what a node said last counts.
     fn followed_by(mut self, again: Self) -> Self {
-        let said = |node: &SocketAddr| {
-            again.stored.contains(node) || again.refused.iter().any(|(refusing, _)| refusing == node)
-        };
-        // Who took it has it, and may refuse for that.
         self.stored.retain(|node| !again.stored.contains(node));
-        self.refused.retain(|(node, _)| !said(node));
         self.stored.extend(again.stored);
+        self.refused.retain(|(node, _)| again.refused.iter().all(|(refusing, _)| refusing != node));
         self.refused.extend(again.refused);
+        // Who took it has it, and may refuse for that.
+        let stored = &self.stored;
+        self.refused.retain(|(node, _)| !stored.contains(node));
         Self { newer: again.newer, ..self }
     }
 
@@ -115,10 +114,7 @@ impl Dht {
     /// # Errors
     /// [`Error::Stopped`].
     pub async fn put_mutable(&self, item: MutableItem, cas: Option<i64>) -> Result<PutReport, Error> {
-        match cas.is_some_and(|cas| cas.checked_add(1) == Some(item.seq)) {
-            true => self.put_next(item, cas).await,
-            false => self.put(Item::Mutable(item), cas).await,
-        }
+        self.put_after(item, cas).await
     }
 
     /// Signs `value` as the next version of the item of `secret` and `salt` and stores it: reads the
@@ -158,7 +154,7 @@ impl Dht {
         let seq = next_seq(current).map_err(Error::Item)?;
         let item = MutableItem::sign(secret, salt, seq, value).map_err(Error::Item)?;
         debug_assert_eq!(Item::Mutable(item.clone()).target(), mutable_target(&secret.public(), salt));
-        Ok((seq, self.put_next(item, current).await?))
+        Ok((seq, self.put_after(item, current).await?))
     }
 
     /// [`Dht::update`] for a writer who has read version `expected`: signs `value` as the one after it, and
@@ -182,13 +178,14 @@ impl Dht {
             let target = Some(mutable_target(&secret.public(), salt));
             return Ok((seq, PutReport { target, newer: Some(other), ..PutReport::default() }));
         }
-        Ok((seq, self.put_next(item, Some(expected)).await?))
+        Ok((seq, self.put_after(item, Some(expected)).await?))
     }
 
-    /// Stores `item`, which follows on version `current`. Where nodes refuse it for what they have, that is read:
-    /// one that missed a version has an older one, one with several addresses has this one already, and a liar
-    /// has none. If it seems that nobody else wrote, those get it without a condition.
-    async fn put_next(&self, item: MutableItem, current: Option<i64>) -> Result<PutReport, Error> {
+    /// Stores `item` over version `current`. Where nodes refuse it for what they have, or may have another value
+    /// of its number, that is read: one that missed a version has an older one, one with several addresses has
+    /// this one already, and a liar has none. If it seems that nobody else wrote, and `current` is the number
+    /// before, those that refused get it without a condition.
+    async fn put_after(&self, item: MutableItem, current: Option<i64>) -> Result<PutReport, Error> {
         let report = self.put(Item::Mutable(item.clone()), current).await?;
         if report.newer.is_some() || report.disagreeing() == 0 && !report.is_doubtful {
             return Ok(report);
@@ -203,7 +200,8 @@ impl Dht {
         let is_heard = matches!(read.outcome, Outcome::Converged | Outcome::OutOfBudget);
         let found = read.newest.as_ref().and_then(Item::seq);
         let is_known = found.is_none() || found == Some(item.seq) || found == current;
-        if !is_heard || !is_known || report.disagreeing() == 0 {
+        let is_next = current.is_some_and(|current| current.checked_add(1) == Some(item.seq));
+        if !is_heard || !is_known || !is_next || report.disagreeing() == 0 {
             return Ok(report);
         }
         Ok(report.followed_by(self.put(Item::Mutable(item), None).await?))
