@@ -10,6 +10,7 @@ use krpc::Id;
 use krpc::bloom::Bloom;
 use krpc::compact::{Address, V4, V6};
 
+use super::budget::Budget;
 use super::items::Items;
 use super::limits::Limits;
 use super::lost::Lost;
@@ -57,6 +58,7 @@ pub(super) struct Full {
     round: usize,
     pub(super) rng: Rng,
     pub(super) limits: Limits,
+    pub(super) budget: Budget,
     /// Without what its items have lost.
     lost: Lost,
 }
@@ -79,6 +81,7 @@ impl Full {
             round: 0,
             rng,
             limits: Limits::new(config),
+            budget: Budget::new(config.store_memory),
             lost: Lost::default(),
         }
     }
@@ -285,18 +288,13 @@ impl Full {
         if stored >= limits.peers_per_infohash {
             return self.announce_in_full(place, addr, stamp, known_source);
         }
-        for _ in 0..MAX_EVICTIONS {
-            if self.memory() + A::of(self).cost(place, infohash) <= limits.memory {
-                break;
-            }
-            if !self.evict(ages.age(stamp.tick())) {
+        let mut evictions = 0..MAX_EVICTIONS;
+        while !self.budget.allows(self.memory(), A::of(self).cost(place, infohash)) {
+            if evictions.next().is_none() || !self.evict(ages.age(stamp.tick())) {
                 return Announced::Refused;
             }
             place = A::of(self).find(infohash);
             known_source &= place.is_some();
-        }
-        if self.memory() + A::of(self).cost(place, infohash) > limits.memory {
-            return Announced::Refused;
         }
         if self.is_empty() {
             self.next_sweep = now + limits.sweep_period();
@@ -305,6 +303,7 @@ impl Full {
             self.in_both += 1;
         }
         A::of_mut(self).insert(&ages, place, infohash, addr, stamp);
+        self.budget.settle(self.memory());
         self.count_source(addr.source(), known_source);
         Announced::Stored
     }
@@ -389,22 +388,27 @@ impl Full {
             self.sketch = sketch;
             self.lost.peers_evicted += (before - self.len()) as u32;
             self.note_removed::<A>(removed);
+            self.budget.settle(self.memory());
         }
     }
 
     /// Handles the next infohash of one family; `true` at the end of its round.
     fn sweep_next<A: Table>(&mut self) -> bool {
-        let ages = self.ages;
-        let spare = self.limits.memory.saturating_sub(self.memory());
+        let (ages, memory, before) = (self.ages, self.memory(), self.len());
         let Some(place) = A::of_mut(self).next_to_sweep() else { return true };
-        let (sketch, before) = (self.sketch.take(), self.len());
-        let removed = A::of_mut(self).expire(&ages, place, spare, |source| {
+        let (sketch, mut budget) = (self.sketch.take(), std::mem::replace(&mut self.budget, Budget::new(0)));
+        let gone = |source| {
             if let Some(sketch) = &sketch {
                 sketch.remove(source);
             }
-        });
-        self.sketch = sketch;
-        self.lost.peers_expired += (before - self.len()) as u32;
+        };
+        let removed = A::of_mut(self).expire(&ages, place, |more| budget.allows(memory, more), gone);
+        (self.sketch, self.budget) = (sketch, budget);
+        let expired = before - self.len();
+        if expired > 0 {
+            self.budget.settle(self.memory());
+        }
+        self.lost.peers_expired += expired as u32;
         self.note_removed::<A>(removed);
         false
     }
@@ -442,6 +446,7 @@ impl Full {
         }
         self.v4 = Peers::new(&mut self.rng);
         self.v6 = Peers::new(&mut self.rng);
+        self.budget.settle(self.memory());
         self.in_both = 0;
         // At once, although nothing is left to sweep: whoever sweeps counts what was lost, and frees the rest.
         self.next_sweep = self.last_call;

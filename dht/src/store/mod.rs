@@ -11,6 +11,7 @@
 
 mod archive;
 mod blocks;
+mod budget;
 mod full;
 mod index;
 mod items;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use krpc::{Id, Signed};
 
+use self::budget::Budget;
 use self::full::Full;
 pub(crate) use self::items::Put;
 use self::sketch::Sketch;
@@ -65,10 +67,11 @@ impl Store {
         Self { full: None, config: Arc::clone(config), rng: Rng::new(Seeds(seed)) }
     }
 
-    /// An empty store that counts the infohashes of sources together with others.
-    fn stripe(config: &Arc<Config>, rng: &mut Rng, sketch: Option<Sketch>) -> Self {
+    /// An empty store that has its memory and counts the infohashes of sources together with others.
+    fn stripe(config: &Arc<Config>, rng: &mut Rng, budget: Budget, sketch: Option<Sketch>) -> Self {
         let mut store = Self::new(config, rng);
-        store.filled().sketch = sketch;
+        let full = store.filled();
+        (full.budget, full.sketch) = (budget, sketch);
         store
     }
 
@@ -107,7 +110,7 @@ impl Store {
         let Some(full) = &mut self.full else { return Lost::default() };
         full.expire(now);
         let lost = full.take_lost();
-        let is_stripe = full.sketch.as_ref().is_some_and(Sketch::is_shared);
+        let is_stripe = full.budget.is_shared();
         if full.is_empty() && full.items() == 0 && !is_stripe {
             self.rng = full.rng.clone();
             self.full = None;

@@ -138,23 +138,24 @@ impl<A: Stored> Peers<A> {
     }
 
     /// Removes the expired peers of a run. `gone` is told each source that has no peer left in it.
-    /// A run that became much too long moves to a shorter one if that allocates at most `spare` bytes.
+    /// A run that became much too long moves to a shorter one if `may` says that the bytes for that one may be
+    /// allocated.
     pub(super) fn expire(
         &mut self,
         ages: &Ages,
         place: Place,
-        spare: usize,
+        may: impl FnOnce(usize) -> bool,
         gone: impl FnMut(u64),
     ) -> Option<Id> {
         if !self.runs.peers(place).iter().any(|peer| ages.is_expired(peer.stamp)) {
             return None;
         }
-        self.retain(place, spare, |peer| !ages.is_expired(peer.stamp), gone)
+        self.retain(place, may, |peer| !ages.is_expired(peer.stamp), gone)
     }
 
     /// Removes a whole run; says whose it was. `gone` is told each of its sources.
     pub(super) fn remove(&mut self, place: Place, gone: impl FnMut(u64)) -> Option<Id> {
-        self.retain(place, 0, |_| false, gone)
+        self.retain(place, |_| false, |_| false, gone)
     }
 
     /// The next run of the sweep, which goes down so that runs that fill holes behind it were
@@ -227,7 +228,7 @@ impl<A: Stored> Peers<A> {
     fn retain(
         &mut self,
         place: Place,
-        spare: usize,
+        may: impl FnOnce(usize) -> bool,
         keep: impl Fn(&Peer<A>) -> bool,
         mut gone: impl FnMut(u64),
     ) -> Option<Id> {
@@ -257,7 +258,7 @@ impl<A: Stored> Peers<A> {
             return Some(infohash);
         }
         let class = class_for(kept);
-        if class + 2 <= place.class() && self.runs.cost(class) <= spare {
+        if class + 2 <= place.class() && may(self.runs.cost(class)) {
             let (shorter, moved) = self.runs.relocate(place, class);
             self.index.replace(&infohash, place, shorter);
             self.apply(moved);

@@ -2,15 +2,16 @@
 //! shards all take announces. Which one an infohash belongs to is told by a keyed hash, so that nobody
 //! can aim at one.
 //!
-//! All caps hold for the node: an infohash with its peers lies in one stripe, the memory is divided
-//! among them, and they count the infohashes of a source together. Two shards that count at the very
-//! same moment may pass that last cap by one.
+//! All caps hold for the node: an infohash with its peers lies in one stripe, and they share one budget of
+//! memory (see `budget`) and count the infohashes of a source together. Two shards that count at the
+//! very same moment may pass that last cap by one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use krpc::Id;
 
+use super::budget::Budget;
 use super::sketch::Sketch;
 use super::{Lost, Store};
 use crate::{Config, KeyedHash, Rng, Time};
@@ -25,17 +26,18 @@ pub struct Striped {
 }
 
 impl Striped {
-    /// Empty stripes with the caps of `config`: 64, or fewer where each would have less than 64 KiB of
-    /// [`Config::store_memory`].
+    /// Empty stripes with the caps of `config`: 64, or fewer where there would be less than 64 KiB of
+    /// [`Config::store_memory`] for each.
     pub fn new(config: &Config, rng: &mut Rng) -> Self {
         let sketch = (config.infohashes_per_ip != 0).then(|| Sketch::new(config.store_memory, rng));
         let left = config.store_memory.saturating_sub(sketch.as_ref().map_or(0, Sketch::memory));
         // The power of two below it.
         let count = 1 << (left / MIN_STRIPE).clamp(1, MAX_STRIPES).ilog2();
-        let store_memory = left / count;
-        let config = Arc::new(Config { store_memory, ..config.clone() });
-        let stripe = |_| Mutex::new(Store::stripe(&config, rng, sketch.as_ref().map(Sketch::share)));
-        Self { stripes: (0..count).map(stripe).collect(), hash: KeyedHash::new(rng), sketch }
+        let config = Arc::new(config.clone());
+        let stripe =
+            |budget| Mutex::new(Store::stripe(&config, rng, budget, sketch.as_ref().map(Sketch::share)));
+        let stripes = Budget::shared(left, count).map(stripe).collect();
+        Self { stripes, hash: KeyedHash::new(rng), sketch }
     }
 
     /// The stripe of `infohash`.
@@ -151,7 +153,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::store::Announced;
+    use crate::store::{Announced, Archiving, Kept};
 
     const NOW: Time = Time::from_secs(100_000);
 
@@ -226,6 +228,55 @@ mod tests {
             let used: usize = striped.iter().map(|stripe| stripe.memory()).sum();
             assert!(used <= budget && used > budget / 2, "{used} of {budget}");
         }
+    }
+
+    #[test]
+    fn what_fits_before_a_restart_fits_after_it() {
+        // Some 30 large infohashes a stripe, in other ones after it.
+        let config = Config { store_memory: 4 << 20, infohashes_per_ip: 0, ..Config::default() };
+        let (before, mut rng) = (striped(&config), Rng::from_seed(6));
+        let mut infohash = rng.id();
+        for n in 0..600_000 {
+            if n % 200 == 0 {
+                infohash = rng.id();
+            }
+            let at = NOW + Duration::from_millis(n.into());
+            before.stripe(&infohash).announce(at, &infohash, peer(n), false);
+        }
+        assert!(before.memory() > config.store_memory * 98 / 100 && before.memory() <= config.store_memory);
+        let now = NOW + Duration::from_secs(600);
+        let (mut store, after) =
+            (Store::new(&Arc::new(config.clone()), &mut rng), Striped::new(&config, &mut rng));
+        let empty = Store::new(&Arc::new(config.clone()), &mut rng);
+        let (mut archiving, mut is_done) = (Archiving::default(), false);
+        while !is_done {
+            is_done = Kept::new(&empty, Some(&before)).archive_some(now, &mut archiving);
+            after
+                .restore(&mut store, now, (&archiving.take_piece(), Duration::ZERO), false)
+                .expect("just written");
+        }
+        assert!(after.memory() <= config.store_memory);
+        assert!(after.len() * 1000 >= before.len() * 995, "{} of {}", after.len(), before.len());
+    }
+
+    #[test]
+    fn shards_that_announce_at_once_keep_to_the_budget() {
+        let config = Config { store_memory: 1 << 20, infohashes_per_ip: 0, ..Config::default() };
+        let striped = striped(&config);
+        std::thread::scope(|scope| {
+            for seed in 0..3 {
+                let striped = &striped;
+                scope.spawn(move || {
+                    let mut rng = Rng::from_seed(seed);
+                    for n in 0..100_000u32 {
+                        let infohash = Id::new([rng.below(200) as u8; 20]);
+                        announce(striped, &infohash, peer(n * 3 + seed as u32));
+                    }
+                });
+            }
+        });
+        let memory = striped.memory() - size_of_val(&*striped.stripes);
+        assert!(memory <= config.store_memory && memory > config.store_memory * 9 / 10, "{memory}");
     }
 
     #[test]
