@@ -90,22 +90,18 @@ impl Lookups {
         self.rest();
     }
 
-    /// Forgets a lookup of our own that has lost its point.
-    pub(crate) fn drop_upkeep(&mut self, owner: Owner) {
-        if let Some(busy) = &mut self.busy {
-            busy.timeout = None;
-            busy.running.retain(|lookup| lookup.owner() != owner);
-        }
+    /// Forgets a lookup of our own that has lost its point; whether there was one that nobody had answered.
+    pub(crate) fn drop_upkeep(&mut self, owner: Owner) -> bool {
+        let Some(busy) = &mut self.busy else { return false };
+        busy.timeout = None;
+        let mut was_hungry = false;
+        busy.running.retain(|lookup| {
+            let is_dropped = lookup.owner() == owner;
+            was_hungry |= is_dropped && lookup.is_hungry();
+            !is_dropped
+        });
         self.rest();
-    }
-
-    /// Forgets a lookup of our own that has been answered, since its answers have lost their worth.
-    pub(crate) fn drop_answered(&mut self, owner: Owner) {
-        if let Some(busy) = &mut self.busy {
-            busy.timeout = None;
-            busy.running.retain(|lookup| lookup.owner() != owner || lookup.is_hungry());
-        }
-        self.rest();
+        was_hungry
     }
 
     /// Takes an answer to one of their queries. Keys of those that can go on with it.

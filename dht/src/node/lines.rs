@@ -101,9 +101,12 @@ impl Node {
         // Other NATs and firewalls may stand there.
         place.reach.restart(now, &self.config);
         self.follow_reach(home);
-        // What a lookup of our own id has heard so far does not show that anybody hears us now.
-        for kind in [Upkeep::Own, Upkeep::Reunion] {
-            self.lookups.drop_answered(Owner::Upkeep { home: home as u8, kind });
+        // What a lookup of our own id has heard so far does not show that anybody hears us now, and whom it has
+        // asked in vain it does not ask again.
+        let mut drop = |kind| self.lookups.drop_upkeep(Owner::Upkeep { home: home as u8, kind });
+        drop(Upkeep::Reunion);
+        if drop(Upkeep::Own) {
+            self.pass_over_saved(home);
         }
         self.maintain.line_returned(now, home, &self.config);
     }

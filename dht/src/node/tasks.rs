@@ -99,9 +99,7 @@ impl Node {
                 let home = usize::from(home);
                 let progress = self.maintain.looked_around(now, home, answered, &self.config);
                 if answered == 0 {
-                    let saved = &mut self.places[home].saved;
-                    let tried = SAVED_AT_ONCE.min(saved.len());
-                    saved.rotate_left(tried);
+                    self.pass_over_saved(home);
                 }
                 if progress != Progress::None {
                     self.places[home].saved = Vec::new();
@@ -113,6 +111,13 @@ impl Node {
             }
             Owner::Upkeep { kind: Upkeep::Refresh | Upkeep::Reunion, .. } => {}
         }
+    }
+
+    /// Has the next lookup of our own id begin with other saved nodes than the one that nobody has answered.
+    pub(super) fn pass_over_saved(&mut self, home: usize) {
+        let saved = &mut self.places[home].saved;
+        let tried = SAVED_AT_ONCE.min(saved.len());
+        saved.rotate_left(tried);
     }
 
     pub(super) fn upkeep(&mut self, now: Time, out: &mut Outbox) {

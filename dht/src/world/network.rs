@@ -316,13 +316,10 @@ fn own_neighbourhood_is_looked_up_on_waking_whatever_was_under_way_before() {
     }
 }
 
-/// A machine whose interfaces come and go, as that of containers, and that knows more dead nodes than it asks at
-/// once.
-#[test]
-fn all_saved_nodes_have_their_turn_however_often_the_network_changes() {
-    let mut world = World::new(28, Config::default());
-    let mut saved: Vec<_> = (0..60).map(|n| (world.random_id(), World::v4(500 + n))).collect();
-    for n in 0..8 {
+/// Nodes that answer and know nobody.
+fn answerers(world: &mut World, count: usize) -> Vec<(Id, SocketAddr)> {
+    let mut nodes = Vec::new();
+    for n in 0..count {
         let (id, addr) = (world.random_id(), World::v4(600 + n));
         world.add_actor_at(
             addr,
@@ -330,8 +327,18 @@ fn all_saved_nodes_have_their_turn_however_often_the_network_changes() {
                 vec![(from, reply(query.tid, Response { nodes: Some(&[]), ..Response::new(id) }))]
             }),
         );
-        saved.push((id, addr));
+        nodes.push((id, addr));
     }
+    nodes
+}
+
+/// A machine whose interfaces come and go, as that of containers, and that knows more dead nodes than it asks at
+/// once.
+#[test]
+fn all_saved_nodes_have_their_turn_however_often_the_network_changes() {
+    let mut world = World::new(28, Config::default());
+    let mut saved: Vec<_> = (0..60).map(|n| (world.random_id(), World::v4(500 + n))).collect();
+    saved.extend(answerers(&mut world, 8));
     let node = world.add_node(&saved);
     for _ in 0..60 {
         world.run(5 * SECOND);
@@ -339,6 +346,21 @@ fn all_saved_nodes_have_their_turn_however_often_the_network_changes() {
     }
     let nodes = world.node(node).stats(world.now)[0].nodes;
     assert!(nodes >= 4, "{nodes} nodes");
+}
+
+#[test]
+fn whom_a_dead_network_hid_is_asked_at_once_when_there_is_another_one() {
+    let mut world = World::new(29, Config::default());
+    let saved = answerers(&mut world, 8);
+    let node = world.add_node(&saved);
+    world.hosts[node].offline = true;
+    // All have been asked twice, and the lookup still waits for answers.
+    world.run(2 * SECOND);
+    world.hosts[node].offline = false;
+    world.tell(node, NetworkChange::Changed);
+    world.run(SECOND);
+    let nodes = world.node(node).stats(world.now)[0].nodes;
+    assert_eq!(nodes, 8);
 }
 
 #[test]
