@@ -5,9 +5,11 @@ mod items;
 mod lookup;
 mod options;
 mod orders;
+mod reading;
 mod recording;
 mod start;
 mod swarms;
+mod writing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,11 +25,11 @@ use super::{Clock, Error};
 use crate::standing::Pace;
 use crate::{Announce, Command, Event, KnownNode, Question, Rng, Seeds};
 
-pub use self::items::PutReport;
 pub use self::lookup::{Lookup, Peers};
 pub use self::options::{MAX_SHARDS, Options, State};
 pub use self::orders::AnnounceReport;
 pub(crate) use self::start::Parts;
+pub use self::writing::{PutReport, Writing};
 
 /// A handle of a running node. When the last clone is dropped the node saves its state and stops.
 #[derive(Clone, Debug)]

@@ -32,7 +32,9 @@ pub use clock::Clock;
 pub use crawl::Crawl;
 pub use error::Error;
 pub(crate) use handle::Parts;
-pub use handle::{AnnounceReport, Answer, Dht, Lookup, MAX_SHARDS, Options, Peers, PutReport, State};
+pub use handle::{
+    AnnounceReport, Answer, Dht, Lookup, MAX_SHARDS, Options, Peers, PutReport, State, Writing,
+};
 pub use keeper::StateStats;
 pub use persist::{Saved, SavedHome, StateCondition};
 pub(crate) use port::Port;

@@ -1,7 +1,10 @@
 //! `put` and `get`: items of BEP 44 and published torrents (BEP 46).
 
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt as _;
+
+use krpc::{Body, Id, Message, Query, Response};
 
 use crate::harness::{Finished, Home, INFOHASH, Loopback, NOBODY, run, silent_node};
 
@@ -69,6 +72,36 @@ fn an_item_that_nobody_has_is_exit_code_4() {
     let finished = run(&["get", INFOHASH], &router).expect_code(4);
     assert!(finished.error().contains("no answer"), "{finished:#?}");
     run(&["put", "Hello World!"], &router).expect_code(4).error();
+}
+
+/// A node that takes an item and then says no more, so that the look at what nodes have takes longer than there is.
+#[test]
+fn what_was_stored_before_the_timeout_is_told() {
+    let home = Home::new();
+    let key = key_file(&home, vectors::SECRET);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let router = socket.local_addr().unwrap().to_string();
+    let acting = std::thread::spawn(move || {
+        let (mut buffer, mut has_taken) = ([0; 2048], false);
+        while !has_taken {
+            let (len, from) = socket.recv_from(&mut buffer).unwrap();
+            let message = Message::decode(&buffer[..len]).unwrap();
+            let Body::Query { query, .. } = &message.body else { continue };
+            has_taken = matches!(query, Query::Put { .. });
+            let body = Body::Response(Response { token: Some(b"abcd"), ..Response::new(Id::new([9; 20])) });
+            let mut bytes = Vec::new();
+            Message { body, ..message }.encode(&mut bytes);
+            socket.send_to(&bytes, from).unwrap();
+        }
+        socket
+    });
+    let words = ["put", "Hello World!", "--key", &key, "--seq", "1", "--json", "--timeout", "3"];
+    let finished = run(&words, &router).expect_code(0);
+    let report = &finished.objects()[0];
+    assert_eq!((&report["stored"], &report["complete"]), (&1.into(), &false.into()), "{finished:#?}");
+    assert_eq!(report["target"], vectors::MUTABLE);
+    assert!(finished.stderr.contains("before the timeout"), "{finished:#?}");
+    acting.join().unwrap();
 }
 
 #[test]

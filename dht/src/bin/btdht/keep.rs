@@ -36,13 +36,17 @@ pub(crate) async fn keep_announcing(
 
 /// Stores `item` again and again, until somebody has a newer version.
 pub(crate) async fn keep_stored(context: &Context, dht: &Dht, item: Item) -> Result<(), Failure> {
-    let mut keeping = dht.keep(item).await?;
+    let (mut keeping, mut is_told) = (dht.keep(item).await?, false);
     while let Some(round) = keeping.next().await {
         let result = &round.result;
         show_round(context, &round, result.stored.len(), result.refused.len())?;
-        if let Some(newer) = &result.newer {
+        let Some(newer) = &result.newer else { continue };
+        if round.next.is_none() {
             let message = format!("version {} is in the DHT now; it is not overwritten", newer.seq);
             return Err(Failure::other(message).hint("`btdht get` shows it"));
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(seq = newer.seq, "some nodes have another value of this version, and keep it");
         }
     }
     Err(btdht::net::Error::Stopped.into())

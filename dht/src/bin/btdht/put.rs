@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use btdht::item::{Item, MutableItem, SecretKey, immutable_target, mutable_target};
 use btdht::mutable_torrent::value_of;
-use btdht::net::{Dht, PutReport};
+use btdht::net::{PutReport, Writing};
 use krpc::Id;
 use krpc::magnet::{Magnet, MutableKey};
 use serde_json::json;
@@ -29,7 +29,8 @@ it again every hour until it is stopped, or until a newer version is in the DHT,
 overwritten.
 
 Exit code 4 when no node took it, 1 when another writer was faster (another version was met, or no \
-fewer nodes refuse than took it): read it again.
+fewer nodes refuse than took it): read it again. Where --timeout ends it, what nodes took until then \
+is stored and told; --json says that it is not complete.
 
 Examples: btdht put 'Hello World!'
           btdht put @news.txt --new-key my.key --salt news
@@ -82,14 +83,20 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     };
     let dht = if args.keep { context.open_to_stay()? } else { context.open()? };
     let limit = context.timeout(Duration::from_secs(60));
+    let mut writing = dht.writing();
     let stored = async {
         dht.ready().await?;
-        store(args, &dht, secret.as_ref(), &value).await
+        store(args, &mut writing, secret.as_ref(), &value).await
     };
-    let (seq, report) = timeout(limit, stored)
-        .await
-        .map_err(|_| Failure::nothing("storing the item: no answer before the timeout"))??;
-    say(args, context, secret.as_ref(), &value, (seq, &report))?;
+    let is_complete = timeout(limit, stored).await.map_or(Ok(false), |end| end.map(|()| true))?;
+    let (seq, report) = (writing.seq(), writing.into_report());
+    if !is_complete && report.stored.is_empty() && report.refused.is_empty() {
+        return Err(Failure::nothing("storing the item: no answer before the timeout"));
+    }
+    say(args, context, secret.as_ref(), &value, (seq, &report, is_complete))?;
+    if !is_complete {
+        tracing::warn!("not all nodes were asked before the timeout: --timeout gives it more time");
+    }
     if report.is_conflict() {
         return Err(Failure::other("another writer was faster: what is stored is not what was expected")
             .hint("`btdht get` shows it; put again"));
@@ -105,20 +112,20 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
 
 async fn store(
     args: &Args,
-    dht: &Dht,
+    writing: &mut Writing,
     secret: Option<&SecretKey>,
     value: &[u8],
-) -> Result<(Option<i64>, PutReport), Failure> {
+) -> Result<(), Failure> {
     let salt = args.salt.as_deref().unwrap_or_default();
     let Some(secret) = secret else {
-        return Ok((None, dht.put_immutable(value).await?));
+        return Ok(writing.put_immutable(value).await?);
     };
-    let (seq, report) = match (args.seq, args.cas) {
-        (None, None) => dht.update(secret, salt, value).await?,
-        (None, Some(expected)) => dht.update_over(secret, salt, value, expected).await?,
-        (Some(seq), cas) => (seq, dht.put_mutable(args.signed(secret, seq, value)?, cas).await?),
-    };
-    Ok((Some(seq), report))
+    match (args.seq, args.cas) {
+        (None, None) => _ = writing.update(secret, salt, value).await?,
+        (None, Some(expected)) => _ = writing.update_over(secret, salt, value, expected).await?,
+        (Some(seq), cas) => writing.put_mutable(args.signed(secret, seq, value)?, cas).await?,
+    }
+    Ok(())
 }
 
 impl Args {
@@ -141,7 +148,7 @@ fn say(
     context: &Context,
     secret: Option<&SecretKey>,
     value: &[u8],
-    (seq, report): (Option<i64>, &PutReport),
+    (seq, report, is_complete): (Option<i64>, &PutReport, bool),
 ) -> Result<(), Failure> {
     let salt = args.salt.as_deref().unwrap_or_default();
     let (key, target) = match secret {
@@ -161,6 +168,7 @@ fn say(
                 "seq": seq,
                 "stored": report.stored.len(),
                 "refused": report.refused.iter().map(|(node, code)| json!({"node": node.to_string(), "code": code})).collect::<Vec<_>>(),
+                "complete": is_complete,
                 "newer": report.newer.as_ref().map(|item| item.seq),
                 "magnet": magnet,
             })

@@ -6,8 +6,9 @@ use std::task::Poll;
 
 use krpc::Id;
 
-use super::items::{PutReport, newest, put_report};
-use super::{Dht, WeakDht};
+use super::reading::{newest, read};
+use super::writing::put;
+use super::{Dht, PutReport, WeakDht};
 use crate::item::{Item, MutableItem, PublicKey};
 use crate::net::Error;
 use crate::net::shard::Request;
@@ -69,7 +70,8 @@ impl Dht {
     ///
     /// A mutable item gives way to a newer version: before each round the closest nodes are asked for
     /// one, and when there is one the order ends with a last report that has it as
-    /// [`PutReport::newer`]. It is never overwritten.
+    /// [`PutReport::newer`]. It is never overwritten. Where another value of its own number is met, which nodes
+    /// that have it keep, each report names that one there, and the order goes on.
     ///
     /// # Errors
     /// [`Error::Item`] when it is no item, [`Error::Stopped`].
@@ -210,23 +212,24 @@ impl Order for Keeping {
     type Result = PutReport;
 
     async fn round(&mut self) -> Option<Step<PutReport>> {
+        let mut result = PutReport::of(self.item.target());
         if let Item::Mutable(MutableItem { key, salt, seq, .. }) = &self.item {
-            let (key, salt, seq) = (*key, salt.clone(), Some(*seq));
+            // Versions from its own number on, since others may have another value of that one.
+            let (key, salt, seq) = (*key, salt.clone(), seq.checked_sub(1));
             let lookup = self.node.start(Command::GetMutable { key, salt, seq, trace: false }).await?;
-            let (found, _) = newest(lookup).await.ok()?;
-            if let Some(newer) = mutable(found).filter(|found| Some(found.seq) > seq) {
-                let target = Some(self.item.target());
-                let result = PutReport { target, newer: Some(newer), ..PutReport::default() };
-                return Some(Step { result, end: End::Final });
-            }
+            result.newer = read(lookup).await.ok()?.other_than(&self.item);
+        }
+        let has_gone = |result: &PutReport| result.newer.as_ref().map(|newer| newer.seq) > self.item.seq();
+        if has_gone(&result) {
+            return Some(Step { result, end: End::Final });
         }
         let item = Box::new(self.item.clone());
         let lookup = self.node.start(Command::Put { item, cas: None, trace: false }).await?;
-        let result = put_report(lookup, &self.item).await.ok()?;
-        let end = match (&result.newer, result.stored.is_empty()) {
-            (Some(_), _) => End::Final,
-            (None, true) => End::Failure,
-            (None, false) => End::Success,
+        put(lookup, &self.item, &mut result).await.ok()?;
+        let end = match (has_gone(&result), result.stored.is_empty()) {
+            (true, _) => End::Final,
+            (false, true) => End::Failure,
+            (false, false) => End::Success,
         };
         Some(Step { result, end })
     }

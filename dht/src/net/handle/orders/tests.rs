@@ -99,6 +99,23 @@ async fn an_item_is_kept_until_a_newer_version_is_seen_which_is_not_overwritten(
 }
 
 #[tokio::test]
+async fn an_item_whose_number_has_another_value_somewhere_is_kept_and_told_of_it() {
+    let secret = SecretKey::from_seed(&[5; 32]);
+    let sign = |value: &[u8]| MutableItem::sign(&secret, b"salt", 1, value).unwrap();
+    // Apart, so that neither learns of the other's.
+    let [mine, others] = [(b"4:mine"), (b"4:them")].map(|value| (node(None), sign(value)));
+    for (holder, item) in [&mine, &others] {
+        let writer = node(Some(holder));
+        assert_eq!(within(writer.put_mutable(item.clone(), None)).await.unwrap().stored.len(), 1);
+    }
+    let keeper = Dht::bind(Options::loopback(mine.0.local_addrs().chain(others.0.local_addrs()))).unwrap();
+    let mut keeping = within(keeper.keep(Item::Mutable(mine.1))).await.unwrap();
+    let round = within(keeping.next()).await.unwrap();
+    assert!(!round.result.stored.is_empty() && round.next.is_some(), "{round:?}");
+    assert_eq!(round.result.newer.map(|item| item.value), Some(others.1.value));
+}
+
+#[tokio::test]
 async fn what_is_no_item_is_not_kept() {
     let alone = node(None);
     let mut forged = MutableItem::sign(&SecretKey::from_seed(&[5; 32]), b"", 1, b"3:abc").unwrap();

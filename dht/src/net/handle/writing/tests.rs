@@ -222,6 +222,35 @@ async fn another_value_of_a_number_is_a_conflict_where_no_condition_was_set() {
     }
 }
 
+/// A node that takes a value and then says no more: who waits no longer for what is read after that knows where
+/// the value is stored.
+#[tokio::test]
+async fn a_put_that_is_given_up_tells_who_took_it() {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let other = socket.local_addr().unwrap();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let (mut has_taken, mut tell) = (false, Some(tell));
+    let acting = tokio::spawn(act(socket, 9, move |query| {
+        if has_taken {
+            tell.take().map(|tell| tell.send(()));
+            return None;
+        }
+        has_taken = matches!(query, Query::Put { .. });
+        Some(Act::Plain)
+    }));
+    let dht = Dht::bind(Options::loopback([other])).unwrap();
+    let (secret, mut writing) = (secret(), dht.writing());
+    within(async {
+        tokio::select! {
+            end = writing.update(&secret, SALT, b"4:mine") => panic!("nobody answered its last question: {end:?}"),
+            told = told => told.unwrap(),
+        }
+    })
+    .await;
+    assert_eq!((writing.seq(), &writing.report().stored[..]), (Some(1), &[other][..]));
+    acting.abort();
+}
+
 #[test]
 fn what_a_node_said_last_counts_and_who_took_an_item_may_refuse_it_later() {
     let node = |n: u8| SocketAddr::from(([127, 0, 0, n], 1));
