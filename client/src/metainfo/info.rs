@@ -11,10 +11,10 @@ use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
 use super::error::MetainfoError;
+use super::fields::{MAX_TOTAL, field, length};
 use super::files::{Attributes, FileTable, check_component, join};
 use super::layout::{Extent, Layout};
 use super::v2::Tree;
-use super::{MAX_TOTAL, field, length};
 use crate::peer::TorrentShape;
 use crate::piece::PieceIndex;
 

@@ -7,6 +7,7 @@
 
 pub mod create;
 mod error;
+mod fields;
 mod files;
 mod info;
 mod layout;
@@ -20,8 +21,6 @@ pub use files::{Attributes, MAX_FILES};
 pub use info::{File, Info, InfoHash};
 pub use layout::{Extent, Layout, Span, Spans};
 
-/// Most bytes of a torrent: 2^48.
-const MAX_TOTAL: u64 = 1 << 48;
 /// Trackers kept of a torrent; further ones are dropped.
 const MAX_TRACKERS: usize = 100;
 /// Web seeds (of each kind) and DHT nodes kept of a torrent; further ones are dropped.
@@ -268,20 +267,6 @@ fn node(raw: &[u8]) -> Option<(String, u16)> {
     let host = url(host.as_bytes()?)?;
     let port = u16::try_from(port.as_int()?).ok()?;
     (port != 0).then_some((host, port))
-}
-
-/// Reads a file's length.
-fn length(reader: &mut Reader<'_>) -> Result<u64, MetainfoError> {
-    let len = field("length", reader.int())?;
-    match u64::try_from(len) {
-        Ok(len) if len <= MAX_TOTAL => Ok(len),
-        Ok(_) => Err(MetainfoError::TooLarge),
-        Err(_) => Err(MetainfoError::Length(len)),
-    }
-}
-
-fn field<T>(key: &'static str, value: Result<T, DecodeError>) -> Result<T, MetainfoError> {
-    value.map_err(|error| MetainfoError::Field(key, error))
 }
 
 #[cfg(test)]

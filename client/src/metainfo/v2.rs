@@ -5,8 +5,8 @@ use krpc::bencode::{Limits, Reader};
 use sha2::{Digest, Sha256};
 
 use super::error::MetainfoError;
+use super::fields::{MAX_TOTAL, length};
 use super::files::{Attributes, FileTable, PathStack};
-use super::{MAX_TOTAL, length};
 
 /// Bytes under one leaf of the hash tree.
 const LEAF_LEN: u32 = 1 << 14;

@@ -1,7 +1,7 @@
 //! What a swarm asks of its disk threads ([`Job`]) and what they answer ([`Done`]).
 
-use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use crate::bitfield::Bitfield;
 use crate::piece::{Block, BlockRef, PieceIndex, Slot};
@@ -124,6 +124,25 @@ pub struct DiskError {
     pub path: PathBuf,
     /// The system's words.
     pub detail: String,
+}
+
+impl DiskError {
+    /// Classifies an error of the system.
+    pub fn new(doing: &'static str, path: &Path, error: &io::Error) -> Self {
+        use io::ErrorKind as K;
+        let kind = match error.kind() {
+            K::StorageFull | K::QuotaExceeded => DiskErrorKind::NoSpace,
+            K::ReadOnlyFilesystem | K::PermissionDenied => DiskErrorKind::ReadOnly,
+            K::NotFound | K::UnexpectedEof => DiskErrorKind::Missing,
+            K::Unsupported => DiskErrorKind::Unsupported,
+            _ => DiskErrorKind::Io,
+        };
+        let detail = match kind {
+            DiskErrorKind::NoSpace => "no space left on the device".into(),
+            _ => error.to_string(),
+        };
+        Self { kind, doing, path: path.to_owned(), detail }
+    }
 }
 
 /// Kinds of [`DiskError`].

@@ -1,5 +1,6 @@
 //! No two modules of one level import each other, neither straight nor by way of others: what is called a
-//! folder here is a module with all below it. A child may use what its parent defines.
+//! folder here is a module with all below it. A child may use what its parent defines, unless the parent itself
+//! uses another child that needs this one: such a circle is one of three files, which the parent hides.
 
 mod source;
 
@@ -38,13 +39,18 @@ impl Crate {
         Self(files)
     }
 
-    /// The module of ours that a path leads to, through what modules on the way import from others.
-    fn resolve(
+    /// The module of ours that a path leads to, and whether it names something that is defined there.
+    fn resolve(&self, from: &Module, path: &[String]) -> Option<(Module, bool)> {
+        self.resolve_unseen(from, path, &mut BTreeSet::new())
+    }
+
+    /// Through what modules on the way import from others.
+    fn resolve_unseen(
         &self,
         from: &Module,
         path: &[String],
         seen: &mut BTreeSet<(Module, String)>,
-    ) -> Option<Module> {
+    ) -> Option<(Module, bool)> {
         let (mut at, mut rest) = match path.first()?.as_str() {
             "crate" => (Module::new(), &path[1..]),
             "self" => (from.clone(), &path[1..]),
@@ -70,17 +76,16 @@ impl Crate {
         let elsewhere = rest.split_first().and_then(|(name, tail)| {
             let import = self.0[&at].names.get(name)?;
             let on = [import, tail].concat();
-            seen.insert((at.clone(), name.clone())).then(|| self.resolve(&at, &on, seen))?
+            seen.insert((at.clone(), name.clone())).then(|| self.resolve_unseen(&at, &on, seen))?
         });
-        elsewhere.or(Some(at))
+        elsewhere.or(Some((at, !rest.is_empty())))
     }
 
     /// Which modules import which, both named as they stand side by side.
     fn imports(&self) -> BTreeMap<Module, BTreeSet<Module>> {
         let mut imports = BTreeMap::<_, BTreeSet<_>>::new();
         for (from, file) in &self.0 {
-            let to = file.paths.iter().filter_map(|path| self.resolve(from, path, &mut BTreeSet::new()));
-            for to in to {
+            for (to, _) in file.paths.iter().filter_map(|path| self.resolve(from, path)) {
                 let same = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
                 // Below one another they are not side by side.
                 if same < from.len() && same < to.len() {
@@ -116,11 +121,38 @@ fn way(imports: &BTreeMap<Module, BTreeSet<Module>>, from: &Module, to: &Module)
     Some(way)
 }
 
+/// Ways from a module to a child that it uses itself, on to another child, and back to what it defines.
+fn ways_through_parents(tree: &Crate, imports: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<Module>> {
+    let mut children_in_need = BTreeSet::new();
+    for (from, file) in &tree.0 {
+        for (to, is_defined) in file.paths.iter().filter_map(|path| tree.resolve(from, path)) {
+            if is_defined && from.len() > to.len() && from.starts_with(&to) {
+                children_in_need.insert(from[..=to.len()].to_vec());
+            }
+        }
+    }
+    let mut ways = Vec::new();
+    for (parent, file) in &tree.0 {
+        let used = file.own_paths.iter().filter_map(|path| tree.resolve(parent, path));
+        let used = used.filter(|(to, _)| to.len() > parent.len() && to.starts_with(parent));
+        for child in used.map(|(to, _)| to[..=parent.len()].to_vec()).collect::<BTreeSet<_>>() {
+            let siblings =
+                children_in_need.range(below(parent, "")..).take_while(|to| to.starts_with(parent));
+            for other in siblings.filter(|other| other.len() == child.len() && **other != child) {
+                let way = way(imports, &child, other);
+                ways.extend(way.map(|way| [vec![parent.clone()], way, vec![parent.clone()]].concat()));
+            }
+        }
+    }
+    ways
+}
+
 /// The circles of a crate, a way for each of their modules.
 fn circles(tree: &Crate) -> Vec<String> {
     let imports = tree.imports();
     let ways = imports.keys().filter_map(|module| way(&imports, module, module));
-    let name = |module: &Module| module.join("::");
+    let ways = ways.chain(ways_through_parents(tree, &imports));
+    let name = |module: &Module| if module.is_empty() { "crate".to_owned() } else { module.join("::") };
     ways.map(|way| way.iter().map(name).collect::<Vec<_>>().join(" -> ")).collect()
 }
 
@@ -168,4 +200,17 @@ fn circles_are_found_through_folders_and_names_that_are_passed_on() {
         ("b", "use crate::a::U;"),
     ]);
     assert_eq!(circles(&fine), [""; 0]);
+    // The parent uses one child, that one another, and that one what the parent defines.
+    let hidden = |parent: &str| {
+        let files = [
+            ("", "mod p;"),
+            ("p", parent),
+            ("p::c", "use super::d::T; pub struct U;"),
+            ("p::d", "use crate::p::S; pub struct T;"),
+        ];
+        circles(&tree(&files))
+    };
+    assert_eq!(hidden("mod c; mod d; use c::U; pub struct S;"), ["p -> p::c -> p::d -> p"]);
+    assert_eq!(hidden("mod c; mod d; pub use self::c::U; pub struct S(U);"), ["p -> p::c -> p::d -> p"]);
+    assert_eq!(hidden("mod c; mod d; pub use self::c::U; pub struct S;"), [""; 0]);
 }

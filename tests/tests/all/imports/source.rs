@@ -1,7 +1,7 @@
 //! Rust source as far as imports show in it: modules, `use` trees, and paths that begin with `crate`,
 //! `super` or `self`. What is compiled for tests only is left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A part of source text. Lifetimes, numbers and characters are of no interest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,9 @@ pub(super) struct File {
     pub(super) children: Vec<(String, Option<String>)>,
     /// Paths that it mentions: of `use` and in the code.
     pub(super) paths: Vec<Vec<String>>,
+    /// Those that it does something with itself: all but names that a `pub use` brings and that stand nowhere
+    /// else in it.
+    pub(super) own_paths: Vec<Vec<String>>,
     /// Names that its `use`s bring, for those who import them from here.
     pub(super) names: BTreeMap<String, Vec<String>>,
 }
@@ -31,6 +34,7 @@ impl File {
         let (mut file, mut at) = (Self::default(), 0);
         // Modules inside the file that are open: how deep their braces are.
         let (mut depth, mut inner) = (0_usize, Vec::new());
+        let (mut passed_on, mut words) = (Vec::new(), BTreeSet::new());
         while let Some(&token) = tokens.get(at) {
             let rest = &tokens[at..];
             at += 1;
@@ -48,21 +52,32 @@ impl File {
                     let end = rest.iter().position(|token| *token == Token::Mark(';')).unwrap_or(rest.len());
                     let mut found = Vec::new();
                     use_tree(&rest[1..end], &[], &mut found);
+                    let is_public = matches!(tokens[..at - 1], [.., Token::Word("pub") | Token::Mark(')')]);
                     for (path, name) in found {
                         let path = out_of(inner.len(), path);
-                        file.names.insert(name, path.clone());
-                        file.paths.push(path);
+                        file.names.insert(name.clone(), path.clone());
+                        file.paths.push(path.clone());
+                        if is_public {
+                            passed_on.push((name, path));
+                        } else {
+                            file.own_paths.push(path);
+                        }
                     }
                     at += end;
                 }
                 (Token::Word("crate" | "super" | "self"), _) if at < 2 || tokens[at - 2] != Token::Step => {
                     let path = path_at(rest);
                     at += 2 * (path.len() - 1);
-                    file.paths.push(out_of(inner.len(), path));
+                    let path = out_of(inner.len(), path);
+                    file.paths.push(path.clone());
+                    file.own_paths.push(path);
                 }
+                (Token::Word(word), _) => _ = words.insert(word),
                 _ => {}
             }
         }
+        let is_used = |(name, _): &(String, Vec<String>)| words.contains(&**name);
+        file.own_paths.extend(passed_on.into_iter().filter(is_used).map(|(_, path)| path));
         file
     }
 }
@@ -307,6 +322,10 @@ mod tests {
         assert_eq!(paths, ["super::a", "super::a::B", "super::d", "super::e::*", "std::io"]);
         assert_eq!(file.names["C"].join("::"), "super::a::B");
         assert!(file.names.contains_key("a") && !file.names.contains_key("B"));
+        assert_eq!(file.own_paths, [["std", "io"]]);
+        let own =
+            |text| File::parse(text).own_paths.into_iter().map(|path| path.join("::")).collect::<Vec<_>>();
+        assert_eq!(own("pub use a::{B, C}; use d::E; fn f(c: C) {}"), ["d::E", "a::C"]);
     }
 
     #[test]
