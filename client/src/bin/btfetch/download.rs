@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::descriptors;
 use crate::failure::{Exit, Failure};
-use crate::fetch::{Args, fetch, show_metadata};
+use crate::fetch::{Args, Fetch, show_metadata};
 use crate::follow::{fetch_versions, goes_by_key};
 use crate::output::Output;
 use crate::run::{self, Running};
@@ -88,14 +88,14 @@ async fn fetch_all(
     output: Output,
 ) -> Result<(), Failure> {
     let peers = args.transfer.peers().await?;
+    let run = Fetch { running, peers: &peers, args, timeout, output };
     let mut downloads: Vec<Download<'_>> = Vec::new();
     let mut named = BTreeSet::new();
     for wanted in wanted {
         let source = match wanted {
             Wanted::Source(source) => *source,
             Wanted::Key(magnet) => {
-                let versions = fetch_versions(running, *magnet, &peers, args, timeout, output);
-                downloads.push(Box::pin(versions));
+                downloads.push(Box::pin(fetch_versions(run, *magnet)));
                 continue;
             }
             Wanted::Url(url) => Source::Metainfo(Box::new(fetch_torrent(running, &url).await?)),
@@ -110,7 +110,7 @@ async fn fetch_all(
             show_metadata(torrent, args, output)?;
             continue;
         }
-        let (_, download) = fetch(running, source, &peers, args, timeout, output).await?;
+        let (_, download) = run.add(source).await?;
         downloads.push(Box::pin(download));
     }
     futures_util::future::try_join_all(downloads).await.map(drop)

@@ -241,32 +241,42 @@ impl From<AddError> for Failure {
     }
 }
 
-/// Adds a torrent: its handle, and what follows it to the end that is wanted.
-pub(crate) async fn fetch<'a>(
-    running: &Running,
-    source: Source,
-    peers: &[SocketAddr],
-    args: &'a Args,
-    timeout: Option<Duration>,
-    output: Output,
-) -> Result<(Torrent, impl Future<Output = Result<(), Failure>> + use<'a>), AddError> {
-    let trackers = trackers_of(&source, &args.transfer.tracker);
-    let options = AddOptions {
-        output: args.output.clone(),
-        peers: peers.to_vec(),
-        trackers: args.transfer.tracker.clone(),
-        max_peers: args.transfer.max_peers,
-        max_open_files: args.transfer.max_open_files,
-        select: args.choice(),
-        sequential: args.sequential,
-        preallocation: Some(args.preallocate.into()),
-        limits: args.transfer.limits(),
-        metadata_only: args.wants_metadata_only(),
-        ..AddOptions::default()
-    };
-    let (torrent, events) = running.session.add_saved(source, options).await?;
-    let watch = Watch::new(torrent.clone(), events, args.output.clone(), output);
-    Ok((torrent, fetch_one(watch, trackers, args, timeout, output)))
+/// What all downloads of a run have in common.
+#[derive(Clone, Copy)]
+pub(crate) struct Fetch<'a> {
+    pub(crate) running: &'a Running,
+    /// Asked for every torrent.
+    pub(crate) peers: &'a [SocketAddr],
+    pub(crate) args: &'a Args,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) output: Output,
+}
+
+impl<'a> Fetch<'a> {
+    /// Adds a torrent: its handle, and what follows it to the end that is wanted.
+    pub(crate) async fn add(
+        self,
+        source: Source,
+    ) -> Result<(Torrent, impl Future<Output = Result<(), Failure>> + use<'a>), AddError> {
+        let Self { running, peers, args, timeout, output } = self;
+        let trackers = trackers_of(&source, &args.transfer.tracker);
+        let options = AddOptions {
+            output: args.output.clone(),
+            peers: peers.to_vec(),
+            trackers: args.transfer.tracker.clone(),
+            max_peers: args.transfer.max_peers,
+            max_open_files: args.transfer.max_open_files,
+            select: args.choice(),
+            sequential: args.sequential,
+            preallocation: Some(args.preallocate.into()),
+            limits: args.transfer.limits(),
+            metadata_only: args.wants_metadata_only(),
+            ..AddOptions::default()
+        };
+        let (torrent, events) = running.session.add_saved(source, options).await?;
+        let watch = Watch::new(torrent.clone(), events, args.output.clone(), output);
+        Ok((torrent, fetch_one(watch, trackers, args, timeout, output)))
+    }
 }
 
 async fn fetch_one(

@@ -14,7 +14,6 @@
 //! disk refuses, or time, ends the run. A version that another link of the run downloads is left to that one. A version that is complete and seeded as long as that was wanted is
 //! closed.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -25,9 +24,8 @@ use krpc::magnet::Magnet;
 use serde_json::json;
 
 use crate::failure::{Exit, Failure};
-use crate::fetch::{Args, fetch};
+use crate::fetch::{Args, Fetch};
 use crate::output::Output;
-use crate::run::Running;
 use crate::text::{escape, span};
 
 /// A lookup takes seconds, and one that came to nothing is tried again after ten.
@@ -40,46 +38,31 @@ pub(crate) fn goes_by_key(magnet: &Magnet, args: &Args) -> bool {
 
 /// Downloads the newest version of `magnet`. With `--follow` it goes on until a signal: a newer version
 /// takes the place of the one before, finished or not.
-pub(crate) async fn fetch_versions(
-    running: &Running,
-    magnet: Magnet,
-    peers: &[SocketAddr],
-    args: &Args,
-    timeout: Option<Duration>,
-    output: Output,
-) -> Result<(), Failure> {
-    if args.follow {
-        return follow(running, magnet, peers, args, timeout, output).await;
+pub(crate) async fn fetch_versions(run: Fetch<'_>, magnet: Magnet) -> Result<(), Failure> {
+    if run.args.follow {
+        return follow(run, magnet).await;
     }
-    let mut versions = running.session.versions(&magnet).await.map_err(|error| explain(&error))?;
-    let found = within(timeout, versions.next(), "nothing is published under the key, or not found").await?;
-    let version = found.map_err(|error| explain(&error))?;
-    show(&version, &magnet, output)?;
-    let source = Source::Magnet(Box::new(version.magnet));
-    let (_, download) = fetch(running, source, peers, args, timeout, output).await?;
+    let mut versions = run.running.session.versions(&magnet).await.map_err(|error| explain(&error))?;
+    let found = within(run.timeout, versions.next(), "nothing is published under the key, or not found");
+    let version = found.await?.map_err(|error| explain(&error))?;
+    show(&version, &magnet, run.output)?;
+    let (_, download) = run.add(Source::Magnet(Box::new(version.magnet))).await?;
     download.await
 }
 
-async fn follow(
-    running: &Running,
-    magnet: Magnet,
-    peers: &[SocketAddr],
-    args: &Args,
-    timeout: Option<Duration>,
-    output: Output,
-) -> Result<(), Failure> {
-    let file = VersionFile::new(&args.output, &magnet).map_err(|error| explain(&error))?;
+async fn follow(run: Fetch<'_>, magnet: Magnet) -> Result<(), Failure> {
+    let Fetch { timeout, output, .. } = run;
+    let file = VersionFile::new(&run.args.output, &magnet).map_err(|error| explain(&error))?;
     let known = load(&file, output).await?;
     let versions = match &known {
-        Some(version) => running.session.versions_after(version).await,
-        None => running.session.versions(&magnet).await,
+        Some(version) => run.running.session.versions_after(version).await,
+        None => run.running.session.versions(&magnet).await,
     };
     let versions = versions.map_err(|error| explain(&error))?;
     let mut key = Key { magnet, versions, file, output };
     let (mut infohash, mut link) = key.begin(known, timeout).await?;
     loop {
-        let source = Source::Magnet(Box::new(link));
-        let (torrent, download) = match fetch(running, source, peers, args, timeout, output).await {
+        let (torrent, download) = match run.add(Source::Magnet(Box::new(link))).await {
             Err(AddError::Twice(_)) => {
                 warn(&format!("{infohash} is downloaded already"), "waiting for a newer version", output)?;
                 let newer = within(timeout, key.other(infohash), "no version of its own was found");
