@@ -5,6 +5,7 @@
 mod demo;
 mod disk;
 mod hostile;
+mod links;
 mod machine;
 mod mutable;
 mod piece;

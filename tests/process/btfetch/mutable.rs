@@ -19,14 +19,14 @@ use tokio::runtime::Runtime;
 use crate::world::{World, code, events, wait_event};
 
 /// A DHT on loopback.
-struct Network {
+pub(crate) struct Network {
     net: Testnet,
     /// Behind the network, which ends in it.
     runtime: Runtime,
 }
 
 impl Network {
-    fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let runtime = Runtime::new().unwrap();
         let net = runtime.block_on(Testnet::new(count)).unwrap();
         Self { net, runtime }
@@ -37,7 +37,7 @@ impl Network {
     }
 
     /// Publishes the next value under a key without a salt.
-    fn update(&self, secret: &SecretKey, value: &[u8]) {
+    pub(crate) fn update(&self, secret: &SecretKey, value: &[u8]) {
         self.runtime.block_on(self.net.nodes()[3].update(secret, b"", value)).unwrap();
     }
 
@@ -58,12 +58,12 @@ impl Network {
 }
 
 /// A key as magnet links name it.
-fn hex(secret: &SecretKey) -> String {
+pub(crate) fn hex(secret: &SecretKey) -> String {
     secret.public().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A transfer that has nothing but the DHT to find peers.
-fn transfer(world: &World, network: &Network, words: &[&str]) -> Command {
+pub(crate) fn transfer(world: &World, network: &Network, words: &[&str]) -> Command {
     transfer_at(world, &network.router(), words)
 }
 
@@ -80,7 +80,7 @@ fn transfer_at(world: &World, router: &str, words: &[&str]) -> Command {
 }
 
 /// A seeder of the world's torrent that was found through the DHT, and the infohash.
-fn seed(world: &World, network: &Network) -> (Running, String) {
+pub(crate) fn seed(world: &World, network: &Network) -> (Running, String) {
     let (seeder, infohash, _) = seed_at(world, network);
     (seeder, infohash)
 }
@@ -95,6 +95,15 @@ fn seed_at(world: &World, network: &Network) -> (Running, String, SocketAddr) {
     let addr = wait_event(&mut seeder, "listening", |event| event["addr"].as_str()?.parse().ok());
     network.wait_for_peer(infohash.parse().unwrap(), addr);
     (seeder, infohash, addr)
+}
+
+/// Gives the world's file another name, before it is seeded.
+pub(crate) fn rename(world: &World, name: &str) {
+    let file = world.seeder().join(name);
+    fs::rename(world.seeder().join(crate::world::NAME), &file).unwrap();
+    fs::remove_file(world.torrent()).unwrap();
+    let made = world.run(world.command().arg("create").arg(file).arg("-o").arg(world.torrent()));
+    assert!(made.status.success(), "{made:?}");
 }
 
 /// Waits until `new` is done. Until then no event tells of `old`, and the file is what `expected` says.
@@ -114,7 +123,7 @@ fn wait_without_the_old_one(
 }
 
 /// Ends a run that follows.
-fn end(mut leecher: Running) {
+pub(crate) fn end(mut leecher: Running) {
     leecher.signal("TERM");
     assert_eq!(code(leecher.wait(DEADLINE)), 143);
 }
@@ -195,35 +204,6 @@ fn with_follow_what_is_no_torrent_is_told_and_waited_out_from_the_first_on() {
     end(leecher);
 }
 
-/// Two keys that stand for one torrent: it is fetched once, and both are followed.
-#[test]
-fn with_follow_a_version_that_another_link_downloads_is_left_to_that_one() {
-    let network = Network::new(10);
-    let world = World::new(60, 400_000);
-    let (_seeder, infohash) = seed(&world, &network);
-    let secrets = [10, 11].map(|n| SecretKey::from_seed(&[n; 32]));
-    secrets.iter().for_each(|secret| network.update(secret, &value_of(&infohash.parse().unwrap())));
-    let magnets = secrets.each_ref().map(|secret| format!("magnet:?xs=urn:btpk:{}", hex(secret)));
-    let mut command = transfer(&world, &network, &[&magnets[0], &magnets[1], "--follow"]);
-    let mut leecher = Running::start("leecher", command.arg("-o").arg(world.leecher()));
-    let (mut is_told, mut is_done) = (false, false);
-    leecher.wait_for("the end of the one and a word about the other", |line| {
-        let event: Value = serde_json::from_str(line).ok()?;
-        is_told |= event["message"].as_str().is_some_and(|text| text.ends_with("is downloaded already"));
-        is_done |= event["event"] == "done";
-        (is_told && is_done).then_some(())
-    });
-    assert!(world.is_whole());
-    // Either of them may have been the second one.
-    for secret in &secrets {
-        network.update(secret, b"5:hello");
-        let told =
-            |event: &Value| event["message"].as_str()?.contains("(number 2) is no torrent").then_some(());
-        wait_event(&mut leecher, "warning", told);
-    }
-    end(leecher);
-}
-
 #[test]
 fn with_follow_a_torrent_named_beside_the_key_is_there_before_anything_is_published() {
     let network = Network::new(10);
@@ -290,11 +270,7 @@ fn with_follow_the_key_has_a_head_start_over_the_torrent_named_beside_it() {
 fn with_follow_a_version_without_a_file_that_was_selected_is_told_and_waited_out() {
     let network = Network::new(10);
     let (first, second) = (World::new(56, 400_000), World::new(57, 500_000));
-    fs::rename(second.seeder().join(crate::world::NAME), second.seeder().join("new.bin")).unwrap();
-    fs::remove_file(second.torrent()).unwrap();
-    let mut create = second.command();
-    create.arg("create").arg(second.seeder().join("new.bin")).arg("-o").arg(second.torrent());
-    assert!(second.run(&mut create).status.success());
+    rename(&second, "new.bin");
     let ((_old, old), (_new, new)) = (seed(&first, &network), seed(&second, &network));
     let secret = SecretKey::from_seed(&[8; 32]);
     network.update(&secret, &value_of(&old.parse().unwrap()));
