@@ -17,7 +17,8 @@ fn with_follow_a_version_that_another_link_downloads_is_left_to_that_one() {
     let secrets = [10, 11].map(|n| SecretKey::from_seed(&[n; 32]));
     secrets.iter().for_each(|secret| network.update(secret, &value_of(&infohash.parse().unwrap())));
     let magnets = secrets.each_ref().map(|secret| format!("magnet:?xs=urn:btpk:{}", hex(secret)));
-    let mut command = transfer(&world, &network, &[&magnets[0], &magnets[1], "--follow"]);
+    // The one that is first seeds, and has the torrent however late the other one comes to it.
+    let mut command = transfer(&world, &network, &[&magnets[0], &magnets[1], "--follow", "--seed"]);
     let mut leecher = Running::start("leecher", command.arg("-o").arg(world.leecher()));
     let (mut is_told, mut is_done) = (false, false);
     leecher.wait_for("the end of the one and a word about the other", |line| {
