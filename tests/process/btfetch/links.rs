@@ -2,11 +2,11 @@
 
 use btdht::item::SecretKey;
 use btdht::mutable_torrent::value_of;
-use harness::process::Running;
+use harness::process::{DEADLINE, Running};
 use serde_json::Value;
 
 use crate::mutable::{Network, end, hex, seed, transfer};
-use crate::world::{World, wait_event};
+use crate::world::{NAME, World, code, sha256, wait_event};
 
 /// Two keys that stand for one torrent: it is fetched once, and both are followed.
 #[test]
@@ -36,4 +36,33 @@ fn with_follow_a_version_that_another_link_downloads_is_left_to_that_one() {
         wait_event(&mut leecher, "warning", told);
     }
     end(leecher);
+}
+
+/// Two that follow one key would write two of its versions into the same files at a time.
+#[test]
+fn with_follow_a_key_that_is_named_more_than_once_is_followed_once() {
+    let network = Network::new(10);
+    let (first, second) = (World::new(61, 400_000), World::new(62, 500_000));
+    let ((_old, old), (_new, new)) = (seed(&first, &network), seed(&second, &network));
+    let secret = SecretKey::from_seed(&[12; 32]);
+    network.update(&secret, &value_of(&old.parse().unwrap()));
+    let magnet = format!("magnet:?xs=urn:btpk:{}", hex(&secret));
+    let again = format!("magnet:?dn=x&xs=urn:btpk:{}", hex(&secret).to_uppercase());
+    // Nothing is published there, but it is followed.
+    let other_salt = format!("{magnet}&s=73");
+    let mut command = transfer(&first, &network, &[&magnet, &again, &other_salt, "--follow"]);
+    let mut leecher = Running::start("leecher", command.arg("-o").arg(first.leecher()));
+    wait_event(&mut leecher, "done", |event| (event["infohash"] == old.as_str()).then_some(()));
+    network.update(&secret, &value_of(&new.parse().unwrap()));
+    wait_event(&mut leecher, "done", |event| (event["infohash"] == new.as_str()).then_some(()));
+    leecher.signal("TERM");
+    assert_eq!(code(leecher.wait(DEADLINE)), 143);
+    assert_eq!(sha256(&first.leecher().join(NAME)), Some(second.sha256));
+
+    let seen: Vec<Value> = leecher.seen().iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let versions: Vec<_> = seen.iter().filter(|event| event["event"] == "version").collect();
+    assert_eq!(versions.iter().map(|event| &event["seq"]).collect::<Vec<_>>(), [1, 2]);
+    let twice = format!("{} is named more than once and followed once", hex(&secret));
+    let told: Vec<_> = seen.iter().filter(|event| event["event"] == "warning").collect();
+    assert_eq!(told.iter().map(|event| &event["message"]).collect::<Vec<_>>(), [&twice]);
 }

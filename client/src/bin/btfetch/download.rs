@@ -8,6 +8,7 @@ use btdht::settings::Flags;
 use btfetch::engine::Source;
 use btfetch::engine::http::{HttpError, Trust};
 use btfetch::metainfo::Metainfo;
+use data_encoding::HEXLOWER;
 use krpc::Id;
 use krpc::magnet::Magnet;
 use serde_json::json;
@@ -90,20 +91,24 @@ async fn fetch_all(
     let peers = args.transfer.peers().await?;
     let run = Fetch { running, peers: &peers, args, timeout, output };
     let mut downloads: Vec<Download<'_>> = Vec::new();
-    let mut named = BTreeSet::new();
+    let (mut named, mut keys) = (BTreeSet::new(), BTreeSet::new());
     for wanted in wanted {
         let source = match wanted {
             Wanted::Source(source) => *source,
             Wanted::Key(magnet) => {
+                // Two that follow one key write two of its versions into the same files at a time.
+                let key = magnet.mutable.as_ref();
+                if let Some(key) = key.filter(|key| !keys.insert((key.public_key, key.salt.clone()))) {
+                    named_again(&HEXLOWER.encode(&key.public_key), args, output)?;
+                    continue;
+                }
                 downloads.push(Box::pin(fetch_versions(run, *magnet)));
                 continue;
             }
             Wanted::Url(url) => Source::Metainfo(Box::new(fetch_torrent(running, &url).await?)),
         };
         if let Some(infohash) = infohash(&source).filter(|&infohash| !named.insert(infohash)) {
-            let message = format!("{infohash} is named more than once and fetched once");
-            output.event(|| json!({"event": "warning", "message": message}))?;
-            output.say(message);
+            named_again(&infohash.to_string(), args, output)?;
             continue;
         }
         if let (Source::Metainfo(torrent), true) = (&source, args.wants_metadata_only()) {
@@ -114,6 +119,14 @@ async fn fetch_all(
         downloads.push(Box::pin(download));
     }
     futures_util::future::try_join_all(downloads).await.map(drop)
+}
+
+fn named_again(what: &str, args: &Args, output: Output) -> Result<(), Failure> {
+    let done = if args.follow { "followed" } else { "fetched" };
+    let message = format!("{what} is named more than once and {done} once");
+    output.event(|| json!({"event": "warning", "message": message}))?;
+    output.say(message);
+    Ok(())
 }
 
 fn infohash(source: &Source) -> Option<Id> {
