@@ -6,7 +6,7 @@ use harness::process::{DEADLINE, Running};
 use serde_json::Value;
 
 use crate::mutable::{Network, end, hex, seed, transfer};
-use crate::world::{NAME, World, code, sha256, wait_event};
+use crate::world::{NAME, World, code, events, sha256, wait_event};
 
 /// Two keys that stand for one torrent: it is fetched once, and both are followed.
 #[test]
@@ -65,4 +65,35 @@ fn with_follow_a_key_that_is_named_more_than_once_is_followed_once() {
     let twice = format!("{} is named more than once and followed once", hex(&secret));
     let told: Vec<_> = seen.iter().filter(|event| event["event"] == "warning").collect();
     assert_eq!(told.iter().map(|event| &event["message"]).collect::<Vec<_>>(), [&twice]);
+}
+
+#[test]
+fn sources_that_come_to_one_torrent_are_fetched_once() {
+    let network = Network::new(10);
+    let world = World::new(66, 400_000);
+    let (_seeder, infohash) = seed(&world, &network);
+    let secrets = [18, 19].map(|n| SecretKey::from_seed(&[n; 32]));
+    secrets.iter().for_each(|secret| network.update(secret, &value_of(&infohash.parse().unwrap())));
+    let keys = secrets.each_ref().map(hex);
+    let magnets = keys.each_ref().map(|key| format!("magnet:?xs=urn:btpk:{key}"));
+    for (number, (sources, twice)) in [
+        ([&magnets[0], &magnets[1]], &infohash),
+        ([&magnets[0], &magnets[0]], &keys[0]),
+        ([&infohash, &magnets[0]], &infohash),
+        ([&magnets[0], &infohash], &infohash),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = world.path(&format!("out {number}"));
+        let mut command = transfer(&world, &network, &[sources[0], sources[1]]);
+        let fetched = world.run(command.arg("-o").arg(&out));
+        assert_eq!(code(fetched.status), 0, "{sources:?}: {}", String::from_utf8_lossy(&fetched.stderr));
+        assert_eq!(sha256(&out.join(NAME)), Some(world.sha256));
+        let events = events(&fetched);
+        assert_eq!(events.iter().filter(|event| event["event"] == "done").count(), 1, "{sources:?}");
+        let told: Vec<_> = events.iter().filter(|event| event["event"] == "warning").collect();
+        let expected = format!("{twice} is named more than once and fetched once");
+        assert_eq!(told.iter().map(|event| &event["message"]).collect::<Vec<_>>(), [&expected]);
+    }
 }

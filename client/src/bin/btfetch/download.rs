@@ -1,5 +1,6 @@
 //! What `btfetch` does without a verb: all that was named is fetched side by side.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use serde_json::json;
 use crate::descriptors;
 use crate::failure::{Exit, Failure};
 use crate::fetch::{Args, Fetch, show_metadata};
-use crate::follow::{fetch_versions, goes_by_key};
+use crate::follow::{follow, goes_by_key, newest};
 use crate::output::Output;
 use crate::run::{self, Running};
 use crate::signals::Signals;
@@ -90,25 +91,22 @@ async fn fetch_all(
 ) -> Result<(), Failure> {
     let peers = args.transfer.peers().await?;
     let run = Fetch { running, peers: &peers, args, timeout, output };
+    let met = Met::new(args, output);
     let mut downloads: Vec<Download<'_>> = Vec::new();
-    let (mut named, mut keys) = (BTreeSet::new(), BTreeSet::new());
     for wanted in wanted {
         let source = match wanted {
             Wanted::Source(source) => *source,
             Wanted::Key(magnet) => {
-                // Two that follow one key write two of its versions into the same files at a time.
-                let key = magnet.mutable.as_ref();
-                if let Some(key) = key.filter(|key| !keys.insert((key.public_key, key.salt.clone()))) {
-                    named_again(&HEXLOWER.encode(&key.public_key), args, output)?;
-                    continue;
+                if met.is_new_key(&magnet)? {
+                    downloads.push(Box::pin(fetch_key(run, *magnet, &met)));
                 }
-                downloads.push(Box::pin(fetch_versions(run, *magnet)));
                 continue;
             }
             Wanted::Url(url) => Source::Metainfo(Box::new(fetch_torrent(running, &url).await?)),
         };
-        if let Some(infohash) = infohash(&source).filter(|&infohash| !named.insert(infohash)) {
-            named_again(&infohash.to_string(), args, output)?;
+        if let Some(infohash) = infohash(&source)
+            && !met.is_new_torrent(infohash)?
+        {
             continue;
         }
         if let (Source::Metainfo(torrent), true) = (&source, args.wants_metadata_only()) {
@@ -121,12 +119,55 @@ async fn fetch_all(
     futures_util::future::try_join_all(downloads).await.map(drop)
 }
 
-fn named_again(what: &str, args: &Args, output: Output) -> Result<(), Failure> {
-    let done = if args.follow { "followed" } else { "fetched" };
-    let message = format!("{what} is named more than once and {done} once");
-    output.event(|| json!({"event": "warning", "message": message}))?;
-    output.say(message);
-    Ok(())
+/// Downloads what a key stands for: now, or now and later.
+async fn fetch_key(run: Fetch<'_>, magnet: Magnet, met: &Met) -> Result<(), Failure> {
+    if run.args.follow {
+        return follow(run, magnet).await;
+    }
+    let (version, _put_again) = newest(run, &magnet).await?;
+    if !met.is_new_torrent(version.infohash)? {
+        return Ok(());
+    }
+    let (_, download) = run.add(Source::Magnet(Box::new(version.magnet))).await?;
+    download.await
+}
+
+/// What the sources of a run were or came to so far. What comes again is told, and is fetched once.
+struct Met {
+    torrents: RefCell<BTreeSet<Id>>,
+    /// Public keys and salts.
+    keys: RefCell<BTreeSet<([u8; 32], Vec<u8>)>>,
+    /// What is done once.
+    done: &'static str,
+    output: Output,
+}
+
+impl Met {
+    fn new(args: &Args, output: Output) -> Self {
+        let done = if args.follow { "followed" } else { "fetched" };
+        Self { torrents: RefCell::default(), keys: RefCell::default(), done, output }
+    }
+
+    fn is_new_torrent(&self, infohash: Id) -> Result<bool, Failure> {
+        let new = self.torrents.borrow_mut().insert(infohash);
+        self.tell(new, || infohash.to_string())
+    }
+
+    /// Two that follow one key would write two of its versions into the same files at a time.
+    fn is_new_key(&self, magnet: &Magnet) -> Result<bool, Failure> {
+        let Some(key) = &magnet.mutable else { return Ok(true) };
+        let new = self.keys.borrow_mut().insert((key.public_key, key.salt.clone()));
+        self.tell(new, || HEXLOWER.encode(&key.public_key))
+    }
+
+    fn tell(&self, new: bool, what: impl FnOnce() -> String) -> Result<bool, Failure> {
+        if !new {
+            let message = format!("{} is named more than once and {} once", what(), self.done);
+            self.output.event(|| json!({"event": "warning", "message": message}))?;
+            self.output.say(message);
+        }
+        Ok(new)
+    }
 }
 
 fn infohash(source: &Source) -> Option<Id> {

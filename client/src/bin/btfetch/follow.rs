@@ -36,21 +36,18 @@ pub(crate) fn goes_by_key(magnet: &Magnet, args: &Args) -> bool {
     magnet.mutable.is_some() && (args.follow || magnet.infohash_v1.is_none() && magnet.infohash_v2.is_none())
 }
 
-/// Downloads the newest version of `magnet`. With `--follow` it goes on until a signal: a newer version
-/// takes the place of the one before, finished or not.
-pub(crate) async fn fetch_versions(run: Fetch<'_>, magnet: Magnet) -> Result<(), Failure> {
-    if run.args.follow {
-        return follow(run, magnet).await;
-    }
-    let mut versions = run.running.session.versions(&magnet).await.map_err(|error| explain(&error))?;
+/// The newest version of `magnet`, and what puts it again every hour as long as it is kept.
+pub(crate) async fn newest(run: Fetch<'_>, magnet: &Magnet) -> Result<(Version, Versions), Failure> {
+    let mut versions = run.running.session.versions(magnet).await.map_err(|error| explain(&error))?;
     let found = within(run.timeout, versions.next(), "nothing is published under the key, or not found");
     let version = found.await?.map_err(|error| explain(&error))?;
-    show(&version, &magnet, run.output)?;
-    let (_, download) = run.add(Source::Magnet(Box::new(version.magnet))).await?;
-    download.await
+    show(&version, magnet, run.output)?;
+    Ok((version, versions))
 }
 
-async fn follow(run: Fetch<'_>, magnet: Magnet) -> Result<(), Failure> {
+/// Downloads the newest version of `magnet` and goes on until a signal: a newer version takes the place of
+/// the one before, finished or not.
+pub(crate) async fn follow(run: Fetch<'_>, magnet: Magnet) -> Result<(), Failure> {
     let Fetch { timeout, output, .. } = run;
     let file = VersionFile::new(&run.args.output, &magnet).map_err(|error| explain(&error))?;
     let known = load(&file, output).await?;
