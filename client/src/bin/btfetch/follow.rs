@@ -62,8 +62,8 @@ pub(crate) async fn follow(run: Fetch<'_>, magnet: Magnet) -> Result<(), Failure
         let (torrent, download) = match run.add(Source::Magnet(Box::new(link))).await {
             Err(AddError::Twice(_)) => {
                 warn(&format!("{infohash} is downloaded already"), "waiting for a newer version", output)?;
-                let newer = within(timeout, key.other(infohash), "no version of its own was found");
-                let version = newer.await??;
+                // Where that one fails, or stands still, it ends the run itself.
+                let version = key.other(infohash).await?;
                 (infohash, link) = (version.infohash, version.magnet);
                 continue;
             }
