@@ -1,11 +1,13 @@
 //! Several links of one run that come to the same torrent or name the same key (BEP 46).
 
+use std::collections::BTreeSet;
+
 use btdht::item::SecretKey;
 use btdht::mutable_torrent::value_of;
 use harness::process::{DEADLINE, Running};
 use serde_json::Value;
 
-use crate::mutable::{Network, end, hex, seed, transfer};
+use crate::mutable::{Network, end, hex, rename, seed, transfer};
 use crate::world::{NAME, World, code, events, sha256, wait_event};
 
 /// Two keys that stand for one torrent: it is fetched once, and both are followed.
@@ -57,6 +59,41 @@ fn with_follow_and_a_timeout_what_is_left_to_another_link_is_waited_out() {
         wait_event(&mut leecher, "progress", |_| Some(()));
     }
     assert!(world.is_whole());
+    end(leecher);
+}
+
+#[test]
+fn with_follow_a_version_that_another_link_leaves_unfinished_is_fetched_after_all() {
+    let network = Network::new(10);
+    let (first, second) = (World::new(63, 400_000), World::new(64, 500_000));
+    rename(&second, "new.bin");
+    let ((old_seeder, old), (_new, new)) = (seed(&first, &network), seed(&second, &network));
+    // It can be found and connected to, and gives nothing.
+    old_seeder.signal("STOP");
+    let secrets = [16, 17].map(|n| SecretKey::from_seed(&[n; 32]));
+    let magnets = secrets.each_ref().map(|secret| format!("magnet:?xs=urn:btpk:{}", hex(secret)));
+    network.update(&secrets[0], &value_of(&old.parse().unwrap()));
+    let mut command = transfer(&first, &network, &[&magnets[0], &magnets[1], "--follow"]);
+    let mut leecher = Running::start("leecher", command.arg("-o").arg(first.leecher()));
+    wait_event(&mut leecher, "progress", |event| (event["infohash"] == old.as_str()).then_some(()));
+    network.update(&secrets[1], &value_of(&old.parse().unwrap()));
+    let told =
+        |what: &'static str| move |event: &Value| event["message"].as_str()?.contains(what).then_some(());
+    wait_event(&mut leecher, "warning", told("is downloaded already"));
+
+    network.update(&secrets[0], &value_of(&new.parse().unwrap()));
+    wait_event(&mut leecher, "warning", told("was left unfinished"));
+    old_seeder.signal("CONT");
+    let mut done = BTreeSet::new();
+    leecher.wait_for("the end of both", |line| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        if event["event"] == "done" {
+            done.insert(event["infohash"].as_str()?.to_owned());
+        }
+        (done.len() == 2).then_some(())
+    });
+    assert!(first.is_whole() && done.contains(&old) && done.contains(&new), "{done:?}");
+    assert_eq!(sha256(&first.leecher().join("new.bin")), Some(second.sha256));
     end(leecher);
 }
 

@@ -14,6 +14,7 @@ use krpc::Id;
 use krpc::magnet::Magnet;
 use serde_json::json;
 
+use crate::claims::Claims;
 use crate::descriptors;
 use crate::failure::{Exit, Failure};
 use crate::fetch::{Args, Fetch, show_metadata};
@@ -91,14 +92,14 @@ async fn fetch_all(
 ) -> Result<(), Failure> {
     let peers = args.transfer.peers().await?;
     let run = Fetch { running, peers: &peers, args, timeout, output };
-    let met = Met::new(args, output);
+    let (met, claims) = (Met::new(args, output), Claims::default());
     let mut downloads: Vec<Download<'_>> = Vec::new();
     for wanted in wanted {
         let source = match wanted {
             Wanted::Source(source) => *source,
             Wanted::Key(magnet) => {
                 if met.is_new_key(&magnet)? {
-                    downloads.push(Box::pin(fetch_key(run, *magnet, &met)));
+                    downloads.push(Box::pin(fetch_key(run, *magnet, &met, &claims)));
                 }
                 continue;
             }
@@ -120,9 +121,9 @@ async fn fetch_all(
 }
 
 /// Downloads what a key stands for: now, or now and later.
-async fn fetch_key(run: Fetch<'_>, magnet: Magnet, met: &Met) -> Result<(), Failure> {
+async fn fetch_key(run: Fetch<'_>, magnet: Magnet, met: &Met, claims: &Claims) -> Result<(), Failure> {
     if run.args.follow {
-        return follow(run, magnet).await;
+        return follow(run, claims, magnet).await;
     }
     let (version, _put_again) = newest(run, &magnet).await?;
     if !met.is_new_torrent(version.infohash)? {

@@ -11,18 +11,22 @@
 //!
 //! What a version alone is to blame for, metadata that is refused or no file that was selected, is told and
 //! the next version waited for, just as what is published under the key and no torrent at all. What the
-//! disk refuses, or time, ends the run. A version that another link of the run downloads is left to that one. A version that is complete and seeded as long as that was wanted is
+//! disk refuses, or time, ends the run. A version that is complete and seeded as long as that was wanted is
 //! closed.
+//!
+//! A version that another link of the run downloads is left to that one ([`Claims`]), and taken up where
+//! that one goes on to a newer version of its own before it is complete.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use btfetch::engine::{AddError, Failed, Phase, Source, Version, VersionError, VersionFile, Versions};
+use btfetch::engine::{Failed, Phase, Source, Version, VersionError, VersionFile, Versions};
 use data_encoding::HEXLOWER;
 use krpc::Id;
 use krpc::magnet::Magnet;
 use serde_json::json;
 
+use crate::claims::{Claims, Left};
 use crate::failure::{Exit, Failure};
 use crate::fetch::{Args, Fetch};
 use crate::output::Output;
@@ -47,7 +51,7 @@ pub(crate) async fn newest(run: Fetch<'_>, magnet: &Magnet) -> Result<(Version, 
 
 /// Downloads the newest version of `magnet` and goes on until a signal: a newer version takes the place of
 /// the one before, finished or not.
-pub(crate) async fn follow(run: Fetch<'_>, magnet: Magnet) -> Result<(), Failure> {
+pub(crate) async fn follow(run: Fetch<'_>, claims: &Claims, magnet: Magnet) -> Result<(), Failure> {
     let Fetch { timeout, output, .. } = run;
     let file = VersionFile::new(&run.args.output, &magnet).map_err(|error| explain(&error))?;
     let known = load(&file, output).await?;
@@ -59,29 +63,54 @@ pub(crate) async fn follow(run: Fetch<'_>, magnet: Magnet) -> Result<(), Failure
     let mut key = Key { magnet, versions, file, output };
     let (mut infohash, mut link) = key.begin(known, timeout).await?;
     loop {
-        let (torrent, download) = match run.add(Source::Magnet(Box::new(link))).await {
-            Err(AddError::Twice(_)) => {
-                warn(&format!("{infohash} is downloaded already"), "waiting for a newer version", output)?;
-                // Where that one fails, or stands still, it ends the run itself.
-                let version = key.other(infohash).await?;
-                (infohash, link) = (version.infohash, version.magnet);
-                continue;
-            }
-            added => added?,
-        };
-        let mut newer = pin!(key.other(infohash));
-        let version = match newer_or_end(newer.as_mut(), download).await {
-            Ok(newer) => newer?,
-            Err(end) => {
-                let timeout = waited_out(end, &torrent.phase(), output)?.and(timeout);
-                torrent.close().await;
-                waiting(infohash, output)?;
-                within(timeout, newer, "no version that can be fetched was found").await??
-            }
-        };
-        // It may have the same files, which only one of the two may write.
-        torrent.close().await;
+        let newer = pin!(key.other(infohash));
+        let version = until_newer(run, claims, (infohash, link), newer).await?;
         (infohash, link) = (version.infohash, version.magnet);
+    }
+}
+
+/// Downloads a version until there is a `newer` one, unless another link has it and does.
+async fn until_newer(
+    run: Fetch<'_>,
+    claims: &Claims,
+    (infohash, link): (Id, Magnet),
+    mut newer: Pin<&mut impl Future<Output = Result<Version, Failure>>>,
+) -> Result<Version, Failure> {
+    let Fetch { timeout, output, .. } = run;
+    let claim = loop {
+        let mut taken = match claims.take(infohash) {
+            Ok(claim) => break claim,
+            Err(taken) => taken,
+        };
+        warn(&format!("{infohash} is downloaded already"), "waiting for a newer version", output)?;
+        // Without a timeout: where the other link does not get on, it ends the run itself.
+        match newer_or_end(newer.as_mut(), taken.left()).await {
+            Ok(newer) => return newer,
+            Err(Left::Settled) => return newer.await,
+            Err(Left::Unfinished) => {
+                let what = format!("{infohash} was left unfinished by the link that downloaded it");
+                warn(&what, "going on with it", output)?;
+            }
+        }
+    };
+    let (torrent, download) = run.add(Source::Magnet(Box::new(link))).await?;
+    match newer_or_end(newer.as_mut(), download).await {
+        Ok(newer) => {
+            if torrent.phase() == Phase::Complete {
+                claim.settle();
+            }
+            // It may have the same files, which only one of the two may write.
+            torrent.close().await;
+            newer
+        }
+        Err(end) => {
+            let timeout = waited_out(end, &torrent.phase(), output)?.and(timeout);
+            torrent.close().await;
+            claim.settle();
+            drop(claim);
+            waiting(infohash, output)?;
+            within(timeout, newer, "no version that can be fetched was found").await?
+        }
     }
 }
 

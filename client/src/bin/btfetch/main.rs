@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod check;
+mod claims;
 mod create;
 mod demo;
 mod descriptors;
