@@ -22,12 +22,13 @@ fn with_follow_a_version_that_another_link_downloads_is_left_to_that_one() {
     // The one that is first seeds, and has the torrent however late the other one comes to it.
     let mut command = transfer(&world, &network, &[&magnets[0], &magnets[1], "--follow", "--seed"]);
     let mut leecher = Running::start("leecher", command.arg("-o").arg(world.leecher()));
-    let (mut is_told, mut is_done) = (false, false);
+    let (mut is_told, mut is_waiting, mut is_done) = (false, false, false);
     leecher.wait_for("the end of the one and a word about the other", |line| {
         let event: Value = serde_json::from_str(line).ok()?;
         is_told |= event["message"].as_str().is_some_and(|text| text.ends_with("is downloaded already"));
+        is_waiting |= event["event"] == "waiting" && event["infohash"] == infohash.as_str();
         is_done |= event["event"] == "done";
-        (is_told && is_done).then_some(())
+        (is_told && is_waiting && is_done).then_some(())
     });
     assert!(world.is_whole());
     // Either of them may have been the second one.

@@ -240,6 +240,9 @@ fn with_follow_a_torrent_named_beside_the_key_is_there_before_anything_is_publis
         let mut command = transfer_at(&first, &router, &words);
         let mut leecher = Running::start("leecher", command.arg("-o").arg(first.leecher()));
         wait_without_the_old_one(&mut leecher, (&old, &new), (&file, Some(&expected)));
+        let passed_over = format!("the link names {old}, which is not fetched");
+        let is_told = |line: &String| line.contains(r#""event":"warning""#) && line.contains(&passed_over);
+        assert!(leecher.seen().iter().any(is_told), "{:?}", leecher.seen());
         assert_eq!(fs::read(&file).unwrap(), expected);
         end(leecher);
     }

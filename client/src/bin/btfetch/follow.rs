@@ -83,6 +83,7 @@ async fn until_newer(
             Err(taken) => taken,
         };
         warn(&format!("{infohash} is downloaded already"), "waiting for a newer version", output)?;
+        waiting(infohash, output)?;
         // Without a timeout: where the other link does not get on, it ends the run itself.
         match newer_or_end(newer.as_mut(), taken.left()).await {
             Ok(newer) => return newer,
@@ -109,6 +110,7 @@ async fn until_newer(
             claim.settle();
             drop(claim);
             waiting(infohash, output)?;
+            output.say(format!("{infohash} is closed; waiting for a newer version"));
             within(timeout, newer, "no version that can be fetched was found").await?
         }
     }
@@ -136,9 +138,9 @@ impl Key {
                 show(&known, &self.magnet, self.output)?;
                 if let Some(named) = named.filter(|named| *named != known.infohash) {
                     let (seq, file) = (known.seq, escape(&self.file.path().display().to_string()));
-                    self.output.say(format!(
-                        "the link names {named}, which is not fetched: {file} knows version {seq} of it"
-                    ));
+                    let what =
+                        format!("the link names {named}, which is not fetched: {file} knows version {seq}");
+                    warn(&what, "going on with that one", self.output)?;
                 }
                 known
             }
@@ -267,10 +269,9 @@ fn warn(what: &str, meanwhile: &str, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The version under the key is `infohash`, and nothing is done about it until a newer one comes.
 fn waiting(infohash: Id, output: Output) -> Result<(), Failure> {
-    output.event(|| json!({"event": "waiting", "infohash": infohash.to_string()}))?;
-    output.say(format!("{infohash} is closed; waiting for a newer version"));
-    Ok(())
+    output.event(|| json!({"event": "waiting", "infohash": infohash.to_string()}))
 }
 
 fn show(version: &Version, magnet: &Magnet, output: Output) -> Result<(), Failure> {
