@@ -56,7 +56,8 @@ pub(crate) struct Args {
     /// Go on until a signal and download each newer version of a torrent that is named by a key
     /// (xs=urn:btpk, BEP 46); the DHT is asked every hour. A version that is complete is seeded as long
     /// as --seed, --seed-ratio or --seed-time say and the next one is not there. --timeout holds until a
-    /// version is complete, and not while the next one is waited for
+    /// version is complete, and not while the next one is waited for. Of links that come to the same
+    /// torrent one downloads it, and a key that is named more than once is followed once
     #[arg(long, conflicts_with_all = ["list", "metadata_only"])]
     pub(crate) follow: bool,
 
