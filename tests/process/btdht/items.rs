@@ -95,12 +95,17 @@ fn what_was_stored_before_the_timeout_is_told() {
         }
         socket
     });
-    let words = ["put", "Hello World!", "--key", &key, "--seq", "1", "--json", "--timeout", "3"];
-    let finished = run(&words, &router).expect_code(0);
+    // It is not given up as silent before the timeout, which is long enough to start and to be told.
+    let config = home.path().join("patient.toml");
+    let spans = ["query_timeout = 120", "lookup_max_silence = 120", "lookup_max_time = 600"];
+    fs::write(&config, format!("[limits]\n{}\n", spans.join("\n"))).unwrap();
+    let config = config.to_str().unwrap();
+    let words = ["put", "Hello World!", "--key", &key, "--seq", "1", "--json", "--timeout", "10"];
+    let finished = run(&[&words[..], &["--config", config]].concat(), &router).expect_code(0);
     let report = &finished.objects()[0];
     assert_eq!((&report["stored"], &report["complete"]), (&1.into(), &false.into()), "{finished:#?}");
     assert_eq!(report["target"], vectors::MUTABLE);
-    assert!(finished.stderr.contains("before the timeout"), "{finished:#?}");
+    assert!(finished.stderr.contains("the timeout came before"), "{finished:#?}");
     acting.join().unwrap();
 }
 

@@ -90,14 +90,15 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     };
     let is_complete = timeout(limit, stored).await.map_or(Ok(false), |end| end.map(|()| true))?;
     let (seq, report) = (writing.seq(), writing.into_report());
-    if !is_complete && report.stored.is_empty() && report.refused.is_empty() {
+    if !is_complete && report.stored.is_empty() && report.refused.is_empty() && report.newer.is_none() {
         return Err(Failure::nothing("storing the item: no answer before the timeout"));
     }
     say(args, context, secret.as_ref(), &value, (seq, &report, is_complete))?;
     if !is_complete {
-        tracing::warn!("not all nodes were asked before the timeout: --timeout gives it more time");
+        tracing::warn!("the timeout came before the put was complete: a longer --timeout gives it more time");
     }
-    if report.is_conflict() {
+    // Why nodes refuse is looked into after all have been asked.
+    if report.newer.is_some() || is_complete && report.is_conflict() {
         return Err(Failure::other("another writer was faster: what is stored is not what was expected")
             .hint("`btdht get` shows it; put again"));
     }

@@ -42,16 +42,27 @@ impl PutReport {
         self.newer.is_some() || disagreeing > 0 && disagreeing >= self.stored.len()
     }
 
-    /// What this put and the same one without a condition, `again`, come to: what a node said last counts.
-    fn followed_by(mut self, again: Self) -> Self {
-        self.stored.retain(|node| !again.stored.contains(node));
-        self.stored.extend(again.stored);
-        self.refused.retain(|(node, _)| again.refused.iter().all(|(refusing, _)| refusing != node));
-        self.refused.extend(again.refused);
-        // Who took it has it, and may refuse for that.
-        let stored = &self.stored;
-        self.refused.retain(|(node, _)| !stored.contains(node));
-        Self { newer: again.newer, ..self }
+    /// Hears of what became of the put of `item`. What a node said last counts, but who took it has it, and may
+    /// refuse it later for that.
+    fn hear(&mut self, event: Event, item: &Item) {
+        match event {
+            Event::Stored { node, doubtful, .. } => {
+                self.refused.retain(|(refusing, _)| *refusing != node);
+                self.stored.retain(|storing| *storing != node);
+                self.stored.push(node);
+                self.is_doubtful |= doubtful;
+            }
+            Event::Refused { node, code, .. } if !self.stored.contains(&node) => {
+                self.refused.retain(|(refusing, _)| *refusing != node);
+                self.refused.push((node, code));
+            }
+            Event::Item { item: found, .. } if found.seq() > item.seq() => {
+                if let Item::Mutable(newer) = *found {
+                    self.newer = Some(newer);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Nodes that have another version, they say.
@@ -155,9 +166,10 @@ impl Writing {
         value: &[u8],
         expected: i64,
     ) -> Result<i64, Error> {
+        self.begin(mutable_target(&secret.public(), salt), None);
         check_bounds(salt, expected).map_err(Error::Item)?;
         let seq = next_seq(Some(expected)).map_err(Error::Item)?;
-        self.begin(mutable_target(&secret.public(), salt), Some(seq));
+        self.seq = Some(seq);
         let item = MutableItem::sign(secret, salt, seq, value).map_err(Error::Item)?;
         let found = self.dht.get_mutable(secret.public(), salt, None).await?;
         self.report.newer = found.filter(|found| found.seq != expected);
@@ -198,39 +210,22 @@ impl Writing {
         if !is_heard || !is_known || !is_next || self.report.disagreeing() == 0 {
             return Ok(());
         }
-        let first = self.report.clone();
-        let mut again = PutReport::default();
-        put(self.dht.start(put_command(&item, None)).await?, &item, &mut again).await?;
-        self.report = first.followed_by(again);
-        Ok(())
+        self.put(&item, None).await
     }
 
     async fn put(&mut self, item: &Item, cas: Option<i64>) -> Result<(), Error> {
-        put(self.dht.start(put_command(item, cas)).await?, item, &mut self.report).await
+        let command = Command::Put { item: Box::new(item.clone()), cas, trace: false };
+        put(self.dht.start(command).await?, item, &mut self.report).await
     }
-}
-
-fn put_command(item: &Item, cas: Option<i64>) -> Command {
-    Command::Put { item: Box::new(item.clone()), cas, trace: false }
 }
 
 /// Adds to `report` what becomes of the put of `item`.
 pub(super) async fn put(mut lookup: Lookup, item: &Item, report: &mut PutReport) -> Result<(), Error> {
     while let Some(event) = lookup.next().await {
-        match event {
-            Event::Stored { node, doubtful, .. } => {
-                report.stored.push(node);
-                report.is_doubtful |= doubtful;
-            }
-            Event::Refused { node, code, .. } => report.refused.push((node, code)),
-            Event::Item { item: found, .. } if found.seq() > item.seq() => {
-                if let Item::Mutable(newer) = *found {
-                    report.newer = Some(newer);
-                }
-            }
-            Event::Done { .. } => return Ok(()),
-            _ => {}
+        if matches!(event, Event::Done { .. }) {
+            return Ok(());
         }
+        report.hear(event, item);
     }
     Err(Error::Stopped)
 }

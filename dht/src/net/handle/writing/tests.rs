@@ -6,6 +6,7 @@ use krpc::{Body, ErrorBody, Message, Query, Response};
 use tokio::net::UdpSocket;
 
 use super::*;
+use crate::LookupId;
 use crate::net::Options;
 
 const SALT: &[u8] = b"salt";
@@ -254,15 +255,21 @@ async fn a_put_that_is_given_up_tells_who_took_it() {
 #[test]
 fn what_a_node_said_last_counts_and_who_took_an_item_may_refuse_it_later() {
     let node = |n: u8| SocketAddr::from(([127, 0, 0, n], 1));
-    let report = |stored: &[u8], refused: &[(u8, i64)]| PutReport {
-        stored: stored.iter().map(|&n| node(n)).collect(),
-        refused: refused.iter().map(|&(n, code)| (node(n), code)).collect(),
-        ..PutReport::default()
-    };
-    let first = report(&[1, 2], &[(3, 301), (4, 301), (5, 301)]);
-    let both = first.followed_by(report(&[3], &[(1, 302), (4, 302)]));
-    assert_eq!(both, report(&[1, 2, 3], &[(5, 301), (4, 302)]));
-    assert!(!both.is_conflict());
+    let item = Item::Mutable(signed(1, b"4:mine"));
+    let mut report = PutReport::default();
+    let (lookup, id) = (LookupId(1), Id::ZERO);
+    for (n, code) in [(1, 0), (2, 0), (3, 301), (4, 301), (5, 301), (1, 302), (3, 0), (4, 302)] {
+        report.hear(
+            match code {
+                0 => Event::Stored { lookup, id, node: node(n), doubtful: false },
+                _ => Event::Refused { lookup, node: node(n), code },
+            },
+            &item,
+        );
+    }
+    assert_eq!(report.stored, [1, 2, 3].map(node));
+    assert_eq!(report.refused, [(node(5), 301), (node(4), 302)]);
+    assert!(!report.is_conflict());
 }
 
 /// A put whose first answer is lost, to a node that has taken another value in the meantime.
