@@ -51,6 +51,10 @@ impl Settings {
         if config.reach_probe >= config.reach_probe_every {
             return refuse("limits.reach_probe", "shorter than `limits.reach_probe_every`");
         }
+        // A lookup asks nobody whose answer may come too late to announce to him.
+        if config.query_timeout >= config.lookup_max_time {
+            return refuse("limits.query_timeout", "shorter than `limits.lookup_max_time`");
+        }
         if !UNDERSTOOD.contains(&config.max_datagram) {
             return refuse("limits.max_datagram", "from 512, for eight nodes and a token, to 1024 (BEP 32)");
         }
