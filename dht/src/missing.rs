@@ -68,6 +68,13 @@ impl Missing {
             missing.next = now + config.refresh_after;
         }
     }
+
+    /// What it knows could not be looked at after all.
+    pub(crate) fn resume(&mut self, now: Time, config: &Config) {
+        if let Some(missing) = &mut self.0 {
+            missing.next = missing.next.min(now + config.missing_retry);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +102,10 @@ mod tests {
         assert_eq!(turns, [None, Some(2), None, Some(1), None, Some(3), None, Some(2)]);
         missing.found(node(1).1);
         missing.rest(Time::from_secs(480), &config);
-        assert_eq!([22, 23, 25].map(|minute| asked(&mut missing, minute, &config)), [None, Some(3), Some(2)]);
+        missing.resume(Time::from_secs(480), &config);
+        assert_eq!([9, 10].map(|minute| asked(&mut missing, minute, &config)), [None, Some(3)]);
+        missing.rest(Time::from_secs(600), &config);
+        assert_eq!([24, 25, 27].map(|minute| asked(&mut missing, minute, &config)), [None, Some(2), Some(3)]);
         missing.found(node(2).1);
         missing.found(node(3).1);
         assert!(missing.0.is_none() && asked(&mut missing, 99, &config).is_none());

@@ -104,9 +104,12 @@ impl Node {
         // What a lookup of our own id has heard so far does not show that anybody hears us now, and whom it has
         // asked in vain it does not ask again.
         let mut drop = |kind| self.lookups.drop_upkeep(Owner::Upkeep { home: home as u8, kind });
-        drop(Upkeep::Reunion);
-        if drop(Upkeep::Own) {
+        let (was_own_hungry, was_reunion_hungry) = (drop(Upkeep::Own), drop(Upkeep::Reunion));
+        if was_own_hungry {
             self.pass_over_saved(home);
+        }
+        if was_reunion_hungry {
+            self.places[home].missing.resume(now, &self.config);
         }
         self.maintain.line_returned(now, home, &self.config);
     }
