@@ -16,7 +16,6 @@ use rustix::fs::Advice;
 use serde_json::json;
 
 use crate::failure::{Exit, Failure};
-use crate::not_yet;
 use crate::output::Output;
 use crate::sources::read_torrent;
 use crate::text::escape_path;
@@ -82,7 +81,7 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let torrent = read_torrent(&args.torrent)?;
     let info = &torrent.info;
     if info.is_v2_only() {
-        return Err(not_yet("checking torrents of version 2 alone"));
+        return Err(Failure::not_yet("checking torrents of version 2 alone"));
     }
     let wanted = match &args.pieces {
         Some(pieces) => pieces.of(info.pieces())?,

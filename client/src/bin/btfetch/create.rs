@@ -9,7 +9,6 @@ use btfetch::metainfo::create::{CreateError, Options, create};
 use serde_json::json;
 
 use crate::failure::{Exit, Failure};
-use crate::not_yet;
 use crate::output::Output;
 use crate::text::{escape_bytes, escape_path, parse_rate, size};
 
@@ -71,7 +70,7 @@ pub(crate) struct Args {
 /// Runs the verb.
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     if args.v2 || args.hybrid {
-        return Err(not_yet("making torrents of version 2"));
+        return Err(Failure::not_yet("making torrents of version 2"));
     }
     let options = Options {
         name: args.name.clone().map(String::into_bytes),

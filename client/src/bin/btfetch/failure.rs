@@ -57,6 +57,11 @@ impl Failure {
     }
 
     /// An end without words: everything was said, or nobody listens.
+    /// The answer to what a later version will do.
+    pub(crate) fn not_yet(what: &str) -> Self {
+        Self::failed(format!("{what} is not there yet")).hint("it comes with a later version")
+    }
+
     pub(crate) fn quiet(exit: Exit) -> Self {
         Self::new(exit, "")
     }

@@ -14,7 +14,6 @@ use serde_json::json;
 use crate::create::{torrent_name, write_torrent};
 use crate::failure::{Exit, Failure};
 use crate::info::{describe, list_files};
-use crate::not_yet;
 use crate::output::Output;
 use crate::run::{Running, Wants};
 use crate::select::{Choice, Priority, Selection};
@@ -201,10 +200,10 @@ impl Transfer {
     /// Refuses what cannot be had yet rather than doing something else.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.no_tcp {
-            return Err(not_yet("transfer without TCP"));
+            return Err(Failure::not_yet("transfer without TCP"));
         }
         if self.encryption == Encryption::Require {
-            return Err(not_yet("obfuscation of connections"));
+            return Err(Failure::not_yet("obfuscation of connections"));
         }
         Ok(())
     }

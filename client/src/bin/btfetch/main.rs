@@ -23,11 +23,12 @@ mod select;
 mod signals;
 mod sources;
 mod text;
+mod verbs;
 mod watch;
 
 use std::process::ExitCode;
 
-use btdht::settings::{self, Flags};
+use btdht::settings::Flags;
 use clap::parser::ValueSource;
 use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -129,13 +130,8 @@ fn dispatch(cli: Cli, output: Output) -> Result<(), Failure> {
         Some(Verb::Completions(args)) => scripts::completions(&args, Cli::command()),
         Some(Verb::Man) => scripts::man(Cli::command()),
         Some(Verb::Piece(args)) => piece::run(&flags, args, output),
-        Some(Verb::Job(_) | Verb::Daemon(_)) => Err(not_yet("this verb")),
+        Some(Verb::Job(_) | Verb::Daemon(_)) => Err(Failure::not_yet("this verb")),
     }
-}
-
-/// The answer to what a later version will do.
-fn not_yet(what: &str) -> Failure {
-    Failure::failed(format!("{what} is not there yet")).hint("it comes with a later version")
 }
 
 /// A flag or source of a download in front of a verb: it would be ignored, so it is refused.
@@ -150,13 +146,14 @@ fn misplaced_flag(matches: &clap::ArgMatches) -> Option<String> {
     })
 }
 
-/// Verbs by name, for "did you mean".
-fn verbs() -> Vec<String> {
-    Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The nearest verb to a word that is none.
-fn did_you_mean(word: &str) -> Option<String> {
-    let verbs = verbs();
-    settings::nearest(word, verbs.iter().map(String::as_str)).map(str::to_owned)
+    #[test]
+    fn the_verbs_that_are_suggested_are_all_there_are() {
+        let names =
+            Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names, verbs::NAMES);
+    }
 }

@@ -117,7 +117,7 @@ pub(crate) fn run(flags: &Flags, args: Args, output: Output) -> Result<(), Failu
 /// The piece of this index.
 fn wanted(info: &Info, index: u32) -> Result<Wanted, Failure> {
     if info.is_v2_only() {
-        return Err(crate::not_yet("download of a torrent of version 2 alone"));
+        return Err(Failure::not_yet("download of a torrent of version 2 alone"));
     }
     Wanted::of(info, PieceIndex(index)).ok_or_else(|| {
         Failure::usage(format!(

@@ -6,9 +6,9 @@ use btfetch::metainfo::Metainfo;
 use krpc::Id;
 use krpc::magnet::Magnet;
 
-use crate::did_you_mean;
 use crate::failure::Failure;
 use crate::text::{escape, escape_path};
+use crate::verbs::did_you_mean;
 
 /// A source as the user named it, checked as far as it can be without the network.
 #[derive(Debug)]

@@ -212,5 +212,6 @@ fn circles_are_found_through_folders_and_names_that_are_passed_on() {
     };
     assert_eq!(hidden("mod c; mod d; use c::U; pub struct S;"), ["p -> p::c -> p::d -> p"]);
     assert_eq!(hidden("mod c; mod d; pub use self::c::U; pub struct S(U);"), ["p -> p::c -> p::d -> p"]);
+    assert_eq!(hidden("pub struct S(c::U); mod c; mod d;"), ["p -> p::c -> p::d -> p"]);
     assert_eq!(hidden("mod c; mod d; pub use self::c::U; pub struct S;"), [""; 0]);
 }

@@ -34,7 +34,7 @@ impl File {
         let (mut file, mut at) = (Self::default(), 0);
         // Modules inside the file that are open: how deep their braces are.
         let (mut depth, mut inner) = (0_usize, Vec::new());
-        let (mut passed_on, mut words) = (Vec::new(), BTreeSet::new());
+        let (mut passed_on, mut words, mut relative) = (Vec::new(), BTreeSet::new(), Vec::new());
         while let Some(&token) = tokens.get(at) {
             let rest = &tokens[at..];
             at += 1;
@@ -72,10 +72,21 @@ impl File {
                     file.paths.push(path.clone());
                     file.own_paths.push(path);
                 }
-                (Token::Word(word), _) => _ = words.insert(word),
+                (Token::Word(word), _) => {
+                    words.insert(word);
+                    // Of paths that begin with a child, which may be declared further down.
+                    if rest.get(1) == Some(&Token::Step)
+                        && (at < 2 || !matches!(tokens[at - 2], Token::Step | Token::Mark('.')))
+                    {
+                        relative.push(out_of(inner.len(), path_at(rest)));
+                    }
+                }
                 _ => {}
             }
         }
+        relative.retain(|path| file.children.iter().any(|(child, _)| path.first() == Some(child)));
+        file.paths.extend(relative.iter().cloned());
+        file.own_paths.append(&mut relative);
         let is_used = |(name, _): &(String, Vec<String>)| words.contains(&**name);
         file.own_paths.extend(passed_on.into_iter().filter(is_used).map(|(_, path)| path));
         file
