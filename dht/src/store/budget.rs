@@ -5,7 +5,7 @@
 //! in another stripe after a restart. Equal parts would lose what does not fit into its part while
 //! others have room. So only a quarter of its part is each stripe's own. Of the rest it may take eight times
 //! what it leaves to all: a stripe that asks for more than the others is stopped before they run short, and
-//! where all want more than there is, all get the same, with 1/500 of the whole left over (dynamic
+//! where all want more than there is, all get the same, with 1/700 of the whole left over by 64 of them (dynamic
 //! thresholds: Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches",
 //! 1998).
 
@@ -34,7 +34,7 @@ impl Budget {
 
     /// `bytes` for `count` stores together.
     pub(super) fn shared(bytes: usize, count: usize) -> impl Iterator<Item = Self> {
-        let own = bytes / count / OWN_PART;
+        let own = if count == 1 { bytes } else { bytes / count / OWN_PART };
         let left = Arc::new(AtomicUsize::new(bytes - own * count));
         (0..count).map(move |_| Self { own, common: Some(Common { left: Arc::clone(&left), taken: 0 }) })
     }
@@ -116,6 +116,13 @@ mod tests {
         let mut small = 0;
         fill(&mut stripes[1], &mut small);
         assert!((4000..6000).contains(&small), "{small}: eight ninths of that ninth");
+    }
+
+    #[test]
+    fn a_stripe_that_is_the_only_one_has_everything() {
+        let (mut stripes, mut memory) = (stripes(1), 0);
+        fill(&mut stripes[0], &mut memory);
+        assert!(memory == WHOLE && stripes[0].is_shared());
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! [`Full`]: the inside of a [`super::Store`] that holds something: both families under one budget of
 //! memory, the sweep that finds what has expired, and the items and samples beside them.
 
+mod sampling;
 mod table_of;
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use krpc::Id;
 use krpc::bloom::Bloom;
@@ -188,45 +188,6 @@ impl Full {
     /// Bytes allocated, with what the allocator adds.
     pub(super) fn memory(&self) -> usize {
         self.v4.memory() + self.v6.memory() + self.sketch.as_ref().map_or(0, Sketch::memory)
-    }
-
-    /// See [`super::Store::samples`].
-    pub(super) fn samples(&mut self, now: Time, rng: &mut Rng) -> (&[u8], u32) {
-        if self.elsewhere == 0 {
-            let mut samples = std::mem::replace(&mut self.samples, Samples::new(0, Duration::ZERO));
-            samples.at(now, self.infohashes(), |max| self.sample_infohashes(max, rng));
-            self.samples = samples;
-        }
-        let remaining = self.samples.remaining(now);
-        (self.samples.bytes(), remaining)
-    }
-
-    /// See [`super::Store::stand_for`].
-    pub(super) fn stand_for(&mut self, now: Time, stored: usize, choose: impl FnOnce(usize) -> Vec<Id>) {
-        self.elsewhere = stored;
-        self.samples.at(now, stored, choose);
-    }
-
-    /// Up to `max` different infohashes drawn at random (BEP 51, "samples").
-    pub(super) fn sample_infohashes(&self, max: usize, rng: &mut Rng) -> Vec<Id> {
-        let total = self.runs();
-        let mut ids: Vec<Id> = Vec::with_capacity(max.min(total));
-        let mut take = |n| {
-            match self.nth(n) {
-                Some(id) if ids.len() < max && !ids.contains(&id) => ids.push(id),
-                _ => {}
-            }
-            ids.len() < max
-        };
-        if total <= 2 * max {
-            // Few: all of them, from a random start.
-            let start = rng.below(total);
-            (0..total).all(|n| take((start + n) % total));
-        } else {
-            // Many: half of the draws or more are new ones.
-            (0..4 * max).all(|_| take(rng.below(total)));
-        }
-        ids
     }
 
     /// Every peer that has not expired.
