@@ -1,5 +1,5 @@
-//! A real `btdht serve` against malformed datagrams over loopback (S1, S2, S3: this runs
-//! in debug builds too).
+//! A real `btdht serve` against malformed datagrams over loopback (S1, S2, and S3: `.ci/run` builds
+//! the node without optimization for this, too).
 #![allow(clippy::unwrap_used)]
 
 mod floods;
