@@ -1,8 +1,8 @@
 //! The numbers by which a lookup chooses whom to ask, all that are no limits of [`Config`](crate::Config).
 //!
 //! These and the waits of [`crate::rpc::Patience`] were found by measuring some fifty settings on the
-//! network of `tests/src/bin/lookups.rs`: fewer queries in flight cost time, more of them cost queries that
-//! come too late to matter.
+//! network of `tests/src/bin/lookups.rs` and `tests/src/lookups/`: fewer queries in flight cost time, more of
+//! them cost queries that come too late to matter.
 
 use std::time::Duration;
 
