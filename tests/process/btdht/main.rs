@@ -7,6 +7,7 @@ mod crawl;
 mod doctor;
 mod families;
 mod harness;
+mod hostile;
 mod ipv6;
 mod items;
 mod lookups;

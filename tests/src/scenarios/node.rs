@@ -143,6 +143,7 @@ pub(super) const NODE: &[Entry] = &[
         &[
             "hostile_nodes_of_every_conduct_hide_no_peer_and_aim_us_at_nobody",
             "answers_from_another_port_of_the_nodes_that_were_asked_are_spoofed",
+            "lookups_that_are_lured_until_their_budget_is_spent_tell_what_they_found_and_exit_with_0",
         ],
     ),
     ("S25", &["eclipse_from_one_network_leaves_honest_nodes_in_the_closest_set"]),
@@ -158,6 +159,7 @@ pub(super) const NODE: &[Entry] = &[
         "S27",
         &[
             "endless_referrals_end_within_the_budget",
+            "lookups_that_are_lured_until_their_budget_is_spent_tell_what_they_found_and_exit_with_0",
             "values_count_only_from_the_address_tid_and_id_that_were_asked",
             "answer_from_another_port_is_no_answer",
         ],
