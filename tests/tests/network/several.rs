@@ -3,16 +3,13 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
-use std::sync::mpsc::{Sender, channel};
-use std::thread;
 use std::time::Duration;
 
-use harness::netns;
 use harness::process::{Running, binary, eventually};
 use harness::rivals::ready;
 use harness::wire::{dict, int, string};
 
-use crate::cable::{ip, thread_id};
+use crate::beyond::{Beyond, assign, ip, withdraw};
 
 /// The addresses of the host, and those that it gets later.
 const FIRST: [&str; 2] = ["84.0.0.2", "2001:db8:84::2"];
@@ -22,10 +19,8 @@ const THIRD: [&str; 2] = ["86.0.0.9", "2001:db8:86::9"];
 /// Where the asker lives.
 const ASKER: [&str; 2] = ["84.0.0.1", "2001:db8:84::1"];
 
-/// A thread in a namespace of its own, at the other end of a cable to that of the calling thread.
-struct Opposite {
-    orders: Sender<Box<dyn FnOnce() + Send>>,
-}
+/// A host at the other end of a cable to the namespace of the calling thread.
+struct Opposite(Beyond);
 
 impl Opposite {
     /// `None`, said aloud, where there can be no namespaces.
@@ -33,39 +28,22 @@ impl Opposite {
         if !ready(test, &[]) {
             return None;
         }
-        let (there, far_end) = channel();
-        let (orders, inbox) = channel::<Box<dyn FnOnce() + Send>>();
-        thread::spawn(move || {
-            netns::enter().unwrap();
-            there.send(thread_id()).unwrap();
-            for order in inbox {
-                order();
-            }
-        });
-        let far_end = far_end.recv().unwrap();
-        ip(&format!("link add near type veth peer name far netns {far_end}"));
+        let there = Beyond::new();
+        there.lay_cable();
         FIRST.iter().for_each(|address| assign(address, "near"));
         ip("link set near up");
-        let it = Self { orders };
-        it.run(|| {
+        there.run(|| {
             ASKER.iter().for_each(|address| assign(address, "far"));
             ip("link set far up");
             ip("route add 86.0.0.0/24 via 84.0.0.2");
             ip("-6 route add 2001:db8:86::/64 via 2001:db8:84::2");
         });
-        Some(it)
-    }
-
-    /// What `work` returns over there.
-    fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let (done, result) = channel();
-        self.orders.send(Box::new(move || drop(done.send(work())))).unwrap();
-        result.recv().expect("no panic over there")
+        Some(Self(there))
     }
 
     /// From where a fresh socket is answered that asks `node`; `None` if it is not for so long.
     fn answer(&self, node: SocketAddr, method: &'static str, patience: Duration) -> Option<SocketAddr> {
-        self.run(move || {
+        self.0.run(move || {
             let socket = UdpSocket::bind((ASKER[usize::from(node.is_ipv6())], 0)).unwrap();
             socket.set_read_timeout(Some(patience)).unwrap();
             let arguments = dict(&[("id", string([0x45; 20])), ("target", string([0x54; 20]))]);
@@ -83,12 +61,6 @@ impl Opposite {
             Some(from)
         })
     }
-}
-
-fn assign(address: &str, interface: &str) {
-    // Nobody else has an address of IPv6, so that there is no need to ask around for a second.
-    let (len, nodad) = if address.contains(':') { (64, " nodad") } else { (24, "") };
-    ip(&format!("addr add {address}/{len} dev {interface}{nodad}"));
 }
 
 /// `btdht serve` at all addresses.
@@ -152,8 +124,6 @@ fn an_address_that_comes_later_answers_too_and_the_first_one_when_it_is_alone_ag
     FIRST.iter().for_each(answers);
     SECOND.iter().chain(&THIRD).for_each(|address| assign(address, "near"));
     THIRD.iter().chain(&SECOND).chain(&FIRST).for_each(answers);
-    for (address, len) in SECOND.iter().chain(&THIRD).zip([24, 64, 24, 64]) {
-        ip(&format!("addr del {address}/{len} dev near"));
-    }
+    SECOND.iter().chain(&THIRD).for_each(|address| withdraw(address, "near"));
     FIRST.iter().for_each(answers);
 }
