@@ -49,6 +49,23 @@ fn a_full_disk_is_exit_5_and_the_download_goes_on_when_there_is_space() {
     });
 }
 
+/// More downloads than are joined one by one, of which all before it never end.
+#[test]
+fn what_the_disk_refuses_of_one_download_ends_a_run_of_many() {
+    let world = World::new(67, 100_000);
+    let (_seeder, addr) = world.start_seeder(&[]);
+    fs::create_dir_all(world.leecher().join(NAME)).unwrap();
+    let unknown: Vec<String> = (10..50).map(|n| format!("{n}").repeat(20)).collect();
+    let torrent = world.torrent();
+    let mut words: Vec<&str> = unknown.iter().map(String::as_str).collect();
+    let peer = addr.to_string();
+    words.extend([torrent.to_str().unwrap(), "--peer", &peer, "--timeout", "60"]);
+    let refused = world.run(world.transfer(&words).arg("-o").arg(world.leecher()));
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(code(refused.status), 5, "{stderr}");
+    assert!(stderr.contains(NAME), "{stderr}");
+}
+
 /// S45, known beforehand.
 #[test]
 fn a_disk_that_is_too_small_for_all_is_exit_5_before_anything_is_fetched() {

@@ -10,6 +10,8 @@ use btfetch::engine::Source;
 use btfetch::engine::http::{HttpError, Trust};
 use btfetch::metainfo::Metainfo;
 use data_encoding::HEXLOWER;
+use futures_util::TryStreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use krpc::Id;
 use krpc::magnet::Magnet;
 use serde_json::json;
@@ -117,7 +119,8 @@ async fn fetch_all(
         let (_, download) = run.add(source).await?;
         downloads.push(Box::pin(download));
     }
-    futures_util::future::try_join_all(downloads).await.map(drop)
+    // Not `try_join_all`, which tells a failure of more than 30 only after all before it have ended.
+    downloads.into_iter().collect::<FuturesUnordered<_>>().try_collect().await
 }
 
 /// Downloads what a key stands for: now, or now and later.
