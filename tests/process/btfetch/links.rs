@@ -50,13 +50,13 @@ fn with_follow_and_a_timeout_what_is_left_to_another_link_is_waited_out() {
     let secrets = [14, 15].map(|n| SecretKey::from_seed(&[n; 32]));
     secrets.iter().for_each(|secret| network.update(secret, &value_of(&infohash.parse().unwrap())));
     let magnets = secrets.each_ref().map(|secret| format!("magnet:?xs=urn:btpk:{}", hex(secret)));
-    let words = [&magnets[0][..], &magnets[1], "--follow", "--seed", "--timeout", "5"];
+    let words = [&magnets[0][..], &magnets[1], "--follow", "--seed", "--timeout", "10"];
     let mut command = transfer(&world, &network, &words);
     let mut leecher = Running::start("leecher", command.arg("-o").arg(world.leecher()));
     let told = |event: &Value| event["message"].as_str()?.ends_with("is downloaded already").then_some(());
     wait_event(&mut leecher, "warning", told);
     // One in a second at most: the time is up, and more than that.
-    for _ in 0..8 {
+    for _ in 0..13 {
         wait_event(&mut leecher, "progress", |_| Some(()));
     }
     assert!(world.is_whole());

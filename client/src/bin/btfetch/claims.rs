@@ -26,8 +26,10 @@ pub(crate) struct Taken(watch::Receiver<Left>);
 pub(crate) enum Left {
     /// A newer version came before it was complete.
     Unfinished,
-    /// It was complete, or will never be: nobody has to try it again.
-    Settled,
+    /// It was complete: nobody has to fetch it again.
+    Complete,
+    /// It is to blame for what was refused, and nobody can fetch it.
+    Useless,
 }
 
 impl Claims {
@@ -46,9 +48,9 @@ impl Claims {
 }
 
 impl Claim {
-    /// Nobody has to try this torrent again.
-    pub(crate) fn settle(&self) {
-        self.0.send_replace(Left::Settled);
+    /// Says how the torrent will be left, when it is.
+    pub(crate) fn settle(&self, how: Left) {
+        self.0.send_replace(how);
     }
 }
 
@@ -79,10 +81,10 @@ mod tests {
         // The first of those that waited has it.
         let second = claims.take(x).unwrap();
         let mut waits = claims.take(x).unwrap_err();
-        second.settle();
+        second.settle(Left::Complete);
         assert_eq!(waits.left().now_or_never(), None, "it is seeded still");
         drop(second);
-        assert_eq!(waits.left().now_or_never(), Some(Left::Settled));
+        assert_eq!(waits.left().now_or_never(), Some(Left::Complete));
 
         // What was settled once may be wanted anew: a version may come back after another one.
         assert!(claims.take(x).is_ok() && claims.take(y).is_err());

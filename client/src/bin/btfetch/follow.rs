@@ -35,6 +35,9 @@ use crate::text::{escape, span};
 /// A lookup takes seconds, and one that came to nothing is tried again after ten.
 const HEAD_START: Duration = Duration::from_secs(15);
 
+/// Why a run ends in which nobody can fetch what a key stands for.
+const NONE_OF_USE: &str = "no version that can be fetched was found";
+
 /// Whether a link can only be resolved, or is wanted to be resolved again and again, through its key.
 pub(crate) fn goes_by_key(magnet: &Magnet, args: &Args) -> bool {
     magnet.mutable.is_some() && (args.follow || magnet.infohash_v1.is_none() && magnet.infohash_v2.is_none())
@@ -82,12 +85,14 @@ async fn until_newer(
             Ok(claim) => break claim,
             Err(taken) => taken,
         };
-        warn(&format!("{infohash} is downloaded already"), "waiting for a newer version", output)?;
+        let meanwhile = "waiting for a newer version, or until that is left";
+        warn(&format!("{infohash} is downloaded already"), meanwhile, output)?;
         waiting(infohash, output)?;
         // Without a timeout: where the other link does not get on, it ends the run itself.
         match newer_or_end(newer.as_mut(), taken.left()).await {
             Ok(newer) => return newer,
-            Err(Left::Settled) => return newer.await,
+            Err(Left::Complete) => return newer.await,
+            Err(Left::Useless) => return within(timeout, newer, NONE_OF_USE).await?,
             Err(Left::Unfinished) => {
                 let what = format!("{infohash} was left unfinished by the link that downloaded it");
                 warn(&what, "going on with it", output)?;
@@ -98,20 +103,21 @@ async fn until_newer(
     match newer_or_end(newer.as_mut(), download).await {
         Ok(newer) => {
             if torrent.phase() == Phase::Complete {
-                claim.settle();
+                claim.settle(Left::Complete);
             }
             // It may have the same files, which only one of the two may write.
             torrent.close().await;
             newer
         }
         Err(end) => {
+            let was_complete = torrent.phase() == Phase::Complete;
             let timeout = waited_out(end, &torrent.phase(), output)?.and(timeout);
             torrent.close().await;
-            claim.settle();
+            claim.settle(if was_complete { Left::Complete } else { Left::Useless });
             drop(claim);
             waiting(infohash, output)?;
             output.say(format!("{infohash} is closed; waiting for a newer version"));
-            within(timeout, newer, "no version that can be fetched was found").await?
+            within(timeout, newer, NONE_OF_USE).await?
         }
     }
 }
@@ -269,7 +275,7 @@ fn warn(what: &str, meanwhile: &str, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The version under the key is `infohash`, and nothing is done about it until a newer one comes.
+/// The version under the key is `infohash`, and nothing is done about it for now.
 fn waiting(infohash: Id, output: Output) -> Result<(), Failure> {
     output.event(|| json!({"event": "waiting", "infohash": infohash.to_string()}))
 }

@@ -125,11 +125,15 @@ impl Owner {
         self.chores.shutdown().await;
         self.slots.clear();
         self.announced.clear();
-        // At the end, files that are still being opened are left to the thread that does it.
-        if let Some(opening) = self.opening.take().filter(|_| then.is_some())
-            && let Ok(Ok((disk, _))) = opening.await
-        {
-            disk.close().await;
+        // At the end, files whose opening takes long are left to the thread that does it, and so is their lock.
+        if let Some(opening) = self.opening.take() {
+            let opened = match then {
+                Some(_) => Some(opening.await),
+                None => tokio::time::timeout(LAST_WORDS, opening).await.ok(),
+            };
+            if let Some(Ok(Ok((disk, _)))) = opened {
+                disk.close().await;
+            }
         }
         if let Some(disk) = self.disk.take() {
             disk.close().await;
