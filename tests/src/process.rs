@@ -171,6 +171,9 @@ pub fn binary(name: &str) -> PathBuf {
             cargo.args(["test", "--quiet", "--no-run", "--workspace"]);
             cargo.args(["--test", "btdht_process", "--test", "process"]);
         }
+        // What this test was built with by `--config`, cargo tells nobody.
+        let configs = std::env::var("HARNESS_CARGO_CONFIG").unwrap_or_default();
+        configs.split_whitespace().for_each(|config| _ = cargo.args(["--config", config]));
         cargo.current_dir(workspace());
         let status = cargo.status().expect("cargo runs");
         assert!(status.success(), "building the binaries failed");
