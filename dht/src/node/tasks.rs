@@ -166,8 +166,10 @@ impl Node {
         let id = secure_id(ip, &mut self.rng);
         self.places[home].table.rekey(now, id, &self.config);
         self.hurry();
-        for kind in [Upkeep::Own, Upkeep::Reunion] {
-            self.lookups.drop_upkeep(Owner::Upkeep { home: home as u8, kind });
+        let mut drop = |kind| self.lookups.drop_upkeep(Owner::Upkeep { home: home as u8, kind });
+        drop(Upkeep::Own);
+        if drop(Upkeep::Reunion) {
+            self.places[home].missing.resume(now, &self.config);
         }
         self.maintain.look_around(now, home, &self.config);
         self.upkeep(now, out);

@@ -9,7 +9,8 @@ fn draw(rng: &mut Rng, median: f64, sigma: f64) -> f64 {
     median * (sigma * normal).exp()
 }
 
-/// What share of 20,000 round trips is later than the soft timeout, and the timeout's median in seconds.
+/// What share of 20,000 round trips is later than the soft timeout, the timeout's median in seconds, and the round
+/// trips from the shortest to the longest.
 fn late(seed: u64, (median, sigma): (f64, f64), patience: Patience) -> (f64, f64, Vec<f64>) {
     const WARM: usize = 200;
     let (config, mut rng) = (Config::default(), Rng::from_seed(seed));

@@ -53,7 +53,10 @@ impl Settings {
         }
         // A lookup asks nobody whose answer may come too late to announce to him.
         if config.query_timeout >= config.lookup_max_time {
-            return refuse("limits.query_timeout", "shorter than `limits.lookup_max_time`");
+            return match config.query_timeout == Config::default().query_timeout {
+                true => refuse("limits.lookup_max_time", "longer than `limits.query_timeout`"),
+                false => refuse("limits.query_timeout", "shorter than `limits.lookup_max_time`"),
+            };
         }
         if !UNDERSTOOD.contains(&config.max_datagram) {
             return refuse("limits.max_datagram", "from 512, for eight nodes and a token, to 1024 (BEP 32)");

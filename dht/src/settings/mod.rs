@@ -302,6 +302,7 @@ mod tests {
             ("bootstrap_retry_max", "0"),
             ("lookup_max_silence", "\"0 s\""),
             ("query_timeout", "30"),
+            ("lookup_max_time", "4"),
             ("refresh_after", "9223372036854775807"),
             ("lookup_queries_per_answer", "0"),
             ("announce_nodes", "9223372036854775807"),

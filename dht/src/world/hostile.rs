@@ -61,6 +61,48 @@ fn endless_referrals_end_within_the_budget() {
     assert_eq!(found.outcome, Outcome::OutOfBudget);
 }
 
+// S27
+#[test]
+fn endless_referrals_do_not_hide_those_that_a_lookup_heard_of_first() {
+    for (seed, named) in (1..=2).flat_map(|seed| [(seed, 1), (seed, 3), (seed, 8)]) {
+        let mut world = World::grown(seed, 40, MINUTE);
+        let infohash = world.random_id();
+        let announced = world.announce(0, infohash, 4444);
+        assert!(announced.stored.len() >= 8);
+        // Nearer than anybody, and each nearer than the last.
+        let chain: Vec<_> = (0..600u16)
+            .map(|n| {
+                let mut distance = [0; 20];
+                distance[10..12].copy_from_slice(&(u16::MAX - n).to_be_bytes());
+                (infohash.at(&krpc::Distance::new(distance)), World::v4(1000 + usize::from(n)))
+            })
+            .collect();
+        for (n, &(own, addr)) in chain.iter().enumerate() {
+            let nodes = records(&chain[n + 1..(n + 1 + named).min(chain.len())]);
+            let response = move |_, from, message: &Message<'_>| {
+                let response = Response { nodes: Some(&nodes), token: Some(b"x"), ..Response::new(own) };
+                vec![(from, reply(message.tid, response))]
+            };
+            world.add_actor_at(addr, Box::new(response));
+        }
+        // Who is known at first names honest ones far from the infohash, and leads into the chain.
+        let mut honest: Vec<_> = (0..40).map(|index| (world.id(index), world.addr(index))).collect();
+        honest.sort_by_key(|(id, _)| id.distance(&infohash));
+        let known: Vec<_> = honest[36..].iter().chain(&chain[..named.min(4)]).copied().collect();
+        let (known, id) = (records(&known), honest[35].0);
+        let router = World::v4(900);
+        let response = move |_, from, message: &Message<'_>| {
+            vec![(from, reply(message.tid, Response { nodes: Some(&known), ..Response::new(id) }))]
+        };
+        world.add_actor_at(router, Box::new(response));
+        let node = world.add_node(&[(id, router)]);
+        let found = world.get_peers(node, infohash);
+        let peer = SocketAddr::new(world.addr(0).ip(), 4444);
+        assert!(found.peers.contains(&peer), "seed {seed}, {named} named: {:?}", found.stats);
+        assert!(found.stats.queries <= 300, "{:?}", found.stats);
+    }
+}
+
 /// A router that names `crowd` nodes, which follow `conduct`; a victim that takes no part; six honest
 /// nodes, of which each knows the peer.
 fn ambush(

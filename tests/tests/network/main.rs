@@ -278,10 +278,7 @@ fn stop(program: &Running) {
 // more than the time for which it was stopped. The tests of the core let it jump by days.
 #[test]
 fn a_program_that_was_stopped_for_a_while_has_its_table_answers_and_asks() {
-    sleep_and_resume(Net::V4);
-}
-
-fn sleep_and_resume(net: Net) {
+    let net = Net::V4;
     let (host, addr) = (net.host(2), net.at(2, 6881));
     let program = binary("btdht");
     let Some(cable) = Cable::lay(net, "S21") else { return };

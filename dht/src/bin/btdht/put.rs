@@ -30,7 +30,7 @@ overwritten.
 
 Exit code 4 when no node took it, 1 when another writer was faster (another version was met, or no \
 fewer nodes refuse than took it): read it again. Where --timeout ends it, what nodes took until then \
-is stored and told; --json says that it is not complete.
+is stored and told, nobody has looked into refusals, and --json says that it is not complete.
 
 Examples: btdht put 'Hello World!'
           btdht put @news.txt --new-key my.key --salt news

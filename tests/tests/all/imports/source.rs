@@ -1,5 +1,5 @@
 //! Rust source as far as imports show in it: modules, `use` trees, and paths that begin with `crate`,
-//! `super` or `self`. What is compiled for tests only is left out.
+//! `super`, `self` or a child. What is compiled for tests only is left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
