@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 
 use krpc::{Distance, Id};
 
-use super::weights::FIRSTS_KEPT;
 use crate::addr::subnet_key;
 use crate::secure_id::is_secure;
 
@@ -271,16 +270,10 @@ impl Candidates {
         }
     }
 
-    /// Forgets the farthest that was not asked, by any home, and is none of [`FIRSTS_KEPT`]. Its serial.
+    /// Forgets the farthest that was not asked, by any home. Its serial.
     fn drop_farthest(&mut self) -> Option<u32> {
         let is_new = |place: &Place| place.state == State::Fresh && place.tries == 0;
-        let rank = |place: &Place| (self.of(place).depth, place.serial);
-        let is_kept = |place: &Place| {
-            let before = self.places.iter().filter(|other| is_new(other) && rank(other) < rank(place));
-            before.take(FIRSTS_KEPT).count() < FIRSTS_KEPT
-        };
-        let farthest = self.places.iter().rposition(|place| is_new(place) && !is_kept(place));
-        let farthest = farthest.or_else(|| self.places.iter().rposition(is_new))?;
+        let farthest = self.places.iter().rposition(is_new)?;
         let place = self.places.remove(farthest);
         self.fresh -= 1;
         self.free.push(place.index);

@@ -14,7 +14,7 @@ use krpc::{Distance, Id};
 
 use super::candidates::{Candidate, Candidates, Facts, Offered, Place, State, Whom};
 use super::lead::Lead;
-use super::weights::{LURED, SPARE};
+use super::weights::SPARE;
 use crate::Config;
 use crate::addr::source_key;
 use crate::rpc::Patience;
@@ -162,13 +162,6 @@ impl Search {
     /// What to do now, and after that: who was asked in between, which [`Search::asked`] has been told, is all
     /// that may have changed since the walk began.
     pub(crate) fn go_on(&self, walk: &mut Walk, config: &Config) -> Step {
-        if self.sent % 2 == 1
-            && self.is_lured(config)
-            && self.may_send(config)
-            && let Some(index) = self.least_referred(config)
-        {
-            return Step::Ask(index);
-        }
         match self.step_among(walk, config) {
             // Nobody but the reserve is left to ask.
             Way::Wait | Way::Converged if walk.among == Among::Usual => {
@@ -215,7 +208,8 @@ impl Search {
                     // One node of a network in the closest set (D7): the others wait
                     // until the nearer one turns out to be silent.
                     if !closest.contains(&subnet) && !pending.contains(&subnet) && self.may_ask(*at, config) {
-                        let may_send = self.may_send(config)
+                        let may_send = self.credit > 0
+                            && self.in_flight < config.lookup_max_in_flight
                             && (!self.follows || closest.len() + self.in_flight < k)
                             && (!*waiting
                                 || settled
@@ -231,24 +225,6 @@ impl Search {
         // When nobody has answered, somebody still may.
         let late = self.answered == 0 && self.may_be_answered();
         if *waiting || late { Way::Wait } else { Way::Converged }
-    }
-
-    fn may_send(&self, config: &Config) -> bool {
-        self.credit > 0 && self.in_flight < config.lookup_max_in_flight
-    }
-
-    /// Whether so much is spent that somebody may be naming nodes without end, see [`LURED`].
-    fn is_lured(&self, config: &Config) -> bool {
-        self.sent >= config.lookup_max_queries as usize / 10 * LURED && !self.follows
-    }
-
-    /// Of those that nobody has asked, the one with the fewest referrals between it and the start, the nearest
-    /// first.
-    fn least_referred(&self, config: &Config) -> Option<usize> {
-        let places = self.candidates.places().iter().enumerate();
-        let fresh =
-            places.filter(|&(index, place)| place.state() == State::Fresh && self.may_ask(index, config));
-        fresh.min_by_key(|(_, place)| self.candidates.of(place).depth).map(|(index, _)| index)
     }
 
     fn is_router(&self, place: &Place) -> bool {

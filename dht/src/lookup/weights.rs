@@ -24,15 +24,5 @@ pub(super) const SPARE: usize = 3;
 /// Nodes of an earlier run that one attempt to bootstrap begins with.
 pub(crate) const SAVED_AT_ONCE: usize = 40;
 
-/// From so many tenths of the budget of queries on a search may be lured: by nodes that name others ever nearer to
-/// the target, as honest ones cannot for so long (99 of 100 lookups of the benchmark took 108 of 300 queries or
-/// fewer). Then every second query goes to whom it took the
-/// fewest referrals to hear of; the nearest would have all of them.
-pub(super) const LURED: usize = 6;
-
-/// So many of those with the fewest referrals between them and the start are not forgotten for others that are
-/// nearer.
-pub(super) const FIRSTS_KEPT: usize = 16;
-
 /// Pause after a query that found too many in flight.
 pub(super) const RETRY: Duration = Duration::from_millis(100);

@@ -161,7 +161,6 @@ pub(super) const NODE: &[Entry] = &[
         "S27",
         &[
             "endless_referrals_end_within_the_budget",
-            "endless_referrals_do_not_hide_those_that_a_lookup_heard_of_first",
             "lookups_that_are_lured_until_their_budget_is_spent_tell_what_they_found_and_exit_with_0",
             "values_count_only_from_the_address_tid_and_id_that_were_asked",
             "answer_from_another_port_is_no_answer",
