@@ -63,7 +63,7 @@ fn endless_referrals_end_within_the_budget() {
 
 // S27
 #[test]
-fn endless_referrals_do_not_hide_those_that_a_lookup_heard_of_first() {
+fn endless_referrals_do_not_hide_those_that_are_named_beside_them() {
     for (seed, named) in (1..=2).flat_map(|seed| [(seed, 1), (seed, 3), (seed, 8)]) {
         let mut world = World::grown(seed, 40, MINUTE);
         let infohash = world.random_id();
