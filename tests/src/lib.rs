@@ -16,5 +16,6 @@ pub mod rivals;
 pub mod scenarios;
 pub mod strangers;
 pub mod tracker;
+pub mod uninterrupted;
 pub mod wan;
 pub mod wire;

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crate::uninterrupted::uninterrupted;
+
 /// What the HTTP tracker sends back.
 pub enum Reply {
     /// Status 200 with this body.
@@ -86,7 +88,7 @@ fn read_target(mut stream: &TcpStream) -> Option<String> {
     let mut head = Vec::new();
     let mut chunk = [0; 2048];
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        match stream.read(&mut chunk) {
+        match uninterrupted(|| stream.read(&mut chunk)) {
             Ok(n) if n > 0 && head.len() < 64 << 10 => head.extend_from_slice(&chunk[..n]),
             _ => return None,
         }
@@ -160,7 +162,7 @@ impl UdpTracker {
         let (c, a) = (Arc::clone(&connects), Arc::clone(&announces));
         thread::spawn(move || {
             let mut packet = [0; 2048];
-            while let Ok((n, from)) = socket.recv_from(&mut packet) {
+            while let Ok((n, from)) = uninterrupted(|| socket.recv_from(&mut packet)) {
                 let Some(mut reply) = answer(&packet[..n], &peers, &c, &a) else { continue };
                 match lie {
                     None | Some(Lie::OtherAddress) => {}

@@ -20,5 +20,8 @@ mod state;
 mod swarms;
 mod testnet;
 mod traces;
+// What the package `harness` has too: this one is below it.
+#[path = "../../src/uninterrupted.rs"]
+mod uninterrupted;
 mod usage;
 mod words;

@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 
 use crate::harness::{Home, NOBODY, Running};
+use crate::uninterrupted::uninterrupted;
 
 #[test]
 fn a_busy_port_is_exit_code_3_with_a_reason_in_one_line() {
@@ -77,7 +78,7 @@ fn a_signal_ends_a_lookup_at_once() {
         Running::start(&mut home.command(&[&args[..], &["--allow-local", "--bootstrap", &router]].concat()));
     // Its first query shows that it is running.
     silent.set_read_timeout(Some(crate::harness::GUARD)).unwrap();
-    silent.recv_from(&mut [0; 2048]).unwrap();
+    uninterrupted(|| silent.recv_from(&mut [0; 2048])).unwrap();
     lookup.signal("-INT");
     lookup.finish().expect_code(130);
 }

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use krpc::{Body, Message};
 
 use crate::harness::{GUARD, Home, INFOHASH, NOBODY, run};
+use crate::uninterrupted::uninterrupted;
 
 /// Sockets bound to a port of 127.0.0.1, as the kernel says.
 fn sockets_at(addr: SocketAddr) -> usize {
@@ -20,7 +21,7 @@ fn is_answered(addr: SocketAddr) -> bool {
     socket.send_to(b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe", addr).unwrap();
     let mut buffer = [0; 2048];
     // The ping of a newcomer may come first.
-    while let Ok(len) = socket.recv(&mut buffer) {
+    while let Ok(len) = uninterrupted(|| socket.recv(&mut buffer)) {
         let message = Message::decode(&buffer[..len]).unwrap();
         if matches!(message.body, Body::Response(_)) {
             return true;

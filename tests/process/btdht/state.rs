@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use krpc::{Body, Id, Message, Query, Want};
 
 use crate::harness::{GUARD, Home, INFOHASH, Loopback, NOBODY, Running};
+use crate::uninterrupted::uninterrupted;
 
 const STATE: &str = ".local/state/btdht/node.bencode";
 const STORE: &str = ".local/state/btdht/store.bencode";
@@ -275,7 +276,7 @@ fn ask<T>(socket: &UdpSocket, node: SocketAddr, query: Query<'_>, read: impl FnO
     socket.send_to(&bytes, node).unwrap();
     let mut buffer = [0; 2048];
     loop {
-        let (len, _) = socket.recv_from(&mut buffer).unwrap();
+        let (len, _) = uninterrupted(|| socket.recv_from(&mut buffer)).unwrap();
         let message = Message::decode(&buffer[..len]).unwrap();
         if !matches!(message.body, Body::Query { .. }) {
             return read(&message.body);

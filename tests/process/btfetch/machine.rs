@@ -11,6 +11,7 @@ use std::time::Duration;
 use harness::faults::{limit_descriptors, raise_descriptors};
 use harness::hostile::{Honest, Peer, Torrent};
 use harness::process::Running;
+use harness::uninterrupted::uninterrupted;
 use tempfile::TempDir;
 
 use crate::hostile::command;
@@ -115,7 +116,7 @@ fn download_beside(silent: usize, descriptors: u64) -> u64 {
     assert!(most <= descriptors - 64, "{most} descriptors");
     for mut connection in connections {
         connection.set_read_timeout(Some(PATIENCE)).unwrap();
-        let closed = match connection.read(&mut [0; 1]) {
+        let closed = match uninterrupted(|| connection.read(&mut [0; 1])) {
             Ok(read) => read == 0,
             Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
         };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::seen::Seen;
 use super::torrent::Torrent;
+use crate::uninterrupted::uninterrupted;
 
 pub(super) const CHOKE: u8 = 0;
 pub(super) const UNCHOKE: u8 = 1;
@@ -139,7 +140,7 @@ impl Link {
                 return Ok(None);
             }
             self.stream.set_read_timeout(Some(left))?;
-            let filled = self.reader.fill_buf().map(<[u8]>::len);
+            let filled = uninterrupted(|| self.reader.fill_buf().map(<[u8]>::len));
             self.stream.set_read_timeout(None)?;
             match filled {
                 Ok(_) => {}
@@ -172,7 +173,7 @@ impl Link {
                 break false;
             }
             self.stream.set_read_timeout(Some(left))?;
-            match self.reader.read(&mut scratch) {
+            match uninterrupted(|| self.reader.read(&mut scratch)) {
                 Ok(0) => break true,
                 Ok(n) => _ = self.seen.bytes.add(n as u64),
                 Err(error) if is_timeout(&error) => {}

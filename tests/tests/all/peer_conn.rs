@@ -117,7 +117,7 @@ impl Taker {
     }
 
     fn failed(&mut self, error: &std::io::Error, events: &mut Vec<PeerEvent>) {
-        if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+        if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) {
             self.conn.disconnected(events);
         }
     }

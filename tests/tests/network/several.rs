@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use harness::process::{Running, binary, eventually};
 use harness::rivals::ready;
+use harness::uninterrupted::uninterrupted;
 use harness::wire::{dict, int, string};
 
 use crate::beyond::{Beyond, assign, ip, withdraw};
@@ -56,7 +57,7 @@ impl Opposite {
             ]);
             socket.send_to(&query, node).unwrap();
             let mut reply = [0; 2048];
-            let (len, from) = socket.recv_from(&mut reply).ok()?;
+            let (len, from) = uninterrupted(|| socket.recv_from(&mut reply)).ok()?;
             assert!(reply[..len].ends_with(b"1:y1:re"), "{}", reply[..len].escape_ascii());
             Some(from)
         })

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use harness::corpus::{Outcome, cases};
 use harness::process::{Running, binary};
+use harness::uninterrupted::uninterrupted;
 use krpc::{Body, ErrorCode, Id, Message, Query, Want};
 
 /// A node on a loopback port, and its address.
@@ -55,7 +56,7 @@ impl Stranger {
         let mut answer = None;
         let mut buffer = [0; 4096];
         loop {
-            let len = self.0.recv(&mut buffer).expect("the node is alive");
+            let len = uninterrupted(|| self.0.recv(&mut buffer)).expect("the node is alive");
             assert!(len <= 1024, "a datagram of {len} bytes (BEP 32)");
             let message = Message::decode(&buffer[..len]).expect("the node writes well-formed messages");
             match message.body {
