@@ -1,12 +1,18 @@
 //! Events on their way to the user, who may read more slowly than they come: a torrent of many files has
 //! one for each that is there when it is opened, and nobody may ever read them.
+//!
+//! Waking the reader costs more than to tell what happened. So whoever has read of a piece, of which there
+//! may be 20,000 a second, is not woken for another one within [`REST`]; for anything else at once.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 use crate::piece::PieceIndex;
 use crate::swarm::Event;
@@ -14,13 +20,20 @@ use crate::swarm::Event;
 /// Bytes of events that wait for whoever is slow: 65,536 single pieces, some 8,000 connections.
 const MOST_BYTES: usize = 1 << 20;
 
+/// Events that come by the thousand are told together that come within this.
+const REST: Duration = Duration::from_millis(5);
+
 /// Tells the user what happens.
 #[derive(Debug)]
 pub(super) struct News(Arc<Queue>);
 
 /// Where the user hears of it.
 #[derive(Debug)]
-pub(super) struct Reader(Arc<Queue>);
+pub(super) struct Reader {
+    queue: Arc<Queue>,
+    /// When it may be woken for an event that comes by the thousand, if it has just read one.
+    rests_until: Option<Instant>,
+}
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -35,8 +48,20 @@ struct State {
     bytes: usize,
     /// Events that were dropped since the reader heard of it.
     lost: u64,
+    waits: Waits,
     /// There will be no more of them, or nobody reads them.
     ended: bool,
+}
+
+/// What the reader is woken for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Waits {
+    /// Nothing: it is reading, or has been woken.
+    #[default]
+    No,
+    ForAny,
+    /// But those that come by the thousand.
+    ForOthers,
 }
 
 /// One event, or some of one kind that follow each other.
@@ -66,15 +91,25 @@ impl News {
     /// Nothing has happened yet; and who hears of it.
     pub(super) fn new() -> (Self, Reader) {
         let queue = Arc::<Queue>::default();
-        (Self(Arc::clone(&queue)), Reader(queue))
+        (Self(Arc::clone(&queue)), Reader { queue, rests_until: None })
     }
 
     /// Tells of an event behind all that wait. With too many of them the oldest are lost, which the
     /// reader hears of.
     pub(super) fn tell(&mut self, event: Event) {
         let mut state = self.0.lock();
-        if !state.ended {
-            state.push(event);
+        if state.ended {
+            return;
+        }
+        let entry = Entry::new(event);
+        let is_waited_for = match state.waits {
+            Waits::No => false,
+            Waits::ForAny => true,
+            Waits::ForOthers => matches!(entry, Entry::Other(_)),
+        };
+        state.push(entry);
+        if is_waited_for {
+            state.waits = Waits::No;
             self.0.changed.notify_one();
         }
     }
@@ -91,26 +126,40 @@ impl Reader {
     /// The next event, or how many were lost before it; `None` after the last one. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Event> {
         loop {
-            let (event, ended) = {
-                let mut state = self.0.lock();
-                (state.pop(), state.ended)
-            };
-            if event.is_some() || ended {
-                return event;
+            let now = Instant::now();
+            let rest = self.rests_until.filter(|&until| now < until);
+            {
+                let mut state = self.queue.lock();
+                if let Some(event) = state.pop() {
+                    // Without tokio's clock it is woken for each of them.
+                    let comes_often = Kind::of(&event).is_some() && Handle::try_current().is_ok();
+                    self.rests_until = comes_often.then(|| now + REST);
+                    return Some(event);
+                }
+                if state.ended {
+                    return None;
+                }
+                state.waits = if rest.is_some() { Waits::ForOthers } else { Waits::ForAny };
             }
-            self.0.changed.notified().await;
+            match rest {
+                Some(until) => tokio::select! {
+                    () = self.queue.changed.notified() => {}
+                    () = sleep_until(until) => {}
+                },
+                None => self.queue.changed.notified().await,
+            }
         }
     }
 
     /// The same if there is one already.
     pub(super) fn try_next(&mut self) -> Option<Event> {
-        self.0.lock().pop()
+        self.queue.lock().pop()
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        *self.0.lock() = State { ended: true, ..State::default() };
+        *self.queue.lock() = State { ended: true, ..State::default() };
     }
 }
 
@@ -121,8 +170,7 @@ impl Queue {
 }
 
 impl State {
-    fn push(&mut self, event: Event) {
-        let entry = Entry::new(event);
+    fn push(&mut self, entry: Entry) {
         if let (Some(Entry::Run { kind, first, count }), Entry::Run { kind: more, first: next, .. }) =
             (self.waiting.back_mut(), &entry)
             && kind == more
@@ -163,14 +211,10 @@ impl State {
 
 impl Entry {
     fn new(event: Event) -> Self {
-        let (kind, first) = match event {
-            Event::Piece(piece) => (Kind::Piece, piece.0),
-            Event::Checked(piece, true) => (Kind::Right, piece.0),
-            Event::Checked(piece, false) => (Kind::Wrong, piece.0),
-            Event::File(file) if u32::try_from(file).is_ok() => (Kind::File, file as u32),
-            other => return Self::Other(Box::new(other)),
-        };
-        Self::Run { kind, first, count: 1 }
+        match Kind::of(&event) {
+            Some((kind, first)) => Self::Run { kind, first, count: 1 },
+            None => Self::Other(Box::new(event)),
+        }
     }
 
     fn events(&self) -> u64 {
@@ -201,6 +245,17 @@ fn heap(event: &Event) -> usize {
 }
 
 impl Kind {
+    /// The kind and index of an event of those that come by the thousand.
+    fn of(event: &Event) -> Option<(Self, u32)> {
+        Some(match *event {
+            Event::Piece(piece) => (Self::Piece, piece.0),
+            Event::Checked(piece, true) => (Self::Right, piece.0),
+            Event::Checked(piece, false) => (Self::Wrong, piece.0),
+            Event::File(file) => (Self::File, u32::try_from(file).ok()?),
+            _ => return None,
+        })
+    }
+
     fn event(self, index: u32) -> Event {
         match self {
             Self::Piece => Event::Piece(PieceIndex(index)),
@@ -302,5 +357,53 @@ mod tests {
         drop(events);
         (0..10_000).for_each(|file| news.tell(Event::File(2 * file)));
         assert_eq!(weight(&news), (0, 0));
+    }
+
+    /// What a reader gets of a wake-up.
+    async fn woken(events: &mut Events) -> Vec<Event> {
+        let mut read = vec![events.next().await.unwrap()];
+        read.extend(std::iter::from_fn(|| events.try_next()));
+        read
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_read_of_a_piece_is_not_woken_for_each_of_the_next() {
+        let (mut news, mut events) = news();
+        let begun = Instant::now();
+        let teller = tokio::spawn(async move {
+            for n in 0..100 {
+                news.tell(Event::Piece(PieceIndex(3 * n)));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            news
+        });
+        let (mut wakes, mut pieces) = (0, 0);
+        while pieces < 100 {
+            wakes += 1;
+            pieces += woken(&mut events).await.len();
+        }
+        assert!((15..=25).contains(&wakes), "{wakes}");
+        let mut news = teller.await.unwrap();
+        assert!(begun.elapsed() <= Duration::from_millis(100) + REST);
+        // After a rest, the next one is read at once.
+        tokio::time::sleep(REST).await;
+        let told = Instant::now();
+        news.tell(Event::Piece(PieceIndex(1)));
+        assert_eq!((woken(&mut events).await.len(), told.elapsed()), (1, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_seldom_is_told_at_once() {
+        let (mut news, mut events) = news();
+        news.tell(Event::Piece(PieceIndex(1)));
+        assert_eq!(woken(&mut events).await.len(), 1);
+        let told = Instant::now();
+        let reader = tokio::spawn(async move { woken(&mut events).await });
+        tokio::task::yield_now().await;
+        news.tell(Event::Piece(PieceIndex(3)));
+        news.tell(Event::Verified);
+        let read = reader.await.unwrap();
+        assert!(matches!(read[..], [Event::Piece(PieceIndex(3)), Event::Verified]), "{read:?}");
+        assert_eq!(told.elapsed(), Duration::ZERO);
     }
 }
