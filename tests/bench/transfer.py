@@ -166,30 +166,36 @@ def small(only, repetitions, work):
     goal_of("CPU, x libtorrent 2.1", results, RIVAL, lambda run: run.cpu, most=0.8)
 
 
+EVENTS = ["metadata", "piece"]
+
+
 def by_magnet(torrent, only, repetitions, work):
     """Downloads by magnet link; the events `metadata` and, of btfetch, the first `piece` are timed."""
-    events = ["metadata", "piece"]
     rows = {
-        OURS: lambda out: clients.btfetch(torrent, out, torrent.magnet(), events),
-        RIVAL: lambda out: clients.libtorrent("2.1", torrent, out, torrent.magnet(), events),
-        "libtorrent 2.0": lambda out: clients.libtorrent("2.0", torrent, out, torrent.magnet(), events),
+        OURS: lambda out: clients.btfetch(torrent, out, torrent.magnet(), EVENTS),
+        RIVAL: lambda out: clients.libtorrent("2.1", torrent, out, torrent.magnet(), EVENTS),
+        "libtorrent 2.0": lambda out: clients.libtorrent("2.0", torrent, out, torrent.magnet(), EVENTS),
     }
     with clients.whole_seeder(torrent):
-        results = interleaved(rows, only, repetitions, work, torrent)
+        return interleaved(rows, only, repetitions, work, torrent)
+
+
+def print_magnet(torrent, results, repetitions):
     print(f"\n{torrent.size >> 20} MiB in {torrent.pieces} pieces by magnet link, {repetitions} repetitions, minimum/median/maximum")
     print("| client | ms to metadata | ms to the first piece | ms to complete | CPU s/GiB |\n|---|---|---|---|---|")
     for name, runs in results.items():
-        told = [[1000 * run.events[event] for run in runs if event in run.events] for event in events]
+        told = [[1000 * run.events[event] for run in runs if event in run.events] for event in EVENTS]
         cells = [spread(values, 0) if values else "-" for values in told]
         cells += [spread([1000 * run.wall for run in runs], 0), spread([run.cpu / torrent.size * GIB for run in runs])]
         print(f"| {name} | {' | '.join(cells)} |")
-    return results
 
 
 def magnet(only, repetitions, work):
     root = work / "seed" / "short.bin"
     clients.random_file(root, 16 << 20)
-    results = by_magnet(clients.torrent_of(root, 1 << 20, work), only, repetitions, work)
+    torrent = clients.torrent_of(root, 1 << 20, work)
+    results = by_magnet(torrent, only, repetitions, work)
+    print_magnet(torrent, results, repetitions)
     if ours := results.get(OURS):
         goals()
         goal("ms to metadata", median(ours, lambda run: 1000 * run.events["metadata"]), most=30)
@@ -200,8 +206,15 @@ def magnet(only, repetitions, work):
 def dictionary(only, repetitions, work):
     root = work / "seed" / "fine.bin"
     clients.random_file(root, 820 << 20)
-    fine = by_magnet(clients.torrent_of(root, 1 << 14, work), only, repetitions, work)
-    coarse = by_magnet(clients.torrent_of(root, 1 << 20, work), only, repetitions, work)
+    # In turns, since their costs are compared.
+    torrents = [clients.torrent_of(root, piece, work) for piece in (1 << 14, 1 << 20)]
+    fine, coarse = {}, {}
+    for _ in range(repetitions):
+        for torrent, results in zip(torrents, (fine, coarse)):
+            for name, runs in by_magnet(torrent, only, 1, work).items():
+                results.setdefault(name, []).extend(runs)
+    for torrent, results in zip(torrents, (fine, coarse)):
+        print_magnet(torrent, results, repetitions)
     if ours := fine.get(OURS):
         goals()
         goal("1 MiB of metadata: ms", median(ours, lambda run: 1000 * run.events["metadata"]), most=60)

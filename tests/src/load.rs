@@ -211,7 +211,7 @@ impl Load {
                     let (kind, peer) = self.choose();
                     self.ask(slot, now, kind, peer)?;
                 } else {
-                    self.tally.lost += 1;
+                    self.tally.unsent += 1;
                 }
                 due += pause;
             }

@@ -13,6 +13,9 @@ pub struct Tally {
     pub first_wrong: Option<String>,
     /// Queries without a reply after a second.
     pub lost: u64,
+    /// Queries that were due while as many as there are slots for were outstanding: the generator, the node or
+    /// the machine stood still.
+    pub unsent: u64,
     /// Nodes in replies to `find_node`, and how many replies there were.
     pub nodes: (u64, u64),
     /// Bytes of replies.

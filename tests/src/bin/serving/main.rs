@@ -12,7 +12,8 @@
 //! the floor is measured, by which it is divided; medians are compared. The limits of all nodes are
 //! lifted. Rows: replies a second with 128 queries outstanding, CPU of the node's process per query
 //! (user and system, as the scheduler counts), its ratio to the floor (min/median/max), memory, and at
-//! 5,000 queries a second CPU, median and 99th percentile of the round trip. Behind them stand the
+//! 5,000 queries a second and at half of its own replies a second CPU, median and 99th percentile of the
+//! round trip; there the floor has half of its own. Behind them stand the
 //! goals of our own node and whether it meets them.
 #![allow(clippy::unwrap_used)]
 
@@ -94,6 +95,8 @@ struct Row {
     /// Of each kind, of each repetition.
     closed: Vec<Vec<Measured>>,
     gentle: Vec<Measured>,
+    /// At half of what it did just before.
+    half: Vec<Measured>,
     memory: Memory,
 }
 
@@ -148,12 +151,13 @@ fn compare(options: &Options, kinds: &[Option<Kind>]) {
         report::print_closed(&floor, &nodes, n);
     }
     if kinds == [None] {
-        report::print_gentle(&floor, &nodes);
+        report::print_open(&format!("{GENTLE} queries a second"), &floor, &nodes, |row| &row.gentle);
+        report::print_open("half of its own replies a second", &floor, &nodes, |row| &row.half);
     }
     report::print_goals(&nodes, kinds);
 }
 
-/// Measures a program once; what it cost for each kind and then gently, as the floor of the next one.
+/// Measures a program once; what it cost for each kind and then at given rates, as the floor of the next one.
 fn run(row: &mut Row, kinds: &[Option<Kind>], options: &Options, floors: &[Floor]) -> Vec<Floor> {
     let (node, mut load) = start(row);
     row.closed.resize_with(kinds.len(), Vec::new);
@@ -165,10 +169,13 @@ fn run(row: &mut Row, kinds: &[Option<Kind>], options: &Options, floors: &[Floor
         row.closed[n].push(measured);
     }
     if kinds == [None] {
-        let floor = floors.get(kinds.len());
-        let measured = measure(&node, |span| load.open(GENTLE, span).unwrap(), options, floor);
-        costs.push(measured.as_floor());
-        row.gentle.push(measured);
+        let half = costs[0].rate as u32 / 2;
+        for (rate, results) in [(GENTLE, &mut row.gentle), (half, &mut row.half)] {
+            let floor = floors.get(costs.len());
+            let measured = measure(&node, |span| load.open(rate, span).unwrap(), options, floor);
+            costs.push(measured.as_floor());
+            results.push(measured);
+        }
     }
     row.memory.loaded = resident_kib(node.pid());
     costs

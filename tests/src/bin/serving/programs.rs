@@ -55,8 +55,8 @@ pub(crate) fn nodes() -> Vec<Row> {
 }
 
 fn row(name: &'static str, target: Target, tids: Tids, command: Command) -> Row {
-    let (closed, gentle) = (Vec::new(), Vec::new());
-    Row { name, target, tids, command, closed, gentle, memory: Memory::default() }
+    let (closed, gentle, half) = (Vec::new(), Vec::new(), Vec::new());
+    Row { name, target, tids, command, closed, gentle, half, memory: Memory::default() }
 }
 
 /// `program` on core 0, with all threads that it will ever have.
