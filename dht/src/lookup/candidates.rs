@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 
 use krpc::{Distance, Id};
 
+use super::lines::Lines;
+use super::weights::LONG_LINE;
 use crate::addr::subnet_key;
 use crate::secure_id::is_secure;
 
@@ -68,6 +70,8 @@ pub(crate) struct Candidate {
     pub(crate) addr: SocketAddr,
     /// Referrals between the start and this node.
     pub(crate) depth: u16,
+    /// See [`Offered::line`].
+    line: u64,
     pub(crate) token: Option<Box<[u8]>>,
     /// The sequence number of the item that it has (BEP 44).
     pub(crate) held: Option<i64>,
@@ -92,6 +96,8 @@ pub(super) struct Offered {
     pub(super) addr: SocketAddr,
     /// Referrals between the start and this node.
     pub(super) depth: u16,
+    /// The line that it belongs to (see [`super::lines`]); `None` of one with whom a line begins.
+    pub(super) line: Option<u64>,
     /// See [`Place::is_reserve`].
     pub(super) is_reserve: bool,
 }
@@ -114,6 +120,8 @@ pub(crate) struct Facts {
     pub(crate) id: Option<Id>,
     /// See [`Candidate::depth`].
     pub(crate) depth: u16,
+    /// See [`Offered::line`].
+    pub(super) line: u64,
 }
 
 impl Place {
@@ -138,18 +146,18 @@ impl Place {
 }
 
 impl Candidate {
-    fn new(id: Option<Id>, addr: SocketAddr, depth: u16) -> Self {
+    fn new(id: Option<Id>, addr: SocketAddr, depth: u16, line: u64) -> Self {
         let (serial, token, held, announce, answered_as) = (0, None, None, AnnounceState::No, None);
-        Self { serial, id, addr, depth, token, held, announce, answered_as }
+        Self { serial, id, addr, depth, line, token, held, announce, answered_as }
     }
 
     /// The same for another of our homes, which nobody has given a token.
     fn anew(&self) -> Self {
-        Self { answered_as: self.answered_as, ..Self::new(self.id, self.addr, self.depth) }
+        Self { answered_as: self.answered_as, ..Self::new(self.id, self.addr, self.depth, self.line) }
     }
 
     pub(crate) fn facts(&self) -> Facts {
-        Facts { addr: self.addr, id: self.id, depth: self.depth }
+        Facts { addr: self.addr, id: self.id, depth: self.depth, line: self.line }
     }
 
     /// Whether its id belongs to its address (BEP 42).
@@ -177,7 +185,7 @@ impl Candidates {
     }
 
     /// Adds those of a search from another of our homes, to which the same applies. Beyond `most` fresh ones
-    /// the farthest of these go.
+    /// some of these go, as in [`Candidates::offer`].
     pub(super) fn join(&mut self, others: &Self, most: usize) {
         for (other, candidate) in others.places.iter().map(|place| (place.anew(), others.of(place))) {
             let Candidate { id, addr, answered_as, .. } = *candidate;
@@ -203,10 +211,10 @@ impl Candidates {
         self.next_serial
     }
 
-    /// Adds somebody, unless they are there already. Beyond `most` fresh ones the farthest of these goes.
-    /// Whether it was new and stays.
+    /// Adds somebody, unless they are there already. Beyond `most` fresh ones the farthest of the line with most
+    /// of these goes, or of all where no line is long ([`LONG_LINE`]). Whether it was new and stays.
     pub(super) fn offer(&mut self, offered: Offered, target: &Id, allow_local: bool, most: usize) -> bool {
-        let Offered { id, addr, depth, is_reserve } = offered;
+        let Offered { id, addr, depth, line, is_reserve } = offered;
         // Routers come first: they are offered where nobody else is of use.
         let distance = id.map_or(ROUTERS_FIRST, |id| id.distance(target));
         let first = self.places.partition_point(|place| place.distance < distance);
@@ -216,7 +224,8 @@ impl Candidates {
         }
         let at = first + self.equals_before(first, id, addr, &distance);
         let place = Place::new(subnet_key(addr, allow_local).short(), distance, is_reserve);
-        let serial = self.insert(at, Candidate::new(id, addr, depth), place);
+        let candidate = Candidate::new(id, addr, depth, line.unwrap_or(place.subnet));
+        let serial = self.insert(at, candidate, place);
         self.fresh <= most || self.drop_farthest() != Some(serial)
     }
 
@@ -270,10 +279,15 @@ impl Candidates {
         }
     }
 
-    /// Forgets the farthest that was not asked, by any home. Its serial.
+    /// Forgets the farthest that was not asked, by any home, of the line that has most of those: whoever names
+    /// nodes without end drives out its own. Its serial.
     fn drop_farthest(&mut self) -> Option<u32> {
-        let is_new = |place: &Place| place.state == State::Fresh && place.tries == 0;
-        let farthest = self.places.iter().rposition(is_new)?;
+        let is_new = |place: &&Place| place.state == State::Fresh && place.tries == 0;
+        let line = |place: &Place| self.of(place).line;
+        let lines = Lines::sum(self.places.iter().filter(is_new).map(|place| (line(place), 1)));
+        let longest = lines.longest_beyond(LONG_LINE);
+        let may_go = |place: &Place| is_new(&place) && longest.is_none_or(|longest| line(place) == longest);
+        let farthest = self.places.iter().rposition(may_go)?;
         let place = self.places.remove(farthest);
         self.fresh -= 1;
         self.free.push(place.index);
@@ -318,6 +332,26 @@ impl Candidates {
     /// The candidate of one of the [`Candidates::places`].
     pub(super) fn of(&self, place: &Place) -> &Candidate {
         &self.candidates[place.index as usize]
+    }
+
+    /// The place of a node.
+    pub(super) fn place_of(&self, id: Id, addr: SocketAddr, target: &Id) -> Option<usize> {
+        let distance = id.distance(target);
+        let first = self.places.partition_point(|place| place.distance < distance);
+        self.known(first, &distance, Some(id), addr)
+    }
+
+    /// Who was named in `line` too belongs to it if that had fewer queries than its own, unless it was asked.
+    pub(super) fn named_too(&mut self, at: usize, line: u64) {
+        let (own, tries) = (self.at(at).line, self.tries());
+        if self.places[at].tries == 0 && tries.of(line) < tries.of(own) {
+            self.at_mut(at).line = line;
+        }
+    }
+
+    /// Queries sent to nodes of each line.
+    pub(super) fn tries(&self) -> Lines {
+        Lines::sum(self.places.iter().map(|place| (self.of(place).line, place.tries.into())))
     }
 
     pub(super) fn position(&self, serial: u32) -> Option<usize> {

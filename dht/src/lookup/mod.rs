@@ -14,6 +14,7 @@ mod env;
 mod findings;
 mod kind;
 mod lead;
+mod lines;
 mod named;
 mod peers;
 mod remembered;
@@ -40,7 +41,7 @@ pub(crate) use self::remembered::Remembered;
 pub(crate) use self::running::Lookups;
 pub(crate) use self::sampled::Sampled;
 use self::search::{Phase, Search, Step};
-use self::turns::{First, offer_starts};
+use self::turns::{First, from_last_run, offer_starts};
 use self::weights::RETRY;
 pub(crate) use self::weights::SAVED_AT_ONCE;
 use crate::addr::acceptable;
@@ -179,8 +180,7 @@ impl Lookup {
         };
         self.stats.answered += 1;
         self.stats.hops = self.stats.hops.max(facts.depth);
-        let was_router = taken.destination.id.is_none();
-        let nodes = self.take_nodes(response, facts.depth.saturating_add(1), was_router, env);
+        let nodes = self.take_nodes(response, taken.destination.id.map(|_| &facts), env);
         let token = response.token.is_some();
         let step = HopStep::Answered { rtt: taken.rtt, nodes, peers: brought.peers, token };
         self.hop(now, first, step, env.out);
@@ -189,7 +189,7 @@ impl Lookup {
     /// Takes the nodes that a router named to another lookup, unless this one has got beyond routers.
     /// Whether that helped.
     pub(crate) fn overhears(&mut self, response: &Response<'_>, env: &Env<'_>) -> bool {
-        self.stats.hops == 0 && self.take_nodes(response, 1, true, env) > 0
+        self.stats.hops == 0 && self.take_nodes(response, None, env) > 0
     }
 
     /// The node answered with an error, or in a way that is no answer: a `step` that says so.
@@ -341,7 +341,13 @@ impl Lookup {
                     return;
                 }
                 Step::Ask(_) if self.stats.answered > 0 && search.is_unheard(env.config) => return,
-                Step::Ask(index) => index,
+                Step::Ask(nearest) => {
+                    let index = search.whom_instead(nearest, env.config);
+                    if index != nearest {
+                        walk = search.walk();
+                    }
+                    index
+                }
                 Step::Wait => return,
                 // A search that nobody was offered to waits for a bootstrap or for the other family.
                 Step::Converged if search.is_empty() && !late => return,
@@ -410,10 +416,11 @@ impl Lookup {
         self.stats.queries += u32::from(sent);
     }
 
-    /// Gives the nodes of a reply to the searches of their family; how many were new.
-    fn take_nodes(&mut self, response: &Response<'_>, depth: u16, router: bool, env: &Env<'_>) -> u16 {
+    /// Gives the nodes of a reply to the searches of their family: that of a router, or of a node of which there
+    /// are `facts`. How many were new.
+    fn take_nodes(&mut self, response: &Response<'_>, facts: Option<&Facts>, env: &Env<'_>) -> u16 {
         // Routers answer with 16 (libtorrent's bootstrap node), and there are few of them.
-        let most = env.config.lookup_nodes_per_reply.saturating_mul(if router { 2 } else { 1 });
+        let most = env.config.lookup_nodes_per_reply.saturating_mul(if facts.is_none() { 2 } else { 1 });
         let v4 = response.nodes.map_or_else(Named::new, |raw| named::<V4>(raw, &self.target, most, env));
         let v6 = response.nodes6.map_or_else(Named::new, |raw| named::<V6>(raw, &self.target, most, env));
         let mut new = 0;
@@ -421,8 +428,10 @@ impl Lookup {
             let nodes = if place.family == Family::V4 { &v4 } else { &v6 };
             let search = &mut self.searches[index];
             if search.is_open() {
-                let offered =
-                    nodes.iter().filter(|&&(_, id, addr)| search.offer(Some(id), addr, depth, env.config));
+                let offered = nodes.iter().filter(|&&(_, id, addr)| match facts {
+                    Some(facts) => search.offer_named(id, addr, facts, env.config),
+                    None => search.offer(Some(id), addr, 1, env.config),
+                });
                 new += offered.count() as u16;
             }
         }
@@ -472,25 +481,12 @@ impl Lookup {
     }
 
     fn hop(&self, at: Time, node: Option<Facts>, step: HopStep, out: &mut Outbox) {
-        if let (Some(Facts { addr, id, depth }), Owner::User { id: lookup, trace: true }) = (node, self.owner)
+        if let (Some(Facts { addr, id, depth, .. }), Owner::User { id: lookup, trace: true }) =
+            (node, self.owner)
         {
             out.events.push(Event::Hop { lookup, hop: Hop { at, node: addr, id, depth, step } });
         }
     }
-}
-
-/// Nodes of an earlier run to start from: the upkeep tries all of them in turn, as they may all be gone;
-/// others want the nearest.
-fn from_last_run(owner: Owner, target: Id, place: &Place, config: &Config) -> Vec<(Id, SocketAddr)> {
-    let mut saved = place.saved.clone();
-    match owner {
-        Owner::Upkeep { .. } => saved.truncate(SAVED_AT_ONCE),
-        Owner::User { .. } => {
-            saved.sort_by_key(|(id, _)| id.distance(&target));
-            saved.truncate(config.lookup_candidates);
-        }
-    }
-    saved
 }
 
 /// How long a lookup asks new nodes: what is left of [`Config::lookup_max_time`] is for announcing.

@@ -7,6 +7,8 @@
 //! closest a silent node is asked a second time at once; silent again, the search goes on without it,
 //! though its late answer still counts.
 
+mod lured;
+
 use std::net::SocketAddr;
 
 use arrayvec::ArrayVec;
@@ -139,15 +141,28 @@ impl Search {
         Self { candidates, ..Self::new(self.target, config) }
     }
 
-    /// Adds a candidate, unless it is there already. Beyond [`Config::lookup_candidates`] the farthest
-    /// unasked one goes. Whether it was new and stays.
+    /// Adds a candidate, unless it is there already. Beyond [`Config::lookup_candidates`] an
+    /// unasked one goes, see [`Candidates::offer`]. Whether it was new and stays.
     pub(crate) fn offer(&mut self, id: Option<Id>, addr: SocketAddr, depth: u16, config: &Config) -> bool {
-        self.add(Offered { id, addr, depth, is_reserve: false }, config)
+        self.add(Offered { id, addr, depth, line: None, is_reserve: false }, config)
+    }
+
+    /// The same with one that a node named which answered with these `facts`.
+    pub(crate) fn offer_named(&mut self, id: Id, addr: SocketAddr, facts: &Facts, config: &Config) -> bool {
+        let (depth, line) = (facts.depth.saturating_add(1), Some(facts.line));
+        let is_new = self.add(Offered { id: Some(id), addr, depth, line, is_reserve: false }, config);
+        if !is_new
+            && self.may_be_lured()
+            && let Some(at) = self.candidates.place_of(id, addr, &self.target)
+        {
+            self.candidates.named_too(at, facts.line);
+        }
+        is_new
     }
 
     /// Adds a candidate that is asked when there is nobody else to ask.
     pub(crate) fn offer_reserve(&mut self, id: Id, addr: SocketAddr, config: &Config) {
-        self.add(Offered { id: Some(id), addr, depth: 0, is_reserve: true }, config);
+        self.add(Offered { id: Some(id), addr, depth: 0, line: None, is_reserve: true }, config);
     }
 
     fn add(&mut self, offered: Offered, config: &Config) -> bool {

@@ -17,6 +17,7 @@ use super::Lookup;
 use super::env::{Env, Owner};
 use super::kind::Kind;
 use super::search::{Phase, Search};
+use super::weights::SAVED_AT_ONCE;
 use crate::addr::subnet_key;
 use crate::home::{Place, family_of};
 use crate::store::Family;
@@ -214,6 +215,25 @@ pub(super) fn offer_starts(search: &mut Search, target: &Id, place: &Place, conf
     for (id, addr) in place.table.closest(target, config.lookup_min_queries, config) {
         search.offer_reserve(id, addr, config);
     }
+}
+
+/// Nodes of an earlier run to start from: the upkeep tries all of them in turn, as they may all be gone;
+/// others want the nearest.
+pub(super) fn from_last_run(
+    owner: Owner,
+    target: Id,
+    place: &Place,
+    config: &Config,
+) -> Vec<(Id, SocketAddr)> {
+    let mut saved = place.saved.clone();
+    match owner {
+        Owner::Upkeep { .. } => saved.truncate(SAVED_AT_ONCE),
+        Owner::User { .. } => {
+            saved.sort_by_key(|(id, _)| id.distance(&target));
+            saved.truncate(config.lookup_candidates);
+        }
+    }
+    saved
 }
 
 /// The nodes that a lookup has come to, nearest first: as many of each family as one search would name, one

@@ -24,5 +24,16 @@ pub(super) const SPARE: usize = 3;
 /// Nodes of an earlier run that one attempt to bootstrap begins with.
 pub(crate) const SAVED_AT_ONCE: usize = 40;
 
+/// Queries after which a search may be lured, see [`super::lines`]: of the lookups that these numbers were found with
+/// 99 of 100 sent 106 or fewer.
+pub(super) const LURED: usize = 120;
+
+/// Candidates that nobody has asked in a line from which some may be forgotten although others are farther away.
+pub(super) const LONG_LINE: u32 = 8;
+
+/// What a line of the reserve counts for beside the queries that it had, when a search may be lured: where
+/// a few of each line are asked, one line after the other leads nowhere.
+pub(super) const RESERVE_WAITS: u32 = 4;
+
 /// Pause after a query that found too many in flight.
 pub(super) const RETRY: Duration = Duration::from_millis(100);

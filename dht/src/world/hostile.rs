@@ -61,45 +61,109 @@ fn endless_referrals_end_within_the_budget() {
     assert_eq!(found.outcome, Outcome::OutOfBudget);
 }
 
+/// A network of 40 nodes in which a peer of the infohash is known, and hosts that each name others, nearer to it
+/// than any node: those that `referrals` numbers, of the 3,000 that there are.
+fn lured(seed: u64, referrals: impl Fn(usize) -> Vec<usize>) -> (World, Id, Vec<(Id, SocketAddr)>) {
+    let mut world = World::grown(seed, 40, MINUTE);
+    let infohash = world.random_id();
+    assert!(world.announce(0, infohash, 4444).stored.len() >= 8);
+    let host = |n: usize| {
+        let mut distance = [0; 20];
+        distance[10..12].copy_from_slice(&(u16::MAX - n as u16).to_be_bytes());
+        (infohash.at(&krpc::Distance::new(distance)), World::v4(10_000 + n))
+    };
+    let hosts: Vec<_> = (0..3000).map(host).collect();
+    for (n, &(own, addr)) in hosts.iter().enumerate() {
+        let named: Vec<_> = referrals(n).into_iter().filter_map(|n| hosts.get(n).copied()).collect();
+        let nodes = records(&named);
+        let response = move |_, from, message: &Message<'_>| {
+            let response = Response { nodes: Some(&nodes), token: Some(b"x"), ..Response::new(own) };
+            vec![(from, reply(message.tid, response))]
+        };
+        world.add_actor_at(addr, Box::new(response));
+    }
+    (world, infohash, hosts)
+}
+
+/// The honest nodes of such a network, those far from the infohash first.
+fn honest(world: &World, infohash: Id) -> Vec<(Id, SocketAddr)> {
+    let mut honest: Vec<_> = (0..40).map(|index| (world.id(index), world.addr(index))).collect();
+    honest.sort_by_key(|(id, _)| std::cmp::Reverse(id.distance(&infohash)));
+    honest
+}
+
+/// What a lookup that begins with these finds.
+fn found_from(world: &mut World, infohash: Id, starts: &[(Id, SocketAddr)]) -> (bool, LookupStats) {
+    let node = world.add_node(starts);
+    let found = world.get_peers(node, infohash);
+    assert!(found.stats.queries <= 300, "{:?}", found.stats);
+    (found.peers.contains(&SocketAddr::new(world.addr(0).ip(), 4444)), found.stats)
+}
+
 // S27
 #[test]
 fn endless_referrals_do_not_hide_those_that_are_named_beside_them() {
     for (seed, named) in (1..=2).flat_map(|seed| [(seed, 1), (seed, 3), (seed, 8)]) {
-        let mut world = World::grown(seed, 40, MINUTE);
-        let infohash = world.random_id();
-        let announced = world.announce(0, infohash, 4444);
-        assert!(announced.stored.len() >= 8);
-        // Nearer than anybody, and each nearer than the last.
-        let chain: Vec<_> = (0..600u16)
-            .map(|n| {
-                let mut distance = [0; 20];
-                distance[10..12].copy_from_slice(&(u16::MAX - n).to_be_bytes());
-                (infohash.at(&krpc::Distance::new(distance)), World::v4(1000 + usize::from(n)))
-            })
-            .collect();
-        for (n, &(own, addr)) in chain.iter().enumerate() {
-            let nodes = records(&chain[n + 1..(n + 1 + named).min(chain.len())]);
-            let response = move |_, from, message: &Message<'_>| {
-                let response = Response { nodes: Some(&nodes), token: Some(b"x"), ..Response::new(own) };
-                vec![(from, reply(message.tid, response))]
-            };
-            world.add_actor_at(addr, Box::new(response));
-        }
+        let (mut world, infohash, chain) = lured(seed, |n| (n + 1..n + 1 + named).collect());
         // Who is known at first names honest ones far from the infohash, and leads into the chain.
-        let mut honest: Vec<_> = (0..40).map(|index| (world.id(index), world.addr(index))).collect();
-        honest.sort_by_key(|(id, _)| id.distance(&infohash));
-        let known: Vec<_> = honest[36..].iter().chain(&chain[..named.min(4)]).copied().collect();
-        let (known, id) = (records(&known), honest[35].0);
+        let honest = honest(&world, infohash);
+        let known: Vec<_> = honest[..4].iter().chain(&chain[..named.min(4)]).copied().collect();
+        let (known, id) = (records(&known), honest[4].0);
         let router = World::v4(900);
         let response = move |_, from, message: &Message<'_>| {
             vec![(from, reply(message.tid, Response { nodes: Some(&known), ..Response::new(id) }))]
         };
         world.add_actor_at(router, Box::new(response));
-        let node = world.add_node(&[(id, router)]);
-        let found = world.get_peers(node, infohash);
-        let peer = SocketAddr::new(world.addr(0).ip(), 4444);
-        assert!(found.peers.contains(&peer), "seed {seed}, {named} named: {:?}", found.stats);
-        assert!(found.stats.queries <= 300, "{:?}", found.stats);
+        let (is_found, stats) = found_from(&mut world, infohash, &[(id, router)]);
+        assert!(is_found, "seed {seed}, {named} named: {stats:?}");
+    }
+}
+
+// S27: the first queries go to the chain, and so would all others.
+#[test]
+fn endless_referrals_do_not_hide_a_start_that_is_far_away() {
+    for (seed, named) in (1..=4).flat_map(|seed| [(seed, 1), (seed, 3), (seed, 8)]) {
+        let (mut world, infohash, chain) = lured(seed, |n| (n + 1..n + 1 + named).collect());
+        let starts: Vec<_> = chain[..20].iter().chain(&honest(&world, infohash)[4..5]).copied().collect();
+        let (is_found, stats) = found_from(&mut world, infohash, &starts);
+        assert!(is_found, "seed {seed}, {named} named: {stats:?}");
+    }
+}
+
+// S27: the chain names the honest nodes around the infohash before anybody else does.
+#[test]
+fn endless_referrals_do_not_hide_the_nodes_that_they_name_first() {
+    for seed in 1..=4 {
+        let (mut world, infohash, chain) = lured(seed, |n| (n + 1..=n + 8).collect());
+        let (honest, own) = (honest(&world, infohash), chain[19].0);
+        let nodes = records(&honest[28..].iter().rev().take(8).copied().collect::<Vec<_>>());
+        let addr = World::v4(20_000);
+        world.add_actor_at(
+            addr,
+            Box::new(move |_, from, message| {
+                let response = Response { nodes: Some(&nodes), token: Some(b"x"), ..Response::new(own) };
+                vec![(from, reply(message.tid, response))]
+            }),
+        );
+        let starts: Vec<_> = chain[..19].iter().chain([&(own, addr), &honest[4]]).copied().collect();
+        let (is_found, stats) = found_from(&mut world, infohash, &starts);
+        assert!(is_found, "seed {seed}: {stats:?}");
+    }
+}
+
+// S27: each names four of the chain and four that nobody else does, so that there are soon more of them than
+// a lookup remembers.
+#[test]
+fn referrals_to_ever_more_nodes_do_not_drive_out_a_start_that_is_far_away() {
+    for seed in 1..=4 {
+        let (mut world, infohash, hosts) = lured(seed, |n| match n.checked_sub(2400) {
+            Some(at) => (n + 1..=n + 4).chain(4 * at..4 * at + 4).collect(),
+            None => Vec::new(),
+        });
+        let starts: Vec<_> =
+            hosts[2400..2408].iter().chain(&honest(&world, infohash)[4..5]).copied().collect();
+        let (is_found, stats) = found_from(&mut world, infohash, &starts);
+        assert!(is_found, "seed {seed}: {stats:?}");
     }
 }
 

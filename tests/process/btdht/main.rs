@@ -22,6 +22,7 @@ mod testnet;
 mod traces;
 // What the package `harness` has too: this one is below it.
 #[path = "../../src/uninterrupted.rs"]
+#[allow(unreachable_pub)]
 mod uninterrupted;
 mod usage;
 mod words;

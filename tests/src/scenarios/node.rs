@@ -161,6 +161,8 @@ pub(super) const NODE: &[Entry] = &[
         "S27",
         &[
             "endless_referrals_end_within_the_budget",
+            "endless_referrals_do_not_hide_a_start_that_is_far_away",
+            "referrals_to_ever_more_nodes_do_not_drive_out_a_start_that_is_far_away",
             "lookups_that_are_lured_until_their_budget_is_spent_tell_what_they_found_and_exit_with_0",
             "values_count_only_from_the_address_tid_and_id_that_were_asked",
             "answer_from_another_port_is_no_answer",

@@ -1,5 +1,6 @@
 //! Tests of [`Search`] by itself.
 
+use super::super::weights::LURED;
 use super::*;
 
 impl Search {
@@ -386,4 +387,85 @@ fn candidates_of_two_homes_are_capped_as_those_of_one() {
     first.resume(&second, &config);
     let ids: Vec<_> = first.candidates().map(|candidate| candidate.id).collect();
     assert_eq!(ids, [at(1), at(2), at(3), at(4)]);
+}
+
+/// Asks whoever has the turn, who answers and names a node at the distance `named`. Whom it was, by distance.
+fn hop(search: &mut Search, named: u8, config: &Config) -> u8 {
+    let Step::Ask(nearest) = search.step(config) else { panic!("nobody to ask") };
+    let index = search.whom_instead(nearest, config);
+    let (serial, id) = (search.candidate(index).serial, search.candidate(index).id.unwrap());
+    search.asked(index);
+    let facts = search.answered(serial, id, (None, None), config).unwrap();
+    search.offer_named(at(named).unwrap(), addr(named), &facts, config);
+    id.as_bytes()[1]
+}
+
+#[test]
+fn when_a_line_has_more_queries_than_lookups_need_every_second_one_goes_to_the_line_that_had_fewest() {
+    let config = Config { lookup_min_queries: 2 * LURED, ..Config::default() };
+    let mut search = search(&[250, 251, 252], &config);
+    for n in 0..LURED as u8 {
+        assert_eq!(hop(&mut search, 249 - n, &config), 250 - n);
+    }
+    let lured_on = [(130, 129), (129, 128), (128, 127), (127, 126)];
+    let others = [(251, 253), (252, 255), (253, 254), (255, 5)];
+    for ((nearest, next), (other, its)) in lured_on.into_iter().zip(others) {
+        assert_eq!([hop(&mut search, next, &config), hop(&mut search, its, &config)], [nearest, other]);
+    }
+}
+
+#[test]
+fn who_is_asked_instead_may_be_of_the_reserve_and_is_of_no_network_that_was_heard() {
+    let config = Config { lookup_min_queries: 2 * LURED, ..Config::default() };
+    let mut search = search(&[250, 251], &config);
+    search.offer_reserve(at(255).unwrap(), addr(255), &config);
+    // A network of which one answers.
+    let beside = |n| ([81, 2, 250, n], 6881).into();
+    search.offer(at(252), beside(9), 0, &config);
+    for n in 0..=LURED as u8 {
+        assert_eq!(hop(&mut search, 249 - n, &config), 250 - n);
+    }
+    let mut others = Vec::new();
+    for (named, next) in [(253, 120), (254, 119), (253, 118), (253, 117)] {
+        others.push(hop(&mut search, named, &config));
+        hop(&mut search, next, &config);
+    }
+    assert_eq!(others, [251, 253, 254, 255]);
+}
+
+#[test]
+fn who_is_named_in_two_lines_belongs_to_the_one_that_had_fewer_queries_when_a_search_may_be_lured() {
+    let config = Config { lookup_min_queries: 2 * LURED, ..Config::default() };
+    let mut search = search(&[250, 251], &config);
+    let begin = search.candidate(0).facts();
+    for n in 0..LURED as u8 {
+        assert_eq!(hop(&mut search, 249 - n, &config), 250 - n);
+    }
+    // The endless line names an honest node first, far behind its own.
+    assert!(search.offer_named(at(252).unwrap(), ([82, 1, 1, 1], 1).into(), &begin, &config));
+    let line = |search: &Search| search.candidates.iter().find(|c| c.id == at(252)).unwrap().facts().line;
+    assert_eq!(line(&search), begin.line);
+    let other = search.candidates.iter().find(|c| c.id == at(251)).unwrap().facts();
+    assert!(!search.offer_named(at(252).unwrap(), ([82, 1, 1, 1], 1).into(), &other, &config));
+    assert_eq!(line(&search), other.line);
+    assert!(!search.offer_named(at(252).unwrap(), ([82, 1, 1, 1], 1).into(), &begin, &config));
+    assert_eq!(line(&search), other.line, "nor does it take it back");
+}
+
+#[test]
+fn of_too_many_candidates_the_farthest_of_a_long_line_goes() {
+    let config = Config { lookup_candidates: 10, ..Config::default() };
+    let mut search = search(&[100, 200], &config);
+    let serial = ask(&mut search, &config).unwrap();
+    let facts = search.answered(serial, at(100).unwrap(), (None, None), &config).unwrap();
+    for distance in (10..30).rev() {
+        assert!(search.offer_named(at(distance).unwrap(), addr(distance), &facts, &config));
+    }
+    assert!(!search.offer_named(at(50).unwrap(), addr(50), &facts, &config));
+    let fresh =
+        |search: &Search| search.candidates.iter().map(|c| c.id.unwrap().as_bytes()[1]).collect::<Vec<_>>();
+    assert_eq!(fresh(&search), [10, 11, 12, 13, 14, 15, 16, 17, 18, 100, 200]);
+    // Where no line is long any more, the farthest of all goes.
+    assert!(search.offer(at(1), addr(1), 0, &config) && search.offer(at(2), addr(2), 0, &config));
+    assert_eq!(fresh(&search), [1, 2, 10, 11, 12, 13, 14, 15, 16, 17, 100]);
 }
