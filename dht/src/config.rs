@@ -272,7 +272,7 @@ pub struct Config {
     /// their interval nobody else is asked until the first one's is over.
     pub crawl_asked: usize,
     /// Nodes of one network (IPv4 /24) that a crawl knows at a time, but for those that were silent lately. An
-    /// IPv6 /64 has one.
+    /// IPv6 /64 has one. For the size of the DHT further ones are asked, for nodes, and forgotten again.
     pub crawl_nodes_per_subnet: usize,
     /// Nodes taken from one reply to a crawl, per family.
     pub crawl_nodes_per_reply: usize,

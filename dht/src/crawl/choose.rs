@@ -1,5 +1,6 @@
 //! What a crawl asks next: whom, what, and about which point of the key space.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use krpc::{Id, Want};
@@ -9,6 +10,7 @@ use super::frontier::{Chosen, Known};
 use super::line::Line;
 use super::survey::{Step, Survey};
 use super::{Crawler, InFlight, Purpose, size};
+use crate::addr::SourceKey;
 use crate::{Question, Time};
 
 impl Crawler {
@@ -86,7 +88,7 @@ impl Crawler {
         if let Some(query) = self.running_survey(now) {
             return Some(query);
         }
-        if self.surveys.len() >= SURVEYS || self.frontier.fresh() == 0 {
+        if self.surveys.len() >= SURVEYS || self.frontier.fresh() == 0 || !self.frontier.has_room() {
             return None;
         }
         let ipv6 = match self.families {
@@ -118,12 +120,34 @@ impl Crawler {
                         self.counters.survey_queries += 1;
                         return Some(self.ask(chosen, Purpose::Survey(serial), target));
                     }
-                    let known = self.frontier.known(now, id, addr);
-                    survey.not_asked(self.frontier.source(addr), known);
+                    let source = self.frontier.source(addr);
+                    match self.frontier.known(now, id, addr) {
+                        // Whoever was not asked is not gone: with such a gap the survey would find those few
+                        // who are remembered, and call them the whole DHT.
+                        Known::Unknown | Known::Fresh if !self.frontier.has_room() => {
+                            let survey = self.surveys.swap_remove(nth);
+                            self.surveyed(survey.ipv6, None);
+                        }
+                        Known::Unknown | Known::Fresh if is_asked_apart(&self.in_flight, source) => {
+                            survey.not_asked(source, Known::Asking);
+                        }
+                        Known::Unknown | Known::Fresh => return Some(self.ask_apart(addr, serial, target)),
+                        known => survey.not_asked(source, known),
+                    }
                 }
             }
         }
         None
+    }
+
+    /// Asks a node for the sake of a survey alone, for nodes: its network has as many seats as it may have, and
+    /// neither failing where many nodes share a network nor passing over them would give the right size.
+    fn ask_apart(&mut self, to: SocketAddr, serial: u64, target: Id) -> Query {
+        self.counters.survey_queries += 1;
+        self.counters.node_queries += 1;
+        let (purpose, source) = (Purpose::Survey(serial), self.frontier.source(to));
+        let asked = InFlight { purpose, source, index: None, is_sample: false };
+        self.send(to, asked, Question::FindNode(target, self.want()))
     }
 
     fn surveyed(&mut self, ipv6: bool, result: Option<f64>) {
@@ -164,6 +188,12 @@ impl Crawler {
         self.in_flight.insert(ticket, asked);
         Query { ticket, to, question }
     }
+}
+
+/// Whether a survey asks the node of a source that has no place in the frontier. All surveys hear of its answer.
+fn is_asked_apart(in_flight: &BTreeMap<u64, InFlight>, source: SourceKey) -> bool {
+    let is_survey = |asked: &InFlight| matches!(asked.purpose, Purpose::Survey(_));
+    in_flight.values().any(|asked| asked.source == source && asked.index.is_none() && is_survey(asked))
 }
 
 /// Bits that a target shares with the node that is asked about its own place: in no DHT are two nodes nearer.

@@ -25,7 +25,8 @@ counters! {
     sample_queries,
     /// Of those, the ones that belong to a survey of the nodes nearest to a random point.
     survey_queries,
-    /// Of those, the ones for nodes alone, to nodes outside of the region.
+    /// Of those, the ones for nodes alone: to nodes outside of the region, and to such that a survey asks though
+    /// their network has no seat for them.
     node_queries,
     /// Of those, the ones for the sizes of swarms.
     scrape_queries,
@@ -53,7 +54,7 @@ counters! {
     nodes_unusable,
     /// Surveys that came to a result.
     surveys,
-    /// Surveys that found too few nodes.
+    /// Surveys that found too few nodes, or could not ask them: there was no room, or nobody answered any more.
     surveys_failed,
     /// Swarms whose size was asked for.
     scrapes,

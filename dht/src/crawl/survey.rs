@@ -104,11 +104,14 @@ impl Survey {
         if waiting == 0 { Step::Done(None) } else { Step::Wait }
     }
 
-    /// The node that was to be asked is asked by somebody else, or may not be.
+    /// The node that was to be asked is asked by somebody else, or what is known of it says enough.
     pub(super) fn not_asked(&mut self, source: SourceKey, known: Known) {
         self.asked -= 1;
-        if known != Known::Asking {
-            self.set(source, State::Gone);
+        match known {
+            Known::Asking => {}
+            Known::Alive => self.set(source, State::Alive),
+            // Nobody is left here who was merely not asked: that says nothing.
+            Known::Otherwise | Known::Gone | Known::Unknown | Known::Fresh => self.set(source, State::Gone),
         }
     }
 

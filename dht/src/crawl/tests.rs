@@ -357,6 +357,61 @@ fn the_size_is_right_in_a_round_that_another_crawl_began() {
     assert!((mean - 1.0).abs() < 0.1, "{mean} {estimates:?}");
 }
 
+/// What can be remembered says nothing about how many there are.
+#[test]
+fn a_crawl_with_less_room_than_there_are_nodes_tells_no_wrong_size() {
+    let (count, runs) = (600, 20);
+    let config = Config { crawl_rate: 100, crawl_asked: 200, ..Config::default() };
+    let (mut estimates, mut told) = (Vec::new(), 0);
+    for seed in 0..runs {
+        let mut street = Street::of_tables(seed, count, &config);
+        // When intervals end there is room for a while.
+        for minutes in [1, 120] {
+            street.run(MINUTE * minutes);
+            let status = street.crawler.status();
+            assert_eq!((status.condition, status.resting), (Condition::Full, 200), "{status:?}");
+            estimates.extend(status.size_v4);
+        }
+        let (asked, surveys) = (street.sent.len(), street.crawler.counters().surveys_failed);
+        street.run(MINUTE);
+        told += usize::from(street.crawler.status().size_v4.is_some());
+        assert_eq!(
+            (street.sent.len(), street.crawler.counters().surveys_failed),
+            (asked, surveys),
+            "none begins"
+        );
+    }
+    let (within, mean) = judged(&estimates, count as f64);
+    println!("{within} of {}, {mean}, {told}, {:?}", estimates.len(), estimates.last());
+    assert!(within + 4 >= estimates.len(), "{within} {estimates:?}");
+    assert!((mean - 1.0).abs() < 0.15, "{mean} {estimates:?}");
+}
+
+/// A network has so many seats in what is remembered; the others there count all the same.
+#[test]
+fn nodes_that_share_a_network_with_many_count_and_are_asked_for_no_samples() {
+    let (networks, hosts, seats, runs) = (10, 60, 20, 20);
+    let config = Config { crawl_rate: 100, crawl_nodes_per_subnet: seats, ..Config::default() };
+    let mut estimates = Vec::new();
+    for seed in 0..runs {
+        let mut street = Street::of_tables(seed, networks * hosts, &config);
+        for (n, node) in street.nodes.iter_mut().enumerate() {
+            node.addr = ([81, 2, (n % networks) as u8, (n / networks) as u8], 6881).into();
+        }
+        street.by_addr = street.nodes.iter().enumerate().map(|(index, node)| (node.addr, index)).collect();
+        street.table = street.nodes.iter().take(8).map(|node| (node.id, node.addr)).collect();
+        street.run(MINUTE);
+        let asked = street.nodes.iter().filter(|node| !node.asked.is_empty()).count();
+        assert_eq!(asked, networks * seats);
+        assert!(street.nodes.iter().all(|node| node.asked.len() <= 1));
+        estimates.extend(street.crawler.status().size_v4);
+    }
+    let (within, mean) = judged(&estimates, (networks * hosts) as f64);
+    println!("{within} of {}, {mean}, {:?}", estimates.len(), estimates.last());
+    assert!(estimates.len() == runs as usize && within >= 17, "{within} {estimates:?}");
+    assert!((mean - 1.0).abs() < 0.1, "{mean} {estimates:?}");
+}
+
 #[test]
 fn sizes_of_swarms_take_their_share_and_no_more() {
     let mut street = Street::new(12, 3000, &Config { crawl_rate: 100, ..Config::default() });

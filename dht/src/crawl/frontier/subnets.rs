@@ -2,7 +2,8 @@
 //! 256 of its addresses and as many ids as it likes; without a cap the crawl would spend its queries there.
 //!
 //! The cap is no guard of what surveys estimate: eight live nodes near its point are all that one of them counts,
-//! which is fewer than a network may have here. Whoever places nodes around a point can spoil the survey of
+//! which is fewer than a network may have here; and whoever has no seat is asked by a survey without one, or
+//! the size would be that of a DHT without crowded networks. Whoever places nodes around a point can spoil the survey of
 //! that point; points are drawn at random.
 //!
 //! An IPv6 /64 has one node, because it is one source ([`crate::addr::source_key`]), so that there is
