@@ -288,7 +288,13 @@ impl Crawler {
         self.release_suspects(now, standing);
     }
 
+    /// Decides what becomes of those who were silent under suspicion. Where they are forgiven, whatever surveys
+    /// found meanwhile is worth nothing: of those near their points some count as gone who are not.
     fn release_suspects(&mut self, now: Time, standing: Standing) {
+        if standing == Standing::Fresh {
+            self.counters.surveys_failed += self.surveys.len() as u64;
+            self.surveys.clear();
+        }
         for suspect in std::mem::take(&mut self.suspects) {
             self.place(now, suspect, None, standing);
         }

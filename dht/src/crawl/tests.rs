@@ -412,6 +412,26 @@ fn nodes_that_share_a_network_with_many_count_and_are_asked_for_no_samples() {
     assert!((mean - 1.0).abs() < 0.1, "{mean} {estimates:?}");
 }
 
+/// Those who are forgiven because the line was dead are not gone.
+#[test]
+fn no_survey_outlives_a_dead_line() {
+    let mut street = Street::of_tables(18, 600, &Config { crawl_rate: 50, ..Config::default() });
+    street.run(Duration::from_secs(3));
+    assert!(!street.crawler.surveys.is_empty());
+    let before = *street.crawler.counters();
+    street.dead = true;
+    street.run(MINUTE);
+    assert_eq!(street.crawler.status().condition, Condition::Unanswered);
+    let counters = *street.crawler.counters();
+    assert!(counters.forgiven > 0 && street.crawler.surveys.is_empty(), "{counters:?}");
+    assert!(counters.surveys_failed > before.surveys_failed, "{counters:?}");
+    street.dead = false;
+    street.run(MINUTE);
+    let size = street.crawler.status().size_v4.unwrap();
+    let (low, high) = size.bounds();
+    assert!((low..=high).contains(&600.0), "{size:?}");
+}
+
 #[test]
 fn sizes_of_swarms_take_their_share_and_no_more() {
     let mut street = Street::new(12, 3000, &Config { crawl_rate: 100, ..Config::default() });
