@@ -166,6 +166,19 @@ fn a_kill_loses_nothing_that_was_told_and_the_next_run_goes_on() {
     assert_eq!(names(exported(&home, &db, &[]).objects().iter()), all.into_iter().collect::<Vec<_>>());
 }
 
+/// Where all rest nobody was asked, so that nobody's silence says anything.
+#[test]
+fn a_run_in_which_all_rest_waits_and_blames_nobody() {
+    let (world, _) = world(8, 5);
+    let (home, db) = home();
+    home.run(&args(&world.router(), &db, &["--rounds", "1", "--rate", "100"])).expect_code(0);
+    let more = ["--timeout", "1", "--duration", "3", "--json"];
+    let finished = home.run(&args(NOBODY, &db, &more)).expect_code(0);
+    let done = finished.objects().pop().unwrap();
+    assert_eq!((&done["event"], &done["counters"]["queries"]), (&"done".into(), &0.into()), "{done}");
+    assert!(done["resting"].as_u64().unwrap() > 0 && !finished.stderr.contains("UDP"), "{finished:#?}");
+}
+
 #[test]
 fn a_signal_saves_and_ends_with_its_code() {
     let (world, all) = world(10, 10);

@@ -152,12 +152,17 @@ impl<'a> Walker<'a> {
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         reports.tick().await;
         let deadline = self.walk.duration.map(|span| self.started + span);
-        let patience = self.context.flags.timeout.map(|span| self.started + span);
+        let mut waited = self.started;
         loop {
             if self.is_enough() {
                 return Ok(End::Enough);
             }
-            let nobody_yet = self.crawl.counters().answered == 0;
+            let nobody_yet = self.is_unanswered();
+            if !nobody_yet {
+                // Whoever is asked first after a rest has the whole time to answer.
+                waited = Instant::now();
+            }
+            let patience = self.context.flags.timeout.map(|span| waited + span);
             tokio::select! {
                 signal = stop.requested() => return Ok(End::Signal(signal)),
                 () = at(deadline) => return Ok(End::Enough),
@@ -173,6 +178,12 @@ impl<'a> Walker<'a> {
                 }
             }
         }
+    }
+
+    /// Whether nobody answers: where all who are known from an earlier run rest, nobody was asked.
+    fn is_unanswered(&self) -> bool {
+        let counters = self.crawl.counters();
+        counters.answered == 0 && (counters.queries > 0 || self.crawl.status().resting == 0)
     }
 
     fn is_enough(&self) -> bool {
@@ -320,13 +331,14 @@ impl<'a> Walker<'a> {
             }
         }
         self.reported = (self.started, 0);
+        let is_unanswered = self.is_unanswered();
         let report = self.report_now();
         self.context.out.say(|| report.json("done"), || report.line())?;
         match end {
             End::Signal(signal) => Err(Failure::signal(signal)),
             End::NoAnswer => Err(Failure::nothing("crawling: nobody answered before the timeout")
                 .hint("is UDP blocked here? --bootstrap HOST:PORT asks another router")),
-            End::Enough if self.crawl.counters().answered == 0 && self.rounds == 0 => {
+            End::Enough if is_unanswered && self.rounds == 0 => {
                 Err(Failure::nothing("crawling: nobody answered")
                     .hint("is UDP blocked here? --bootstrap HOST:PORT asks another router"))
             }
