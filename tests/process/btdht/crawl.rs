@@ -180,6 +180,22 @@ fn a_run_in_which_all_rest_waits_and_blames_nobody() {
 }
 
 #[test]
+fn a_closed_pipe_costs_a_crawl_nothing_that_it_has_found() {
+    let (world, _) = world(8, 5);
+    let (home, db) = home();
+    let mut child = home.command(&args(&world.router(), &db, &["--json"])).spawn().unwrap();
+    // The first line tells that it walks: it knows the nodes that it begins with.
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut stderr).unwrap();
+    assert_eq!((child.wait().unwrap().code(), stderr.as_str()), (Some(0), ""));
+    let status =
+        home.run(&["crawl", "status", "--json", "--db", db.to_str().unwrap()]).expect_code(0).objects();
+    let number = |key: &str| status[0][key].as_u64().unwrap();
+    assert!(number("fresh") + number("resting") > 0, "{status:?}");
+}
+
+#[test]
 fn a_signal_saves_and_ends_with_its_code() {
     let (world, all) = world(10, 10);
     let (home, db) = home();

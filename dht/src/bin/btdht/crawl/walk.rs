@@ -167,7 +167,7 @@ impl<'a> Walker<'a> {
                 signal = stop.requested() => return Ok(End::Signal(signal)),
                 () = at(deadline) => return Ok(End::Enough),
                 () = at(patience), if nobody_yet => return Ok(End::NoAnswer),
-                written = done(&mut self.writing) => self.written(written?)?,
+                written = done(&mut self.writing) => self.written(written)?,
                 _ = writes.tick(), if self.writing.is_none() => self.write(),
                 _ = reports.tick() => self.report()?,
                 event = self.crawl.next(), if !self.batch.is_full() => {
@@ -250,8 +250,10 @@ impl<'a> Walker<'a> {
     }
 
     /// A batch is on the disk: now it may be told.
-    fn written(&mut self, written: Written) -> Result<(), Failure> {
+    fn written(&mut self, written: Result<Written, Failure>) -> Result<(), Failure> {
         self.writing = None;
+        // A failure of the database leaves nothing to write to.
+        let written = written.inspect_err(|_| self.batch = Batch::default())?;
         self.total = written.total;
         if written.refused > 0 && !std::mem::replace(&mut self.is_full, true) {
             let most = self.walk.max_infohashes;
@@ -317,19 +319,20 @@ impl<'a> Walker<'a> {
     }
 
     /// Writes what is left, and says how it went.
-    async fn finish(mut self, ended: Result<End, Failure>) -> Result<(), Failure> {
-        // A failure of the database leaves nothing to write to; any other end is an end like all.
-        let end = ended?;
+    async fn finish(mut self, mut ended: Result<End, Failure>) -> Result<(), Failure> {
+        // Whatever the end: where nobody reads the output any more, what was found is kept all the same.
         loop {
             if self.writing.is_some() {
-                let written = done(&mut self.writing).await?;
-                self.written(written)?;
+                let written = done(&mut self.writing).await;
+                let told = self.written(written);
+                ended = ended.and_then(|end| told.map(|()| end));
             } else if self.batch.is_empty() {
                 break;
             } else {
                 self.write();
             }
         }
+        let end = ended?;
         self.reported = (self.started, 0);
         let is_unanswered = self.is_unanswered();
         let report = self.report_now();
