@@ -172,6 +172,9 @@ impl Frontier {
         }
         if self.find(source).is_none() {
             self.changes.push((source, None));
+        } else if self.changes.last() == Some(&(source, Some(*record))) {
+            // Whoever keeps it has it as it is.
+            self.changes.pop();
         }
     }
 
@@ -314,9 +317,10 @@ impl Frontier {
         source_key(addr, self.allow_local)
     }
 
-    /// What has happened to nodes since this was asked last.
-    pub(super) fn changes(&mut self) -> impl Iterator<Item = (SourceKey, Option<NodeRecord>)> {
-        self.changes.drain(..)
+    /// What has happened to nodes since this was asked last. Its memory goes with it: after many were restored it
+    /// may be a lot.
+    pub(super) fn changes(&mut self) -> impl Iterator<Item = (SourceKey, Option<NodeRecord>)> + use<> {
+        std::mem::take(&mut self.changes).into_iter()
     }
 
     /// When somebody's interval is over.

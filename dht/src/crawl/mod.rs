@@ -150,7 +150,8 @@ impl Crawler {
         }
     }
 
-    /// Takes a node of an earlier run, before any other input.
+    /// Takes a node of an earlier run, before any other input. It is told again ([`Event::Node`]) when something
+    /// happens to it, and at once if it has no place.
     pub fn restore(&mut self, now: Time, record: &NodeRecord) {
         if self.is_usable(record.id, record.addr) {
             self.frontier.restore(now, record);

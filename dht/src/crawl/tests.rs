@@ -248,6 +248,11 @@ fn a_crawl_goes_on_where_another_one_was_ended() {
     let pending = before.in_flight;
     assert!(before.resting > 400 && after.resting == before.resting, "{before:?} {after:?}");
     assert!((before.fresh..=before.fresh + pending).contains(&after.fresh), "{before:?} {after:?}");
+    let mut out = Actions::default();
+    second.crawler.handle_timeout(second.now, &mut out);
+    let told = out.events.iter().filter(|event| matches!(event, Event::Node { .. })).count();
+    assert_eq!(told, 0, "whoever keeps them has them as they are");
+    second.take(out);
     second.run(MINUTE);
     let twice = |index: usize| !first.nodes[index].asked.is_empty() && !second.nodes[index].asked.is_empty();
     let asked_twice = (0..1000).filter(|&index| twice(index)).count();

@@ -19,6 +19,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 /// A node that has not bootstrapped after this shows the few nodes that it knows.
 const BOOTSTRAP: Duration = Duration::from_secs(5);
 
+/// Room for so many events is kept; more come only when many nodes of an earlier run have no place any more.
+const FEW_EVENTS: usize = 1024;
+
 /// A crawl on the sockets of a node (BEP 51). It goes on while [`Crawl::next`] is called: whoever is slow to
 /// take its events slows it down. Dropping it ends it; the node runs on.
 ///
@@ -96,6 +99,7 @@ impl Crawl {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
             }
+            self.events.shrink_to(FEW_EVENTS);
             let pause = self.crawler.timeout().since(self.clock.now()).min(LONGEST_SLEEP);
             let ended = tokio::select! {
                 biased;

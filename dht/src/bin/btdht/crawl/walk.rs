@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use btdht::Config;
+use btdht::addr::source_key;
 use btdht::crawl::{Condition, Event, NodeRecord, Standing};
 use btdht::net::{Crawl, Error};
 use serde_json::json;
@@ -66,11 +67,8 @@ pub(super) async fn run(
     let config = config(walk, context);
     let dht = context.open_to_stay()?;
     let mut crawl = Crawl::start(&dht, &config, walk.target.unwrap_or_default())?;
-    let now = seconds(SystemTime::now());
-    for node in &nodes {
-        crawl.restore(&restored(&crawl, now, node));
-    }
-    let mut walker = Walker::new(walk, context, crawl, Arc::new(db), total);
+    let batch = restore(&mut crawl, nodes, config.allow_local);
+    let mut walker = Walker::new(walk, context, crawl, (Arc::new(db), batch), total);
     let ended = walker.run(stop).await;
     let result = walker.finish(ended).await;
     if timeout(GOODBYE, dht.shutdown()).await.is_err() {
@@ -90,9 +88,23 @@ fn config(walk: &Walk, context: &Context) -> Config {
     config
 }
 
-/// A node as it was kept; no time is farther ahead than it can have been meant.
-fn restored(crawl: &Crawl, now: u64, node: &Node) -> NodeRecord {
-    let until = || crawl.time(moment(node.until.min(now + LONGEST_REST)));
+/// Gives a crawl the nodes that were kept. What is returned is to be kept otherwise: no time is farther ahead than
+/// it can have been meant.
+fn restore(crawl: &mut Crawl, nodes: Vec<Node>, allow_local: bool) -> Batch {
+    let (mut batch, latest) = (Batch::default(), seconds(SystemTime::now()) + LONGEST_REST);
+    for node in nodes {
+        let meant = Node { until: node.until.min(latest), ..node };
+        if meant != node {
+            batch.nodes.insert(source_key(node.addr, allow_local), Some(meant));
+        }
+        crawl.restore(&restored(crawl, &meant));
+    }
+    batch
+}
+
+/// A node as it was kept.
+fn restored(crawl: &Crawl, node: &Node) -> NodeRecord {
+    let until = || crawl.time(moment(node.until));
     let standing = match node.standing {
         record::Standing::Fresh => Standing::Fresh,
         record::Standing::Resting => Standing::Resting(until()),
@@ -124,14 +136,20 @@ struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    fn new(walk: &'a Walk, context: &'a Context, crawl: Crawl, db: Arc<Db>, total: u64) -> Self {
+    fn new(
+        walk: &'a Walk,
+        context: &'a Context,
+        crawl: Crawl,
+        (db, batch): (Arc<Db>, Batch),
+        total: u64,
+    ) -> Self {
         let started = Instant::now();
         Self {
             walk,
             context,
             crawl,
             db,
-            batch: Batch::default(),
+            batch,
             writing: None,
             started,
             new: 0,
@@ -364,5 +382,35 @@ async fn done(writing: &mut Option<JoinHandle<Result<Written, Failure>>>) -> Res
     match writing {
         Some(task) => task::joined(task.await),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use btdht::crawl::Region;
+    use btdht::net::{Dht, Options};
+    use krpc::Id;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_time_that_cannot_have_been_meant_is_corrected_and_kept_so() {
+        let options = Options::loopback([]);
+        let dht = Dht::bind(options.clone()).unwrap();
+        let mut crawl = Crawl::start(&dht, &options.config, Region::WHOLE).unwrap();
+        let now = seconds(SystemTime::now());
+        let node = |n: u8, until| Node {
+            id: Id::new([n; 20]),
+            addr: ([127, 0, 0, 1], 1000 + u16::from(n)).into(),
+            standing: record::Standing::Resting,
+            until,
+        };
+        let nodes = vec![node(1, now + 600), node(2, now + 2 * LONGEST_REST), node(3, u64::MAX)];
+        let batch = restore(&mut crawl, nodes, true);
+        let kept: Vec<_> = batch.nodes.values().flatten().map(|node| node.addr.port()).collect();
+        assert_eq!((kept, crawl.status().resting), (vec![1002, 1003], 3));
+        let latest = now + LONGEST_REST;
+        assert!(batch.nodes.values().flatten().all(|node| (latest..latest + 60).contains(&node.until)));
+        assert!(crawl.status().next_due <= crawl.time(moment(now + 601)));
     }
 }
