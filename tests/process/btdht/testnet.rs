@@ -79,6 +79,16 @@ fn latency_and_loss_leave_a_testnet_usable_and_a_termination_ends_it() {
 }
 
 #[test]
+fn an_announce_that_nobody_stored_is_not_told_but_warned_of() {
+    let home = Home::new();
+    let net = Net::start(&home, &["--nodes", "2", "--loss", "100", "--swarm", "1"]);
+    assert_eq!(net.announced, []);
+    net.running.signal("-INT");
+    let finished = net.running.finish().expect_code(130);
+    assert!(finished.stderr.contains("no node has stored an announce yet"), "{finished:#?}");
+}
+
+#[test]
 fn the_first_node_takes_the_port_that_was_asked_for() {
     let home = Home::new();
     let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

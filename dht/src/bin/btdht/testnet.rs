@@ -23,7 +23,7 @@ const OTHER_FILES: u64 = 64;
 #[derive(clap::Args)]
 #[command(after_help = "\
 All nodes are real, each behind a UDP socket of its own, and know one another from the start. Prints \
-`bootstrap ADDR:PORT`, then `announced INFOHASH PEER` for each peer that was announced, then a command \
+`bootstrap ADDR:PORT`, then `announced INFOHASH PEER` for each peer that some node stored, then a command \
 to try. --port is that of the first node, --ipv6-only moves all to ::1. Limits that hold for one source \
 are lifted.
 
@@ -132,15 +132,19 @@ async fn announce(
     let mut standing = Vec::new();
     for ((infohash, announce), node) in members.chain(others).zip(net.nodes().iter().rev().cycle()) {
         let mut announcing = node.announce(infohash, announce).await?;
-        announcing.next().await;
-        let mut peer = node.local_addrs().next().ok_or(Error::Stopped)?;
-        if !announce.implied {
-            peer.set_port(announce.port);
+        let round = announcing.next().await.ok_or(Error::Stopped)?;
+        if round.result.stored.is_empty() {
+            tracing::warn!(%infohash, "no node has stored an announce yet; trying on");
+        } else {
+            let mut peer = node.local_addrs().next().ok_or(Error::Stopped)?;
+            if !announce.implied {
+                peer.set_port(announce.port);
+            }
+            context.out.say(
+                || json!({"event": "announced", "infohash": infohash.to_string(), "peer": peer.to_string()}),
+                || format!("announced {infohash} {peer}"),
+            )?;
         }
-        context.out.say(
-            || json!({"event": "announced", "infohash": infohash.to_string(), "peer": peer.to_string()}),
-            || format!("announced {infohash} {peer}"),
-        )?;
         standing.push(announcing);
     }
     Ok(standing)
