@@ -43,8 +43,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
     let mut curves = Vec::new();
     for (choice, name) in [(Choice::Free, "free"), (Choice::Bound, "BEP 42")] {
         let mut points = Vec::new();
-        // Many more than the network has nodes say nothing that fewer do not.
-        for count in RINGS.into_iter().filter(|&count| count <= 4 * params.nodes) {
+        for count in RINGS {
             let (figures, totals) = attack(params, choice, count, watcher)?;
             let [a, b, c, d, e, f, g, h, i] = figures.cells();
             report.row([name.into(), count.into(), a, b, c, d, e, f, g, h, i]);
