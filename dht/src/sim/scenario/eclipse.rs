@@ -44,7 +44,7 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
             let mut siege = Siege::begin(params, count, alone, watcher)?;
             siege.fleet.run(params.span(), "under attack", watcher)?;
             let (nodes, taken, closest) = siege.table();
-            let looked = siege.look(params.lookups().min(100), watcher)?;
+            let looked = siege.look(params.few_lookups(100), watcher)?;
             let [a, b, c, d, e, f, g, h, i] = looked.cells();
             let own = [name.into(), count.into(), nodes.into(), taken.into(), closest.into()];
             let [v, n, t, s, q] = own;

@@ -64,6 +64,11 @@ impl Params {
         self.lookups.unwrap_or_else(|| (self.nodes / 4).clamp(1, 1000))
     }
 
+    /// The same where more than `most` would take long: only if somebody asks for more.
+    pub(super) fn few_lookups(&self, most: usize) -> usize {
+        self.lookups.unwrap_or_else(|| self.lookups().min(most))
+    }
+
     pub(super) fn span(&self) -> Duration {
         Duration::from_secs(60 * self.minutes)
     }

@@ -82,7 +82,8 @@ fn attack(
     let truth = fleet.living();
     fleet.run(params.span(), "under attack", watcher)?;
     look::plant(&mut fleet, &truth, &[key]);
-    let lookups = params.lookups().min(200);
+    let lookups = params.few_lookups(200);
+    // A node looks for the key once.
     let mut hosts: Vec<usize> = (0..lookups).map(|_| fleet.any()).collect();
     hosts.sort_unstable();
     hosts.dedup();

@@ -275,6 +275,14 @@ fn node_is_not_eclipsed_by_ids_that_keep_knocking() {
 }
 
 #[test]
+fn wanted_lookups_are_made_however_many() {
+    let report = run("eclipse", 32, 1, 110);
+    assert_eq!(number(&report, &["just installed", "16"], "lookups"), 110.0, "{report:?}");
+    let of = |lookups| Params { nodes: 10_000, lookups, ..sybil::SCENARIO.params() }.few_lookups(200);
+    assert_eq!([of(None), of(Some(7)), of(Some(5000))], [200, 7, 5000]);
+}
+
+#[test]
 fn made_up_nodes_get_no_place_in_any_table() {
     let report = run("poison", NODES, 2, 100);
     for liars in ["0", "1.000", "5.000", "20.0"] {
