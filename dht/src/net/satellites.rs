@@ -32,6 +32,8 @@ struct Station {
     orders: mailbox::Sender,
     report: Arc<Mutex<Report>>,
     thread: JoinHandle<()>,
+    /// It was noticed that the thread has ended.
+    is_lost: bool,
 }
 
 impl Satellites {
@@ -61,7 +63,7 @@ impl Satellites {
                 report: Arc::clone(&report),
             };
             let thread = station::start(n, plan)?;
-            stations.push(Station { orders, report, thread });
+            stations.push(Station { orders, report, thread, is_lost: false });
         }
         Ok(Self { crossings: (!stations.is_empty()).then_some(crossings), stations })
     }
@@ -111,6 +113,22 @@ impl Satellites {
         reports.map(|report| report.lock().unwrap_or_else(PoisonError::into_inner).counters).collect()
     }
 
+    /// Complains about threads that have ended by themselves, once of each: what comes to their sockets is not read
+    /// any more. How many it were this time.
+    pub(super) fn notice_lost(&mut self) -> usize {
+        let mut lost = 0;
+        for (shard, station) in (1..).zip(&mut self.stations) {
+            if station.thread.is_finished() && !std::mem::replace(&mut station.is_lost, true) {
+                lost += 1;
+                tracing::error!(
+                    shard,
+                    "a serving shard has ended; a part of all queries gets no answer any more"
+                );
+            }
+        }
+        lost
+    }
+
     /// Ends all threads and waits for them.
     pub(super) async fn stop(&mut self) {
         self.crossings = None;
@@ -124,5 +142,32 @@ impl Satellites {
             Ok(panicked) => tracing::error!(panicked, "serving shards had ended before"),
             Err(error) => tracing::warn!(%error, "serving shards were not waited for"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_has_ended_by_itself_is_noticed_once() {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let working = move || {
+            let _ = ended.recv();
+        };
+        let broken = || std::panic::resume_unwind(Box::new("without a word"));
+        let threads = [std::thread::spawn(working), std::thread::spawn(broken)];
+        while !threads[1].is_finished() {
+            std::thread::yield_now();
+        }
+        let station =
+            |thread| Station { orders: mailbox().0, report: Arc::default(), thread, is_lost: false };
+        let mut satellites = Satellites { crossings: None, stations: threads.map(station).into() };
+        assert_eq!((satellites.notice_lost(), satellites.notice_lost()), (1, 0));
+        drop(end);
+        while !satellites.stations[0].thread.is_finished() {
+            std::thread::yield_now();
+        }
+        assert_eq!((satellites.notice_lost(), satellites.notice_lost()), (1, 0));
     }
 }

@@ -347,6 +347,7 @@ impl Shard {
         if is_lonely != std::mem::replace(&mut running.is_lonely, is_lonely) {
             self.condition.send_modify(|condition| condition.is_lonely = is_lonely);
         }
+        self.satellites.notice_lost();
         let (node, out) = (&mut self.node, &mut running.out);
         self.ports.repair(now, |index| node.handle_network(now, index, NetworkChange::Changed, out));
         let Some(state) = &mut self.state else { return false };
