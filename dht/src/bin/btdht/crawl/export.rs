@@ -3,6 +3,10 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::SeqCst;
 
 use serde_json::json;
 
@@ -11,6 +15,7 @@ use super::open::Missing;
 use super::record::Infohash;
 use super::task;
 use crate::failure::Failure;
+use crate::signals::Stop;
 use krpc::Id;
 
 /// Write the recorded infohashes as JSON Lines or CSV
@@ -36,25 +41,61 @@ enum Format {
     Csv,
 }
 
-pub(super) async fn run(args: &Args, path: PathBuf) -> Result<(), Failure> {
+pub(super) async fn run(args: &Args, path: PathBuf, stop: &mut Stop) -> Result<(), Failure> {
     let (format, output) = (args.format, args.output.clone());
-    task::blocking(move || {
+    let progress = Arc::new(Progress::default());
+    let seen = Arc::clone(&progress);
+    let mut work = pin!(task::blocking(move || {
         let db = Db::open(&path, Missing::Refuse)?;
         match output {
-            None => write(&db, format, io::stdout().lock()),
-            Some(output) => to_file(&db, format, &output),
+            None => write(&db, format, || true, io::stdout().lock()),
+            Some(output) if seen.begin() => to_file(&db, format, || seen.goes_on(), &output),
+            Some(_) => Ok(()),
         }
-    })
-    .await
+    }));
+    tokio::select! {
+        result = &mut work => result,
+        signal = stop.requested() => {
+            if progress.stop() {
+                // It sees that at the next line, and takes away what it has written.
+                let _ = work.await;
+            }
+            Err(Failure::signal(signal))
+        }
+    }
 }
 
-fn to_file(db: &Db, format: Format, path: &Path) -> Result<(), Failure> {
+/// How far a file is.
+#[derive(Debug, Default)]
+struct Progress(AtomicU8);
+
+impl Progress {
+    const OPENING: u8 = 0;
+    const WRITING: u8 = 1;
+    const STOPPED: u8 = 2;
+
+    /// Begins to write, unless it is stopped.
+    fn begin(&self) -> bool {
+        self.0.compare_exchange(Self::OPENING, Self::WRITING, SeqCst, SeqCst).is_ok()
+    }
+
+    fn goes_on(&self) -> bool {
+        self.0.load(SeqCst) == Self::WRITING
+    }
+
+    /// Stops it; whether it was being written.
+    fn stop(&self) -> bool {
+        self.0.swap(Self::STOPPED, SeqCst) == Self::WRITING
+    }
+}
+
+fn to_file(db: &Db, format: Format, goes_on: impl Fn() -> bool, path: &Path) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::disk(format!("writing {}: {error}", path.display()));
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
     let file = File::create(&temporary).map_err(failed)?;
-    let written = write(db, format, &file)
+    let written = write(db, format, goes_on, &file)
         .and_then(|()| file.sync_all().map_err(failed))
         .and_then(|()| fs::rename(&temporary, path).map_err(failed));
     if written.is_err() {
@@ -64,12 +105,16 @@ fn to_file(db: &Db, format: Format, path: &Path) -> Result<(), Failure> {
     written
 }
 
-fn write(db: &Db, format: Format, out: impl Write) -> Result<(), Failure> {
+/// Writes a line for each infohash, as long as it `goes_on`.
+fn write(db: &Db, format: Format, goes_on: impl Fn() -> bool, out: impl Write) -> Result<(), Failure> {
     let mut out = BufWriter::with_capacity(1 << 16, out);
     if format == Format::Csv {
         writeln!(out, "infohash,first_seen,last_seen,times_seen,nodes,seeds,downloaders,sized_at")?;
     }
     db.for_each(|id, infohash| {
+        if !goes_on() {
+            return Err(Failure::other("stopped"));
+        }
         match format {
             Format::Jsonl => writeln!(out, "{}", as_json(id, infohash))?,
             Format::Csv => writeln!(out, "{}", as_csv(id, infohash))?,
@@ -100,4 +145,42 @@ fn as_csv(id: Id, infohash: &Infohash) -> String {
         false => ",,".to_owned(),
     };
     format!("{id},{first_seen},{last_seen},{times_seen},{},{size}", infohash.nodes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use btdht::addr::source_key;
+
+    use super::super::batch::Batch;
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_stopped_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&folder.path().join("crawl.redb"), Missing::Create).unwrap();
+        let node = ([81, 2, 3, 4], 6881).into();
+        let told = (0..9).map(|n| (Id::new([n; 20]), node, source_key(node, false))).collect();
+        db.write(1000, &Batch { told, ..Batch::default() }).unwrap();
+        let (path, lines) = (folder.path().join("all.csv"), Cell::new(0));
+        let files = || fs::read_dir(folder.path()).unwrap().count();
+        let until = |most: u32| {
+            lines.set(0);
+            to_file(&db, Format::Csv, || lines.replace(lines.get() + 1) < most, &path)
+        };
+        assert!(until(5).is_err());
+        assert_eq!((lines.get(), files()), (6, 1), "the database alone");
+        until(9).unwrap();
+        assert_eq!((files(), fs::read_to_string(&path).unwrap().lines().count()), (2, 10));
+    }
+
+    #[test]
+    fn what_is_stopped_before_it_began_never_begins() {
+        let progress = Progress::default();
+        assert!(progress.begin() && progress.goes_on() && progress.stop());
+        assert!(!progress.goes_on() && !progress.stop());
+        let progress = Progress::default();
+        assert!(!progress.stop() && !progress.begin() && !progress.goes_on());
+    }
 }

@@ -55,7 +55,7 @@ pub(crate) async fn run(args: &Args, context: &Context, stop: &mut Stop) -> Resu
     let path = path(args, context)?;
     match &args.verb {
         None => walk::run(&args.walk, path, context, stop).await,
-        Some(Verb::Export(export)) => stoppable(export::run(export, path), stop).await,
+        Some(Verb::Export(export)) => export::run(export, path, stop).await,
         Some(Verb::Status(_)) => stoppable(status::run(path, context), stop).await,
     }
 }
