@@ -196,6 +196,43 @@ fn a_closed_pipe_costs_a_crawl_nothing_that_it_has_found() {
 }
 
 #[test]
+fn a_full_database_is_told_once_and_the_crawl_goes_on() {
+    let (world, all) = world(10, 12);
+    let (home, db) = home();
+    let more = ["--rounds", "1", "--rate", "100", "--max-infohashes", "3", "--json"];
+    let finished = home.run(&args(&world.router(), &db, &more)).expect_code(0);
+    let objects = finished.objects();
+    let full: Vec<_> = of_kind(&objects, "full").map(|object| &object["max_infohashes"]).collect();
+    assert_eq!(full, [&Value::from(3)], "{finished:#?}");
+    assert!(finished.stderr.contains("the database is full"), "{finished:#?}");
+    let done = objects.last().unwrap();
+    assert_eq!((&done["infohashes_new"], &done["infohashes_total"]), (&3.into(), &3.into()), "{done}");
+    let stored: BTreeSet<_> = names(exported(&home, &db, &[]).objects().iter()).into_iter().collect();
+    assert!(stored.len() == 3 && stored.is_subset(&all), "{stored:?}");
+}
+
+#[test]
+fn the_size_of_the_dht_is_told_and_kept() {
+    let (world, _) = world(40, 2);
+    let (home, db) = home();
+    // Slow enough that answers come before the next query.
+    let more = ["--rounds", "1", "--rate", "40", "--json"];
+    let objects = home.run(&args(&world.router(), &db, &more)).expect_code(0).objects();
+    let status =
+        home.run(&["crawl", "status", "--json", "--db", db.to_str().unwrap()]).expect_code(0).objects();
+    let (told, kept) = (&objects.last().unwrap()["dht_size"], &status[0]["dht_size"]);
+    assert!(told["ipv6"].is_null() && kept["ipv6"].is_null(), "{told} {kept}");
+    for size in [&told["ipv4"], &kept["ipv4"]] {
+        let number = |key: &str| size[key].as_f64().unwrap_or_else(|| panic!("{key}: {told} {kept}"));
+        assert!(number("points") >= 1.0 && number("error") >= 1.0, "{size}");
+        assert!(number("low") < number("nodes") && number("nodes") < number("high"), "{size}");
+    }
+    assert!(kept["ipv4"]["at"].as_u64().unwrap() > 1_700_000_000, "{kept}");
+    let plain = home.run(&["crawl", "status", "--db", db.to_str().unwrap()]).expect_code(0).stdout;
+    assert!(plain.contains("IPv4 DHT: ") && !plain.contains("IPv6 DHT"), "{plain}");
+}
+
+#[test]
 fn a_signal_saves_and_ends_with_its_code() {
     let (world, all) = world(10, 10);
     let (home, db) = home();
