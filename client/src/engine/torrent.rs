@@ -203,12 +203,14 @@ impl Torrent {
 
     /// Stops it: saves, tells trackers `stopped`, closes all connections and files. It stays in its
     /// session and can be started again. Returns when that is done, which trackers and connections do
-    /// not hold up for more than three seconds.
+    /// not hold up for more than three seconds; a slow disk may.
     pub async fn stop(&self) {
         self.ask(|told| Inbound::Set(State::Stopped, told)).await;
     }
 
-    /// Stops it and takes it out of its session for good; within three seconds.
+    /// Stops it and takes it out of its session for good; within three seconds. A disk that takes longer is
+    /// left to its threads, which hold the lock until they are done: added again before, it is
+    /// [`Failed::InUse`](super::Failed::InUse).
     pub async fn close(&self) {
         if let Some(inbox) = self.inbox.upgrade() {
             let _ = inbox.send(Inbound::End).await;
@@ -230,6 +232,12 @@ impl Torrent {
         let asked = inbox.send(Inbound::Check(ranges.to_vec(), answer)).await;
         asked.map_err(|_| CheckError::Stopped)?;
         answered.await.unwrap_or(Err(CheckError::Stopped))
+    }
+
+    /// Whether it has ended, or ends, and cannot be started again: it was closed, or failed for good.
+    pub(super) fn has_ended(&self) -> bool {
+        self.inbox.upgrade().is_none_or(|inbox| inbox.is_closed())
+            || matches!(&*self.phase.borrow(), Phase::Failed(failed) if !failed.may_heal())
     }
 
     /// Asks for something and waits until it is done, or the torrent has ended.

@@ -26,6 +26,10 @@ pub enum JobError {
     /// Another process, or another [`Job`](super::Job) of this one, has it.
     #[error("the job in {} is in use", .0.display())]
     InUse(PathBuf),
+    /// Its torrent was closed with its session, or has failed for good ([`Torrent::phase`](super::Torrent::phase)
+    /// says why): it has to be opened again ([`Job::open`](super::Job::open)).
+    #[error("the torrent of the job in {} has ended", .0.display())]
+    Ended(PathBuf),
     /// The disk refused.
     #[error(transparent)]
     Disk(#[from] DiskError),

@@ -76,7 +76,7 @@ pub use error::JobError;
 /// job.start().await?;
 /// # std::fs::create_dir_all(job.data())?;
 /// # std::fs::write(job.data().join("x"), &data)?;
-/// let _events = job.open(&session)?;
+/// let _events = job.open(&session).await?;
 /// job.torrent().expect("it is open").wait_complete().await.expect("it is all there");
 /// assert!(job.is_finished());
 /// assert_eq!(job.progress().await.expect("it is open").finished, 1);
@@ -172,11 +172,15 @@ impl Job {
         Self { dir: dir.to_owned(), source, infohash, choices, torrent: None, saves: 0, place }
     }
 
-    /// Adds it to a session, in its state. It stays there until [`Job::close`].
+    /// Adds it to a session, in its state. It stays there until [`Job::close`]; one that has failed for good
+    /// can be opened again.
     ///
     /// # Errors
     /// See [`JobError`].
-    pub fn open(&mut self, session: &Session) -> Result<Events, JobError> {
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn open(&mut self, session: &Session) -> Result<Events, JobError> {
         let options = AddOptions {
             output: self.data(),
             max_peers: self.choices.max_peers,
@@ -184,7 +188,8 @@ impl Job {
             initial_state: self.choices.state,
             ..AddOptions::default()
         };
-        let (torrent, events) = session.add_known(self.source.clone(), self.known(), options)?;
+        let known = self.known().await;
+        let (torrent, events) = session.add_known(self.source.clone(), known, options)?;
         self.torrent = Some(torrent);
         Ok(events)
     }
@@ -200,7 +205,8 @@ impl Job {
     /// runtime; whoever does not wait for the end may find it saved nevertheless.
     ///
     /// # Errors
-    /// [`JobError::Disk`]; then nothing has changed. The same holds for what follows.
+    /// [`JobError::Disk`], or [`JobError::Ended`] if it is open and has failed for good; then nothing has
+    /// changed. The same holds for what follows.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -340,6 +346,9 @@ impl Job {
     }
 
     async fn set_state(&mut self, state: State) -> Result<(), JobError> {
+        if state != State::Stopped && self.torrent.as_ref().is_some_and(Torrent::has_ended) {
+            return Err(JobError::Ended(self.dir.clone()));
+        }
         self.change(|choices| choices.state = state).await?;
         match (&self.torrent, state) {
             (Some(torrent), State::Started) => torrent.start().await,
@@ -381,9 +390,14 @@ impl Job {
     }
 
     /// What earlier runs have learned and the user has chosen.
-    fn known(&self) -> Known {
+    async fn known(&self) -> Known {
         let info = match &self.source {
-            Source::Magnet(_) => ResumeFile::load_info(&self.data(), self.infohash),
+            Source::Magnet(_) => {
+                let (data, infohash) = (self.data(), self.infohash);
+                // Off the runtime: it may have tens of megabytes. A panic, which is a bug of ours, costs a fetch.
+                let load = move || ResumeFile::load_info(&data, infohash);
+                tokio::task::spawn_blocking(load).await.unwrap_or_default()
+            }
             Source::Metainfo(_) => None,
         };
         let priorities = (!self.choices.priorities.is_empty()).then(|| self.choices.priorities.clone());

@@ -23,7 +23,7 @@ async fn a_job_goes_on_after_a_restart_with_its_state_choices_and_data() {
     job.start().await.unwrap();
     job.set_max_peers(7).await.unwrap();
     let first = session();
-    let _events = job.open(&first).unwrap();
+    let _events = job.open(&first).await.unwrap();
     job.torrent().unwrap().wait_complete().await.unwrap();
     assert!(job.is_finished());
     job.prioritize(vec![1, 2]).await.unwrap();
@@ -37,7 +37,7 @@ async fn a_job_goes_on_after_a_restart_with_its_state_choices_and_data() {
     let mut job = Job::load(&dir).unwrap();
     assert_eq!((job.state(), job.choices().0, job.choices().1), (State::Paused, Some(7), &[1, 2][..]));
     let second = session();
-    let mut events = job.open(&second).unwrap();
+    let mut events = job.open(&second).await.unwrap();
     until(&mut events, |event| matches!(event, Event::Complete)).await;
     job.resume().await.unwrap();
     let status = job.status().await;
@@ -64,7 +64,7 @@ async fn a_job_remembers_how_its_files_take_their_space() {
         assert_eq!(job.preallocation(), chosen);
     }
     job.start().await.unwrap();
-    let mut events = job.open(&session()).unwrap();
+    let mut events = job.open(&session()).await.unwrap();
     let told = until(&mut events, |event| matches!(event, Event::Preallocating { .. })).await;
     let total = LEN as u64;
     assert!(
@@ -156,14 +156,14 @@ async fn a_magnet_that_is_known_keeps_its_selection_and_its_peers() {
     let dir = folder.path().join("job");
     let mut job = Job::create(&dir, selective_magnet(from.local_addrs()[0])).unwrap();
     job.start().await.unwrap();
-    let _events = job.open(&session()).unwrap();
+    let _events = job.open(&session()).await.unwrap();
     complete(&job).await;
     job.close().await;
     drop(job);
     // The peer has to be found again.
     std::fs::remove_file(dir.join("data/t/b")).unwrap();
     let mut job = Job::load(&dir).unwrap();
-    let _events = job.open(&session()).unwrap();
+    let _events = job.open(&session()).await.unwrap();
     assert!(job.torrent().unwrap().info().is_some(), "it is known from the start");
     complete(&job).await;
     let files = job.files().await;
@@ -175,7 +175,7 @@ async fn a_magnet_that_is_known_keeps_its_selection_and_its_peers() {
     job.close().await;
     drop(job);
     let mut job = Job::load(&dir).unwrap();
-    let _events = job.open(&session()).unwrap();
+    let _events = job.open(&session()).await.unwrap();
     complete(&job).await;
     assert_eq!(std::fs::read(dir.join("data/t/a")).unwrap(), payload()[..200_000]);
 }
@@ -189,14 +189,14 @@ async fn a_job_of_which_nothing_is_wanted_is_opened_again() {
     job.start().await.unwrap();
     job.prioritize(vec![0, 0]).await.unwrap();
     for _ in 0..2 {
-        let _events = job.open(&session()).unwrap();
+        let _events = job.open(&session()).await.unwrap();
         complete(&job).await;
         let progress = job.progress().await.unwrap();
         assert_eq!((progress.finished, progress.unfinished), (0, 0));
         job.close().await;
     }
     job.prioritize(vec![0, 2]).await.unwrap();
-    let _events = job.open(&session()).unwrap();
+    let _events = job.open(&session()).await.unwrap();
     complete(&job).await;
     assert_eq!(std::fs::read(dir.join("data/t/b")).unwrap(), payload()[200_000..]);
 }
@@ -264,4 +264,23 @@ fn a_damaged_job_is_refused_and_left_as_it_is() {
     }
     std::fs::write(&path, &whole).unwrap();
     assert!(Job::load(&dir).is_ok());
+}
+
+#[tokio::test]
+async fn a_job_whose_torrent_has_ended_says_so_and_is_opened_again() {
+    let (from, _seed, _data) = seeder().await;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("job");
+    let mut job = Job::create(&dir, magnet(from.local_addrs()[0])).unwrap();
+    let first = session();
+    let _events = job.open(&first).await.unwrap();
+    first.shutdown().await;
+    assert!(matches!(job.start().await, Err(JobError::Ended(of)) if of == dir));
+    assert!(matches!(job.pause().await, Err(JobError::Ended(_))));
+    assert_eq!(job.state(), State::Stopped, "nothing has changed");
+    job.stop().await.unwrap();
+    let second = session();
+    let _events = job.open(&second).await.unwrap();
+    job.start().await.unwrap();
+    complete(&job).await;
 }
