@@ -56,6 +56,8 @@ const STATUS_EVERY: Duration = Duration::from_millis(200);
 const GOOD_BYE: Duration = Duration::from_millis(1600);
 /// What trackers get for answering a good-bye.
 const LAST_WORDS: Duration = Duration::from_millis(1000);
+/// What the disk gets beside for ending what it does, where nobody needs the files again.
+const LET_GO: Duration = Duration::from_millis(300);
 /// The timer is looked at again after this, whatever the swarm says.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 

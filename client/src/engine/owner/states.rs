@@ -11,7 +11,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::life::Life;
-use super::{GOOD_BYE, Inbound, LAST_WORDS, Owner};
+use super::{GOOD_BYE, Inbound, LAST_WORDS, LET_GO, Owner};
+use crate::engine::disk::Disk;
 use crate::engine::options::State;
 use crate::engine::phase::Phase;
 use crate::storage::Totals;
@@ -125,18 +126,22 @@ impl Owner {
         self.chores.shutdown().await;
         self.slots.clear();
         self.announced.clear();
-        // At the end, files whose opening takes long are left to the thread that does it, and so is their lock.
+        // At the end, files whose opening takes long are left to the thread that does it, and so is their lock;
+        // the same with those that take long to close.
         if let Some(opening) = self.opening.take() {
             let opened = match then {
                 Some(_) => Some(opening.await),
                 None => tokio::time::timeout(LAST_WORDS, opening).await.ok(),
             };
             if let Some(Ok(Ok((disk, _)))) = opened {
-                disk.close().await;
+                self.disk = Some(disk);
             }
         }
-        if let Some(disk) = self.disk.take() {
-            disk.close().await;
+        if let Some(closing) = self.disk.take().map(Disk::close) {
+            match then {
+                Some(_) => closing.await,
+                None => drop(tokio::time::timeout(LET_GO, closing).await),
+            }
         }
         self.mailbox.clear();
         self.checks.clear();
