@@ -191,14 +191,20 @@ fn sample_info() -> Arc<Info> {
 fn sample_resume() -> Resume {
     let have = Bitfield::full(2);
     let totals = Totals { downloaded: 7, uploaded: 1 << 40 };
-    Resume { have, stamps: vec![None], totals }
+    Resume { unchecked: Bitfield::new(have.len()), have, stamps: vec![None], totals }
 }
 
 fn resumes() -> Vec<Vec<u8>> {
     let dir = tempfile::tempdir().unwrap();
     let file = ResumeFile::new(dir.path(), sample_info());
-    file.save(&sample_resume()).unwrap();
-    vec![std::fs::read(file.path()).unwrap()]
+    let whole = sample_resume();
+    // What a run leaves that had not looked at everything.
+    let begun = Resume { have: Bitfield::new(2), unchecked: Bitfield::full(2), ..whole.clone() };
+    let bytes = |resume| {
+        file.save(resume).unwrap();
+        std::fs::read(file.path()).unwrap()
+    };
+    [whole, begun].iter().map(bytes).collect()
 }
 
 fn sample_version_file(dir: &Path) -> VersionFile {

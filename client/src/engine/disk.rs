@@ -37,6 +37,8 @@ pub(super) struct Disk {
 struct Check {
     have: Bitfield,
     to_check: Bitfield,
+    /// Pieces that were hashed, and all that are to be.
+    hashed: (u32, u32),
     totals: Totals,
 }
 
@@ -103,8 +105,8 @@ impl Disk {
         let warnings = std::mem::take(&mut opened.warnings);
         let reserve = options.preallocation == Preallocation::Full && options.access == Access::Download;
         let config = PoolConfig { reserve, blocks: Arc::clone(blocks), ..PoolConfig::default() };
-        let check =
-            Check { have: opened.have.clone(), to_check: opened.to_check.clone(), totals: opened.totals };
+        let (have, to_check) = (opened.have.clone(), opened.to_check.clone());
+        let check = Check { hashed: (0, to_check.count()), have, to_check, totals: opened.totals };
         let mailbox = Arc::clone(mailbox);
         let pool = opened
             .start(config, move |done| mailbox.put(done))
@@ -148,9 +150,18 @@ impl Disk {
         None
     }
 
-    /// Gives a job with the next [`Disk::flush`]; never waits.
+    /// Gives a job with the next [`Disk::flush`]; never waits. A swarm that knows nothing of what is there
+    /// knows no counters either.
     pub(super) fn submit(&mut self, job: Job) {
-        self.deferred.push_back(job);
+        self.deferred.push_back(match (&self.check, job) {
+            (Some(check), Job::Save(id, _)) => Job::Save(id, check.totals),
+            (_, job) => job,
+        });
+    }
+
+    /// How many pieces the first check has hashed, of how many, while it is under way.
+    pub(super) fn checked(&self) -> (u32, u32) {
+        self.check.as_ref().map_or((0, 0), |check| check.hashed)
     }
 
     /// Gives the threads what was submitted, all at once, as far as they have room.
@@ -165,6 +176,7 @@ impl Disk {
         self.flush();
         match (&mut self.check, done) {
             (Some(check), Done::Checked(piece, right)) => {
+                check.hashed.0 += 1;
                 if right {
                     check.have.insert(piece.0);
                 }
@@ -175,6 +187,7 @@ impl Disk {
                 Answer::Opened(check.have, check.totals)
             }
             (_, Done::Reserved(reserved)) => self.reserved(reserved),
+            (_, Done::Warning(words)) => Answer::Warning(words),
             (_, done) => Answer::Done(done),
         }
     }
@@ -220,11 +233,13 @@ fn explain(error: OpenError) -> Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::piece::PieceIndex;
+    use crate::storage::SaveId;
 
     #[test]
     fn the_first_check_waits_for_the_end_of_each_time_that_space_is_reserved() {
         let (have, to_check) = (Bitfield::full(3), Bitfield::new(3));
-        let check = Some(Check { have, to_check, totals: Totals::default() });
+        let check = Some(Check { have, to_check, hashed: (0, 0), totals: Totals::default() });
         let mut disk = Disk { pool: None, deferred: VecDeque::new(), reserving: 0, reserves: true, check };
         assert!(disk.begin(vec![true]).is_none());
         // Both are on their way when the first one ends.
@@ -238,5 +253,26 @@ mod tests {
         disk.want(vec![true]);
         assert_eq!(disk.deferred.len(), 2);
         assert!(matches!(disk.take(Done::Reserved(Reserved::Ended)), Answer::Nothing));
+    }
+
+    #[test]
+    fn a_first_check_counts_what_was_hashed_and_a_save_keeps_the_counters_of_before() {
+        let (have, to_check) = (Bitfield::new(3), Bitfield::new(3));
+        let totals = Totals { downloaded: 5, uploaded: 6 };
+        let check = Some(Check { have, to_check, hashed: (0, 2), totals });
+        let mut disk = Disk { pool: None, deferred: VecDeque::new(), reserving: 0, reserves: false, check };
+        assert!(matches!(disk.take(Done::Checked(PieceIndex(1), true)), Answer::Nothing));
+        assert!(matches!(disk.take(Done::Checked(PieceIndex(2), false)), Answer::Nothing));
+        assert_eq!(disk.checked(), (2, 2));
+        let saved = |disk: &mut Disk| {
+            disk.submit(Job::Save(SaveId(1), Totals::default()));
+            match disk.deferred.pop_back() {
+                Some(Job::Save(_, totals)) => totals,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(saved(&mut disk), totals);
+        assert!(matches!(disk.take(Done::CheckEnded), Answer::Opened(have, _) if have.count() == 1));
+        assert_eq!((disk.checked(), saved(&mut disk)), ((0, 0), Totals::default()));
     }
 }

@@ -26,7 +26,7 @@ pub enum Source {
 /// How to run a torrent.
 #[derive(Debug, Default)]
 pub struct AddOptions {
-    /// Folder to download into.
+    /// Folder to download into; the current one if it is empty.
     pub output: PathBuf,
     /// Where the bytes are kept; `None` for files in `output`.
     pub storage: Option<Arc<dyn Backend>>,
@@ -38,7 +38,8 @@ pub struct AddOptions {
     pub limits: Limits,
     /// Connections; `None` for what `limits` says.
     pub max_peers: Option<usize>,
-    /// Files kept open; `None` for [`default_open_files`](crate::storage::default_open_files).
+    /// Files kept open; `None` for its share of [`default_open_files`](crate::storage::default_open_files),
+    /// which all open torrents of the session have together.
     pub max_open_files: Option<NonZeroUsize>,
     /// How its files take their space; `None` for what the session says. A [`Backend`] sees to its own:
     /// memory has nothing to preallocate.
@@ -90,7 +91,8 @@ pub enum Share {
     /// What is missing is downloaded.
     #[default]
     Download,
-    /// Everything is there: nothing is written, and [`Failed::Missing`](super::Failed::Missing) is the answer if it is not.
+    /// Everything is there: the data is left as it is, and [`Failed::Missing`](super::Failed::Missing) is the
+    /// answer if it is not. The resume file is written where that can be done.
     SeedOnly,
 }
 

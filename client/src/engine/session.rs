@@ -1,5 +1,10 @@
-//! [`Session`]: many torrents that share listening sockets, rate limits, disk threads, the HTTP client
-//! and the DHT node.
+//! [`Session`]: many torrents that share listening sockets, rate limits, buffers, the number of open files,
+//! the HTTP client and the DHT node.
+//!
+//! A torrent that is started has, beside its connections, three threads of its own for the disk, two
+//! descriptors for its folder and its lock, another one where files are skipped, and its share of the open
+//! files: a quarter of what the process may have, 128 at most, for all torrents together. One that is stopped
+//! has none of that.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +30,7 @@ use super::throttle::Limit;
 use super::torrent::{Events, Torrent};
 use super::versions::{Version, VersionError, Versions};
 use crate::piece::BlockPool;
-use crate::storage::{Preallocation, ResumeFile};
+use crate::storage::{OpenFiles, Preallocation, ResumeFile, default_open_files};
 
 /// Announces of a session that run at once; further ones wait.
 const ANNOUNCES: usize = 10;
@@ -203,6 +208,7 @@ impl Session {
             half_open: Semaphore::new(HALF_OPEN),
             announces: Semaphore::new(ANNOUNCES),
             blocks: BlockPool::new(SPARE_BLOCKS),
+            open_files: OpenFiles::new(default_open_files()),
             ended: CancellationToken::new(),
             moved,
             torrents: Mutex::default(),

@@ -14,7 +14,7 @@ use super::inbound::Inbound;
 use super::piece_handle::PieceHandle;
 use super::throttle::Limit;
 use crate::piece::BlockPool;
-use crate::storage::Preallocation;
+use crate::storage::{OpenFiles, Preallocation};
 
 /// What the tasks of a session share.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) half_open: Semaphore,
     pub(super) announces: Semaphore,
     pub(super) blocks: Arc<BlockPool>,
+    /// What torrents keep open that do not say how many files that may be.
+    pub(super) open_files: Arc<OpenFiles>,
     pub(super) ended: CancellationToken,
     /// Changes when our address or network does, as the DHT node sees it.
     pub(super) moved: watch::Receiver<()>,

@@ -2,6 +2,7 @@
 //! time.
 
 mod durable;
+mod gone;
 mod jobs;
 mod one_piece;
 mod panics;

@@ -17,7 +17,7 @@ pub trait Storage: Send + Sync {
     fn ahead(&self, file: usize, offset: u64, len: u32);
 
     /// Writes the buffers one behind the other from `offset` on, making the file and its folders if
-    /// need be. The slices are used up.
+    /// need be: but not one that was there before, see [`Storage::confirm`]. The slices are used up.
     fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError>;
 
     /// Makes the file exist with exactly its length: makes an empty one, cuts a longer one.
@@ -29,6 +29,14 @@ pub trait Storage: Send + Sync {
 
     /// The file as it is now; `None` if it is absent.
     fn stamp(&self, file: usize) -> Result<Option<Stamp>, DiskError>;
+
+    /// Fails with [`DiskErrorKind::Missing`](super::DiskErrorKind::Missing) if the file was taken away, or
+    /// changed by somebody else, since it was first looked at or last written to. Writing to it and syncing
+    /// it fail the same way until [`Storage::forget`].
+    fn confirm(&self, file: usize) -> Result<(), DiskError>;
+
+    /// Takes the file for what it is now, or for absent: nothing is believed of it any more.
+    fn forget(&self, file: usize);
 
     /// Says which files are wanted, by index; those beyond the end are. Writing to one that is not, and
     /// is absent, does not make it as long as only the first or last piece's length is written: the

@@ -6,12 +6,15 @@
 //! do not exist the bytes lie in a [`PartFile`].
 
 mod edges;
+mod known;
+mod sharing;
 mod space;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +27,9 @@ use super::part::PartFile;
 use super::{DiskError, Preallocation, Stamp, Storage};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
+use known::{Known, Writer, taken_away};
+pub use sharing::OpenFiles;
+use sharing::Share;
 
 /// Slices of one vectored write (IOV_MAX of Linux).
 const MAX_SLICES: usize = 1024;
@@ -35,6 +41,9 @@ pub struct FileStorage {
     root: OwnedFd,
     root_path: PathBuf,
     open: Mutex<LruCache<usize, Arc<Open>>>,
+    /// What it may keep open of all that others have, too.
+    share: Option<Share>,
+    known: Arc<Known>,
     /// Held while a file is made of what lies in it, which waits for the disk.
     part: Mutex<PartFile>,
     /// By index; files beyond its end are wanted. Held for a look or a change alone: whoever says what is
@@ -47,6 +56,16 @@ pub struct FileStorage {
 struct Open {
     file: File,
     writable: bool,
+    /// Hears of the end of a handle that may have changed the file.
+    writer: Option<(Writer, Arc<Known>)>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some((writer, known)) = &self.writer {
+            known.leave(writer, || rustix::fs::fstat(&self.file).ok().map(|stat| stamp_of(&stat)));
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,9 +85,11 @@ impl FileStorage {
         let part = PartFile::open(&info, root.as_fd())
             .map_err(|error| DiskError::new("opening the part file in", dir, &error))?;
         let open = Mutex::new(LruCache::new(max_open));
+        let known = Arc::new(Known::new(info.layout().files().len()));
         let (part, skipped) = (Mutex::new(part), Mutex::default());
         let preallocation = Preallocation::default();
-        Ok(Self { info, root, root_path: dir.to_owned(), open, part, skipped, preallocation })
+        let root_path = dir.to_owned();
+        Ok(Self { info, root, root_path, open, share: None, known, part, skipped, preallocation })
     }
 
     /// How its files take their space; sparse if nothing is said. With [`Preallocation::Full`] it is for the
@@ -78,6 +99,12 @@ impl FileStorage {
         Self { preallocation, ..self }
     }
 
+    /// It keeps no more open than its share, either.
+    #[must_use]
+    pub fn sharing(self, all: &Arc<OpenFiles>) -> Self {
+        Self { share: Some(Share::of(Arc::clone(all))), ..self }
+    }
+
     fn file(&self, index: usize, want: Want) -> io::Result<Arc<Open>> {
         if let Some(open) = self.lock().get(&index)
             && (open.writable || want == Want::Read)
@@ -85,11 +112,35 @@ impl FileStorage {
             return Ok(Arc::clone(open));
         }
         // Outside the lock: a slow folder must not stop the other threads.
-        let open = Arc::new(self.open(index, want)?);
-        // The one that falls out is closed after the lock is gone.
-        let fallen = self.lock().push(index, Arc::clone(&open));
-        drop(fallen);
+        let open = Arc::new(self.freeing(|| self.open(index, want))?);
+        // Those that fall out are closed after the lock is gone.
+        let mut fallen = Vec::new();
+        let mut files = self.lock();
+        while self.share.as_ref().is_some_and(|share| files.len() >= share.most())
+            && let Some(oldest) = files.pop_lru()
+        {
+            fallen.push(oldest);
+        }
+        fallen.extend(files.push(index, Arc::clone(&open)));
+        drop(files);
         Ok(open)
+    }
+
+    /// Opens something, and closes files for it while no descriptor is left: what others have open is theirs,
+    /// and what we have is opened again when it is needed.
+    fn freeing<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match open() {
+                Err(error) if is_out_of_descriptors(&error) && self.close_oldest() => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Closes the file that was not used for longest, if there is one.
+    fn close_oldest(&self) -> bool {
+        let oldest = self.lock().pop_lru();
+        oldest.is_some()
     }
 
     fn open(&self, index: usize, want: Want) -> io::Result<Open> {
@@ -97,27 +148,46 @@ impl FileStorage {
         let path = info.path();
         let folder = self.folder(&path, want)?;
         let name = path.file_name().ok_or(Errno::INVAL)?;
-        // NONBLOCK: opening a fifo must not wait for somebody at its other end.
-        let common = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let flags = match want {
-            Want::Read => common | OFlags::RDONLY,
-            Want::Write => common | OFlags::RDWR | OFlags::CREATE,
-        };
         let at = folder_fd(&folder, &self.root);
-        let file = match rustix::fs::openat(at, name, flags, mode_of(info)) {
-            Ok(file) => file,
-            Err(Errno::LOOP) => return Err(io::Error::other("it is a symbolic link")),
-            Err(error) => return Err(error.into()),
+        let open = |more| open_regular(at, name, more, mode_of(info));
+        if want == Want::Read {
+            return Ok(Open { file: open(OFlags::RDONLY)?, writable: false, writer: None });
+        }
+        let file = match open(OFlags::RDWR) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match self.check_known(index, None) {
+                Ok(()) => open(OFlags::RDWR | OFlags::CREATE)?,
+                // What is believed of it has gone with it; unless another thread has just made it.
+                Err(gone) => open(OFlags::RDWR).map_err(|_| gone)?,
+            },
+            file => file?,
         };
-        let stat = rustix::fs::fstat(&file)?;
-        if !FileType::from_raw_mode(stat.st_mode).is_file() {
-            return Err(io::Error::other("it is no regular file"));
-        }
+        let look = || Ok(stamp_of(&rustix::fs::fstat(&file)?));
+        let writer = match info.is_empty() {
+            true => None,
+            false => Some((self.known.admit(index, look)?, Arc::clone(&self.known))),
+        };
         let grows = self.preallocation == Preallocation::None;
-        if want == Want::Write && !grows && (stat.st_size as u64) < info.len() {
-            rustix::fs::ftruncate(&file, info.len())?;
+        let open = Open { file, writable: true, writer };
+        if !grows && (rustix::fs::fstat(&open.file)?.st_size as u64) < info.len() {
+            rustix::fs::ftruncate(&open.file, info.len())?;
         }
-        Ok(Open { file: file.into(), writable: want == Want::Write })
+        Ok(open)
+    }
+
+    /// Fails if a file is not as it is known; empty ones may come and go.
+    fn check_known(&self, index: usize, stat: Option<&Stat>) -> io::Result<()> {
+        match self.info.file(index).is_some_and(|file| !file.is_empty()) {
+            true => self.known.check(index, stat.map(stamp_of)),
+            false => Ok(()),
+        }
+    }
+
+    /// Fails if a file is not as it is known, or not the one that is open.
+    fn confirm_file(&self, index: usize) -> io::Result<()> {
+        let open = self.lock().peek(&index).map(Arc::clone);
+        let stat = self.stat(index)?;
+        self.check_known(index, stat.as_ref())?;
+        open.map_or(Ok(()), |open| is_at(&open.file, stat.as_ref()))
     }
 
     /// Opens the folder that holds `path`, component by component; `None` is the root.
@@ -153,7 +223,7 @@ impl FileStorage {
     fn stat(&self, index: usize) -> io::Result<Option<Stat>> {
         let Some(info) = self.info.file(index) else { return Ok(None) };
         let path = info.path();
-        let stat = self.folder(&path, Want::Read).and_then(|folder| {
+        let stat = self.freeing(|| self.folder(&path, Want::Read)).and_then(|folder| {
             let name = path.file_name().ok_or(Errno::INVAL)?;
             let at = folder_fd(&folder, &self.root);
             Ok(rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?)
@@ -173,12 +243,14 @@ impl FileStorage {
         // The file's entry in its folder is left to the file system: should it be lost in a crash,
         // the file is missed on the next start and its pieces are not believed.
         open.file.sync_all()?;
-        // Writes to a file that was deleted meanwhile succeed and are lost.
-        if rustix::fs::fstat(&open.file)?.st_nlink == 0 {
-            self.lock().pop(&index);
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the file was deleted"));
+        // Writes to a file that was deleted or renamed meanwhile succeed and are lost.
+        let stat = self.stat(index)?;
+        let there = is_at(&open.file, stat.as_ref()).and_then(|()| self.check_known(index, stat.as_ref()));
+        if there.is_err() {
+            let fallen = self.lock().pop(&index);
+            drop(fallen);
         }
-        Ok(())
+        there
     }
 
     fn failed(&self, doing: &'static str, index: usize) -> impl FnOnce(io::Error) -> DiskError {
@@ -223,7 +295,11 @@ impl Storage for FileStorage {
         let len = self.info.file(file).map_or(0, |file| file.len());
         let finish = self.file(file, Want::Write).and_then(|open| match open.file.metadata()?.len() == len {
             true => Ok(()),
-            false => open.file.set_len(len),
+            false => {
+                // Not before, lest the file be found too short for what is known.
+                self.known.cut(file, len);
+                open.file.set_len(len)
+            }
         });
         finish.map_err(|error| self.failed("finishing", file)(error))
     }
@@ -237,8 +313,20 @@ impl Storage for FileStorage {
         let Some(stat) = stat else {
             return self.stamp_part(file).map_err(|error| self.failed("looking at the part of", file)(error));
         };
-        let mtime = stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64);
-        Ok(Some(Stamp { len: stat.st_size as u64, mtime }))
+        let stamp = stamp_of(&stat);
+        self.known.saw(file, stamp);
+        Ok(Some(stamp))
+    }
+
+    fn confirm(&self, file: usize) -> Result<(), DiskError> {
+        self.confirm_file(file).map_err(|error| self.failed("looking at", file)(error))
+    }
+
+    fn forget(&self, file: usize) {
+        self.known.forget(file);
+        // Closed after the lock is gone.
+        let fallen = self.lock().pop(&file);
+        drop(fallen);
     }
 
     fn want(&self, files: &[bool]) {
@@ -270,8 +358,45 @@ fn mode_of(file: crate::metainfo::File<'_>) -> Mode {
     Mode::from_raw_mode(if file.attributes.is_executable() { 0o777 } else { 0o666 })
 }
 
-fn folder_fd<'a>(folder: &'a Option<OwnedFd>, root: &'a OwnedFd) -> std::os::fd::BorrowedFd<'a> {
+fn folder_fd<'a>(folder: &'a Option<OwnedFd>, root: &'a OwnedFd) -> BorrowedFd<'a> {
     folder.as_ref().unwrap_or(root).as_fd()
+}
+
+/// Opens a regular file; does not follow a link.
+fn open_regular(at: BorrowedFd<'_>, name: &OsStr, more: OFlags, mode: Mode) -> io::Result<File> {
+    // NONBLOCK: opening a fifo must not wait for somebody at its other end.
+    let common = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = match rustix::fs::openat(at, name, common | more, mode) {
+        Ok(file) => file,
+        Err(Errno::LOOP) => return Err(io::Error::other("it is a symbolic link")),
+        Err(error) => return Err(error.into()),
+    };
+    match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode).is_file() {
+        true => Ok(file.into()),
+        false => Err(io::Error::other("it is no regular file")),
+    }
+}
+
+/// Fails if an open file is not what lies in its place now.
+fn is_at(file: &File, place: Option<&Stat>) -> io::Result<()> {
+    let open = rustix::fs::fstat(file)?;
+    // By more than one sign: some file systems make up their inodes.
+    let is_other = |there: &Stat| {
+        (there.st_dev, there.st_ino) != (open.st_dev, open.st_ino) && stamp_of(there) != stamp_of(&open)
+    };
+    match open.st_nlink == 0 || place.is_none_or(is_other) {
+        true => Err(taken_away()),
+        false => Ok(()),
+    }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE].iter().any(|full| error.raw_os_error() == Some(full.raw_os_error()))
+}
+
+fn stamp_of(stat: &Stat) -> Stamp {
+    let mtime = stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64);
+    Stamp { len: stat.st_size as u64, mtime }
 }
 
 /// Writes all slices, however many calls that takes.
@@ -397,6 +522,44 @@ mod tests {
             drop(busy);
             assert_eq!(skipped, Ok(true));
         });
+    }
+
+    /// In a process of its own, which cannot have many descriptors.
+    #[test]
+    fn files_are_closed_where_no_descriptor_is_left_for_another() {
+        const NAME: &str = "storage::file::tests::files_are_closed_where_no_descriptor_is_left_for_another";
+        if std::env::var_os("BTFETCH_FEW_DESCRIPTORS").is_none() {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", NAME]).env("BTFETCH_FEW_DESCRIPTORS", "1");
+            harness::faults::limit_descriptors(&mut child, 32);
+            let ended = child.output().unwrap();
+            let said = String::from_utf8_lossy(&ended.stdout);
+            return assert!(ended.status.success() && said.contains("1 passed"), "{said}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let storage = storage(dir.path(), 8);
+        storage.write(0, 0, &mut [IoSlice::new(b"01234")]).unwrap();
+        let mut others: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        // A folder and a file in it take two.
+        others.pop();
+        storage.write(1, 0, &mut [IoSlice::new(b"56789")]).unwrap();
+        assert_eq!(storage.lock().len(), 1);
+        drop(others);
+        assert_eq!(fs::read(dir.path().join("root/b/c")).unwrap(), b"56789\0\0\0\0\0");
+    }
+
+    #[test]
+    fn torrents_that_share_keep_no_more_open_than_their_share() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let all = OpenFiles::new(NonZeroUsize::new(2).unwrap());
+        let first = storage(one.path(), 8).sharing(&all);
+        let write = |storage: &FileStorage, file| storage.write(file, 0, &mut [IoSlice::new(b"x")]).unwrap();
+        (0..2).for_each(|file| write(&first, file));
+        assert_eq!(first.lock().len(), 2);
+        let second = storage(two.path(), 8).sharing(&all);
+        (0..2).for_each(|file| write(&second, file));
+        first.finish(2).unwrap();
+        assert_eq!((first.lock().len(), second.lock().len()), (1, 1));
     }
 
     #[test]

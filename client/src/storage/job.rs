@@ -77,6 +77,8 @@ pub enum Done {
     Lost(Vec<PieceIndex>),
     /// How far space is reserved.
     Reserved(Reserved),
+    /// The user should know this; nothing stops for it.
+    Warning(String),
     /// The disk refused; the job was not done and no further one will be until the swarm resumes.
     Failed(DiskError),
 }

@@ -85,6 +85,13 @@ impl Storage for MemStorage {
         Ok(file.and_then(stamp))
     }
 
+    /// Nobody else has them.
+    fn confirm(&self, _: usize) -> Result<(), DiskError> {
+        Ok(())
+    }
+
+    fn forget(&self, _: usize) {}
+
     /// All files are kept alike: no folder shows them.
     fn want(&self, _: &[bool]) {}
 
@@ -219,6 +226,14 @@ impl<S: Storage> Storage for FaultyStorage<S> {
 
     fn stamp(&self, file: usize) -> Result<Option<Stamp>, DiskError> {
         self.inner.stamp(file)
+    }
+
+    fn confirm(&self, file: usize) -> Result<(), DiskError> {
+        self.inner.confirm(file)
+    }
+
+    fn forget(&self, file: usize) {
+        self.inner.forget(file);
     }
 
     fn want(&self, files: &[bool]) {

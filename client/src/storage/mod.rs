@@ -37,7 +37,7 @@ mod resume;
 mod span;
 
 pub use backend::{Stamp, Storage};
-pub use file::{FileStorage, default_open_files};
+pub use file::{FileStorage, OpenFiles, default_open_files};
 pub use job::{DiskError, DiskErrorKind, Done, Job, Reserved, SaveId, Totals, Verdict};
 pub use lock::Lock;
 pub use mem::{Fault, FaultyStorage, MemStorage};

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::pool::Start;
+use super::resume::Saved;
 use super::{
-    DiskError, DiskErrorKind, Done, FileStorage, Lock, Pool, PoolConfig, Preallocation, Resume, ResumeFile,
-    Stamp, Storage, Totals, default_open_files,
+    DiskError, DiskErrorKind, Done, FileStorage, Lock, OpenFiles, Pool, PoolConfig, Preallocation, Resume,
+    ResumeFile, Stamp, Storage, Totals, default_open_files,
 };
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
@@ -23,6 +24,8 @@ pub struct OpenOptions {
     pub access: Access,
     /// Files kept open; [`default_open_files`] by default.
     pub max_open: NonZeroUsize,
+    /// And no more than the share of these.
+    pub sharing: Option<Arc<OpenFiles>>,
     /// How files take their space. With [`Access::Seed`] none takes any.
     pub preallocation: Preallocation,
 }
@@ -30,7 +33,7 @@ pub struct OpenOptions {
 impl Default for OpenOptions {
     fn default() -> Self {
         let preallocation = Preallocation::default();
-        Self { access: Access::Download, max_open: default_open_files(), preallocation }
+        Self { access: Access::Download, max_open: default_open_files(), sharing: None, preallocation }
     }
 }
 
@@ -39,8 +42,8 @@ impl Default for OpenOptions {
 pub enum Access {
     /// The folder is made if need be and must be writable; longer files are cut at the end.
     Download,
-    /// Existing data is shared: no file is made or cut, and a read-only folder is fine (then without
-    /// lock and resume file).
+    /// Existing data is shared: no file is made or cut, and a folder that is read-only or full is fine
+    /// (then without lock or resume file).
     Seed,
 }
 
@@ -103,7 +106,8 @@ impl Opened {
         let downloads = self.access == Access::Download;
         let (finish, full) = (config.finish && downloads, self.preallocation == Preallocation::Full);
         let config = PoolConfig { finish, reserve: downloads && (config.reserve || full), ..config };
-        let start = Start { writes: downloads, ..self.start };
+        // Before the check is asked for: it may be stopped any time.
+        let start = Start { writes: downloads, unchecked: self.to_check, ..self.start };
         Pool::start(config, self.info, self.storage, start, on_done)
     }
 
@@ -131,8 +135,11 @@ impl fmt::Debug for Opened {
 }
 
 /// Opens the files of `info` below `dir`: takes the lock, reads the resume file, and compares what it
-/// says with the files. What cannot be believed but may be there is to be checked. Blocks.
+/// says with the files. What cannot be believed but may be there is to be checked. An empty `dir` is the
+/// current folder. Blocks.
 pub fn open(info: &Arc<Info>, dir: &Path, options: &OpenOptions) -> Result<Opened, OpenError> {
+    // It would be no folder to open, sync or name in an error.
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     if info.is_v2_only() {
         return Err(OpenError::V2Only);
     }
@@ -144,12 +151,17 @@ pub fn open(info: &Arc<Info>, dir: &Path, options: &OpenOptions) -> Result<Opene
         Ok(None) => return Err(OpenError::InUse(dir.to_owned())),
         Err(error) => {
             let error = DiskError::new("locking in", dir, &error);
-            let tolerated = options.access == Access::Seed && error.kind == DiskErrorKind::ReadOnly;
+            let tolerated = options.access == Access::Seed
+                && matches!(error.kind, DiskErrorKind::ReadOnly | DiskErrorKind::NoSpace);
             tolerated.then_some(None).ok_or(error)?
         }
     };
-    let &OpenOptions { access, max_open, preallocation } = options;
+    let &OpenOptions { access, max_open, ref sharing, preallocation } = options;
     let storage = FileStorage::new(Arc::clone(info), dir, max_open)?.with_preallocation(preallocation);
+    let storage = match sharing {
+        Some(all) => storage.sharing(all),
+        None => storage,
+    };
     let stamps = stamps(info, &storage)?;
     let file = ResumeFile::new(dir, Arc::clone(info));
     let mut warnings = Vec::new();
@@ -171,9 +183,10 @@ pub fn open(info: &Arc<Info>, dir: &Path, options: &OpenOptions) -> Result<Opene
             "the last run was cut off, or files changed since: {lost} pieces have to be seen again"
         ));
     }
-    let totals = resume.map(|resume| resume.totals).unwrap_or_default();
+    let totals = resume.as_ref().map(|resume| resume.totals).unwrap_or_default();
+    let saved = resume.as_ref().map(Saved::of);
     let resume = lock.is_some().then_some(file);
-    let start = Start { have: have.clone(), stamps, resume, lock, ..Start::default() };
+    let start = Start { have: have.clone(), stamps, resume, saved, lock, ..Start::default() };
     let (info, storage) = (Arc::clone(info), Arc::new(storage));
     Ok(Opened { have, to_check, totals, warnings, info, storage, start, access, preallocation })
 }
@@ -199,7 +212,7 @@ fn stamps(info: &Info, storage: &dyn Storage) -> Result<Vec<Option<Stamp>>, Disk
 ///
 /// A piece is believed if the resume file claims it and none of its files has changed since. It is
 /// checked if its bytes may all be there and one of its files is not as the resume file knows it: a
-/// run that was killed has written more than it had claimed.
+/// run that was killed has written more than it had claimed. So is one that no run has looked at yet.
 fn believe(info: &Info, stamps: &[Option<Stamp>], resume: Option<&Resume>) -> (Bitfield, Bitfield) {
     let layout = info.layout();
     let (mut have, mut to_check) = (Bitfield::new(info.pieces()), Bitfield::new(info.pieces()));
@@ -214,7 +227,8 @@ fn believe(info: &Info, stamps: &[Option<Stamp>], resume: Option<&Resume>) -> (B
             let then = resume.and_then(|resume| resume.stamps.get(span.file).copied().flatten());
             unchanged &= now == then;
         }
-        if present && !unchanged {
+        let unchecked = resume.is_some_and(|resume| resume.unchecked.contains(piece));
+        if present && (unchecked || !unchanged) {
             to_check.insert(piece);
         } else if present && resume.is_some_and(|resume| resume.have.contains(piece)) {
             have.insert(piece);
@@ -339,6 +353,15 @@ mod tests {
         assert!((0..info.pieces()).all(|piece| matches_payload(&target, piece)));
         assert_eq!(fs::read(target.join("t/b")).unwrap(), b"");
         assert!(!target.join(format!(".{}.btfetch.lock", info.hash().swarm())).exists());
+    }
+
+    #[test]
+    fn an_empty_folder_name_is_the_current_folder() {
+        let info = info();
+        let opened = begin(&info, Path::new(""));
+        // It is the same folder by another name.
+        let again = open(&info, Path::new("."), &OpenOptions::default()).unwrap_err();
+        assert_eq!((again, opened.have.count()), (OpenError::InUse(PathBuf::from(".")), 0));
     }
 
     #[test]

@@ -21,8 +21,10 @@ use super::{DiskError, Stamp, Totals};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 
-/// Of the document; another one is not read.
+/// Of the document where every piece was looked at; others than these two are not read.
 const VERSION: i64 = 1;
+/// Of one that also names pieces that were not: whoever does not know of that would take them for absent.
+const VERSION_UNCHECKED: i64 = 2;
 /// Bytes of a stamp in the document: length and time, big-endian.
 const STAMP_LEN: usize = 16;
 /// Length of a file that is absent.
@@ -40,10 +42,35 @@ pub struct ResumeFile {
 pub struct Resume {
     /// Pieces that were synced.
     pub have: Bitfield,
+    /// Pieces that may be there beside them: the run ended before it had looked.
+    pub unchecked: Bitfield,
     /// The files as they were then; `None` was absent.
     pub stamps: Vec<Option<Stamp>>,
     /// Counters.
     pub totals: Totals,
+}
+
+/// What a resume file says, in short: whether another one would say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Saved {
+    /// SHA-1 over all that is said of the data.
+    data: [u8; 20],
+    totals: Totals,
+}
+
+impl Saved {
+    pub(super) fn of(resume: &Resume) -> Self {
+        let (mut have, mut unchecked) = (Vec::new(), Vec::new());
+        resume.have.put_wire(&mut have);
+        resume.unchecked.put_wire(&mut unchecked);
+        let data = checksum([0; 3], [&have, &unchecked, &encode_stamps(&resume.stamps)]);
+        Self { data, totals: resume.totals }
+    }
+
+    /// Whether nothing but counters differs.
+    pub(super) fn is_of_the_same_data(&self, other: &Self) -> bool {
+        self.data == other.data
+    }
 }
 
 impl Resume {
@@ -137,6 +164,8 @@ struct Document {
     version: i64,
     infohash: ByteBuf,
     have: ByteBuf,
+    /// From version 2 on.
+    unchecked: Option<ByteBuf>,
     files: ByteBuf,
     downloaded: i64,
     uploaded: i64,
@@ -148,12 +177,20 @@ struct Document {
 impl Document {
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let document: Self = bencode::from_bytes(bytes, Limits::RESUME).map_err(|error| error.to_string())?;
-        if document.version != VERSION {
+        if ![VERSION, VERSION_UNCHECKED].contains(&document.version) {
             return Err(format!("version {} is not known", document.version));
+        }
+        if (document.version == VERSION_UNCHECKED) != document.unchecked.is_some() {
+            return Err(format!("version {} has other keys", document.version));
         }
         let numbers = [document.version, document.downloaded, document.uploaded];
         let strings = [&document.infohash, &document.have, &document.files, &document.info];
-        if document.checksum[..] != checksum(numbers, strings.map(|bytes| &bytes[..])) {
+        let strings = strings.map(|bytes| &bytes[..]);
+        let sum = match &document.unchecked {
+            Some(unchecked) => checksum_with(numbers, strings, unchecked),
+            None => checksum(numbers, strings),
+        };
+        if document.checksum[..] != sum {
             return Err("the checksum does not match".into());
         }
         Ok(document)
@@ -163,7 +200,10 @@ impl Document {
         if self.infohash[..] != info.hash().swarm().as_bytes()[..] {
             return Err("it belongs to another torrent".into());
         }
-        let have = Bitfield::from_wire(&self.have, info.pieces()).ok_or("the piece set does not fit")?;
+        let pieces = |bytes| Bitfield::from_wire(bytes, info.pieces()).ok_or("the piece set does not fit");
+        let have = pieces(&self.have)?;
+        let unchecked = self.unchecked.as_ref().map(|unchecked| pieces(unchecked)).transpose()?;
+        let unchecked = unchecked.unwrap_or_else(|| Bitfield::new(info.pieces()));
         let (stamps, rest) = self.files.as_chunks::<STAMP_LEN>();
         if stamps.len() != info.layout().files().len() || !rest.is_empty() {
             return Err("the file list does not fit".into());
@@ -176,31 +216,52 @@ impl Document {
         });
         let count = |number| u64::try_from(number).unwrap_or(0);
         let totals = Totals { downloaded: count(self.downloaded), uploaded: count(self.uploaded) };
-        Ok(Resume { have, stamps: stamps.collect(), totals })
+        Ok(Resume { have, unchecked, stamps: stamps.collect(), totals })
     }
 }
 
 fn encode(info: &Info, resume: &Resume) -> Vec<u8> {
     let mut have = Vec::new();
     resume.have.put_wire(&mut have);
-    let mut files = Vec::with_capacity(resume.stamps.len() * STAMP_LEN);
-    for stamp in &resume.stamps {
-        let Stamp { len, mtime } = stamp.unwrap_or(Stamp { len: ABSENT, mtime: 0 });
-        files.extend_from_slice(&len.to_be_bytes());
-        files.extend_from_slice(&mtime.to_be_bytes());
-    }
+    let mut unchecked = Vec::new();
+    resume.unchecked.put_wire(&mut unchecked);
+    let files = encode_stamps(&resume.stamps);
     let count = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
     let (downloaded, uploaded) = (count(resume.totals.downloaded), count(resume.totals.uploaded));
     let infohash = info.hash().swarm();
     let strings = [&infohash.as_bytes()[..], &have, &files, info.raw()];
-    let checksum = checksum([VERSION, downloaded, uploaded], strings);
+    let (version, checksum) = match resume.unchecked.is_empty() {
+        true => (VERSION, checksum([VERSION, downloaded, uploaded], strings)),
+        false => {
+            let numbers = [VERSION_UNCHECKED, downloaded, uploaded];
+            (VERSION_UNCHECKED, checksum_with(numbers, strings, &unchecked))
+        }
+    };
     let mut out = Vec::with_capacity(strings.iter().map(|bytes| bytes.len()).sum::<usize>() + 256);
     let mut writer = Writer::new(&mut out);
     writer.dict().key(b"checksum").bytes(&checksum).key(b"downloaded").int(downloaded);
     writer.key(b"files").bytes(&files).key(b"have").bytes(&have).key(b"info").bytes(info.raw());
-    writer.key(b"infohash").bytes(infohash.as_bytes()).key(b"uploaded").int(uploaded);
-    writer.key(b"version").int(VERSION).end();
+    writer.key(b"infohash").bytes(infohash.as_bytes());
+    if version == VERSION_UNCHECKED {
+        writer.key(b"unchecked").bytes(&unchecked);
+    }
+    writer.key(b"uploaded").int(uploaded).key(b"version").int(version).end();
     out
+}
+
+fn encode_stamps(stamps: &[Option<Stamp>]) -> Vec<u8> {
+    let mut files = Vec::with_capacity(stamps.len() * STAMP_LEN);
+    for stamp in stamps {
+        let Stamp { len, mtime } = stamp.unwrap_or(Stamp { len: ABSENT, mtime: 0 });
+        files.extend_from_slice(&len.to_be_bytes());
+        files.extend_from_slice(&mtime.to_be_bytes());
+    }
+    files
+}
+
+/// The same over one string more.
+fn checksum_with(numbers: [i64; 3], [one, two, three, four]: [&[u8]; 4], five: &[u8]) -> [u8; 20] {
+    checksum(numbers, [one, two, three, four, five])
 }
 
 /// SHA-1 over these numbers and strings, each string with its length in front.
@@ -228,7 +289,15 @@ mod tests {
         let mut have = Bitfield::new(2);
         have.insert(1);
         let stamps = vec![Some(Stamp { len: 1500, mtime: -7 })];
-        Resume { have, stamps, totals: Totals { downloaded: 5, uploaded: u64::MAX } }
+        let totals = Totals { downloaded: 5, uploaded: u64::MAX };
+        Resume { have, unchecked: Bitfield::new(2), stamps, totals }
+    }
+
+    /// One that was saved before all was looked at.
+    fn unfinished() -> Resume {
+        let mut unchecked = Bitfield::new(2);
+        unchecked.insert(0);
+        Resume { unchecked, ..sample() }
     }
 
     #[test]
@@ -237,10 +306,12 @@ mod tests {
         let file = ResumeFile::new(dir.path(), info());
         assert_eq!(file.load(), Ok(None));
         fs::write(file.path().with_extension("btfetch.new"), b"left by a killed run").unwrap();
-        file.save(&sample()).unwrap();
-        let mut expected = sample();
-        expected.totals.uploaded = i64::MAX as u64;
-        assert_eq!(file.load(), Ok(Some(expected)));
+        for resume in [unfinished(), sample()] {
+            file.save(&resume).unwrap();
+            let mut expected = resume;
+            expected.totals.uploaded = i64::MAX as u64;
+            assert_eq!(file.load(), Ok(Some(expected)));
+        }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         let hash = info().hash().swarm();
         assert_eq!(ResumeFile::load_info(dir.path(), hash).as_ref(), Some(&*info()));
@@ -249,16 +320,26 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_anywhere_is_noticed() {
-        let bytes = encode(&info(), &sample());
-        assert!(Resume::parse(&bytes, &info()).is_ok());
-        for bit in 0..bytes.len() * 8 {
-            let mut flipped = bytes.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(Resume::parse(&flipped, &info()).is_err(), "bit {bit}");
+        for bytes in [sample(), unfinished()].map(|resume| encode(&info(), &resume)) {
+            assert!(Resume::parse(&bytes, &info()).is_ok());
+            for bit in 0..bytes.len() * 8 {
+                let mut flipped = bytes.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert!(Resume::parse(&flipped, &info()).is_err(), "bit {bit}");
+            }
+            for len in 0..bytes.len() {
+                assert!(Resume::parse(&bytes[..len], &info()).is_err());
+            }
         }
-        for len in 0..bytes.len() {
-            assert!(Resume::parse(&bytes[..len], &info()).is_err());
-        }
+    }
+
+    #[test]
+    fn who_knows_the_first_version_alone_does_not_read_what_was_not_looked_at() {
+        let version = |resume| {
+            let document: Document = bencode::from_bytes(&encode(&info(), &resume), Limits::RESUME).unwrap();
+            (document.version, document.unchecked.is_some())
+        };
+        assert_eq!((version(sample()), version(unfinished())), ((1, false), (2, true)));
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Swarm {
             Done::Unsaved(id) => self.unsaved(now, id, out),
             Done::Lost(pieces) => self.pieces_lost(now, pieces, out),
             // The shell tells of it.
-            Done::Reserved(_) => {}
+            Done::Reserved(_) | Done::Warning(_) => {}
             Done::Failed(error) => {
                 // Saves that are on their way say for themselves how they end.
                 if self.completed {

@@ -27,6 +27,7 @@ impl Owner {
         let options = OpenOptions {
             access: self.options.share.into(),
             max_open: self.options.max_open_files.unwrap_or(usual.max_open),
+            sharing: self.options.max_open_files.is_none().then(|| Arc::clone(&self.session.open_files)),
             preallocation: self.options.preallocation.unwrap_or(self.session.preallocation),
         };
         let backend = self.options.storage.clone();
@@ -93,7 +94,13 @@ impl Owner {
     pub(super) fn disk_did(&mut self, done: Done) {
         let Some(disk) = &mut self.disk else { return };
         match disk.take(done) {
-            Answer::Done(done) => self.handle(Input::Disk(done)),
+            Answer::Done(done) => {
+                let lost = matches!(done, Done::Lost(_));
+                self.handle(Input::Disk(done));
+                if lost {
+                    self.goes_on();
+                }
+            }
             Answer::Opened(have, totals) => self.data_is_there(have, totals),
             Answer::Reserved(done, total) => self.tell_user(Event::Preallocating { done, total }),
             Answer::Warning(words) => self.tell_user(Event::Warning(words)),

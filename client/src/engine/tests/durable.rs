@@ -56,6 +56,14 @@ impl Storage for Files {
         self.inner.stamp(file)
     }
 
+    fn confirm(&self, file: usize) -> Result<(), DiskError> {
+        self.inner.confirm(file)
+    }
+
+    fn forget(&self, file: usize) {
+        self.inner.forget(file);
+    }
+
     fn want(&self, files: &[bool]) {
         self.inner.want(files);
     }
@@ -128,6 +136,24 @@ async fn a_session_ends_within_three_seconds_whoever_does_not_answer() {
     }
     // They were waited for, or this shows nothing.
     assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
+    files.let_syncs_end();
+}
+
+/// The disk is in the middle of a sync that takes long.
+#[tokio::test]
+async fn a_torrent_is_closed_within_three_seconds_whatever_the_disk_does() {
+    let (from, _seed, _data) = seeder().await;
+    let session = session();
+    let (files, torrent, mut events) = into_files(&from, &session);
+    until(&mut events, |event| matches!(event, Event::Verified)).await;
+
+    pause();
+    let (begun, step) = (Instant::now(), Duration::from_millis(100));
+    let mut end = std::pin::pin!(torrent.close());
+    while end.as_mut().now_or_never().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(3), "it still waits");
+        advance(step).await;
+    }
     files.let_syncs_end();
 }
 

@@ -55,6 +55,8 @@ impl FileStorage {
         if self.stat(index)?.is_some() {
             return Ok(false);
         }
+        // Also one that is skipped: what is believed of it was in the file, and is not in the part file.
+        self.check_known(index, None)?;
         let len = bufs.iter().map(|buf| buf.len() as u64).sum();
         let Some(place) = self.place(&part, index) else { return Ok(false) };
         if !self.skips(index) || !PartFile::takes(place, offset, len) {
@@ -70,10 +72,11 @@ impl FileStorage {
     /// Makes a file that is wanted, of what lies in the part file if there is anything.
     pub(super) fn make(&self, index: usize) -> io::Result<()> {
         let mut part = self.part();
-        if self.stat(index)?.is_none()
-            && let Some(place) = self.place(&part, index)
-        {
-            self.move_out(&mut part, index, place)?;
+        if self.stat(index)?.is_none() {
+            self.check_known(index, None)?;
+            if let Some(place) = self.place(&part, index) {
+                self.move_out(&mut part, index, place)?;
+            }
         }
         self.file(index, Want::Write).map(drop)
     }
@@ -125,7 +128,12 @@ impl FileStorage {
     pub(super) fn bring_part(&self, index: usize) -> io::Result<bool> {
         let mut part = self.part();
         match self.held(&part, index).filter(|_| !self.skips(index)) {
-            Some(place) => self.move_out(&mut part, index, place),
+            Some(place) => {
+                if self.stat(index)?.is_none() {
+                    self.check_known(index, None)?;
+                }
+                self.move_out(&mut part, index, place)
+            }
             None => Ok(false),
         }
     }

@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::{fmt, io};
 
+use super::resume::Saved;
 use super::{Done, Job, Lock, ResumeFile, Stamp, Storage};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
@@ -45,8 +46,12 @@ use worker::Worker;
 #[derive(Debug, Default)]
 pub(super) struct Start {
     pub(super) have: Bitfield,
+    /// What may be there beside it, and was not looked at yet.
+    pub(super) unchecked: Bitfield,
     pub(super) stamps: Vec<Option<Stamp>>,
     pub(super) resume: Option<ResumeFile>,
+    /// What it says.
+    pub(super) saved: Option<Saved>,
     /// Held as long as the pool lives.
     pub(super) lock: Option<Lock>,
     /// Whether the files may be written to: not for [`Access::Seed`](super::Access::Seed).
@@ -72,9 +77,12 @@ impl Pool {
         start: Start,
         on_done: impl Fn(Vec<Done>) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let Start { have, stamps, resume, lock, writes } = start;
+        let Start { have, unchecked, stamps, resume, saved, lock, writes } = start;
         let count = config.threads.get();
-        let shared = Arc::new(Shared::new(config, info, storage, (have, writes), on_done));
+        // Of a storage whose pieces nobody has to check that is an empty set without a length.
+        let unchecked = if unchecked.len() == have.len() { unchecked } else { Bitfield::new(have.len()) };
+        let shared = Shared::new(config, info, storage, ((have, unchecked), writes), on_done);
+        let shared = Arc::new(shared);
         // From here on a failure to start a thread drops the pool and so ends the others.
         let mut pool = Self { shared: Arc::clone(&shared), threads: Vec::new(), _lock: lock };
         for index in 0..count {
@@ -83,7 +91,7 @@ impl Pool {
             let run = move || run_worker(&shared, index);
             pool.threads.push(std::thread::Builder::new().name(name).spawn(run)?);
         }
-        let saver = Saver::new(shared, stamps, resume);
+        let saver = Saver::new(shared, stamps, resume, saved);
         let run = move || saver.run();
         pool.threads.push(std::thread::Builder::new().name("disk-save".into()).spawn(run)?);
         Ok(pool)
@@ -131,7 +139,7 @@ impl Pool {
             Job::MakeEmpty(_) => batches[0].push(Task::Job(job)),
             Job::Want(files) => {
                 // At once, so that no thread makes a file that is skipped; the rest is work.
-                self.shared.storage.want(&files);
+                self.shared.want(&files);
                 batches[0].push(Task::Job(Job::Want(files)));
             }
             Job::Check(pieces) => {

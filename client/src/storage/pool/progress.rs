@@ -17,6 +17,8 @@ pub(super) struct Progress {
     /// Pieces that were not synced when a sync failed. The kernel may have dropped what it could not write,
     /// and report success the next time: they are not claimed until they are written once more.
     pub(super) doubted: Bitfield,
+    /// Pieces that may be there and were not looked at yet.
+    unchecked: Bitfield,
     /// Syncs that have failed.
     pub(super) failures: u64,
 }
@@ -28,14 +30,37 @@ pub(super) struct Snapshot {
     pub(super) touched: Vec<usize>,
     pub(super) unsynced: Bitfield,
     pub(super) doubted: Bitfield,
+    pub(super) unchecked: Bitfield,
 }
 
 impl Progress {
-    /// `have` is written and synced.
-    pub(super) fn new(have: Bitfield) -> Self {
+    /// `have` is written and synced; what is `unchecked` may be.
+    pub(super) fn new(have: Bitfield, unchecked: Bitfield) -> Self {
         let (unsynced, doubted) = (Bitfield::new(have.len()), Bitfield::new(have.len()));
         let (dirty, touched) = (Vec::new(), Vec::new());
-        Self { written: have, dirty, touched, unsynced, doubted, failures: 0 }
+        Self { written: have, dirty, touched, unsynced, doubted, unchecked, failures: 0 }
+    }
+
+    /// A piece is verified and lies in its files.
+    pub(super) fn mark_written(&mut self, piece: PieceIndex, layout: &Layout) {
+        self.written.insert(piece.0);
+        self.unchecked.remove(piece.0);
+        self.touch(piece, layout);
+    }
+
+    /// A piece is not there.
+    pub(super) fn mark_absent(&mut self, piece: PieceIndex) {
+        self.written.remove(piece.0);
+        self.unchecked.remove(piece.0);
+    }
+
+    /// What is there, or may be.
+    pub(super) fn perhaps_written(&self) -> Bitfield {
+        let mut perhaps = self.written.clone();
+        for piece in self.unchecked.iter() {
+            perhaps.insert(piece);
+        }
+        perhaps
     }
 
     /// Bytes of a piece are not synced.
@@ -56,6 +81,7 @@ impl Progress {
             touched: std::mem::take(&mut self.touched),
             unsynced: std::mem::replace(&mut self.unsynced, Bitfield::new(self.written.len())),
             doubted: self.doubted.clone(),
+            unchecked: self.unchecked.clone(),
         }
     }
 
@@ -87,11 +113,23 @@ impl Progress {
         }
     }
 
-    /// The file that holds these pieces was taken away: nothing of them is left.
-    pub(super) fn doubt_gone(&mut self, pieces: impl Iterator<Item = u32>) {
+    /// A file that holds these pieces was taken away, or is another one: nothing of them may be left. Says
+    /// whether one of them was believed until now.
+    pub(super) fn doubt_gone(&mut self, pieces: impl Iterator<Item = u32>) -> bool {
         self.failures += 1;
+        let mut believed = false;
         for piece in pieces {
-            self.doubted.insert(piece);
+            let new = self.doubted.insert(piece);
+            believed |= new && self.written.contains(piece);
+        }
+        believed
+    }
+
+    /// These pieces, which were written, are not there any more.
+    pub(super) fn lose(&mut self, pieces: &[PieceIndex]) {
+        for piece in pieces {
+            self.written.remove(piece.0);
+            self.doubted.remove(piece.0);
         }
     }
 }

@@ -5,6 +5,9 @@ use std::sync::{Arc, PoisonError};
 
 use super::progress::Snapshot;
 use super::shared::{Shared, panicked};
+use crate::bitfield::Bitfield;
+use crate::metainfo::File;
+use crate::storage::resume::Saved;
 use crate::storage::{DiskError, DiskErrorKind, Done, Resume, ResumeFile, SaveId, Stamp, Totals};
 
 /// Syncs files and writes the resume file.
@@ -13,15 +16,27 @@ pub(super) struct Saver {
     /// The files when they were last looked at.
     stamps: Vec<Option<Stamp>>,
     resume: Option<ResumeFile>,
-    /// Empty files are made, longer ones cut.
+    /// What it says.
+    saved: Option<Saved>,
+    /// It was told that it could not be written.
+    warned: bool,
+    /// Empty files are made.
     finished: bool,
+    /// All that is wanted was found in its place when it had come.
+    confirmed: bool,
     /// A save panicked, and what it had taken to be synced is forgotten: no later one can tell what is safe.
     panicked: bool,
 }
 
 impl Saver {
-    pub(super) fn new(shared: Arc<Shared>, stamps: Vec<Option<Stamp>>, resume: Option<ResumeFile>) -> Self {
-        Self { shared, stamps, resume, finished: false, panicked: false }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        stamps: Vec<Option<Stamp>>,
+        resume: Option<ResumeFile>,
+        saved: Option<Saved>,
+    ) -> Self {
+        let (warned, finished, confirmed, panicked) = (false, false, false, false);
+        Self { shared, stamps, resume, saved, warned, finished, confirmed, panicked }
     }
 
     pub(super) fn run(mut self) {
@@ -65,7 +80,7 @@ impl Saver {
     /// Returns how many written pieces are in doubt and not claimed.
     fn save(&mut self, totals: Totals) -> Result<u32, DiskError> {
         // What is written after this moment is claimed by the next save.
-        let Snapshot { mut have, mut dirty, touched, unsynced, doubted } =
+        let Snapshot { mut have, mut dirty, touched, unsynced, mut doubted, unchecked } =
             self.shared.lock_progress().snapshot();
         // Nothing of theirs has to be synced: one that is lost in a crash is checked.
         for &file in &touched {
@@ -76,23 +91,26 @@ impl Saver {
             }
         }
         // Before the syncs, which may take longer than the process is given at the end of a download.
-        if have.is_full() && self.shared.config.finish && !self.finished {
-            if let Err(error) = self.finish(&mut dirty) {
-                self.shared.put_back(&dirty, &unsynced);
-                return Err(error);
-            }
-            self.finished = true;
+        if self.shared.config.finish
+            && let Err(error) = self.finish(&have, &mut dirty)
+        {
+            self.shared.put_back(&dirty, &unsynced);
+            return Err(error);
         }
         if let Err((error, rest)) = self.sync(&dirty) {
             self.shared.put_back(rest, &unsynced);
-            if let Some(&failed) = rest.first() {
-                let gone = error.kind == DiskErrorKind::Missing;
-                self.shared.doubt(self.shared.info.layout().piece_range(failed), gone);
+            // What was taken away is in doubt already, and nothing else is.
+            if error.kind != DiskErrorKind::Missing {
+                self.shared.doubt_unsynced();
             }
             return Err(error);
         }
+        self.confirm(&have)?;
+        // A file that was found gone since may have been made anew, and be what was just looked at.
+        for piece in self.shared.lock_progress().doubted.iter() {
+            doubted.insert(piece);
+        }
         let in_doubt = doubted.common(&have);
-        let Some(file) = &self.resume else { return Ok(in_doubt) };
         // A file that was taken away meanwhile takes its claims with it.
         let gone = self.shared.info.files().filter(|file| file.is_stored());
         let gone = gone.filter(|file| self.stamps.get(file.index).is_none_or(Option::is_none));
@@ -100,13 +118,44 @@ impl Saver {
         for piece in lost.chain(doubted.iter()) {
             have.remove(piece);
         }
-        file.save(&Resume { have, stamps: self.stamps.clone(), totals }).map(|()| in_doubt)
+        self.keep(&Resume { have, unchecked, stamps: self.stamps.clone(), totals }).map(|()| in_doubt)
     }
 
-    /// Syncs files and looks at them; on failure says which are left, the failed one first.
+    /// Writes the resume file, unless it says all this already. One that says no less of the data may stay
+    /// where there is no space for another; and whoever only shares data can do without.
+    fn keep(&mut self, resume: &Resume) -> Result<(), DiskError> {
+        let Some(file) = &self.resume else { return Ok(()) };
+        let new = Saved::of(resume);
+        if self.saved == Some(new) {
+            return Ok(());
+        }
+        match file.save(resume) {
+            Ok(()) => (self.saved, self.warned) = (Some(new), false),
+            Err(error) => {
+                let same = self.saved.is_some_and(|saved| saved.is_of_the_same_data(&new));
+                if self.shared.writes && !same {
+                    return Err(error);
+                }
+                if !std::mem::replace(&mut self.warned, true) {
+                    let words = format!("the state of the download is not saved: {error}");
+                    (self.shared.on_done)(vec![Done::Warning(words)]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs files and looks at them; on failure says which are left, the failed one first. One that was
+    /// taken away, and of which nothing is believed any more, has nothing to be synced.
     fn sync<'a>(&mut self, files: &'a [usize]) -> Result<(), (DiskError, &'a [usize])> {
         for (at, &file) in files.iter().enumerate() {
-            let synced = self.shared.storage.sync(file).and_then(|()| self.look(file));
+            let synced = match self.shared.storage.sync(file) {
+                Err(error) if error.kind == DiskErrorKind::Missing => match self.shared.gone(file) {
+                    true => Err(error),
+                    false => self.look(file),
+                },
+                synced => synced.and_then(|()| self.look(file)),
+            };
             synced.map_err(|error| (error, files.get(at..).unwrap_or_default()))?;
         }
         Ok(())
@@ -120,20 +169,61 @@ impl Saver {
         Ok(())
     }
 
-    /// All pieces are there: makes empty files and cuts longer ones, which are `dirty` then.
-    fn finish(&mut self, dirty: &mut Vec<usize>) -> Result<(), DiskError> {
+    /// Once all pieces of a wanted file are there, cuts it if it is longer; with all pieces of all files,
+    /// makes empty ones. They are `dirty` then.
+    fn finish(&mut self, have: &Bitfield, dirty: &mut Vec<usize>) -> Result<(), DiskError> {
         let info = Arc::clone(&self.shared.info);
+        let all = have.is_full();
         for file in info.files().filter(|file| file.is_stored()) {
             let now = self.stamps.get(file.index).copied().flatten();
-            let absent = now.is_none() && file.is_empty();
+            let absent = all && !self.finished && now.is_none() && file.is_empty();
             let longer = now.is_some_and(|stamp| stamp.len > file.len());
-            if absent || longer {
-                self.shared.storage.finish(file.index)?;
+            let cut = longer && (all || self.shared.wants(file.index) && is_whole(&file, have));
+            if absent || cut {
+                let finished = self.shared.storage.finish(file.index);
+                finished.map_err(|error| self.shared.gone_if_missing(file.index, error))?;
                 if !dirty.contains(&file.index) {
                     dirty.push(file.index);
                 }
             }
         }
+        self.finished |= all;
         Ok(())
     }
+
+    /// When all that is wanted has come, looks once whether it is still in its place: files that were done
+    /// long ago are not looked at otherwise.
+    fn confirm(&mut self, have: &Bitfield) -> Result<(), DiskError> {
+        let info = Arc::clone(&self.shared.info);
+        let wanted = || {
+            info.files().filter(|file| file.is_stored() && !file.is_empty() && self.shared.wants(file.index))
+        };
+        if !wanted().all(|file| is_whole(&file, have)) {
+            self.confirmed = false;
+            return Ok(());
+        }
+        if self.confirmed {
+            return Ok(());
+        }
+        let storage = &*self.shared.storage;
+        let confirm = |file: usize| match storage.confirm(file).and_then(|()| storage.stamp(file))? {
+            Some(_) => Ok(()),
+            // That says that there is nothing to sync.
+            None => storage.sync(file),
+        };
+        let mut failed = None;
+        for file in wanted() {
+            if let Err(error) = confirm(file.index)
+                && (error.kind != DiskErrorKind::Missing || self.shared.gone(file.index))
+            {
+                failed.get_or_insert(error);
+            }
+        }
+        self.confirmed = failed.is_none();
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+fn is_whole(file: &File<'_>, have: &Bitfield) -> bool {
+    file.piece_range().all(|piece| have.contains(piece))
 }

@@ -1,9 +1,8 @@
 //! [`Shared`]: what the threads of a pool have in common: what is written, whether they hold, saves that
 //! are due.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,7 +13,7 @@ use super::tasks::{Barrier, Queue};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::piece::PieceIndex;
-use crate::storage::{DiskError, Done, SaveId, Storage, Totals};
+use crate::storage::{DiskError, DiskErrorKind, Done, SaveId, Storage, Totals};
 
 /// What the threads of a pool share.
 pub(super) struct Shared {
@@ -30,6 +29,8 @@ pub(super) struct Shared {
     saves: Mutex<Saves>,
     pub(super) save_wake: Condvar,
     stopping: AtomicBool,
+    /// Which files are wanted, by index; those beyond the end are.
+    wanted: Mutex<Vec<bool>>,
     /// Whether anything may be written at all.
     pub(super) writes: bool,
 }
@@ -53,13 +54,13 @@ impl Saves {
 }
 
 impl Shared {
-    /// For as many workers as the config says; `have` is written already, and `writes` says whether more
-    /// may be.
+    /// For as many workers as the config says; `have` is written already, what is `unchecked` may be, and
+    /// `writes` says whether more may be.
     pub(super) fn new(
         config: PoolConfig,
         info: Arc<Info>,
         storage: Arc<dyn Storage>,
-        (have, writes): (Bitfield, bool),
+        ((have, unchecked), writes): ((Bitfield, Bitfield), bool),
         on_done: impl Fn(Vec<Done>) + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -67,12 +68,13 @@ impl Shared {
             storage,
             on_done: Box::new(on_done),
             queues: (0..config.threads.get()).map(|_| Queue::default()).collect(),
-            progress: Mutex::new(Progress::new(have)),
+            progress: Mutex::new(Progress::new(have, unchecked)),
             hold: Mutex::default(),
             held: AtomicBool::new(false),
             saves: Mutex::default(),
             save_wake: Condvar::new(),
             stopping: AtomicBool::new(false),
+            wanted: Mutex::default(),
             writes,
             config,
         }
@@ -107,8 +109,7 @@ impl Shared {
     pub(super) fn mark_written(&self, pieces: &[PieceIndex]) -> bool {
         let mut progress = self.lock_progress();
         for &piece in pieces {
-            progress.written.insert(piece.0);
-            progress.touch(piece, self.info.layout());
+            progress.mark_written(piece, self.info.layout());
         }
         pieces.iter().any(|piece| progress.doubted.contains(piece.0))
     }
@@ -147,13 +148,113 @@ impl Shared {
         self.lock_progress().put_back(&[file], self.info.layout().piece_range(file));
     }
 
-    /// A sync failed, of a file that holds these pieces and `gone` says whether it was taken away.
-    pub(super) fn doubt(&self, pieces: Range<u32>, gone: bool) {
-        let mut progress = self.lock_progress();
-        match gone {
-            true => progress.doubt_gone(pieces),
-            false => progress.doubt_unsynced(),
+    /// Writes these pieces, or parts of them, to their files. If one of the files was taken away, or is another
+    /// one now, nothing of it is believed any more before it was hashed: that is an error if anything was,
+    /// else the file is made anew.
+    pub(super) fn write(
+        &self,
+        pieces: &[PieceIndex],
+        mut write: impl FnMut() -> Result<(), DiskError>,
+    ) -> Result<(), DiskError> {
+        match self.writing(pieces, &mut write) {
+            Err(error) if error.kind == DiskErrorKind::Missing && !self.were_believed(pieces) => {
+                self.writing(pieces, write)
+            }
+            written => written,
         }
+    }
+
+    /// Takes the files of these pieces that are not as they were for gone; says whether anything of them was
+    /// believed, or there are none and it is something else.
+    fn were_believed(&self, pieces: &[PieceIndex]) -> bool {
+        let layout = self.info.layout();
+        let spans = pieces.iter().flat_map(|&piece| layout.spans(piece, 0, layout.piece_len(piece)));
+        let files: BTreeSet<usize> = spans.filter(|span| !span.pad).map(|span| span.file).collect();
+        let is_gone = |&file: &usize| {
+            let confirmed = self.storage.confirm(file);
+            confirmed.is_err_and(|error| error.kind == DiskErrorKind::Missing)
+        };
+        let gone: Vec<usize> = files.into_iter().filter(is_gone).collect();
+        // All of them, whatever is believed of the first.
+        gone.is_empty() || gone.into_iter().filter(|&file| self.gone(file)).count() > 0
+    }
+
+    /// A file was taken away, or is another one now. Says whether anything of it was believed until now.
+    pub(super) fn gone(&self, file: usize) -> bool {
+        let believed = self.lock_progress().doubt_gone(self.info.layout().piece_range(file));
+        // Not before: what is made from now on must not be taken for what was there.
+        self.storage.forget(file);
+        believed
+    }
+
+    /// The same for a file that could not be worked on, which is an error in any case.
+    pub(super) fn gone_if_missing(&self, file: usize, error: DiskError) -> DiskError {
+        if error.kind == DiskErrorKind::Missing {
+            self.gone(file);
+        }
+        error
+    }
+
+    /// These pieces are about to be hashed. Files of which nothing else is believed may have been changed until
+    /// now.
+    pub(super) fn take_as_they_are(&self, pieces: &[u32]) {
+        let mut hashed = Bitfield::new(self.info.pieces());
+        for &piece in pieces {
+            hashed.insert(piece);
+        }
+        let written = self.lock_progress().written.clone();
+        for file in self.info.files().filter(|file| file.is_stored() && !file.is_empty()) {
+            let mut range = file.piece_range();
+            if range.clone().any(|piece| hashed.contains(piece))
+                && range.all(|piece| hashed.contains(piece) || !written.contains(piece))
+            {
+                self.storage.forget(file.index);
+                // What cannot be looked at is not right either.
+                let _ = self.storage.stamp(file.index);
+            }
+        }
+    }
+
+    /// A piece cannot be read because a file is not there, or too short. All that lies where nothing is any
+    /// more is given up, and what else there is of such files is hashed again.
+    pub(super) fn lose_unreadable(&self, piece: PieceIndex) -> Vec<PieceIndex> {
+        let layout = self.info.layout();
+        let mut lost = BTreeSet::from([piece]);
+        let spans = layout.spans(piece, 0, layout.piece_len(piece)).filter(|span| !span.pad);
+        let files: BTreeSet<usize> = spans.map(|span| span.file).collect();
+        let mut short = Vec::new();
+        for file in files.into_iter().filter_map(|file| self.info.file(file)) {
+            let there = self.storage.stamp(file.index).ok().flatten().map_or(0, |stamp| stamp.len);
+            if there < file.len() {
+                let first = (file.extent.offset + there) / u64::from(layout.nominal_piece_len().max(1));
+                lost.extend(file.piece_range().filter(|&piece| u64::from(piece) >= first).map(PieceIndex));
+                short.push(file.index);
+            }
+        }
+        let mut progress = self.lock_progress();
+        let lost: Vec<_> = lost.into_iter().filter(|piece| progress.written.contains(piece.0)).collect();
+        progress.lose(&lost);
+        drop(progress);
+        if short.into_iter().filter(|&file| self.gone(file)).count() > 0 {
+            self.queues.iter().for_each(Queue::renew);
+            self.queues.iter().for_each(Queue::wake);
+        }
+        lost
+    }
+
+    /// A sync failed: what was not synced may be lost.
+    pub(super) fn doubt_unsynced(&self) {
+        self.lock_progress().doubt_unsynced();
+    }
+
+    /// From now on these files are wanted.
+    pub(super) fn want(&self, files: &[bool]) {
+        self.storage.want(files);
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = files.to_vec();
+    }
+
+    pub(super) fn wants(&self, file: usize) -> bool {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).get(file).copied().unwrap_or(true)
     }
 
     /// Doubted pieces of one worker that were written.

@@ -24,6 +24,7 @@ pub(super) struct Check {
     share: usize,
     /// Workers that still have a piece of it in hand, and [`Found`]s on their way.
     pub(super) open: AtomicUsize,
+    begun: AtomicBool,
 }
 
 /// What a check has found about pieces of one worker.
@@ -36,7 +37,13 @@ pub(super) struct Found {
 impl Check {
     pub(super) fn new(pieces: Vec<u32>, workers: usize, lanes: Lanes) -> Self {
         let share = lanes.share(pieces.len(), workers);
-        Self { pieces, next: AtomicUsize::new(0), share, open: AtomicUsize::new(workers) }
+        let (next, open) = (AtomicUsize::new(0), AtomicUsize::new(workers));
+        Self { pieces, next, share, open, begun: AtomicBool::new(false) }
+    }
+
+    /// All its pieces, for the first who asks.
+    pub(super) fn begin(&self) -> Option<&[u32]> {
+        (!self.begun.swap(true, Ordering::AcqRel)).then_some(&self.pieces)
     }
 
     pub(super) fn take(&self) -> &[u32] {

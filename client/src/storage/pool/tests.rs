@@ -3,6 +3,7 @@
 mod checks;
 mod doubts;
 mod faults;
+mod gone;
 mod joins;
 mod space;
 

@@ -196,7 +196,12 @@ impl Worker {
                 }
                 // Split up and given as tasks of their own.
                 Task::Job(Job::Check(_) | Job::Save(..)) => {}
-                Task::Check(check) => self.checks.push_back(check),
+                Task::Check(check) => {
+                    if let Some(pieces) = check.begin() {
+                        self.shared.take_as_they_are(pieces);
+                    }
+                    self.checks.push_back(check);
+                }
                 Task::Found(found) => self.judge(found)?,
                 // It would not claim what is written again in a moment; all else may go before it.
                 Task::Save(barrier) if !self.renewing.is_empty() => self.postponed.push(barrier),
@@ -259,7 +264,16 @@ impl Worker {
         let Some(unfinished) = self.unfinished.get_mut(&piece) else { return Ok(()) };
         let (storage, layout) = (&*self.shared.storage, self.shared.info.layout());
         let read = |begin, block: &mut [u8]| span::read(storage, layout, piece, begin, block);
-        unfinished.hash(read)?;
+        match unfinished.hash(read) {
+            // Parts that were written early have gone with their file: nobody is to blame.
+            Err(error) if error.kind == DiskErrorKind::Missing => {
+                self.shared.excuse(piece);
+                self.discard(piece);
+                self.answers.push(Done::Piece(piece, Verdict::Lost));
+                return Ok(());
+            }
+            hashed => hashed?,
+        }
         let Some(digest) = unfinished.finished() else { return Ok(()) };
         if self.shared.info.piece_hash(piece) == Some(&digest) {
             self.ready.push(piece, unfinished.held());
@@ -287,7 +301,7 @@ impl Worker {
         let mut doubts = false;
         while !self.ready.is_empty() {
             let row = self.ready.take_row(|row| {
-                shared.writing(row, || write_row(&*shared.storage, layout, row, &self.unfinished))
+                shared.write(row, || write_row(&*shared.storage, layout, row, &self.unfinished))
             })?;
             doubts |= shared.mark_written(&row);
             for piece in row {
@@ -320,7 +334,8 @@ impl Worker {
     /// [`Access::Seed`](crate::storage::Access::Seed).
     fn bring_back(&mut self, files: Vec<bool>) -> Result<(), DiskError> {
         let bring = |file: usize| {
-            if self.shared.storage.bring_back(file)? {
+            let brought = self.shared.storage.bring_back(file);
+            if brought.map_err(|error| self.shared.gone_if_missing(file, error))? {
                 self.shared.mark_brought_back(file);
             }
             Ok(())
@@ -369,10 +384,11 @@ impl Worker {
             let Some(unfinished) = self.unfinished.get_mut(&piece) else { return Ok(()) };
             let (storage, layout) = (&*self.shared.storage, self.shared.info.layout());
             self.written_early.insert(piece);
-            let mut runs = unfinished.runs(hashed_only).into_iter();
-            let write =
-                || runs.try_for_each(|run| span::write(storage, layout, piece, run.begin, &run.blocks));
-            self.shared.writing(&[piece], write)?;
+            let write = || {
+                let mut runs = unfinished.runs(hashed_only).into_iter();
+                runs.try_for_each(|run| span::write(storage, layout, piece, run.begin, &run.blocks))
+            };
+            self.shared.write(&[piece], write)?;
             let freed = unfinished.stored(hashed_only);
             self.held -= freed;
             self.freed += freed as u32;
@@ -396,7 +412,14 @@ impl Worker {
         while from < end {
             let chunk = from / CHUNK_LEN;
             let start = chunk * CHUNK_LEN;
-            let bytes = self.chunk(at.piece, chunk, (piece_len - start).min(CHUNK_LEN))?;
+            let bytes = match self.chunk(at.piece, chunk, (piece_len - start).min(CHUNK_LEN)) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind == DiskErrorKind::Missing => {
+                    self.give_up(at.piece, &error);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
             let until = end.min(start + CHUNK_LEN);
             let to = &mut block.as_mut_slice()[(from - at.begin) as usize..(until - at.begin) as usize];
             to.copy_from_slice(&bytes[(from - start) as usize..(until - start) as usize]);
@@ -404,6 +427,14 @@ impl Worker {
         }
         self.answers.push(Done::Read(slot, at, block));
         Ok(())
+    }
+
+    /// A piece cannot be read because its file was taken away or cut. That stops nobody else: it is told as
+    /// lost, with all that has gone with it.
+    fn give_up(&mut self, piece: PieceIndex, error: &DiskError) {
+        let lost = self.shared.lose_unreadable(piece);
+        self.answers.push(Done::Warning(format!("{error}: {} pieces are lost", lost.len())));
+        self.answers.push(Done::Lost(lost));
     }
 
     fn chunk(&mut self, piece: PieceIndex, chunk: u32, len: u32) -> Result<&[u8], DiskError> {

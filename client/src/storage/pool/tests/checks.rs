@@ -80,6 +80,14 @@ impl Storage for Gated {
         self.inner.stamp(file)
     }
 
+    fn confirm(&self, file: usize) -> Result<(), DiskError> {
+        self.inner.confirm(file)
+    }
+
+    fn forget(&self, file: usize) {
+        self.inner.forget(file);
+    }
+
     fn want(&self, files: &[bool]) {
         self.inner.want(files);
     }

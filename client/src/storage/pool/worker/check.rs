@@ -85,7 +85,7 @@ impl Worker {
                 self.discard(piece);
                 self.written_early.remove(&piece);
             }
-            false => drop(self.shared.lock_progress().written.remove(piece.0)),
+            false => self.shared.lock_progress().mark_absent(piece),
         }
         self.answers.push(Done::Checked(piece, right));
     }

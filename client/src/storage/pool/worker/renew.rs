@@ -22,7 +22,8 @@ impl Source<PieceIndex> for Renewed<'_> {
         let there = Stored(self.0).read(piece, begin, to)?;
         // For `Access::Seed` nothing was written in this run, and nothing ever is.
         if there && self.0.writes {
-            span::write(&*self.0.storage, self.0.info.layout(), piece, begin, &[&*to])?;
+            let (storage, layout) = (&*self.0.storage, self.0.info.layout());
+            self.0.write(&[piece], || span::write(storage, layout, piece, begin, &[&*to]))?;
         }
         Ok(there)
     }

@@ -20,12 +20,15 @@ impl Worker {
             false => {
                 let file = reserving.file();
                 let (storage, info) = (&*self.shared.storage, &self.shared.info);
-                let step = reserving.step(storage, info, || self.shared.lock_progress().written.clone());
+                let step = reserving.step(storage, info, || self.shared.lock_progress().perhaps_written());
                 // Also a step that failed may have made the file.
                 if let Some(file) = file {
                     self.shared.mark_touched(file);
                 }
-                step?
+                match (step, file) {
+                    (Err(error), Some(file)) => return Err(self.shared.gone_if_missing(file, error)),
+                    (step, _) => step?,
+                }
             }
         };
         match step {
