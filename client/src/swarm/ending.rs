@@ -23,11 +23,14 @@ impl Swarm {
             self.close(now, slot, "stopped", out);
         }
         self.ending = Ending::Saving;
-        if matches!(self.stage, Stage::Transfer(_)) {
-            self.save(now, out);
-        } else {
-            self.ending = Ending::Stopped;
-            out.push(Action::Event(Event::Stopped));
+        match self.stage {
+            // Also where nobody has told us yet what is there: it takes hours to look at some disks, and what
+            // was seen until now need not be looked at again.
+            Stage::Opening(_) | Stage::Transfer(_) => self.save(now, out),
+            Stage::Metadata(_) | Stage::Refused => {
+                self.ending = Ending::Stopped;
+                out.push(Action::Event(Event::Stopped));
+            }
         }
     }
 

@@ -1,13 +1,16 @@
 //! What is verified is told at once, what is complete when it is safe.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use btdht::{Seeds, Time};
 
 use super::torrents::{torrent, two_files};
 use super::world::{Kind, World};
 use crate::bitfield::Bitfield;
 use crate::piece::PieceIndex;
-use crate::storage::{DiskError, DiskErrorKind, Done, SaveId, Verdict};
-use crate::swarm::{Command, Event, Input};
+use crate::storage::{DiskError, DiskErrorKind, Done, Job, SaveId, Verdict};
+use crate::swarm::{Action, Command, Event, Input, Limits, NewTorrent, Swarm};
 
 fn told(world: &World) -> (usize, usize) {
     let verified = world.count(|event| matches!(event, Event::Verified));
@@ -239,4 +242,31 @@ fn a_swarm_that_stops_waits_for_its_last_save_though_the_disk_refuses_something_
     world.input(Input::Command(Command::Stop));
     fail(&mut world);
     assert_eq!(stopped(&world), 1, "a disk that refuses everything is not waited for");
+}
+
+/// It takes hours to look at some disks.
+#[test]
+fn a_swarm_that_stops_before_it_knows_what_is_there_has_what_was_seen_saved() {
+    let (info, _) = torrent(300_000, 64 << 10);
+    let new = NewTorrent {
+        infohash: info.hash().v1.unwrap(),
+        peer_id: [9; 20],
+        info: Some(info),
+        trackers: Vec::new(),
+        peers: Vec::new(),
+        select: None,
+    };
+    let (now, mut out) = (Time::from_secs(1), Vec::new());
+    let mut swarm = Swarm::new(Arc::new(Limits::default()), new, Seeds::from_u64(1), now);
+    swarm.handle_timeout(now, &mut out);
+    swarm.handle(now, Input::Command(Command::Stop), &mut out);
+    let saves = out.iter().filter_map(|action| match action {
+        Action::Disk(Job::Save(id, _)) => Some(*id),
+        _ => None,
+    });
+    let stopped = |out: &[Action]| out.iter().any(|action| matches!(action, Action::Event(Event::Stopped)));
+    let saves: Vec<_> = saves.collect();
+    assert!(!stopped(&out));
+    swarm.handle(now, Input::Disk(Done::Saved { id: saves[0], doubted: 0 }), &mut out);
+    assert_eq!((saves.len(), stopped(&out)), (1, true));
 }
