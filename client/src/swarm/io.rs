@@ -256,4 +256,8 @@ pub struct Status {
     pub failed_dials: u64,
     /// Estimated time to completion.
     pub eta: Option<Duration>,
+    /// Pieces that were hashed before anything was fetched, of `to_check`; the shell counts them.
+    pub checked: u32,
+    /// Pieces that may be on disk and are hashed first; 0 when that is over.
+    pub to_check: u32,
 }

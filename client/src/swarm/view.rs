@@ -60,6 +60,8 @@ impl Swarm {
             known: self.known.len() as u32,
             failed_dials: self.failed_dials,
             eta: (rate_down > 0 && left > 0).then(|| Duration::from_secs(left.div_ceil(rate_down))),
+            checked: 0,
+            to_check: 0,
         }
     }
 

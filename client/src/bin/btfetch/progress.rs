@@ -29,6 +29,8 @@ pub(crate) enum Before {
     Metadata,
     /// It is known: files are opened and checked.
     Files,
+    /// So many pieces of so many that may be there were hashed.
+    Check(u32, u32),
     /// So many bytes of so many are reserved for the files.
     Space(u64, u64),
 }
@@ -96,6 +98,7 @@ pub(crate) fn line(name: &str, what: Before, status: &Status) -> String {
         let doing = match what {
             Before::Metadata => "looking for the metadata".into(),
             Before::Files => "looking at what is there".into(),
+            Before::Check(done, total) => format!("checking what is there, piece {done} of {total}"),
             Before::Space(done, total) => {
                 format!("preallocating, {} of {}", text::size(done), text::size(total))
             }
@@ -127,6 +130,8 @@ mod tests {
         let peers = "0 peers (0 seeds), 7 addresses known";
         assert_eq!(before(Before::Metadata), format!("x: looking for the metadata, {peers}"));
         assert_eq!(before(Before::Files), format!("x: looking at what is there, {peers}"));
+        let check = before(Before::Check(3, 7));
+        assert_eq!(check, format!("x: checking what is there, piece 3 of 7, {peers}"));
         let space = before(Before::Space(1 << 30, 4 << 30));
         assert_eq!(space, format!("x: preallocating, 1.0 GiB of 4.0 GiB, {peers}"));
         status = Status {

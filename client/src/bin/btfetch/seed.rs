@@ -21,7 +21,8 @@ use crate::watch::{SeedLimits, Until, Watch};
 ///
 /// Example: btfetch seed album.torrent -o ~/Music
 ///
-/// Nothing is written. When pieces are missing or wrong it says so and ends; `btfetch TORRENT -o DIR`
+/// The data is left as it is. Beside it a hidden file says what was found, where that can be written, so
+/// that the next run need not look again. When pieces are missing or wrong it says so and ends; `btfetch TORRENT -o DIR`
 /// fetches them.
 #[derive(clap::Args)]
 pub(crate) struct Args {

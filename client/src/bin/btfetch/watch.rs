@@ -312,6 +312,7 @@ impl Watch {
         let name = self.name();
         let what = match (&self.info, self.reserved) {
             (None, _) => Before::Metadata,
+            (Some(_), None) if status.to_check > 0 => Before::Check(status.checked, status.to_check),
             (Some(_), None) => Before::Files,
             (Some(_), Some((done, total))) => Before::Space(done, total),
         };
@@ -350,6 +351,7 @@ impl Watch {
 
     fn nothing(&self, status: &Status, timeout: Duration) -> Failure {
         let why = match (status.known, status.peers) {
+            _ if status.to_check > 0 => "the disk does not answer",
             (0, _) => "no peer was found",
             (_, 0) => "no peer could be reached",
             _ => "the peers sent nothing new",
@@ -378,10 +380,11 @@ fn reserved(before: Option<(u64, u64)>, event: &Event) -> Option<(u64, u64)> {
     }
 }
 
-/// Whether something of use came between two looks.
+/// Whether something of use came between two looks: from peers, or from what is on the disk already.
 fn came_closer(before: &Status, now: &Status) -> bool {
     let useful = |status: &Status| status.downloaded.saturating_sub(status.wasted);
-    now.left < before.left || now.wanted != before.wanted || useful(now) > useful(before)
+    let looked = now.checked > before.checked || now.to_check != before.to_check;
+    looked || now.left < before.left || now.wanted != before.wanted || useful(now) > useful(before)
 }
 
 /// The exit code and words of a failed torrent.
@@ -446,5 +449,13 @@ mod tests {
         assert!(!came_closer(&before, &Status { downloaded: 200, wasted: 150, ..before }));
         assert!(came_closer(&before, &Status { downloaded: 200, ..before }));
         assert!(came_closer(&before, &Status { left: 9, ..before }));
+    }
+
+    #[test]
+    fn pieces_that_are_hashed_before_anything_is_fetched_are_progress() {
+        let begun = Status { to_check: 7, checked: 3, ..Status::default() };
+        assert!(came_closer(&Status::default(), &begun) && !came_closer(&begun, &begun));
+        assert!(came_closer(&begun, &Status { checked: 4, ..begun }));
+        assert!(came_closer(&begun, &Status::default()), "it has ended");
     }
 }

@@ -410,6 +410,8 @@ impl Owner {
     }
 
     fn publish(&self) {
-        self.status.send_replace(self.swarm.status(self.session.clock.now()));
+        let (checked, to_check) = self.disk.as_ref().map_or((0, 0), Disk::checked);
+        let status = self.swarm.status(self.session.clock.now());
+        self.status.send_replace(Status { checked, to_check, ..status });
     }
 }
