@@ -39,17 +39,27 @@ pub fn limit_descriptors(command: &mut Command, most: u64) {
 /// Positioned writes of the command at `from` and behind it, in whatever file, fail with EIO: its calls
 /// are filtered by the kernel (seccomp).
 pub fn fail_writes_from(command: &mut Command, from: u32) {
-    // Of its arguments the fourth, which is the position in all three calls; its lower half is enough for
+    fail_from(command, [libc::SYS_pwritev, libc::SYS_pwritev2, libc::SYS_pwrite64], from);
+}
+
+/// The same for positioned reads.
+pub fn fail_reads_from(command: &mut Command, from: u32) {
+    fail_from(command, [libc::SYS_preadv, libc::SYS_preadv2, libc::SYS_pread64], from);
+}
+
+fn fail_from(command: &mut Command, calls: [libc::c_long; 3], from: u32) {
+    // Of their arguments the fourth, which is the position in all of them; its lower half is enough for
     // the files of tests.
     const POSITION: u32 = if cfg!(target_endian = "little") { 40 } else { 44 };
     let at_least = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+    let [one, two, three] = calls.map(|call| call as u32);
     filter_calls(
         command,
         [
             step(LOAD, NUMBER, 0, 0),
-            step(EQUAL, libc::SYS_pwritev as u32, 2, 0),
-            step(EQUAL, libc::SYS_pwritev2 as u32, 1, 0),
-            step(EQUAL, libc::SYS_pwrite64 as u32, 0, 2),
+            step(EQUAL, one, 2, 0),
+            step(EQUAL, two, 1, 0),
+            step(EQUAL, three, 0, 2),
             step(LOAD, POSITION, 0, 0),
             step(at_least, from, 1, 0),
             step(ANSWER, libc::SECCOMP_RET_ALLOW, 0, 0),

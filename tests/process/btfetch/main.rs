@@ -7,6 +7,7 @@ mod disk;
 mod hostile;
 mod links;
 mod machine;
+mod many;
 mod mutable;
 mod piece;
 mod trackers;
