@@ -1,21 +1,55 @@
-//! Outgoing TCP connections: within a cap on half-open ones, given up after [`DIAL_TIMEOUT`].
+//! Outgoing TCP connections: within a cap on half-open ones and on how many begin in a second, given up after
+//! [`DIAL_TIMEOUT`].
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use btdht::Time;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 
 use super::shared::Shared;
 
 /// A connection that is not open after this will not be.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections being opened by a session at once. Home routers and firewalls dislike more.
-pub(super) const HALF_OPEN: usize = 64;
+const HALF_OPEN: usize = 64;
+/// Time from one to the next, however many torrents there are: 50 a second. Each is an entry in the tables of
+/// the same routers, for minutes, also where it is refused at once.
+const GAP: Duration = Duration::from_millis(20);
+/// So many may begin together after a pause.
+const BURST: u32 = 50;
 
-/// Opens a connection, after waiting for a place among the half-open ones.
+/// What all connections that a session opens share.
+#[derive(Debug)]
+pub(super) struct Dials {
+    half_open: Semaphore,
+    pace: Mutex<Pace>,
+}
+
+/// How far dials are ahead of one each [`GAP`].
+#[derive(Debug, Default)]
+struct Pace {
+    ahead: Duration,
+    at: Time,
+}
+
+impl Default for Dials {
+    fn default() -> Self {
+        Self { half_open: Semaphore::new(HALF_OPEN), pace: Mutex::default() }
+    }
+}
+
+/// Opens a connection, after waiting for a place among the half-open ones and for its turn.
 pub(super) async fn dial(session: &Shared, addr: SocketAddr) -> io::Result<TcpStream> {
-    let _place = session.half_open.acquire().await.map_err(io::Error::other)?;
+    let _place = session.dials.half_open.acquire().await.map_err(io::Error::other)?;
+    // With a place, so that few are in front of it.
+    let wait = session.dials.book(session.clock.now());
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = session.source_for(addr)? {
         socket.bind(source)?;
@@ -23,5 +57,41 @@ pub(super) async fn dial(session: &Shared, addr: SocketAddr) -> io::Result<TcpSt
     match tokio::time::timeout(DIAL_TIMEOUT, socket.connect(addr)).await {
         Ok(connected) => connected,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+impl Dials {
+    fn book(&self, now: Time) -> Duration {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).book(now)
+    }
+}
+
+impl Pace {
+    /// One more dial: how long it has to wait.
+    fn book(&mut self, now: Time) -> Duration {
+        self.ahead = self.ahead.saturating_sub(now.since(self.at));
+        self.at = now.max(self.at);
+        let wait = (self.ahead + GAP).saturating_sub(GAP * BURST);
+        self.ahead += GAP;
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dials_of_all_torrents_come_one_behind_the_other_after_a_burst() {
+        let mut pace = Pace::default();
+        let mut book = |now, count: u32| -> Vec<_> {
+            (0..count).map(|_| pace.book(Time::from_millis(now)).as_millis()).collect()
+        };
+        let mut expected = vec![0; BURST as usize];
+        expected.extend([20, 40, 60, 80]);
+        assert_eq!(book(5, BURST + 4), expected);
+        assert_eq!(book(95, 2), [10, 30]);
+        assert_eq!(book(4, 1), [50], "whoever looked at the clock before others did");
+        assert_eq!(book(2000, BURST + 1), [&[0; BURST as usize][..], &[20]].concat());
     }
 }

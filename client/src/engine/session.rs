@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::dial::HALF_OPEN;
+use super::dial::Dials;
 use super::http::{Http, HttpError};
 use super::inbound::Inbound;
 use super::listen::{Greetings, Listeners, accept};
@@ -205,7 +205,7 @@ impl Session {
             port: options.listeners.port(),
             down: Limit::new(options.down),
             up: Limit::new(options.up),
-            half_open: Semaphore::new(HALF_OPEN),
+            dials: Dials::default(),
             announces: Semaphore::new(ANNOUNCES),
             blocks: BlockPool::new(SPARE_BLOCKS),
             open_files: OpenFiles::new(default_open_files()),

@@ -9,6 +9,7 @@ use krpc::Id;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::dial::Dials;
 use super::http::Http;
 use super::inbound::Inbound;
 use super::piece_handle::PieceHandle;
@@ -29,7 +30,7 @@ pub(super) struct Shared {
     pub(super) port: u16,
     pub(super) down: Arc<Limit>,
     pub(super) up: Arc<Limit>,
-    pub(super) half_open: Semaphore,
+    pub(super) dials: Dials,
     pub(super) announces: Semaphore,
     pub(super) blocks: Arc<BlockPool>,
     /// What torrents keep open that do not say how many files that may be.
