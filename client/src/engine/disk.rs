@@ -2,6 +2,7 @@
 //! answers without waiting.
 
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +12,6 @@ use super::backend::{self, Backend};
 use super::phase::Failed;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
-use crate::piece::BlockPool;
 use crate::storage::{
     Access, DiskError, Done, Job, OpenError, OpenOptions, Pool, PoolConfig, Preallocation, Reserved, Totals,
     open,
@@ -95,7 +95,7 @@ impl Disk {
         info: &Arc<Info>,
         (folder, backend): (&Path, Option<&dyn Backend>),
         options: &OpenOptions,
-        blocks: &Arc<BlockPool>,
+        config: PoolConfig,
         mailbox: &Arc<Mailbox>,
     ) -> Result<(Self, Vec<String>), Failed> {
         let mut opened = match backend {
@@ -104,7 +104,7 @@ impl Disk {
         };
         let warnings = std::mem::take(&mut opened.warnings);
         let reserve = options.preallocation == Preallocation::Full && options.access == Access::Download;
-        let config = PoolConfig { reserve, blocks: Arc::clone(blocks), ..PoolConfig::default() };
+        let config = PoolConfig { reserve, ..config };
         let (have, to_check) = (opened.have.clone(), opened.to_check.clone());
         let check = Check { hashed: (0, to_check.count()), have, to_check, totals: opened.totals };
         let mailbox = Arc::clone(mailbox);
@@ -222,6 +222,18 @@ impl Disk {
     }
 }
 
+/// Disk threads of one of so many torrents. Each torrent has its own, but only the first and other checks,
+/// which hash all there is, are worth more than two: those are what a torrent that is alone gets. A thread
+/// costs its stack, and 32 KiB for each piece that it hashes side by side while it checks (256 KiB with
+/// eight lanes, 512 KiB with sixteen); the caches are divided among them.
+pub(super) fn threads(cores: usize, torrents: usize) -> NonZeroUsize {
+    NonZeroUsize::new((cores / torrents.max(1)).clamp(2, MAX_THREADS)).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// A disk is hardly ever faster than what these hash, and a part of the write cache for each must be worth
+/// having.
+const MAX_THREADS: usize = 8;
+
 fn explain(error: OpenError) -> Failed {
     match error {
         OpenError::InUse(folder) => Failed::InUse(folder),
@@ -235,6 +247,13 @@ mod tests {
     use super::*;
     use crate::piece::PieceIndex;
     use crate::storage::SaveId;
+
+    #[test]
+    fn a_torrent_alone_has_a_thread_a_core_and_one_of_many_has_two() {
+        let threads = |cores, torrents| threads(cores, torrents).get();
+        assert_eq!([1, 2, 4, 8, 64].map(|cores| threads(cores, 1)), [2, 2, 4, 8, 8]);
+        assert_eq!([0, 2, 4, 5, 1000].map(|torrents| threads(16, torrents)), [8, 8, 4, 3, 2]);
+    }
 
     #[test]
     fn the_first_check_waits_for_the_end_of_each_time_that_space_is_reserved() {

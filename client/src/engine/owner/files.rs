@@ -1,5 +1,6 @@
 //! The owner's side of the disk threads: files that are opened, jobs that are given, answers.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use tokio::task::{self, JoinHandle};
@@ -7,11 +8,11 @@ use tokio::task::{self, JoinHandle};
 use super::Owner;
 use super::life::Life;
 use crate::bitfield::Bitfield;
-use crate::engine::disk::{Answer, Disk};
+use crate::engine::disk::{self, Answer, Disk};
 use crate::engine::options::{Share, State};
 use crate::engine::phase::{Failed, Phase};
 use crate::metainfo::Info;
-use crate::storage::{Done, Job, OpenOptions, Totals};
+use crate::storage::{Done, Job, OpenOptions, PoolConfig, Totals};
 use crate::swarm::{Command, Event, Input};
 
 /// Open files and what the user should know of them, or why there are none.
@@ -31,8 +32,12 @@ impl Owner {
             preallocation: self.options.preallocation.unwrap_or(self.session.preallocation),
         };
         let backend = self.options.storage.clone();
-        let (mailbox, blocks) = (Arc::clone(&self.mailbox), Arc::clone(&self.session.blocks));
-        let open = move || Disk::open(&info, (&folder, backend.as_deref()), &options, &blocks, &mailbox);
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = disk::threads(cores, self.session.lock().len());
+        let config =
+            PoolConfig { threads, blocks: Arc::clone(&self.session.blocks), ..PoolConfig::default() };
+        let mailbox = Arc::clone(&self.mailbox);
+        let open = move || Disk::open(&info, (&folder, backend.as_deref()), &options, config, &mailbox);
         self.opening = Some(task::spawn_blocking(open));
     }
 
