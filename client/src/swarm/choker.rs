@@ -144,8 +144,11 @@ impl Choker {
         // BEP 3: who snubs us is served by luck only.
         let gives = |candidate: &Candidate| role == Role::Seed || !candidate.snubs;
         let fit = ranked.iter().filter(|(_, _, candidate)| gives(candidate));
+        let mut regulars = BTreeSet::new();
         for (_, _, candidate) in fit {
-            choose(candidate, regular);
+            if choose(candidate, regular) {
+                regulars.insert(candidate.slot);
+            }
         }
         if now >= self.next_optimistic {
             self.next_optimistic = now + limits.optimistic_interval;
@@ -163,10 +166,12 @@ impl Choker {
                 lucky |= choose(candidate, self.slots) && !gives(candidate);
             }
         }
-        if self.optimistic.is_none() {
-            let lowest = ranked.iter().rev().find(|(_, _, candidate)| chosen.contains_key(&candidate.slot));
-            self.optimistic =
-                lowest.filter(|_| chosen.len() > regular).map(|(_, _, candidate)| candidate.slot);
+        // Where its holder has gone, or is served for what it gives now, whoever was chosen instead keeps the
+        // slot until it moves on.
+        let by_luck = |slot: &Slot| chosen.contains_key(slot) && !regulars.contains(slot);
+        if !self.optimistic.as_ref().is_some_and(by_luck) {
+            let mut lowest_first = ranked.iter().rev().map(|(_, _, candidate)| candidate.slot);
+            self.optimistic = lowest_first.find(by_luck);
         }
         self.apply(now, &chosen)
     }
@@ -303,6 +308,31 @@ mod tests {
         let changes = choker.round(Time::from_secs(30), &all, Role::Leech, &limits, &mut rng);
         assert_eq!((changes.choke.len(), changes.unchoke.len()), (1, 1));
         assert_ne!(unchoked(&choker), first);
+    }
+
+    #[test]
+    fn who_takes_the_place_of_an_optimistic_unchoke_that_has_gone_or_gives_keeps_it_until_it_moves_on() {
+        let limits = Limits { unchoke_slots: 2, ..Limits::default() };
+        for gone in [true, false] {
+            let (mut choker, mut rng) = (Choker::new(Time::ZERO), Rng::from_seed(2));
+            let mut all: Vec<_> = (0..20).map(|index| candidate(index, 10 * u64::from(index))).collect();
+            choker.round(Time::ZERO, &all, Role::Leech, &limits, &mut rng);
+            let lucky = choker.optimistic.expect("somebody has luck");
+            if gone {
+                all.retain(|one| one.slot != lucky);
+                choker.gone(lucky);
+            } else {
+                all[lucky.index as usize].rate_down = 1000;
+            }
+            let mut served = |second| {
+                choker.round(Time::from_secs(second), &all, Role::Leech, &limits, &mut rng);
+                unchoked(&choker)
+            };
+            let next = served(10);
+            assert_eq!(next.len(), 2);
+            assert_eq!(served(20), next, "gone {gone}");
+            assert_ne!(served(30), next, "it moves on when it would have");
+        }
     }
 
     #[test]
