@@ -41,6 +41,15 @@ pub(super) struct Arrival {
     pub(super) cancel: Vec<Slot>,
 }
 
+/// A piece that is judged.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Finished {
+    /// Who gave each block that came, in order.
+    pub(super) givers: Vec<SocketAddr>,
+    /// Who was asked for blocks that are of no use any more: to be sent a cancel.
+    pub(super) called_off: Vec<(Slot, BlockRef)>,
+}
+
 /// When a block may be asked for once more although somebody is on it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Duplicates {
@@ -277,13 +286,27 @@ impl Blocks {
         self.disown(slot);
     }
 
-    /// Takes a piece out, all of whose blocks are there; returns who gave each block, in order.
-    pub(super) fn finish(&mut self, piece: PieceIndex) -> Option<Vec<SocketAddr>> {
+    /// Takes a piece out that is judged. As a rule all of its blocks are there; requests for those that are
+    /// not, because the piece was found on disk, are struck.
+    pub(super) fn finish(&mut self, piece: PieceIndex) -> Option<Finished> {
         let unfinished = self.pieces.remove(&piece.0)?;
         self.committed -= u64::from(self.shape.piece_len(piece));
         self.open.remove(&piece.0);
-        let Unfinished { blocks, givers, .. } = unfinished;
-        Some(blocks.iter().filter_map(|state| givers.get(usize::from(state.giver)).copied()).collect())
+        let Unfinished { blocks, givers, missing, .. } = unfinished;
+        let called_off = if missing > 0 { self.requests.strike_piece(piece) } else { Vec::new() };
+        let giver = |state: &BlockState| givers.get(usize::from(state.giver)).copied();
+        let received = blocks.iter().filter(|state| state.received);
+        Some(Finished { givers: received.filter_map(giver).collect(), called_off })
+    }
+
+    /// Forgets a piece that is not all there; returns the bytes that had come.
+    pub(super) fn give_up(&mut self, piece: PieceIndex) -> u64 {
+        let Some(unfinished) = self.pieces.remove(&piece.0) else { return 0 };
+        let len = self.shape.piece_len(piece);
+        self.committed -= u64::from(len);
+        self.open.remove(&piece.0);
+        let received = (0..).zip(&unfinished.blocks).filter(|(_, state)| state.received);
+        received.map(|(index, _)| u64::from(block_at(piece, index, len).len)).sum()
     }
 
     /// Opens again what liars gave of pieces that others may complete; returns it. Looks at the givers of

@@ -121,7 +121,10 @@ impl Swarm {
     pub(super) fn judge(&mut self, now: Time, piece: PieceIndex, verdict: &Verdict, out: &mut Vec<Action>) {
         let Stage::Transfer(transfer) = &mut self.stage else { return };
         let len = u64::from(transfer.info().shape().piece_len(piece));
-        match transfer.judge(now, piece, verdict) {
+        let (judged, called_off) = transfer.judge(now, piece, verdict);
+        let cancel = |(slot, block)| Action::Tell(slot, PeerCommand::Cancel(block));
+        out.extend(called_off.into_iter().map(cancel));
+        match judged {
             Judged::Known => return,
             Judged::Good { wanted, files, liars } => {
                 self.saves.dirty += len;

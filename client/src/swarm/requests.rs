@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use btdht::Time;
 
-use crate::piece::{BlockRef, Slot};
+use crate::piece::{BlockRef, PieceIndex, Slot};
 
 /// What all connections were asked for and have not answered.
 #[derive(Debug, Default)]
@@ -58,6 +58,20 @@ impl Requests {
     pub(super) fn strike_all(&mut self, block: BlockRef) -> Vec<Slot> {
         let slots: Vec<_> = (0..).zip(&self.holders).map(|(index, holder)| holder.slot(index)).collect();
         slots.into_iter().filter(|&slot| self.strike(slot, block).is_some()).collect()
+    }
+
+    /// Strikes all requests for blocks of `piece`; returns who was asked for what.
+    pub(super) fn strike_piece(&mut self, piece: PieceIndex) -> Vec<(Slot, BlockRef)> {
+        let held = |(index, holder): (u32, &Holder)| {
+            let slot = holder.slot(index);
+            let of_piece = holder.requests.iter().filter(|request| request.block.piece == piece);
+            of_piece.map(|request| (slot, request.block)).collect::<Vec<_>>()
+        };
+        let struck: Vec<_> = (0..).zip(&self.holders).flat_map(held).collect();
+        for &(slot, block) in &struck {
+            self.strike(slot, block);
+        }
+        struck
     }
 
     /// All requests of `slot` are overdue from here on; returns those that were on time.
@@ -141,7 +155,7 @@ impl Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::piece::{BLOCK_LEN, PieceIndex};
+    use crate::piece::BLOCK_LEN;
 
     fn block(piece: u32) -> BlockRef {
         BlockRef { piece: PieceIndex(piece), begin: 0, len: BLOCK_LEN }

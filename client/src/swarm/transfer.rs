@@ -11,7 +11,7 @@ use std::time::Duration;
 use btdht::{Rng, Time};
 
 pub(super) use self::pick::Asked;
-use super::blocks::{Arrival, Blocks};
+use super::blocks::{Arrival, Blocks, Finished};
 use super::deadlines::Deadlines;
 use super::has::Has;
 use super::limits::Limits;
@@ -258,21 +258,31 @@ impl Transfer {
         self.buffered = self.buffered.saturating_sub(u64::from(bytes));
     }
 
-    /// The disk threads have judged a piece.
-    pub(super) fn judge(&mut self, now: Time, piece: PieceIndex, verdict: &Verdict) -> Judged {
+    /// The disk threads have judged a piece. Also returns who was asked for blocks of it that are of no use
+    /// any more.
+    pub(super) fn judge(
+        &mut self,
+        now: Time,
+        piece: PieceIndex,
+        verdict: &Verdict,
+    ) -> (Judged, Vec<(Slot, BlockRef)>) {
         if piece.0 >= self.shape.pieces || self.have.contains(piece.0) {
-            return Judged::Known;
+            return (Judged::Known, Vec::new());
         }
-        let givers = self.blocks.finish(piece).unwrap_or_default();
+        let Finished { givers, called_off } = self.blocks.finish(piece).unwrap_or_default();
+        (self.settle(now, piece, verdict, &givers), called_off)
+    }
+
+    fn settle(&mut self, now: Time, piece: PieceIndex, verdict: &Verdict, givers: &[SocketAddr]) -> Judged {
         match verdict {
             Verdict::Good => {
-                let liars = self.verify.good(piece, &givers);
+                let liars = self.verify.good(piece, givers);
                 self.verified += 1;
                 let wanted = self.missing.contains(piece.0);
                 Judged::Good { wanted, files: self.gain(piece), liars }
             }
             Verdict::Bad { blocks } => {
-                let liars = self.verify.bad(now, piece, &givers, blocks);
+                let liars = self.verify.bad(now, piece, givers, blocks);
                 self.put_back(piece);
                 Judged::Bad { liars }
             }

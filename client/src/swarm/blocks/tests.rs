@@ -24,6 +24,13 @@ fn request(blocks: &mut Blocks, slot: Slot, piece: u32, count: usize) -> Vec<Blo
     out
 }
 
+/// Who gave the blocks of a piece that is judged, none of which is on its way.
+fn givers(blocks: &mut Blocks, piece: u32) -> Option<Vec<SocketAddr>> {
+    let Finished { givers, called_off } = blocks.finish(PieceIndex(piece))?;
+    assert!(called_off.is_empty());
+    Some(givers)
+}
+
 fn again(blocks: &mut Blocks, now: Time, slot: Slot) -> Vec<BlockRef> {
     let mut out = Vec::new();
     while blocks.request_again(now, slot, |_| true, RULE, 100, &mut out).is_some() {}
@@ -53,7 +60,7 @@ fn a_block_counts_only_from_the_peer_that_was_asked_and_once() {
     assert!(!blocks.is_whole(PieceIndex(0)));
     blocks.receive(slot(0), addr(0), asked[1]).unwrap();
     assert!(blocks.is_whole(PieceIndex(0)));
-    assert_eq!(blocks.finish(PieceIndex(0)), Some(vec![addr(0); 2]));
+    assert_eq!(givers(&mut blocks, 0), Some(vec![addr(0); 2]));
     assert_eq!((blocks.committed(), blocks.requests.outstanding()), (0, 0));
 }
 
@@ -107,8 +114,8 @@ fn what_a_liar_gave_is_open_again_but_in_pieces_that_are_all_there() {
     rest.iter().for_each(|&block| drop(blocks.receive(slot(3), addr(3), block).unwrap()));
     rest.extend(truth);
     assert_eq!(rest.len(), 4);
-    assert_eq!(blocks.finish(PieceIndex(0)), Some(vec![addr(3), addr(3), addr(2), addr(3)]));
-    assert_eq!(blocks.finish(PieceIndex(1)), Some(vec![addr(1); 4]));
+    assert_eq!(givers(&mut blocks, 0), Some(vec![addr(3), addr(3), addr(2), addr(3)]));
+    assert_eq!(givers(&mut blocks, 1), Some(vec![addr(1); 4]));
 }
 
 #[test]
@@ -196,6 +203,27 @@ fn an_owner_that_was_asked_for_nothing_keeps_no_piece_from_others() {
 }
 
 #[test]
+fn what_is_on_its_way_of_a_piece_that_was_found_is_called_off() {
+    let mut blocks = Blocks::new(shape(2, 3));
+    (0..2).for_each(|piece| blocks.begin(PieceIndex(piece), slot(0)));
+    let asked = request(&mut blocks, slot(0), 0, 2);
+    let last = request(&mut blocks, slot(1), 0, 1);
+    let other = request(&mut blocks, slot(1), 1, 1);
+    blocks.receive(slot(0), addr(0), asked[0]).unwrap();
+    blocks.overdue(slot(0));
+    let Finished { called_off, .. } = blocks.finish(PieceIndex(0)).unwrap();
+    assert_eq!(called_off, [(slot(0), asked[1]), (slot(1), last[0])]);
+    assert_eq!(blocks.requests.outstanding(), u64::from(BLOCK_LEN));
+    // It is lost again, and begun anew: what was asked for before concerns it no more.
+    blocks.begin(PieceIndex(0), slot(2));
+    assert_eq!(request(&mut blocks, slot(2), 0, 9).len(), 3);
+    assert_eq!(blocks.receive(slot(1), addr(1), last[0]), None);
+    blocks.give_back_all(slot(0));
+    assert!(blocks.receive(slot(2), addr(2), last[0]).is_some());
+    assert!(blocks.receive(slot(1), addr(1), other[0]).is_some());
+}
+
+#[test]
 fn a_slot_that_was_given_out_again_holds_nothing() {
     let mut blocks = Blocks::new(shape(1, 2));
     blocks.begin(PieceIndex(0), slot(0));
@@ -273,7 +301,7 @@ proptest! {
                 prop_assert!(blocks.receive(slot(4), addr(4), block).is_some());
             }
             prop_assert!(blocks.is_whole(PieceIndex(piece)));
-            prop_assert_eq!(blocks.finish(PieceIndex(piece)).map(|givers| givers.len()), Some(4));
+            prop_assert_eq!(givers(&mut blocks, piece).map(|givers| givers.len()), Some(4));
         }
         prop_assert_eq!((got.len(), blocks.committed()), (12, 0));
     }

@@ -210,6 +210,28 @@ fn a_piece_that_our_disk_has_lost_is_fetched_again_and_nobody_is_banned() {
 }
 
 #[test]
+fn blocks_on_their_way_of_a_piece_that_a_check_finds_are_called_off() {
+    let mut world = World::new(torrent(300_000, 64 << 10), false);
+    world.add(Kind::Honest);
+    world.set_speed(0, 0);
+    world.run(Duration::from_millis(100));
+    let piece = world.first_request(0).expect("it was asked for something").piece;
+    let all = Bitfield::full(5);
+    world.input(Input::Command(Command::Check(all)));
+    world.find(piece.0);
+    world.input(Input::Disk(Done::Checked(piece, true)));
+    assert!(world.first_request(0).is_some_and(|block| block.piece != piece), "the peer was told");
+    // Another check, and the piece is gone. The world sees that no block is asked for twice.
+    world.lose(piece.0);
+    world.input(Input::Disk(Done::Checked(piece, false)));
+    world.input(Input::Disk(Done::CheckEnded));
+    world.set_speed(0, 4);
+    world.run_until_complete(Duration::from_secs(30));
+    let status = world.swarm.status(world.now);
+    assert_eq!((status.downloaded, status.wasted), (300_000, 0));
+}
+
+#[test]
 fn what_is_lost_after_it_was_verified_is_fetched_again() {
     let mut world = verified(1 << 20);
     world.have.remove(2);
