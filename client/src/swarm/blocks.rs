@@ -365,9 +365,26 @@ impl Blocks {
         self.open.iter().filter(fits).map(|&piece| PieceIndex(piece))
     }
 
+    /// Begun pieces that nobody was asked for anything of, but for what is overdue, and how many blocks
+    /// of each are there.
+    pub(super) fn idle(&self) -> impl Iterator<Item = (PieceIndex, u32)> {
+        let begun = self.open.iter().map(|&piece| (piece, &self.pieces[&piece]));
+        begun
+            .inspect(|_| steps::count(1))
+            .filter(|(_, unfinished)| unfinished.open == unfinished.missing)
+            .map(|(piece, unfinished)| {
+                (PieceIndex(piece), unfinished.blocks.len() as u32 - unfinished.missing)
+            })
+    }
+
     /// Whether `piece` is begun.
     pub(super) fn contains(&self, piece: PieceIndex) -> bool {
         self.pieces.contains_key(&piece.0)
+    }
+
+    /// Whether `piece` is begun and not all of its blocks are there.
+    pub(super) fn lacks(&self, piece: PieceIndex) -> bool {
+        self.pieces.get(&piece.0).is_some_and(|unfinished| unfinished.missing > 0)
     }
 
     /// Whether all blocks of `piece` are there.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use btdht::Time;
 
 use super::{Action, Command, Safety, Select, Stage, Swarm, Timer};
+use crate::storage::Job;
 
 impl Swarm {
     pub(super) fn command(&mut self, now: Time, command: Command, out: &mut Vec<Action>) {
@@ -40,7 +41,10 @@ impl Swarm {
     /// Takes another look at what is wanted and not there.
     pub(super) fn want(&mut self, now: Time, out: &mut Vec<Action>) {
         let Stage::Transfer(transfer) = &mut self.stage else { return };
-        transfer.want(|file| self.select.priority(file), &mut self.rng);
+        for given_up in transfer.want(|file| self.select.priority(file), &mut self.rng) {
+            self.wasted += given_up.bytes;
+            out.push(Action::Disk(Job::Discard(given_up.piece)));
+        }
         for conn in self.conns.iter_mut() {
             conn.wanted = conn.has.common(transfer.missing());
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use btdht::Time;
 
 use crate::piece::BLOCK_LEN;
+use crate::steps;
 
 /// Pieces by when they are needed; no more than there are pieces.
 #[derive(Debug, Default)]
@@ -14,8 +15,10 @@ pub(super) struct Deadlines {
     of: BTreeMap<u32, Time>,
 }
 
-/// Pieces that are looked at for one choice: what lies further ahead can wait for the next one.
+/// Pieces that are asked for in one choice: what lies further ahead can wait for the next one.
 const MAX_URGENT: usize = 16;
+/// Pieces that are looked at for one choice. Those that the peer does not have are among them.
+const MAX_LOOKED_AT: usize = 512;
 /// A block is left to the peer that has it for this long, however fast another one is: arrival times
 /// scatter.
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(250);
@@ -37,9 +40,11 @@ impl Deadlines {
         self.of.is_empty()
     }
 
-    /// The most urgent pieces in order. Those whose time has passed are the most urgent ones.
-    pub(super) fn urgent(&self) -> impl Iterator<Item = u32> {
-        self.by_time.iter().take(MAX_URGENT).map(|&(_, piece)| piece)
+    /// The most urgent of those pieces that `fits` allows, in order. Those whose time has passed are the
+    /// most urgent ones.
+    pub(super) fn urgent(&self, fits: impl Fn(u32) -> bool) -> impl Iterator<Item = u32> {
+        let looked_at = self.by_time.iter().take(MAX_LOOKED_AT).map(|&(_, piece)| piece);
+        looked_at.inspect(|_| steps::count(1)).filter(move |&piece| fits(piece)).take(MAX_URGENT)
     }
 }
 
@@ -62,13 +67,18 @@ mod tests {
         for (piece, at) in [(3, 30), (1, 10), (2, 20), (3, 5)] {
             deadlines.set(piece, Some(Time::from_secs(at)));
         }
-        assert_eq!(deadlines.urgent().collect::<Vec<_>>(), [3, 1, 2]);
+        assert_eq!(deadlines.urgent(|_| true).collect::<Vec<_>>(), [3, 1, 2]);
         deadlines.set(1, None);
         deadlines.set(9, None);
-        assert_eq!(deadlines.urgent().collect::<Vec<_>>(), [3, 2]);
+        assert_eq!(deadlines.urgent(|_| true).collect::<Vec<_>>(), [3, 2]);
         (100..200).for_each(|piece| deadlines.set(piece, Some(Time::ZERO)));
-        assert_eq!(deadlines.urgent().count(), MAX_URGENT);
-        (0..200).for_each(|piece| deadlines.set(piece, None));
+        assert_eq!(deadlines.urgent(|_| true).count(), MAX_URGENT);
+        // Those that do not fit take no place of others, as far as they are looked at.
+        assert_eq!(deadlines.urgent(|piece| piece >= 150).collect::<Vec<_>>(), Vec::from_iter(150..166));
+        (200..1000).for_each(|piece| deadlines.set(piece, Some(Time::from_secs(1))));
+        let steps = steps::of(|| assert_eq!(deadlines.urgent(|piece| piece > 900).next(), None));
+        assert_eq!(steps, MAX_LOOKED_AT);
+        (0..1000).for_each(|piece| deadlines.set(piece, None));
         assert!(deadlines.is_empty() && deadlines.by_time.is_empty());
     }
 

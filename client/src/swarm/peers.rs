@@ -10,7 +10,7 @@ use btdht::Time;
 use super::conns::Conn;
 use super::has::Has;
 use super::known::Outcome;
-use super::transfer::Asked;
+use super::transfer::{Asked, Picked};
 use super::{Action, Event, Source, Stage, Swarm, Timer};
 use crate::bitfield::Bitfield;
 use crate::peer::{CloseReason, ExtendedHello, Hello, PeerCommand, PeerEvent};
@@ -293,7 +293,11 @@ impl Swarm {
             rivals: &self.rivals,
             suggested: &conn.suggested,
         };
-        let blocks = transfer.pick(now, asked, &self.limits, &mut self.rng);
+        let Picked { blocks, given_up } = transfer.pick(now, asked, &self.limits, &mut self.rng);
+        if let Some(given_up) = given_up {
+            self.wasted += given_up.bytes;
+            out.push(Action::Disk(Job::Discard(given_up.piece)));
+        }
         conn.room -= blocks.len().min(usize::from(conn.room)) as u16;
         self.starved |= conn.room > 0;
         if !blocks.is_empty() {

@@ -5,6 +5,7 @@ mod completing;
 mod effort;
 mod pair;
 mod pausing;
+mod room;
 mod torrents;
 mod world;
 

@@ -2,6 +2,7 @@
 //! what the disk says. Whom to ask for which blocks next is chosen in `pick`.
 
 mod pick;
+mod room;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,7 +11,8 @@ use std::time::Duration;
 
 use btdht::{Rng, Time};
 
-pub(super) use self::pick::Asked;
+pub(super) use self::pick::{Asked, Picked};
+pub(super) use self::room::GivenUp;
 use super::blocks::{Arrival, Blocks, Finished};
 use super::deadlines::Deadlines;
 use super::has::Has;
@@ -104,7 +106,8 @@ impl Transfer {
             buffered: 0,
             verified: 0,
         };
-        transfer.want(priority, rng);
+        let given_up = transfer.want(priority, rng);
+        debug_assert!(given_up.is_empty(), "nothing is begun");
         transfer
     }
 
@@ -123,6 +126,7 @@ impl Transfer {
         if (0..self.files.len()).all(|file| priority(file) > 0) {
             weights.iter_mut().for_each(|weight| *weight = (*weight).max(1));
         }
+        let given_up = self.give_up_unwanted(&weights);
         let mut fresh = Bitfield::new(self.shape.pieces);
         (self.left, self.wanted_bytes) = (0, 0);
         for (piece, &weight) in (0..).zip(&weights) {
@@ -142,6 +146,7 @@ impl Transfer {
         }
         self.picker.reset(&fresh, &weights, rng);
         self.barren.clear();
+        given_up
     }
 
     /// Needs `piece` at `at`, or no longer at a certain time.

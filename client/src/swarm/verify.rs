@@ -170,7 +170,7 @@ impl Verify {
     }
 
     /// A piece is no longer under way.
-    fn settle(&mut self, piece: PieceIndex) {
+    pub(super) fn settle(&mut self, piece: PieceIndex) {
         self.involved.retain(|_, pieces| {
             pieces.remove(&piece.0);
             !pieces.is_empty()

@@ -104,6 +104,27 @@ fn pieces_with_deadlines_come_first_and_the_soonest_before_all() {
 }
 
 #[test]
+fn deadlines_of_pieces_that_nobody_has_are_in_the_way_of_no_other() {
+    let mut world = two_of_32_pieces();
+    world.run(Duration::from_millis(10));
+    for piece in 0..20 {
+        need(&mut world, piece, Duration::from_secs(1));
+    }
+    for piece in [60, 30] {
+        need(&mut world, piece, Duration::from_secs(9));
+    }
+    let mut has = Bitfield::full(64);
+    (0..20).for_each(|piece| assert!(has.remove(piece)));
+    world.add_with(Kind::Honest, has);
+    while world.swarm.have().unwrap().count() < 44 {
+        assert!(world.now.as_secs() < 60);
+        world.run(Duration::from_millis(10));
+    }
+    // Of the same time the one with the lower number is first.
+    assert_eq!(order(&world)[..2], [30, 60]);
+}
+
+#[test]
 fn a_late_block_of_a_piece_with_a_deadline_is_taken_over_by_a_faster_peer() {
     // How many pieces were there before the one that the slow peer had begun.
     let place = |deadline: bool| {
@@ -127,7 +148,7 @@ fn a_late_block_of_a_piece_with_a_deadline_is_taken_over_by_a_faster_peer() {
 }
 
 /// A peer that connects, has what it has, and takes so many requests.
-fn peer_with(world: &mut World, last: u8, has: &[u32], room: u16) -> Slot {
+pub(super) fn peer_with(world: &mut World, last: u8, has: &[u32], room: u16) -> Slot {
     let slot = world.connect(SocketAddr::from(([77, 0, 0, last], 50_000)));
     let mut pieces = Bitfield::new(64);
     for &piece in has {

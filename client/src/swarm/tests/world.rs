@@ -230,6 +230,29 @@ impl World {
         slot
     }
 
+    /// A peer that is not played gives a block.
+    pub(crate) fn give(&mut self, slot: Slot, block: BlockRef) {
+        let begin = block.piece.0 as usize * self.info.piece_length() as usize + block.begin as usize;
+        let bytes = Block::from(self.payload[begin..begin + block.len as usize].to_vec());
+        self.input(Input::Peer(slot, vec![PeerEvent::Block(block, bytes)]));
+    }
+
+    /// How often a connection was told something that is written like this.
+    pub(crate) fn told_of(&self, slot: Slot, what: &str) -> usize {
+        let to = format!("Tell({slot:?}, ");
+        self.log.iter().filter(|line| line.split_once(&to).is_some_and(|line| line.1.contains(what))).count()
+    }
+
+    /// Requests that a peer has not answered.
+    pub(crate) fn waiting(&self, index: usize) -> usize {
+        self.peers[index].queue.len()
+    }
+
+    /// Pieces of which the disk has a part.
+    pub(crate) fn parts(&self) -> usize {
+        self.pieces.len()
+    }
+
     pub(crate) fn count(&self, which: impl Fn(&Event) -> bool) -> usize {
         self.events.iter().filter(|event| which(event)).count()
     }
@@ -456,6 +479,14 @@ impl World {
                 }
             },
             Job::Discard(piece) => {
+                // What was given before is done before.
+                let (gone, left): (VecDeque<_>, _) =
+                    self.writes.drain(..).partition(|(at, _)| at.piece == piece);
+                self.writes = left;
+                for (at, _) in gone {
+                    self.disk_bytes -= u64::from(at.len);
+                    inputs.push(Input::Disk(Done::Freed(at.len)));
+                }
                 self.pieces.remove(&piece);
             }
             Job::Read(slot, block) => {

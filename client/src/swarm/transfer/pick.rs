@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use btdht::{Rng, Time};
 
-use super::Transfer;
+use super::{GivenUp, Transfer};
 use crate::piece::{BLOCK_LEN, BlockRef, PieceIndex, Slot, stretch};
 use crate::storage::WRITE_CACHE;
 use crate::swarm::blocks::{Duplicates, Relation};
@@ -30,6 +30,15 @@ pub(in crate::swarm) struct Asked<'a> {
     pub(in crate::swarm) suggested: &'a [u32],
 }
 
+/// What comes of a choice.
+#[derive(Debug, Default)]
+pub(in crate::swarm) struct Picked {
+    /// To be asked for.
+    pub(in crate::swarm) blocks: Vec<BlockRef>,
+    /// What had to make way for it.
+    pub(in crate::swarm) given_up: Option<GivenUp>,
+}
+
 /// Requests that are always allowed when nothing is under way, so that blocks which the disk threads
 /// keep until their piece is whole can never stop the transfer. Of more than [`WRITE_CACHE`] they keep
 /// none: then the disk is at work, however long that takes, and will have room.
@@ -43,30 +52,30 @@ impl Transfer {
         peer: Asked<'_>,
         limits: &Limits,
         rng: &mut Rng,
-    ) -> Vec<BlockRef> {
-        let mut out = Vec::new();
+    ) -> Picked {
+        let mut out = Picked::default();
         let count = peer.room.min(self.allowance(peer.slot, limits));
         let suspect = self.verify.is_suspect(peer.addr);
         if self.is_urgent() {
             self.pick_urgent(now, peer, count, limits, &mut out);
         }
-        self.share(now, peer, Relation::Own, count, &mut out);
+        self.share(now, peer, Relation::Own, count, &mut out.blocks);
         if !limits.sequential && self.is_source(peer) {
             self.begin(now, peer, count, limits, rng, &mut out);
         }
         if !suspect {
-            self.share(now, peer, Relation::Orphan, count, &mut out);
+            self.share(now, peer, Relation::Orphan, count, &mut out.blocks);
         }
         self.begin(now, peer, count, limits, rng, &mut out);
-        if suspect && out.is_empty() {
+        if suspect && out.blocks.is_empty() {
             // Nothing is left that it could fetch alone.
-            self.share(now, peer, Relation::Orphan, count, &mut out);
+            self.share(now, peer, Relation::Orphan, count, &mut out.blocks);
         }
         if !suspect {
-            self.share(now, peer, Relation::Foreign, count, &mut out);
+            self.share(now, peer, Relation::Foreign, count, &mut out.blocks);
         }
-        if out.is_empty() && count > 0 {
-            self.help(now, peer, count, limits, &mut out);
+        if out.blocks.is_empty() && count > 0 {
+            self.help(now, peer, count, limits, &mut out.blocks);
         }
         out
     }
@@ -166,7 +175,7 @@ impl Transfer {
         count: usize,
         limits: &Limits,
         rng: &mut Rng,
-        out: &mut Vec<BlockRef>,
+        out: &mut Picked,
     ) {
         let strategy = match limits.sequential {
             true => Strategy::Sequential,
@@ -174,19 +183,16 @@ impl Transfer {
             false if peer.rivals.is_empty() => Strategy::Beside(stretch(self.shape.piece_len)),
             false => Strategy::RarestFirst,
         };
-        while out.len() < count {
-            let committed = self.blocks.committed() + u64::from(self.shape.piece_len);
-            if committed > limits.unfinished_bytes && self.blocks.unfinished() >= 2 {
-                return;
-            }
+        while out.blocks.len() < count {
             // Before anything is chosen, which costs more.
-            if !self.verify.admits_another(now, peer.addr) {
+            if !self.verify.admits_another(now, peer.addr) || !self.may_begin(peer, 1, limits, out) {
                 return;
             }
             let Some(piece) = self.fresh_piece(peer, strategy, limits, rng) else { return };
+            self.make_way(peer, limits, out);
             let piece = PieceIndex(piece);
             self.begin_piece(now, piece, peer);
-            self.blocks.request(now, peer.slot, piece, count - out.len(), out);
+            self.blocks.request(now, peer.slot, piece, count - out.blocks.len(), &mut out.blocks);
         }
     }
 
@@ -225,17 +231,13 @@ impl Transfer {
 
     /// Asks for blocks of pieces with a deadline: first those that nobody is on, then those that the
     /// peer would have brought sooner than whoever is. May begin as much again as other pieces may.
-    fn pick_urgent(
-        &mut self,
-        now: Time,
-        peer: Asked<'_>,
-        count: usize,
-        limits: &Limits,
-        out: &mut Vec<BlockRef>,
-    ) {
-        let urgent: Vec<_> = self.deadlines.urgent().filter(|&piece| peer.has.contains(piece)).collect();
+    fn pick_urgent(&mut self, now: Time, peer: Asked<'_>, count: usize, limits: &Limits, out: &mut Picked) {
+        let (picker, blocks) = (&self.picker, &self.blocks);
+        let lacks = |piece| picker.is_fresh(piece) || blocks.lacks(PieceIndex(piece));
+        let urgent: Vec<_> =
+            self.deadlines.urgent(|piece| peer.has.contains(piece) && lacks(piece)).collect();
         for piece in urgent.into_iter().map(PieceIndex) {
-            if out.len() >= count {
+            if out.blocks.len() >= count {
                 return;
             }
             // A bad piece is fetched again by one peer, a suspect's by nobody else.
@@ -245,11 +247,13 @@ impl Transfer {
                 continue;
             }
             if fresh {
-                if self.blocks.committed() > 2 * limits.unfinished_bytes && self.blocks.unfinished() >= 2 {
+                if !self.may_begin(peer, 2, limits, out) {
                     continue;
                 }
+                self.make_way(peer, limits, out);
                 self.begin_piece(now, piece, peer);
             }
+            let out = &mut out.blocks;
             let asked = out.len();
             self.blocks.request(now, peer.slot, piece, count - out.len(), out);
             let owed = self.blocks.requests().on_time(peer.slot);
