@@ -68,9 +68,14 @@ impl Swarm {
     fn want_lost(&mut self, now: Time, out: &mut Vec<Action>) {
         if std::mem::take(&mut self.lost) {
             // A super-seed has everything, and so has who suggests.
-            (self.super_seed, self.suggest) = (None, None);
+            self.suggest = None;
+            let showed_nothing = self.super_seed.take().is_some();
             if self.limits.fetch_lost {
                 self.want(now, out);
+            }
+            if showed_nothing {
+                self.tell_pieces(out);
+                self.tell_upload_only(out);
             }
             self.saves.dirty = self.saves.dirty.max(1);
             self.set(Timer::Tick, now);

@@ -25,14 +25,9 @@ impl Swarm {
         }
         out.extend(transfer.complete_files().map(|file| Action::Event(Event::File(file))));
         let empty = transfer.empty_files(|file| priority(file) > 0);
-        // Peers of a magnet's metadata stage were told that we have nothing.
-        // In one command: a connection takes only so many, and there may be millions of pieces.
-        if !transfer.have().is_empty() {
-            let have = Arc::new(transfer.have().clone());
-            let told = |slot| Action::Tell(slot, PeerCommand::Pieces(Arc::clone(&have)));
-            out.extend(self.conns.iter().map(|conn| told(conn.slot)));
-        }
         self.stage = Stage::Transfer(Box::new(transfer));
+        // Peers of a magnet's metadata stage were told that we have nothing.
+        self.tell_pieces(out);
         if self.limits.super_seed && self.is_seed() {
             self.super_seed = self.info().map(|info| SuperSeed::new(info.pieces()));
         }
@@ -50,6 +45,15 @@ impl Swarm {
             self.tell_upload_only(out);
             self.close_seeds(now, out);
         }
+    }
+
+    /// Tells everybody what we have. In one command: a connection takes only so many, and there may be
+    /// millions of pieces.
+    pub(super) fn tell_pieces(&self, out: &mut Vec<Action>) {
+        let Some(have) = self.have().filter(|have| !have.is_empty()) else { return };
+        let have = Arc::new(have.clone());
+        let told = |slot| Action::Tell(slot, PeerCommand::Pieces(Arc::clone(&have)));
+        out.extend(self.conns.iter().map(|conn| told(conn.slot)));
     }
 
     /// The disk keeps pieces' overlaps with unwanted files apart from them.

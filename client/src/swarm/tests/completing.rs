@@ -1,6 +1,7 @@
 //! What is verified is told at once, what is complete when it is safe.
 
 use std::sync::Arc;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use btdht::{Seeds, Time};
@@ -229,6 +230,27 @@ fn blocks_on_their_way_of_a_piece_that_a_check_finds_are_called_off() {
     world.run_until_complete(Duration::from_secs(30));
     let status = world.swarm.status(world.now);
     assert_eq!((status.downloaded, status.wasted), (300_000, 0));
+}
+
+#[test]
+fn a_super_seed_that_loses_a_piece_tells_everybody_what_it_has() {
+    for fetch_lost in [true, false] {
+        let (info, payload) = torrent(300_000, 64 << 10);
+        let all = Bitfield::full(info.pieces());
+        let mut world = World::with((info, payload), false, all);
+        world.limit(|limits| (limits.super_seed, limits.fetch_lost) = (true, fetch_lost));
+        world.run(Duration::from_secs(1));
+        let slots = [1, 2].map(|last| world.connect(SocketAddr::from(([77, 0, 0, last], 50_000))));
+        world.run(Duration::from_secs(1));
+        let told = |world: &World, what: &str| slots.map(|slot| world.told_of(slot, what));
+        assert_eq!((told(&world, "ones: 4"), told(&world, "UploadOnly(true)")), ([0, 0], [0, 0]));
+        world.lose(2);
+        world.input(Input::Disk(Done::Checked(PieceIndex(2), false)));
+        world.input(Input::Disk(Done::CheckEnded));
+        assert_eq!(told(&world, "ones: 4"), [1, 1]);
+        // With nothing that it wants it is a partial seed.
+        assert_eq!(told(&world, "UploadOnly(true)"), if fetch_lost { [0, 0] } else { [1, 1] });
+    }
 }
 
 #[test]
