@@ -50,7 +50,7 @@ impl Swarm {
         }
         let empty = transfer.empty_files(|file| self.select.priority(file) > 0);
         if !transfer.missing().is_empty() {
-            self.completed = false;
+            (self.completed, self.full) = (false, false);
             self.saves.safety = Safety::Told;
             self.known.revive();
             self.set(Timer::Dial, now);

@@ -38,8 +38,9 @@ impl Swarm {
         self.interest_all(out);
         self.stirred = true;
         self.starved = true;
+        // Trackers are told `completed` only by whoever has just become complete (BEP 3).
+        self.full = self.is_seed();
         if self.is_complete() {
-            // Trackers are told `completed` only by whoever has just become complete (BEP 3).
             self.completed = true;
             self.make_safe(now, out);
             self.tell_upload_only(out);
@@ -151,6 +152,7 @@ impl Swarm {
                     self.ban(now, &liars, "sent wrong blocks", out);
                     out.push(Action::Event(Event::BadPiece(piece, liars)));
                 }
+                self.full_if_nothing_is_missing(now);
                 self.complete_if_done(now, out);
             }
             Judged::Bad { liars } => {
@@ -164,15 +166,20 @@ impl Swarm {
         self.stirred = true;
     }
 
+    /// Trackers are told when everything is there. That may come after all that is wanted was: what is not
+    /// wanted any more may have been on its way.
+    fn full_if_nothing_is_missing(&mut self, now: Time) {
+        if self.is_seed() && !std::mem::replace(&mut self.full, true) {
+            self.announce.completed(now);
+            self.set(Timer::Announce, now);
+        }
+    }
+
     pub(super) fn complete_if_done(&mut self, now: Time, out: &mut Vec<Action>) {
         if self.completed || !self.is_complete() {
             return;
         }
         self.completed = true;
-        if self.is_seed() {
-            self.announce.completed(now);
-            self.set(Timer::Announce, now);
-        }
         self.make_safe(now, out);
         self.tell_upload_only(out);
         self.known.retire_full(&self.limits);

@@ -118,7 +118,10 @@ pub struct Swarm {
     stirred: bool,
     /// Somebody has found all places taken since the last tick.
     turned_away: bool,
+    /// Everything that is wanted is verified.
     completed: bool,
+    /// Everything is, and trackers were told or need not be.
+    full: bool,
     saves: Saves,
     ending: Ending,
     timers: [Time; Timer::COUNT],
@@ -221,6 +224,7 @@ impl Swarm {
             stirred: false,
             turned_away: false,
             completed: false,
+            full: false,
             saves: Saves { last: now, ..Saves::default() },
             ending: Ending::Not,
             timers: [now; Timer::COUNT],

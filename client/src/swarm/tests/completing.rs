@@ -12,6 +12,7 @@ use crate::bitfield::Bitfield;
 use crate::piece::PieceIndex;
 use crate::storage::{DiskError, DiskErrorKind, Done, Job, SaveId, Verdict};
 use crate::swarm::{Action, Command, Event, Input, Limits, NewTorrent, Swarm};
+use crate::tracker::AnnounceEvent;
 
 fn told(world: &World) -> (usize, usize) {
     let verified = world.count(|event| matches!(event, Event::Verified));
@@ -251,6 +252,33 @@ fn a_super_seed_that_loses_a_piece_tells_everybody_what_it_has() {
         // With nothing that it wants it is a partial seed.
         assert_eq!(told(&world, "UploadOnly(true)"), if fetch_lost { [0, 0] } else { [1, 1] });
     }
+}
+
+#[test]
+fn who_is_complete_already_tells_trackers_when_what_was_on_its_way_makes_everything_whole() {
+    let (info, payload) = two_files(32 << 15, 32 << 15, 32 << 10);
+    let mut have = Bitfield::full(64);
+    for piece in [3, 40] {
+        assert!(have.remove(piece));
+    }
+    let mut world = World::with((info, payload), false, have);
+    for (index, piece) in [3, 40].into_iter().enumerate() {
+        let mut has = Bitfield::new(64);
+        assert!(has.insert(piece));
+        world.add_with(Kind::Honest, has);
+        world.set_speed(index, 0);
+    }
+    world.run(Duration::from_secs(1));
+    assert!([0, 1].iter().all(|&index| world.first_request(index).is_some()));
+    world.input(Input::Command(Command::Select(vec![true, false])));
+    world.set_speed(0, 4);
+    world.run(Duration::from_secs(1));
+    assert!(world.swarm.is_complete() && !world.swarm.is_seed());
+    assert_eq!(world.announces, [Some(AnnounceEvent::Started)]);
+    world.set_speed(1, 4);
+    world.run(Duration::from_secs(1));
+    assert!(world.swarm.is_seed());
+    assert_eq!(world.announces, [Some(AnnounceEvent::Started), Some(AnnounceEvent::Completed)]);
 }
 
 #[test]
