@@ -3,7 +3,7 @@
 use btdht::Time;
 use btdht::addr::source_key;
 
-use super::{Action, Company, Stage, SuperSeed, Swarm, Timer};
+use super::{Action, Company, Conn, Stage, SuperSeed, Swarm, Timer};
 use crate::peer::PeerCommand;
 use crate::piece::{BlockRef, PieceIndex, Slot};
 use crate::storage::Job;
@@ -12,8 +12,8 @@ impl Swarm {
     pub(super) fn interested(&mut self, now: Time, slot: Slot, out: &mut Vec<Action>) {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         conn.wants = true;
-        let source = source_key(conn.addr, self.limits.allow_local);
-        if !self.paused && self.choker.interested(now, slot, source, &self.limits) {
+        let (source, snubs) = (source_key(conn.addr, self.limits.allow_local), conn.snubbed);
+        if self.may_serve_at_once(snubs) && self.choker.interested(now, slot, source, &self.limits) {
             self.serve(slot, out);
         }
         self.set(Timer::Choke, self.choker.next());
@@ -29,17 +29,20 @@ impl Swarm {
 
     /// Gives slots that have become free to whoever waits.
     pub(super) fn fill_slots(&mut self, now: Time, out: &mut Vec<Action>) {
-        if self.paused {
-            return;
-        }
-        let waiting: Vec<_> =
-            self.conns.iter().filter(|conn| conn.wants).map(|conn| (conn.slot, conn.addr)).collect();
+        let waits = |conn: &&Conn| conn.wants && self.may_serve_at_once(conn.snubbed);
+        let waiting: Vec<_> = self.conns.iter().filter(waits).map(|conn| (conn.slot, conn.addr)).collect();
         for (slot, addr) in waiting {
             let source = source_key(addr, self.limits.allow_local);
             if self.choker.interested(now, slot, source, &self.limits) {
                 self.serve(slot, out);
             }
         }
+    }
+
+    /// Whether somebody may have a slot before the next round. As long as something is missing, who snubs us
+    /// has one by luck only, which the rounds decide.
+    fn may_serve_at_once(&self, snubs: bool) -> bool {
+        !self.paused && (!snubs || self.is_complete())
     }
 
     /// Unchokes a peer. What it should ask for first is told before.

@@ -450,6 +450,27 @@ fn incoming_peers_are_served_and_the_banned_are_not() {
 }
 
 #[test]
+fn a_slot_that_is_free_between_rounds_is_for_nobody_who_snubs_us_before_all_is_there() {
+    for complete in [false, true] {
+        let have = if complete { Bitfield::full(5) } else { Bitfield::new(5) };
+        let mut world = World::with(torrent(300_000, 64 << 10), false, have);
+        world.limit(|limits| limits.unchoke_slots = 1);
+        world.run(Duration::from_secs(1));
+        let [first, snubs] = [1, 2].map(|last| world.connect(SocketAddr::from(([77, 0, 0, last], 50_000))));
+        world.input(Input::Peer(first, vec![PeerEvent::Interested]));
+        world.input(Input::Peer(snubs, vec![PeerEvent::Snubbed, PeerEvent::Interested]));
+        assert_eq!([first, snubs].map(|slot| world.told_of(slot, "Unchoke")), [1, 0]);
+        world.input(Input::Peer(first, vec![PeerEvent::NotInterested]));
+        assert_eq!(world.told_of(snubs, "Unchoke"), usize::from(complete), "a slot has become free");
+        world.input(Input::Peer(snubs, vec![PeerEvent::NotInterested, PeerEvent::Interested]));
+        assert_eq!(world.told_of(snubs, "Unchoke"), 2 * usize::from(complete), "it was free");
+        // In the next round it has luck, as there is nobody else.
+        world.run(Duration::from_secs(11));
+        assert!(world.swarm.choker.is_unchoked(snubs));
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
         let mut world = World::seeded(torrent(1_000_000, 32 << 10), false, seed);
