@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::metainfo::{Info, Metainfo};
 use crate::piece::PieceIndex;
-use crate::swarm::Event;
+use crate::swarm::{Event, Intake};
 use crate::wire::handshake::Handshake;
 
 const PIECE: usize = 32 << 10;
@@ -131,6 +131,24 @@ async fn a_stopped_torrent_refuses_and_can_be_started_again() {
     torrent.wait_complete().await.unwrap();
     torrent.close().await;
     assert!(torrent.pieces().await.is_none());
+}
+
+#[tokio::test]
+async fn a_swarm_hears_of_limits_whenever_they_change() {
+    let (session, folder) = (session(), tempfile::tempdir().unwrap());
+    let rates = Rates { down: 50_000, peer_down: 7_000, ..Rates::default() };
+    let options = AddOptions { output: folder.path().to_owned(), rates, ..AddOptions::default() };
+    let (torrent, _events) = session.add(source(), options).unwrap();
+    assert_eq!(torrent.intake().await, Some(Intake { all: 50_000, each: 7_000 }));
+    torrent.set_rates(Rates { down: 45_000, ..Rates::default() }).await;
+    assert_eq!(torrent.intake().await, Some(Intake { all: 45_000, each: 0 }));
+    // Of the session's it hears when it looks.
+    for (rate, expected) in [(40_000, 40_000), (60_000, 45_000)] {
+        session.set_rates(rate, 0);
+        while torrent.intake().await != Some(Intake { all: expected, each: 0 }) {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -54,8 +54,13 @@ impl Limit {
         bucket.set_rate(now, rate).for_each(|waker| waker.notify_one());
     }
 
+    /// The rate; 0 for none.
+    pub(super) fn rate(&self) -> u64 {
+        self.rate.load(Ordering::Relaxed)
+    }
+
     fn is_none(&self) -> bool {
-        self.rate.load(Ordering::Relaxed) == 0
+        self.rate() == 0
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Bucket<Arc<Notify>>> {

@@ -150,6 +150,12 @@ impl Torrent {
     }
 
     /// Asks the swarm something; `None` when it has ended.
+    /// What its swarm expects to come in.
+    #[cfg(test)]
+    pub(super) async fn intake(&self) -> Option<crate::swarm::Intake> {
+        self.look(|swarm, _| swarm.intake()).await
+    }
+
     async fn look<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Swarm, Time) -> T + Send + 'static,

@@ -408,6 +408,11 @@ impl Blocks {
         self.committed
     }
 
+    /// See [`Requests::restart`].
+    pub(super) fn restart(&mut self, now: Time) {
+        self.requests.restart(now);
+    }
+
     /// Who was asked for what.
     pub(super) fn requests(&self) -> &Requests {
         &self.requests

@@ -24,6 +24,16 @@ impl Swarm {
                 self.close_excess(now, out);
                 self.set(Timer::Dial, now);
             }
+            Command::Intake(intake) => {
+                let before = std::mem::replace(&mut Arc::make_mut(&mut self.limits).intake, intake);
+                if let Stage::Transfer(transfer) = &mut self.stage
+                    && intake.is_wider_than(before)
+                {
+                    // It was we who had what is late by now wait.
+                    transfer.restart(now);
+                }
+                (self.stirred, self.starved) = (true, true);
+            }
             Command::Deadline(piece, within) => {
                 if let Stage::Transfer(transfer) = &mut self.stage {
                     transfer.need(piece, within.map(|within| now + within));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use krpc::Id;
 use krpc::magnet::Selection;
 
+use super::intake::Intake;
 use crate::bitfield::Bitfield;
 use crate::metainfo::{Info, MetainfoError};
 use crate::peer::{PeerCommand, PeerEvent};
@@ -91,6 +92,10 @@ pub enum Command {
     Prioritize(Vec<u16>),
     /// Have at most so many connections; those that give least are closed when there are more.
     MaxPeers(usize),
+    /// Ask for no more than what the shell lets in from now on: see [`Limits::intake`].
+    ///
+    /// [`Limits::intake`]: super::Limits::intake
+    Intake(Intake),
     /// Need a piece within this time: it is fetched before all others, the soonest first, and a block
     /// of it that is late is taken over by a faster peer. `None` takes the deadline back. Without
     /// effect before [`Event::Metadata`] and for pieces that are not wanted.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::intake::Intake;
 use crate::peer::PeerConfig;
 use crate::wire::extension::MAX_METADATA;
 
@@ -64,6 +65,9 @@ pub struct Limits {
     /// Requests that each peer may have although the budget is used up, as long as it is used by what
     /// other peers owe us and not by what the disk owes us.
     pub requests_beyond_budget: usize,
+    /// What the shell lets in. No more is asked for than that brings in a few seconds, and who has to
+    /// wait for it is not late.
+    pub intake: Intake,
     /// A request that waits for longer than this goes to others as well, however fast its peer
     /// answers further ones.
     pub request_timeout: Duration,
@@ -193,6 +197,7 @@ impl Default for Limits {
 
             write_budget: 12 << 20,
             requests_beyond_budget: 4,
+            intake: Intake::default(),
             request_timeout: Duration::from_secs(60),
             unfinished_bytes: 48 << 20,
             random_first: 4,

@@ -25,6 +25,7 @@ mod deadlines;
 mod disk;
 mod ending;
 mod has;
+mod intake;
 mod io;
 mod known;
 mod learn;
@@ -56,6 +57,7 @@ use btdht::{Rng, Seeds, Time};
 use krpc::Id;
 use krpc::magnet::Selection;
 
+pub use intake::Intake;
 pub use io::{
     Action, AnnounceJob, Command, Event, Input, NewTorrent, Refusal, Source, Status, TrackerId, TrackerUrl,
 };

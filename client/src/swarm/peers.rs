@@ -74,7 +74,7 @@ impl Swarm {
                 self.stirred = true;
             }
             PeerEvent::Room(room) => self.with(slot, |conn| conn.room = room),
-            PeerEvent::Snubbed => self.snubbed(slot),
+            PeerEvent::Snubbed => self.silent(now, slot),
             PeerEvent::Sent(bytes) => {
                 self.up.add(now, u64::from(bytes));
                 self.with(slot, |conn| conn.up.add(now, u64::from(bytes)));
@@ -251,10 +251,24 @@ impl Swarm {
     /// Whoever gives a block now and then, but not those that it was asked for long ago, snubs us, too.
     pub(super) fn snub_late(&mut self, now: Time) {
         let late = match &self.stage {
-            Stage::Transfer(transfer) => transfer.late(now, self.limits.request_timeout),
+            Stage::Transfer(transfer) => transfer.late(now, &self.limits),
             _ => return,
         };
         late.into_iter().for_each(|slot| self.snubbed(slot));
+    }
+
+    /// A connection has brought nothing for long. That says nothing of the peer as long as it is we who have
+    /// it wait; after that it is late.
+    fn silent(&mut self, now: Time, slot: Slot) {
+        let waits = match &self.stage {
+            Stage::Transfer(transfer) if !self.limits.intake.is_none() => {
+                !transfer.late(now, &self.limits).contains(&slot)
+            }
+            _ => false,
+        };
+        if !waits {
+            self.snubbed(slot);
+        }
     }
 
     fn dht_port(&mut self, slot: Slot, port: u16, out: &mut Vec<Action>) {

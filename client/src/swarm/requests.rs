@@ -87,14 +87,21 @@ impl Requests {
         blocks
     }
 
-    /// Connections with a request on time that has waited for longer than `most`.
-    pub(super) fn late(&self, now: Time, most: Duration) -> Vec<Slot> {
+    /// Connections with a request on time that has waited for longer than whoever has been asked for so many
+    /// blocks may have it wait.
+    pub(super) fn late(&self, now: Time, most: impl Fn(usize) -> Duration) -> Vec<Slot> {
         let is_late = |holder: &Holder| {
             let oldest = holder.requests.iter().find(|request| !request.overdue);
-            oldest.is_some_and(|request| now.since(request.at) > most)
+            oldest.is_some_and(|request| now.since(request.at) > most(holder.on_time()))
         };
         let late = (0..).zip(&self.holders).filter(|(_, holder)| is_late(holder));
         late.map(|(index, holder)| holder.slot(index)).collect()
+    }
+
+    /// Requests that are on time have been made now.
+    pub(super) fn restart(&mut self, now: Time) {
+        let requests = self.holders.iter_mut().flat_map(|holder| &mut holder.requests);
+        requests.filter(|request| !request.overdue).for_each(|request| request.at = now);
     }
 
     /// The oldest request of `slot`.
@@ -114,7 +121,12 @@ impl Requests {
 
     /// Requests of `slot` that are on time.
     pub(super) fn on_time(&self, slot: Slot) -> usize {
-        self.holder(slot).map_or(0, |holder| holder.requests.len() - holder.late)
+        self.holder(slot).map_or(0, Holder::on_time)
+    }
+
+    /// Connections with requests that are on time.
+    pub(super) fn peers(&self) -> usize {
+        self.holders.iter().filter(|holder| holder.on_time() > 0).count()
     }
 
     /// Bytes that were asked for and are on time.
@@ -150,6 +162,10 @@ impl Holder {
     fn slot(&self, index: u32) -> Slot {
         Slot { index, generation: self.generation }
     }
+
+    fn on_time(&self) -> usize {
+        self.requests.len() - self.late
+    }
 }
 
 #[cfg(test)]
@@ -167,14 +183,14 @@ mod tests {
         let (slot, minute) = (Slot { index: 3, generation: 7 }, Duration::from_secs(60));
         (0..4).for_each(|piece| requests.add(Time::from_secs(1), slot, block(piece)));
         requests.strike(slot, block(0));
-        assert!(requests.late(Time::from_secs(61), minute).is_empty());
-        assert_eq!(requests.late(Time::from_secs(62), minute), [slot]);
+        assert!(requests.late(Time::from_secs(61), |_| minute).is_empty());
+        assert_eq!(requests.late(Time::from_secs(62), |_| minute), [slot]);
         assert_eq!(requests.overdue(slot), [block(1), block(2), block(3)]);
         assert_eq!((requests.on_time(slot), requests.outstanding()), (0, 0));
-        assert!(requests.late(Time::from_secs(99), minute).is_empty(), "said once");
+        assert!(requests.late(Time::from_secs(99), |_| minute).is_empty(), "said once");
         requests.add(Time::from_secs(99), slot, block(9));
         assert_eq!(requests.strike(slot, block(2)), Some(false), "a late answer is known as such");
         assert_eq!((requests.on_time(slot), requests.outstanding()), (1, u64::from(BLOCK_LEN)));
-        assert_eq!(requests.late(Time::from_secs(160), minute), [slot]);
+        assert_eq!(requests.late(Time::from_secs(160), |_| minute), [slot]);
     }
 }

@@ -3,6 +3,7 @@
 mod choosing;
 mod completing;
 mod effort;
+mod intake;
 mod pair;
 mod pausing;
 mod room;

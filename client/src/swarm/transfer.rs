@@ -7,7 +7,6 @@ mod room;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use btdht::{Rng, Time};
 
@@ -112,8 +111,9 @@ impl Transfer {
     }
 
     /// Wants the files of a priority above 0; the others are weights. Of files that share a piece the
-    /// highest counts. Pieces that are begun are finished.
-    pub(super) fn want(&mut self, priority: impl Fn(usize) -> u16, rng: &mut Rng) {
+    /// highest counts. Pieces that are begun are finished, but for those that are not wanted any more and
+    /// of which nothing is on its way: these are given up.
+    pub(super) fn want(&mut self, priority: impl Fn(usize) -> u16, rng: &mut Rng) -> Vec<GivenUp> {
         let mut weights = vec![0; self.shape.pieces as usize];
         for file in self.info.files().filter(|file| file.is_stored()) {
             let priority = priority(file.index);
@@ -247,9 +247,16 @@ impl Transfer {
         self.blocks.overdue(slot);
     }
 
-    /// Connections that have owed us a block for longer than `most`.
-    pub(super) fn late(&self, now: Time, most: Duration) -> Vec<Slot> {
-        self.blocks.requests().late(now, most)
+    /// Connections that have owed us a block for too long.
+    pub(super) fn late(&self, now: Time, limits: &Limits) -> Vec<Slot> {
+        let requests = self.blocks.requests();
+        let peers = requests.peers();
+        requests.late(now, |own| limits.request_timeout + limits.intake.wait(own, peers))
+    }
+
+    /// What was asked for before no longer says anything about how long that takes.
+    pub(super) fn restart(&mut self, now: Time) {
+        self.blocks.restart(now);
     }
 
     /// Wanted files without any bytes, which no piece brings.

@@ -8,7 +8,7 @@ use btdht::Time;
 use super::conns::Conn;
 use super::tracker_view::TrackerView;
 use super::transfer::Transfer;
-use super::{Source, Status, Swarm};
+use super::{Intake, Source, Status, Swarm};
 
 /// A connection, as its torrent sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,11 @@ impl Swarm {
     /// Its trackers, tier by tier, in the order in which they are tried.
     pub fn trackers(&self, now: Time) -> Vec<TrackerView> {
         self.announce.view(now)
+    }
+
+    /// What it takes for let in by the shell: see [`Limits::intake`](super::Limits::intake).
+    pub fn intake(&self) -> Intake {
+        self.limits.intake
     }
 
     /// The priority of a file; 0 when it is not wanted.

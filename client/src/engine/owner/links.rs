@@ -15,7 +15,7 @@ use crate::engine::peer::Connection;
 use crate::engine::throttle::{Lanes, Limit};
 use crate::peer::{CloseReason, Greeting, PeerCommand, PeerConn, PeerEvent, PeerSetup};
 use crate::piece::{PieceIndex, Slot};
-use crate::swarm::Input;
+use crate::swarm::{Command, Input, Intake};
 
 /// The way to a connection's task.
 pub(super) struct Link {
@@ -136,6 +136,18 @@ impl Owner {
         )
     }
 
+    /// Tells the swarm what it may expect to come in: limits change, and so does the number of torrents that
+    /// share the session's. It may get more than that, as many of them may have nothing to do; no more
+    /// than that is on its way then.
+    pub(super) fn tell_intake(&mut self) {
+        let torrents = self.session.lock().len();
+        let all = let_in(self.session.down.rate(), torrents, self.down.rate());
+        let intake = Intake { all, each: self.options.rates.peer_down };
+        if self.swarm.intake() != intake {
+            self.handle(Input::Command(Command::Intake(intake)));
+        }
+    }
+
     pub(super) fn limit_rates(&mut self, rates: Rates) {
         let now = self.session.clock.now();
         self.options.rates = rates;
@@ -145,6 +157,7 @@ impl Owner {
             link.down.set(now, rates.peer_down);
             link.up.set(now, rates.peer_up);
         }
+        self.tell_intake();
     }
 
     pub(super) fn unlink(&mut self, slot: Slot) {
@@ -196,6 +209,12 @@ impl Owner {
     }
 }
 
+/// What a torrent may expect of a session's rate that so many share, and of its own; 0 for no limit.
+fn let_in(session: u64, torrents: usize, own: u64) -> u64 {
+    let share = session.div_ceil(torrents.max(1) as u64);
+    [share, own].into_iter().filter(|&rate| rate > 0).min().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +223,13 @@ mod tests {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (down, up) = (Limit::new(0), Limit::new(0));
         (Link { generation: 0, commands, down, up, fresh: Vec::new() }, receiver)
+    }
+
+    #[test]
+    fn a_torrent_expects_its_share_of_the_session_or_what_it_may_have_itself() {
+        assert_eq!((let_in(0, 5, 0), let_in(0, 5, 70), let_in(100, 0, 0)), (0, 70, 100));
+        assert_eq!((let_in(100, 5, 0), let_in(100, 5, 70), let_in(100, 5, 7)), (20, 20, 7));
+        assert_eq!(let_in(3, 5, 0), 1, "not no limit");
     }
 
     #[test]

@@ -212,6 +212,8 @@ impl Owner {
         tokio::pin!(timer);
         let mailbox = Arc::clone(&self.mailbox);
         let mut moved = self.session.moved.clone();
+        // Not in `start`: whoever adds a torrent has them all locked.
+        self.tell_intake();
         while self.life != Life::Over {
             let wait = self.swarm.timeout().since(self.session.clock.now()).min(LONGEST_SLEEP);
             let mut wake = Instant::now() + wait;
@@ -241,7 +243,10 @@ impl Owner {
                 Some(_) = self.chores.join_next() => {}
                 Some(_) = self.announces.join_next() => {}
                 Ok(()) = moved.changed() => self.handle(Input::Moved),
-                _ = publish.tick() => self.publish(),
+                _ = publish.tick() => {
+                    self.tell_intake();
+                    self.publish();
+                }
                 () = timer.as_mut() => {}
             }
             let now = self.session.clock.now();

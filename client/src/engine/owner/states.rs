@@ -106,6 +106,7 @@ impl Owner {
         self.life = Life::Running;
         self.phase.send_replace(Phase::Running);
         self.state.send_replace(state);
+        self.tell_intake();
         self.tell_priorities();
         if state == State::Paused {
             self.handle(Input::Command(Command::Pause));

@@ -104,8 +104,8 @@ impl Transfer {
         self.share_again(now, peer, rule, count, out);
     }
 
-    /// How many blocks `slot` may be asked for before the disk has to catch up. Where it is slow peers
-    /// that use the budget up and not the disk, everybody else still gets a few.
+    /// How many blocks `slot` may be asked for before the disk, or the line to us, has to catch up. Where it
+    /// is slow peers that use the budget up and not the disk, everybody else still gets a few.
     fn allowance(&self, slot: Slot, limits: &Limits) -> usize {
         let requests = self.blocks.requests();
         let used = self.buffered + requests.outstanding();
@@ -114,10 +114,16 @@ impl Transfer {
             true => limits.requests_beyond_budget.saturating_sub(requests.on_time(slot)),
             false => 0,
         };
-        match usize::try_from(free).unwrap_or(usize::MAX).max(few) {
+        let room = match usize::try_from(free).unwrap_or(usize::MAX).max(few) {
             0 if self.buffered <= WRITE_CACHE as u64 && self.blocks.is_stalled() => LIVENESS,
             free => free,
+        };
+        if limits.intake.is_none() {
+            return room;
         }
+        let own = requests.on_time(slot);
+        let peers = requests.peers() + usize::from(own == 0);
+        room.min(limits.intake.room(own, peers, requests.outstanding()))
     }
 
     /// Asks for open blocks of begun pieces.
