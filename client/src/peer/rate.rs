@@ -80,6 +80,10 @@ const SHORTEST_DELAY: Duration = Duration::from_millis(500);
 const MEASURED_MIN: u32 = 4;
 /// How long a shortest round trip is believed.
 const RTT_LIFE: Duration = Duration::from_secs(30);
+/// No path is taken to be longer than this. The round trip that takes the place of one that is too old has
+/// our own queue with the peer in it, and so the depth doubles each time: of what a peer gives in twice this
+/// time all is asked for at most, so that nothing waits for as long as makes it late.
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
 impl Pipeline {
     /// The pipeline of a fresh connection.
@@ -132,7 +136,7 @@ impl Pipeline {
     }
 
     fn wanted(&self, rate: u64) -> u32 {
-        let delay = self.rtt.unwrap_or_default().max(SHORTEST_DELAY);
+        let delay = self.rtt.unwrap_or_default().clamp(SHORTEST_DELAY, LONGEST_DELAY);
         let bytes = u128::from(rate) * delay.as_micros() * 2 / 1_000_000;
         u32::try_from(bytes.div_ceil(u128::from(BLOCK_LEN))).unwrap_or(u32::MAX)
     }
@@ -140,6 +144,8 @@ impl Pipeline {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     #[test]
@@ -155,26 +161,52 @@ mod tests {
         assert_eq!(Rate::default().per_second(at), 0);
     }
 
+    /// A path that is used.
+    struct Path {
+        pipeline: Pipeline,
+        /// When what is outstanding was asked for.
+        sent: VecDeque<u64>,
+        /// When the last block came.
+        free: u64,
+    }
+
+    impl Path {
+        fn new(reqq: u16) -> Self {
+            let config = PeerConfig::default();
+            let mut pipeline = Pipeline::new(&config);
+            pipeline.limit(&config, reqq);
+            let sent = vec![0; pipeline.depth() as usize].into();
+            Self { pipeline, sent, free: 0 }
+        }
+
+        /// Uses it until `secs`, while it has this `rtt` and so many blocks per second. Returns how many
+        /// came, and how long one has waited at most.
+        fn run(&mut self, rtt: Duration, blocks_per_second: u64, secs: u64) -> (u64, Duration) {
+            let gap = 1_000_000 / blocks_per_second;
+            let (mut blocks, mut longest) = (0, Duration::ZERO);
+            while let Some(&at) = self.sent.front() {
+                let arrival = (at + rtt.as_micros() as u64).max(self.free + gap);
+                if arrival > secs * 1_000_000 {
+                    break;
+                }
+                self.sent.pop_front();
+                self.free = arrival;
+                let delay = Duration::from_micros(arrival - at);
+                self.pipeline.block(Time::from_micros(arrival), BLOCK_LEN, delay);
+                while self.sent.len() < self.pipeline.depth() as usize {
+                    self.sent.push_back(arrival);
+                }
+                (blocks, longest) = (blocks + 1, longest.max(delay));
+            }
+            (blocks, longest)
+        }
+    }
+
     /// A path of `rtt` and `rate` blocks per second for `secs`; returns the final depth.
     fn run(rtt: Duration, blocks_per_second: u64, secs: u64, reqq: u16) -> u32 {
-        let config = PeerConfig::default();
-        let mut pipeline = Pipeline::new(&config);
-        pipeline.limit(&config, reqq);
-        let gap = 1_000_000 / blocks_per_second;
-        let mut sent: std::collections::VecDeque<u64> = vec![0; pipeline.depth() as usize].into();
-        let mut free = 0_u64;
-        while let Some(at) = sent.pop_front() {
-            let arrival = (at + rtt.as_micros() as u64).max(free + gap);
-            if arrival > secs * 1_000_000 {
-                break;
-            }
-            free = arrival;
-            pipeline.block(Time::from_micros(arrival), BLOCK_LEN, Duration::from_micros(arrival - at));
-            while sent.len() < pipeline.depth() as usize {
-                sent.push_back(arrival);
-            }
-        }
-        pipeline.depth()
+        let mut path = Path::new(reqq);
+        path.run(rtt, blocks_per_second, secs);
+        path.pipeline.depth()
     }
 
     #[test]
@@ -183,6 +215,30 @@ mod tests {
         assert!((80..=130).contains(&run(Duration::from_millis(200), 100, 20, 512)));
         // 100 blocks/s over 1 s: 100 under way.
         assert!((160..=330).contains(&run(Duration::from_secs(1), 100, 30, 512)));
+    }
+
+    #[test]
+    fn nothing_ever_waits_for_long_with_a_steady_peer() {
+        // From 33 kB/s on, over paths of 20 ms to 2 s.
+        for (blocks_per_second, rtt) in [(2, 20), (2, 300), (2, 2000), (20, 20), (20, 1000), (100, 200)] {
+            let rtt = Duration::from_millis(rtt);
+            let mut path = Path::new(2000);
+            path.run(rtt, blocks_per_second, 10);
+            let (blocks, longest) = path.run(rtt, blocks_per_second, 1800);
+            let figures = format!("{blocks_per_second} a second over {rtt:?}: {blocks}, {longest:?}");
+            assert!(longest <= 2 * LONGEST_DELAY + Duration::from_secs(2), "{figures}");
+            assert!(blocks >= 1789 * blocks_per_second, "{figures}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_becomes_longer_is_filled_again() {
+        let mut path = Path::new(2000);
+        let [short, long] = [100, 1500].map(Duration::from_millis);
+        path.run(short, 100, 60);
+        path.run(long, 100, 150);
+        let (blocks, _) = path.run(long, 100, 300);
+        assert!(blocks >= 150 * 99, "{blocks} blocks over the long way");
     }
 
     #[test]
