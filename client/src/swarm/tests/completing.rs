@@ -1,7 +1,7 @@
 //! What is verified is told at once, what is complete when it is safe.
 
-use std::sync::Arc;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use btdht::{Seeds, Time};

@@ -17,7 +17,7 @@ impl Search {
     /// may be luring us. That is the nearest one of the line that had fewest queries, of a network that has not
     /// answered and that we wait for nobody of; it may have been silent once.
     pub(crate) fn whom_instead(&self, index: usize, config: &Config) -> usize {
-        if !self.may_be_lured() || self.sent % 2 == 0 {
+        if !self.may_be_lured() || self.sent.is_multiple_of(2) {
             return index;
         }
         let (places, tries) = (self.candidates.places(), self.candidates.tries());
