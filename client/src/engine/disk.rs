@@ -30,6 +30,8 @@ pub(super) struct Disk {
     /// Space is to be reserved, and the first check waits for that.
     reserves: bool,
     check: Option<Check>,
+    /// What was counted before, for a swarm that ends without having heard of it.
+    unheard: Option<Totals>,
 }
 
 /// The check of what may be on disk before the swarm is told what is there.
@@ -112,7 +114,10 @@ impl Disk {
             .start(config, move |done| mailbox.put(done))
             .map_err(|error| Failed::Disk(DiskError::new("starting threads for", folder, &error)))?;
         let (deferred, check) = (VecDeque::new(), Some(check));
-        Ok((Self { pool: Some(pool), deferred, reserving: 0, reserves: reserve, check }, warnings))
+        Ok((
+            Self { pool: Some(pool), deferred, reserving: 0, reserves: reserve, check, unheard: None },
+            warnings,
+        ))
     }
 
     /// Has the space of the wanted files reserved, if that is chosen, and starts the first check; what is
@@ -153,10 +158,16 @@ impl Disk {
     /// Gives a job with the next [`Disk::flush`]; never waits. A swarm that knows nothing of what is there
     /// knows no counters either.
     pub(super) fn submit(&mut self, job: Job) {
-        self.deferred.push_back(match (&self.check, job) {
-            (Some(check), Job::Save(id, _)) => Job::Save(id, check.totals),
+        let totals = self.check.as_ref().map(|check| check.totals).or(self.unheard);
+        self.deferred.push_back(match (totals, job) {
+            (Some(totals), Job::Save(id, _)) => Job::Save(id, totals),
             (_, job) => job,
         });
+    }
+
+    /// The swarm ends without having heard of what is there, nor of what was counted before.
+    pub(super) fn is_unheard(&mut self, totals: Totals) {
+        self.unheard = Some(totals);
     }
 
     /// How many pieces the first check has hashed, of how many, while it is under way.
@@ -259,7 +270,14 @@ mod tests {
     fn the_first_check_waits_for_the_end_of_each_time_that_space_is_reserved() {
         let (have, to_check) = (Bitfield::full(3), Bitfield::new(3));
         let check = Some(Check { have, to_check, hashed: (0, 0), totals: Totals::default() });
-        let mut disk = Disk { pool: None, deferred: VecDeque::new(), reserving: 0, reserves: true, check };
+        let mut disk = Disk {
+            pool: None,
+            deferred: VecDeque::new(),
+            reserving: 0,
+            reserves: true,
+            check,
+            unheard: None,
+        };
         assert!(disk.begin(vec![true]).is_none());
         // Both are on their way when the first one ends.
         disk.want(vec![false]);
@@ -279,7 +297,14 @@ mod tests {
         let (have, to_check) = (Bitfield::new(3), Bitfield::new(3));
         let totals = Totals { downloaded: 5, uploaded: 6 };
         let check = Some(Check { have, to_check, hashed: (0, 2), totals });
-        let mut disk = Disk { pool: None, deferred: VecDeque::new(), reserving: 0, reserves: false, check };
+        let mut disk = Disk {
+            pool: None,
+            deferred: VecDeque::new(),
+            reserving: 0,
+            reserves: false,
+            check,
+            unheard: None,
+        };
         assert!(matches!(disk.take(Done::Checked(PieceIndex(1), true)), Answer::Nothing));
         assert!(matches!(disk.take(Done::Checked(PieceIndex(2), false)), Answer::Nothing));
         assert_eq!(disk.checked(), (2, 2));
@@ -293,5 +318,8 @@ mod tests {
         assert_eq!(saved(&mut disk), totals);
         assert!(matches!(disk.take(Done::CheckEnded), Answer::Opened(have, _) if have.count() == 1));
         assert_eq!((disk.checked(), saved(&mut disk)), ((0, 0), Totals::default()));
+        // Whoever seeds and finds that something is missing ends without having told the swarm.
+        disk.is_unheard(totals);
+        assert_eq!(saved(&mut disk), totals);
     }
 }

@@ -127,13 +127,12 @@ impl Reader {
     pub(super) async fn next(&mut self) -> Option<Event> {
         loop {
             let now = Instant::now();
-            let rest = self.rests_until.filter(|&until| now < until);
+            // Without tokio's clock it is woken for each of them.
+            let rest = self.rests_until.filter(|&until| now < until && Handle::try_current().is_ok());
             {
                 let mut state = self.queue.lock();
                 if let Some(event) = state.pop() {
-                    // Without tokio's clock it is woken for each of them.
-                    let comes_often = Kind::of(&event).is_some() && Handle::try_current().is_ok();
-                    self.rests_until = comes_often.then(|| now + REST);
+                    self.rests_until = Kind::of(&event).map(|_| now + REST);
                     return Some(event);
                 }
                 if state.ended {

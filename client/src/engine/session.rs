@@ -212,6 +212,7 @@ impl Session {
             ended: CancellationToken::new(),
             moved,
             torrents: Mutex::default(),
+            fetching: Arc::default(),
             pieces: Mutex::default(),
             addrs,
         });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use btdht::net::{Clock, Dht};
@@ -39,6 +40,8 @@ pub(super) struct Shared {
     /// Changes when our address or network does, as the DHT node sees it.
     pub(super) moved: watch::Receiver<()>,
     pub(super) torrents: Mutex<BTreeMap<Id, mpsc::Sender<Inbound>>>,
+    /// Torrents that fetch something: they share what may come in.
+    pub(super) fetching: Arc<AtomicUsize>,
     /// Downloads of single pieces that have a name.
     pub(super) pieces: Mutex<BTreeMap<String, PieceHandle>>,
     pub(super) addrs: Vec<SocketAddr>,

@@ -85,7 +85,7 @@ impl FileStorage {
         let part = PartFile::open(&info, root.as_fd())
             .map_err(|error| DiskError::new("opening the part file in", dir, &error))?;
         let open = Mutex::new(LruCache::new(max_open));
-        let known = Arc::new(Known::new(info.layout().files().len()));
+        let known = Arc::new(Known::new(info.layout().files().len(), keeps_times(&root)));
         let (part, skipped) = (Mutex::new(part), Mutex::default());
         let preallocation = Preallocation::default();
         let root_path = dir.to_owned();
@@ -111,11 +111,17 @@ impl FileStorage {
         {
             return Ok(Arc::clone(open));
         }
-        // Outside the lock: a slow folder must not stop the other threads.
-        let open = Arc::new(self.freeing(|| self.open(index, want))?);
         // Those that fall out are closed after the lock is gone.
         let mut fallen = Vec::new();
-        let mut files = self.lock();
+        let (open, mut files) = loop {
+            // Outside the lock: a slow folder must not stop the other threads.
+            let open = Arc::new(self.freeing(|| self.open(index, want))?);
+            let files = self.lock();
+            // A file that was forgotten meanwhile may be another one.
+            if open.writer.as_ref().is_none_or(|(writer, known)| known.is_current(writer)) {
+                break (open, files);
+            }
+        };
         while self.share.as_ref().is_some_and(|share| files.len() >= share.most())
             && let Some(oldest) = files.pop_lru()
         {
@@ -185,9 +191,11 @@ impl FileStorage {
     /// Fails if a file is not as it is known, or not the one that is open.
     fn confirm_file(&self, index: usize) -> io::Result<()> {
         let open = self.lock().peek(&index).map(Arc::clone);
-        let stat = self.stat(index)?;
-        self.check_known(index, stat.as_ref())?;
-        open.map_or(Ok(()), |open| is_at(&open.file, stat.as_ref()))
+        twice(|| {
+            let stat = self.stat(index)?;
+            self.check_known(index, stat.as_ref())?;
+            open.as_ref().map_or(Ok(()), |open| is_at(&open.file, stat.as_ref()))
+        })
     }
 
     /// Opens the folder that holds `path`, component by component; `None` is the root.
@@ -244,8 +252,10 @@ impl FileStorage {
         // the file is missed on the next start and its pieces are not believed.
         open.file.sync_all()?;
         // Writes to a file that was deleted or renamed meanwhile succeed and are lost.
-        let stat = self.stat(index)?;
-        let there = is_at(&open.file, stat.as_ref()).and_then(|()| self.check_known(index, stat.as_ref()));
+        let there = twice(|| {
+            let stat = self.stat(index)?;
+            is_at(&open.file, stat.as_ref()).and_then(|()| self.check_known(index, stat.as_ref()))
+        });
         if there.is_err() {
             let fallen = self.lock().pop(&index);
             drop(fallen);
@@ -392,6 +402,24 @@ fn is_at(file: &File, place: Option<&Stat>) -> io::Result<()> {
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE].iter().any(|full| error.raw_os_error() == Some(full.raw_os_error()))
+}
+
+/// What `look` says, the second time if it fails: another thread may have written in between.
+fn twice(look: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    look().or_else(|_| look())
+}
+
+/// Whether the time of a file that nobody writes to stays as it is. CIFS sets it anew some time after the file is
+/// closed; of other file systems that are elsewhere or a program's the same may hold.
+#[cfg(target_os = "linux")]
+fn keeps_times(root: &OwnedFd) -> bool {
+    const ELSEWHERE: [u32; 5] = [0xff53_4d42, 0xfe53_4d42, 0x517b, 0x6573_5546, 0x6969];
+    rustix::fs::fstatfs(root).is_ok_and(|facts| !ELSEWHERE.contains(&(facts.f_type as u32)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keeps_times(_: &OwnedFd) -> bool {
+    true
 }
 
 fn stamp_of(stat: &Stat) -> Stamp {

@@ -299,14 +299,16 @@ impl Blocks {
         Some(Finished { givers: received.filter_map(giver).collect(), called_off })
     }
 
-    /// Forgets a piece that is not all there; returns the bytes that had come.
-    pub(super) fn give_up(&mut self, piece: PieceIndex) -> u64 {
-        let Some(unfinished) = self.pieces.remove(&piece.0) else { return 0 };
+    /// Forgets a piece that is not all there, and requests for it that are overdue; returns the bytes that had
+    /// come, and who is to hear that nothing more is wanted.
+    pub(super) fn give_up(&mut self, piece: PieceIndex) -> (u64, Vec<(Slot, BlockRef)>) {
+        let Some(unfinished) = self.pieces.remove(&piece.0) else { return (0, Vec::new()) };
         let len = self.shape.piece_len(piece);
         self.committed -= u64::from(len);
         self.open.remove(&piece.0);
         let received = (0..).zip(&unfinished.blocks).filter(|(_, state)| state.received);
-        received.map(|(index, _)| u64::from(block_at(piece, index, len).len)).sum()
+        let bytes = received.map(|(index, _)| u64::from(block_at(piece, index, len).len)).sum();
+        (bytes, self.requests.strike_piece(piece))
     }
 
     /// Opens again what liars gave of pieces that others may complete; returns it. Looks at the givers of

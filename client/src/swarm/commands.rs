@@ -5,7 +5,6 @@ use std::sync::Arc;
 use btdht::Time;
 
 use super::{Action, Command, Safety, Select, Stage, Swarm, Timer};
-use crate::storage::Job;
 
 impl Swarm {
     pub(super) fn command(&mut self, now: Time, command: Command, out: &mut Vec<Action>) {
@@ -27,7 +26,7 @@ impl Swarm {
             Command::Intake(intake) => {
                 let before = std::mem::replace(&mut Arc::make_mut(&mut self.limits).intake, intake);
                 if let Stage::Transfer(transfer) = &mut self.stage
-                    && intake.is_wider_than(before)
+                    && intake.is_much_wider_than(before)
                 {
                     // It was we who had what is late by now wait.
                     transfer.restart(now);
@@ -53,7 +52,7 @@ impl Swarm {
         let Stage::Transfer(transfer) = &mut self.stage else { return };
         for given_up in transfer.want(|file| self.select.priority(file), &mut self.rng) {
             self.wasted += given_up.bytes;
-            out.push(Action::Disk(Job::Discard(given_up.piece)));
+            given_up.tell(out);
         }
         for conn in self.conns.iter_mut() {
             conn.wanted = conn.has.common(transfer.missing());

@@ -37,7 +37,8 @@ impl Intake {
             let left = most.saturating_sub((owed / u64::from(BLOCK_LEN)) as usize);
             // Not all to those who come first: each one's turn comes as often, and theirs would last longest.
             let share = (most / peers.max(1)).saturating_sub(own);
-            room = room.min(left).min(share);
+            // But what others do not use is free.
+            room = room.min(left).min(if left > most / 2 { left } else { share });
         }
         room.max(least)
     }
@@ -50,9 +51,9 @@ impl Intake {
         Duration::from_secs(longest)
     }
 
-    /// Whether more comes in than before, so that what stands in line is there sooner.
-    pub(super) fn is_wider_than(self, before: Self) -> bool {
-        let wider = |now: u64, before: u64| before > 0 && (now == 0 || now > before);
+    /// Whether twice as much comes in as before or more, so that what stands in line is there much sooner.
+    pub(super) fn is_much_wider_than(self, before: Self) -> bool {
+        let wider = |now: u64, before: u64| before > 0 && (now == 0 || now / 2 >= before);
         wider(self.all, before.all) || wider(self.each, before.each)
     }
 
@@ -90,8 +91,11 @@ mod tests {
     #[test]
     fn no_limit_is_wider_than_any() {
         let intake = |all, each| Intake { all, each };
-        assert!(intake(0, 0).is_wider_than(intake(5, 0)) && intake(6, 0).is_wider_than(intake(5, 0)));
-        assert!(intake(0, 0).is_wider_than(intake(0, 5)) && intake(0, 6).is_wider_than(intake(0, 5)));
-        assert!(!intake(5, 5).is_wider_than(intake(5, 5)) && !intake(4, 4).is_wider_than(intake(0, 5)));
+        let wider = |now: Intake, before| now.is_much_wider_than(before);
+        assert!(wider(intake(0, 0), intake(5, 0)) && wider(intake(10, 0), intake(5, 0)));
+        assert!(wider(intake(0, 0), intake(0, 5)) && wider(intake(0, 10), intake(0, 5)));
+        assert!(!wider(intake(5, 5), intake(5, 5)) && !wider(intake(4, 4), intake(0, 5)));
+        // Torrents that come and go change a share of the session's limit by little.
+        assert!(!wider(intake(9, 0), intake(5, 0)));
     }
 }

@@ -308,9 +308,9 @@ impl Swarm {
             suggested: &conn.suggested,
         };
         let Picked { blocks, given_up } = transfer.pick(now, asked, &self.limits, &mut self.rng);
-        if let Some(given_up) = given_up {
+        for given_up in given_up {
             self.wasted += given_up.bytes;
-            out.push(Action::Disk(Job::Discard(given_up.piece)));
+            given_up.tell(out);
         }
         conn.room -= blocks.len().min(usize::from(conn.room)) as u16;
         self.starved |= conn.room > 0;

@@ -68,6 +68,9 @@ impl Owner {
 
     pub(super) fn data_is_there(&mut self, have: Bitfield, totals: Totals) {
         if let Some(failed) = self.lacks(&have) {
+            if let Some(disk) = &mut self.disk {
+                disk.is_unheard(self.carried.unwrap_or(totals));
+            }
             return self.fail(failed);
         }
         // What was counted before a stop is more than what may have been saved.

@@ -8,6 +8,8 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::{self, JoinError};
 
+use super::fetching::let_in;
+use super::life::Life;
 use super::{COMMANDS, Inbound, Owner};
 use crate::engine::dial::dial;
 use crate::engine::options::Rates;
@@ -140,8 +142,8 @@ impl Owner {
     /// share the session's. It may get more than that, as many of them may have nothing to do; no more
     /// than that is on its way then.
     pub(super) fn tell_intake(&mut self) {
-        let torrents = self.session.lock().len();
-        let all = let_in(self.session.down.rate(), torrents, self.down.rate());
+        let fetches = self.life == Life::Running && !self.swarm.is_complete() && !self.swarm.is_paused();
+        let all = let_in(self.session.down.rate(), self.fetching.set(fetches), self.down.rate());
         let intake = Intake { all, each: self.options.rates.peer_down };
         if self.swarm.intake() != intake {
             self.handle(Input::Command(Command::Intake(intake)));
@@ -209,12 +211,6 @@ impl Owner {
     }
 }
 
-/// What a torrent may expect of a session's rate that so many share, and of its own; 0 for no limit.
-fn let_in(session: u64, torrents: usize, own: u64) -> u64 {
-    let share = session.div_ceil(torrents.max(1) as u64);
-    [share, own].into_iter().filter(|&rate| rate > 0).min().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,13 +219,6 @@ mod tests {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (down, up) = (Limit::new(0), Limit::new(0));
         (Link { generation: 0, commands, down, up, fresh: Vec::new() }, receiver)
-    }
-
-    #[test]
-    fn a_torrent_expects_its_share_of_the_session_or_what_it_may_have_itself() {
-        assert_eq!((let_in(0, 5, 0), let_in(0, 5, 70), let_in(100, 0, 0)), (0, 70, 100));
-        assert_eq!((let_in(100, 5, 0), let_in(100, 5, 70), let_in(100, 5, 7)), (20, 20, 7));
-        assert_eq!(let_in(3, 5, 0), 1, "not no limit");
     }
 
     #[test]

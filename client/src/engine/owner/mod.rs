@@ -5,6 +5,7 @@
 //! about BitTorrent in this file.
 
 mod checks;
+mod fetching;
 mod files;
 mod life;
 mod links;
@@ -31,6 +32,7 @@ use super::shared::Shared;
 use super::throttle::Limit;
 use super::torrent::{Events, Torrent};
 use checks::Checks;
+use fetching::Fetching;
 use files::{Opening, opened};
 use life::Life;
 use links::Link;
@@ -102,6 +104,7 @@ pub(super) fn start(
     let limits = Arc::new(limits);
     let key = Rng::new(seeds.derive("announce key")).next_u32();
     let swarm = Swarm::new(Arc::clone(&limits), new, Seeds(seeds.0), session.clock.now());
+    let fetching = Fetching::new(&session.fetching);
     let mut owner = Owner {
         swarm,
         limits,
@@ -131,6 +134,7 @@ pub(super) fn start(
         opening: None,
         checks: Checks::default(),
         life: Life::Running,
+        fetching,
         waiting: Vec::new(),
         state,
         info_known,
@@ -195,6 +199,7 @@ struct Owner {
     opening: Option<JoinHandle<Opening>>,
     checks: Checks,
     life: Life,
+    fetching: Fetching,
     /// Who waits for the next state.
     waiting: Vec<oneshot::Sender<()>>,
     state: watch::Sender<State>,

@@ -13,7 +13,11 @@ const COARSE: u64 = 2_000_000_000;
 
 /// Files by their index.
 #[derive(Debug)]
-pub(super) struct Known(Mutex<Vec<Seen>>);
+pub(super) struct Known {
+    files: Mutex<Vec<Seen>>,
+    /// A file whose time has changed was changed by somebody.
+    keeps_times: bool,
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
@@ -33,8 +37,8 @@ pub(super) struct Writer {
 }
 
 impl Known {
-    pub(super) fn new(files: usize) -> Self {
-        Self(Mutex::new(vec![Seen::default(); files]))
+    pub(super) fn new(files: usize, keeps_times: bool) -> Self {
+        Self { files: Mutex::new(vec![Seen::default(); files]), keeps_times }
     }
 
     /// A file was looked at: so it is to be, if nothing was known of it.
@@ -46,7 +50,7 @@ impl Known {
 
     /// Fails if a file is not as it is known.
     pub(super) fn check(&self, index: usize, now: Option<Stamp>) -> io::Result<()> {
-        self.lock().get(index).map_or(Ok(()), |seen| seen.check(now))
+        self.lock().get(index).map_or(Ok(()), |seen| seen.check(now, self.keeps_times))
     }
 
     /// Lets a handle change a file unless that is not as it is known. `look` says how it is: no other
@@ -55,7 +59,7 @@ impl Known {
         let mut files = self.lock();
         let now = look()?;
         let Some(seen) = files.get_mut(index) else { return Ok(Writer { index, age: 0 }) };
-        seen.check(Some(now))?;
+        seen.check(Some(now), self.keeps_times)?;
         seen.stamp.get_or_insert(now);
         seen.writers += 1;
         Ok(Writer { index, age: seen.age })
@@ -69,6 +73,11 @@ impl Known {
         if seen.writers == 0 {
             seen.stamp = look();
         }
+    }
+
+    /// Whether a file was not forgotten since a handle was opened.
+    pub(super) fn is_current(&self, writer: &Writer) -> bool {
+        self.lock().get(writer.index).is_none_or(|seen| seen.age == writer.age)
     }
 
     /// We have made a file this long.
@@ -86,16 +95,16 @@ impl Known {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Seen>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Seen {
-    fn check(&self, now: Option<Stamp>) -> io::Result<()> {
+    fn check(&self, now: Option<Stamp>, keeps_times: bool) -> io::Result<()> {
         let Some(then) = self.stamp else { return Ok(()) };
         let Some(now) = now else { return Err(taken_away()) };
         // While it is written to, its time is ours.
-        let same_time = self.writers > 0 || now.mtime.abs_diff(then.mtime) < COARSE;
+        let same_time = self.writers > 0 || !keeps_times || now.mtime.abs_diff(then.mtime) < COARSE;
         match now.len >= then.len && same_time {
             true => Ok(()),
             false => Err(missing("the file was changed by somebody else")),
@@ -123,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_is_known_is_the_first_look_or_what_the_last_who_wrote_left() {
-        let known = Known::new(1);
+        let known = Known::new(1, true);
         assert!(known.check(0, None).is_ok() && known.check(0, Some(FOUND)).is_ok(), "nothing is known");
         known.saw(0, FOUND);
         known.saw(0, later(100));
@@ -140,14 +149,23 @@ mod tests {
 
     #[test]
     fn handles_of_a_file_that_was_forgotten_say_nothing_of_the_next_one() {
-        let known = Known::new(1);
+        let known = Known::new(1, true);
         let old = known.admit(0, || Ok(FOUND)).unwrap();
         known.forget(0);
         let new = known.admit(0, || Ok(later(50))).unwrap();
+        assert!(!known.is_current(&old) && known.is_current(&new));
         known.leave(&old, || unreachable!("it is of another file"));
         known.cut(0, 5);
         assert!(known.check(0, Some(Stamp { len: 5, ..later(90) })).is_ok());
         known.leave(&new, || Some(later(90)));
         assert!(known.check(0, Some(later(90))).is_ok());
+    }
+
+    #[test]
+    fn where_times_do_not_stay_the_length_alone_tells() {
+        let known = Known::new(1, false);
+        known.saw(0, FOUND);
+        assert!(known.check(0, Some(later(100))).is_ok());
+        assert!(known.check(0, Some(Stamp { len: 9, ..FOUND })).is_err() && known.check(0, None).is_err());
     }
 }

@@ -80,7 +80,7 @@ impl Saver {
     /// Returns how many written pieces are in doubt and not claimed.
     fn save(&mut self, totals: Totals) -> Result<u32, DiskError> {
         // What is written after this moment is claimed by the next save.
-        let Snapshot { mut have, mut dirty, touched, unsynced, mut doubted, unchecked } =
+        let Snapshot { mut have, mut dirty, touched, unsynced, mut doubted, mut unchecked } =
             self.shared.lock_progress().snapshot();
         // Nothing of theirs has to be synced: one that is lost in a crash is checked.
         for &file in &touched {
@@ -115,6 +115,10 @@ impl Saver {
         let gone = self.shared.info.files().filter(|file| file.is_stored());
         let gone = gone.filter(|file| self.stamps.get(file.index).is_none_or(Option::is_none));
         let lost = gone.flat_map(|file| self.shared.info.layout().piece_range(file.index));
+        // What is in doubt is looked at by the next run, which would take it for missing.
+        for piece in doubted.iter().filter(|&piece| have.contains(piece)) {
+            unchecked.insert(piece);
+        }
         for piece in lost.chain(doubted.iter()) {
             have.remove(piece);
         }

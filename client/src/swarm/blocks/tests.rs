@@ -224,6 +224,25 @@ fn what_is_on_its_way_of_a_piece_that_was_found_is_called_off() {
 }
 
 #[test]
+fn what_is_overdue_of_a_piece_that_is_given_up_is_called_off() {
+    let mut blocks = Blocks::new(shape(2, 3));
+    blocks.begin(PieceIndex(0), slot(0));
+    let asked = request(&mut blocks, slot(0), 0, 2);
+    blocks.receive(slot(0), addr(0), asked[0]).unwrap();
+    blocks.overdue(slot(0));
+    let given_up = blocks.give_up(PieceIndex(0));
+    assert_eq!(given_up, (u64::from(BLOCK_LEN), vec![(slot(0), asked[1])]));
+    // Begun anew with another one: the late answer is of no use, nor in its way.
+    blocks.begin(PieceIndex(0), slot(1));
+    assert_eq!(request(&mut blocks, slot(1), 0, 9).len(), 3);
+    assert_eq!(blocks.receive(slot(0), addr(0), asked[1]), None);
+    blocks.give_back_all(slot(0));
+    assert!(blocks.receive(slot(1), addr(1), asked[1]).is_some());
+    blocks.give_back_all(slot(1));
+    assert_eq!(blocks.requests.outstanding(), 0);
+}
+
+#[test]
 fn a_slot_that_was_given_out_again_holds_nothing() {
     let mut blocks = Blocks::new(shape(1, 2));
     blocks.begin(PieceIndex(0), slot(0));

@@ -36,7 +36,7 @@ pub(in crate::swarm) struct Picked {
     /// To be asked for.
     pub(in crate::swarm) blocks: Vec<BlockRef>,
     /// What had to make way for it.
-    pub(in crate::swarm) given_up: Option<GivenUp>,
+    pub(in crate::swarm) given_up: Vec<GivenUp>,
 }
 
 /// Requests that are always allowed when nothing is under way, so that blocks which the disk threads

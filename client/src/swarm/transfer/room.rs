@@ -6,7 +6,10 @@
 //! of large pieces. [`MOST`] bounds them nevertheless.
 
 use super::{Asked, Picked, Transfer};
-use crate::piece::PieceIndex;
+use crate::peer::PeerCommand;
+use crate::piece::{BlockRef, PieceIndex, Slot};
+use crate::storage::Job;
+use crate::swarm::Action;
 use crate::swarm::limits::Limits;
 
 /// A begun piece that the disk is to forget.
@@ -15,6 +18,17 @@ pub(in crate::swarm) struct GivenUp {
     pub(in crate::swarm) piece: PieceIndex,
     /// Bytes of it that had come.
     pub(in crate::swarm) bytes: u64,
+    /// Blocks of it that were asked for and are overdue.
+    pub(in crate::swarm) called_off: Vec<(Slot, BlockRef)>,
+}
+
+impl GivenUp {
+    /// Tells the disk, and the peers who may bring something of it still.
+    pub(in crate::swarm) fn tell(self, out: &mut Vec<Action>) {
+        out.push(Action::Disk(Job::Discard(self.piece)));
+        let cancel = |(slot, block)| Action::Tell(slot, PeerCommand::Cancel(block));
+        out.extend(self.called_off.into_iter().map(cancel));
+    }
 }
 
 /// Pieces that may be unfinished however large they are.
@@ -53,7 +67,7 @@ impl Transfer {
         }
         let least = self.stuck(peer).min_by_key(|&(_, blocks)| blocks);
         if let Some((piece, _)) = least {
-            out.given_up = Some(self.give_up(piece));
+            out.given_up.push(self.give_up(piece));
         }
     }
 
@@ -80,9 +94,9 @@ impl Transfer {
     }
 
     fn give_up(&mut self, piece: PieceIndex) -> GivenUp {
-        let bytes = self.blocks.give_up(piece);
+        let (bytes, called_off) = self.blocks.give_up(piece);
         self.verify.settle(piece);
         self.put_back(piece);
-        GivenUp { piece, bytes }
+        GivenUp { piece, bytes, called_off }
     }
 }

@@ -288,6 +288,37 @@ fn a_peer_that_asks_for_what_was_taken_away_stops_nothing() {
 }
 
 #[test]
+fn a_file_that_was_moved_away_and_back_is_believed_again_once_it_was_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path());
+    let access = Access::Seed;
+    let run =
+        Run::with(dir.path(), &OpenOptions { access, max_open: NonZeroUsize::MIN, ..OpenOptions::default() });
+    let check = || {
+        run.pool.submit(Job::Check(Bitfield::full(run.info.pieces()))).unwrap();
+        run.until(|done| matches!(done, Done::CheckEnded));
+    };
+    check();
+    let ask = |piece: u32| {
+        let at = BlockRef { piece: PieceIndex(piece), begin: 0, len: BLOCK_LEN };
+        run.pool.submit(Job::Read(PEER, at)).unwrap();
+    };
+    // Another file is open when it goes.
+    ask(0);
+    run.until(|done| matches!(done, Done::Read(..)));
+    let (there, away) = (path(dir.path(), 3), dir.path().join("away"));
+    fs::rename(&there, &away).unwrap();
+    ask(4);
+    assert!(!run.lost().is_empty());
+    fs::rename(&away, &there).unwrap();
+    check();
+    assert_eq!(run.save(), (None, Some(0)), "nothing stays in doubt");
+    drop(run);
+    let again = Run::with(dir.path(), &OpenOptions { access, ..OpenOptions::default() });
+    assert_eq!((again.have, again.to_check), ((0..6).collect(), vec![]), "the resume file says so");
+}
+
+#[test]
 fn a_check_that_is_stopped_goes_on_in_the_next_run() {
     let dir = tempfile::tempdir().unwrap();
     put(dir.path());

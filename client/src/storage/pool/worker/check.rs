@@ -47,15 +47,23 @@ impl Worker {
 
     /// Takes what a check has found about pieces of this worker, in order with what it writes.
     pub(super) fn judge(&mut self, mut found: Found) -> Result<(), DiskError> {
+        let mut doubts = false;
         while let Some(&(piece, right)) = found.pieces.last() {
             match self.still(piece, right) {
-                Ok(right) => self.settle(piece, right),
+                Ok(right) => doubts |= self.settle(piece, right),
                 Err(error) => {
+                    if doubts {
+                        self.begin_renewing();
+                    }
                     self.stuck = Some(Stuck::Judge(found));
                     return Err(error);
                 }
             }
             found.pieces.pop();
+        }
+        // A sync that failed, or the loss of their file, left in doubt what is there after all.
+        if doubts {
+            self.begin_renewing();
         }
         self.leave(&found.check);
         Ok(())
@@ -76,11 +84,13 @@ impl Worker {
         Ok(alone.digests().any(|(piece, digest)| self.is_hash(piece, digest.as_ref())))
     }
 
-    fn settle(&mut self, piece: PieceIndex, right: bool) {
+    /// Whether the piece is right, and in doubt nevertheless.
+    fn settle(&mut self, piece: PieceIndex, right: bool) -> bool {
+        let mut doubts = false;
         match right {
             true => {
                 // What was read may still be on its way to the disk: synced before it is claimed.
-                self.shared.mark_written(&[piece]);
+                doubts = self.shared.mark_written(&[piece]);
                 // Nothing unverified must be written over it.
                 self.discard(piece);
                 self.written_early.remove(&piece);
@@ -88,6 +98,7 @@ impl Worker {
             false => self.shared.lock_progress().mark_absent(piece),
         }
         self.answers.push(Done::Checked(piece, right));
+        doubts
     }
 
     /// Leaves the first check, of which nobody has anything more to take.
