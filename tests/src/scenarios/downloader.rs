@@ -169,6 +169,10 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "a_longer_file_is_announced_and_cut_at_the_end_but_never_for_seeding",
             "wrong_data_on_disk_is_found_and_replaced",
             "a_longer_file_is_cut_after_a_warning_and_what_matches_is_kept",
+            "half_a_file_that_is_deleted_before_the_next_run_writes_to_it_is_not_taken_for_whole",
+            "a_file_of_several_that_is_renamed_on_the_way_is_exit_5_and_fetched_again",
+            "a_longer_file_is_cut_when_it_is_there_though_others_are_not_wanted",
+            "a_file_that_was_moved_away_and_back_is_believed_again_once_it_was_checked",
         ],
     ),
     (

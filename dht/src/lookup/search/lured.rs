@@ -8,7 +8,7 @@ use super::Search;
 use crate::Config;
 
 impl Search {
-    /// Whether so much is spent that nodes may be luring us, see [`super::lines`].
+    /// Whether so much is spent that nodes may be luring us, see [`super::super::lines`].
     pub(super) fn may_be_lured(&self) -> bool {
         !self.follows && self.sent >= LURED
     }
