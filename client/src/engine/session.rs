@@ -1,7 +1,8 @@
 //! [`Session`]: many torrents that share listening sockets, rate limits, buffers, the number of open files,
 //! the HTTP client and the DHT node.
 //!
-//! A torrent that is started has, beside its connections, three threads of its own for the disk, two
+//! A torrent that is started has, beside its connections, three threads of its own for the disk, up to nine where
+//! there are more cores than torrents when it starts, two
 //! descriptors for its folder and its lock, another one where files are skipped, and its share of the open
 //! files: a quarter of what the process may have, 128 at most, for all torrents together. One that is stopped
 //! has none of that.
