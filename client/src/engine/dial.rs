@@ -7,10 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use btdht::Time;
+use btdht::net::Clock;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
-
-use super::shared::Shared;
 
 /// A connection that is not open after this will not be.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,25 +41,31 @@ impl Default for Dials {
     }
 }
 
-/// Opens a connection, after waiting for a place among the half-open ones and for its turn.
-pub(super) async fn dial(session: &Shared, addr: SocketAddr) -> io::Result<TcpStream> {
-    let _place = session.dials.half_open.acquire().await.map_err(io::Error::other)?;
-    // With a place, so that few are in front of it.
-    let wait = session.dials.book(session.clock.now());
-    if !wait.is_zero() {
-        tokio::time::sleep(wait).await;
-    }
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(source) = session.source_for(addr)? {
-        socket.bind(source)?;
-    }
-    match tokio::time::timeout(DIAL_TIMEOUT, socket.connect(addr)).await {
-        Ok(connected) => connected,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
-}
-
 impl Dials {
+    /// Opens a connection from `source`, or from any address of ours, after waiting for a place among the half-open
+    /// ones and for its turn.
+    pub(super) async fn dial(
+        &self,
+        clock: &Clock,
+        source: Option<SocketAddr>,
+        addr: SocketAddr,
+    ) -> io::Result<TcpStream> {
+        let _place = self.half_open.acquire().await.map_err(io::Error::other)?;
+        // With a place, so that few are in front of it.
+        let wait = self.book(clock.now());
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        if let Some(source) = source {
+            socket.bind(source)?;
+        }
+        match tokio::time::timeout(DIAL_TIMEOUT, socket.connect(addr)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
     fn book(&self, now: Time) -> Duration {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).book(now)
     }

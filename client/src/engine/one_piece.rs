@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::dial::dial;
 use super::inbound::Inbound;
 use super::peer::Connection;
 use super::piece_handle::{Order, PieceHandle};
@@ -251,7 +250,7 @@ impl PieceDownloader {
         );
         let mut task = JoinSet::new();
         task.spawn(async move {
-            let stream = dial(&session, addr).await?;
+            let stream = session.dial(addr).await?;
             let conn = PeerConn::outgoing(session.clock.now(), setup);
             Connection { slot: SLOT, conn, stream, commands, torrent, session, lanes }.run().await;
             Ok(())

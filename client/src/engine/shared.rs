@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use btdht::net::{Clock, Dht};
 use krpc::Id;
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +52,11 @@ impl Shared {
     /// The torrent that a peer asks for.
     pub(super) fn torrent(&self, infohash: Id) -> Option<mpsc::Sender<Inbound>> {
         self.lock().get(&infohash).cloned()
+    }
+
+    /// Opens a connection: see [`Dials::dial`].
+    pub(super) async fn dial(&self, addr: SocketAddr) -> std::io::Result<TcpStream> {
+        self.dials.dial(&self.clock, self.source_for(addr)?, addr).await
     }
 
     /// Where a connection to `remote` must come from: what the user bound us to holds for what we open,

@@ -1,6 +1,7 @@
 //! [`Transfer`]: the pieces of a torrent: which we have and want, what came of what was asked for, and
 //! what the disk says. Whom to ask for which blocks next is chosen in `pick`.
 
+mod given_up;
 mod pick;
 mod room;
 
@@ -10,8 +11,8 @@ use std::sync::Arc;
 
 use btdht::{Rng, Time};
 
+pub(super) use self::given_up::GivenUp;
 pub(super) use self::pick::{Asked, Picked};
-pub(super) use self::room::GivenUp;
 use super::blocks::{Arrival, Blocks, Finished};
 use super::deadlines::Deadlines;
 use super::has::Has;

@@ -364,6 +364,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
         &[
             "one_source_has_one_slot",
             "the_optimistic_unchoke_stays_for_thirty_seconds",
+            "who_takes_the_place_of_an_optimistic_unchoke_that_has_gone_or_gives_keeps_it_until_it_moves_on",
             "those_who_give_most_are_served_and_one_more_by_luck",
         ],
     ),

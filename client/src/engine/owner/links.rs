@@ -11,7 +11,6 @@ use tokio::task::{self, JoinError};
 use super::fetching::let_in;
 use super::life::Life;
 use super::{COMMANDS, Inbound, Owner};
-use crate::engine::dial::dial;
 use crate::engine::options::Rates;
 use crate::engine::peer::Connection;
 use crate::engine::throttle::{Lanes, Limit};
@@ -67,7 +66,7 @@ impl Owner {
         let setup = self.setup(addr);
         let lanes = self.lanes(slot);
         let run = async move {
-            match dial(&session, addr).await {
+            match session.dial(addr).await {
                 Ok(stream) => {
                     let conn = PeerConn::outgoing(session.clock.now(), setup);
                     let connection =

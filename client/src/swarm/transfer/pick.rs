@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use btdht::{Rng, Time};
 
-use super::{GivenUp, Transfer};
+use super::Transfer;
+use super::given_up::GivenUp;
 use crate::piece::{BLOCK_LEN, BlockRef, PieceIndex, Slot, stretch};
 use crate::storage::WRITE_CACHE;
 use crate::swarm::blocks::{Duplicates, Relation};
