@@ -140,6 +140,10 @@ impl Satellites {
         match tokio::task::spawn_blocking(join).await {
             Ok(0) => {}
             Ok(panicked) => tracing::error!(panicked, "serving shards had ended before"),
+            // The whole program ends: nobody would hear of it, and they end with it.
+            Err(error) if error.is_cancelled() => {
+                tracing::debug!("the runtime ended before the serving shards")
+            }
             Err(error) => tracing::warn!(%error, "serving shards were not waited for"),
         }
     }
