@@ -142,7 +142,7 @@ impl Satellites {
             Ok(panicked) => tracing::error!(panicked, "serving shards had ended before"),
             // The whole program ends: nobody would hear of it, and they end with it.
             Err(error) if error.is_cancelled() => {
-                tracing::debug!("the runtime ended before the serving shards")
+                tracing::debug!("the runtime ended before the serving shards");
             }
             Err(error) => tracing::warn!(%error, "serving shards were not waited for"),
         }
