@@ -1,6 +1,7 @@
 //! Follows one torrent: shows its events and progress, and says how it ended.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
@@ -15,7 +16,7 @@ use btfetch::swarm::{Event, Status};
 use serde_json::{Value, json};
 
 use crate::failure::{Exit, Failure};
-use crate::output::Output;
+use crate::output::{Output, write_raw};
 use crate::progress::{Before, Progress};
 use crate::text::{escape, escape_bytes, escape_path, size, span};
 
@@ -23,6 +24,8 @@ use crate::text::{escape, escape_bytes, escape_path, size, span};
 const TICK: Duration = Duration::from_millis(200);
 /// What the part file held of a file is copied and synced within this.
 const ON_ITS_WAY: Duration = Duration::from_secs(5);
+/// Events that are shown in one write while others wait.
+const AT_ONCE: usize = 256;
 /// Between two progress events (JSON).
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
@@ -52,6 +55,8 @@ pub(crate) struct Watch {
     events: Events,
     folder: PathBuf,
     output: Output,
+    /// Lines of events that are not written yet (JSON).
+    lines: String,
     progress: Progress,
     info: Option<Arc<Info>>,
     /// Reserved bytes, and those that are to be, while that goes on.
@@ -74,6 +79,7 @@ impl Watch {
             events,
             folder,
             output,
+            lines: String::new(),
             progress,
             info: None,
             reserved: None,
@@ -103,10 +109,8 @@ impl Watch {
             tokio::select! {
                 event = self.events.next() => match event {
                     Some(event) => {
-                        self.show(&event)?;
-                        self.nobody_left(until, &event)?;
                         // A slow disk is no reason to give up.
-                        if matches!(event, Event::Preallocating { .. }) {
+                        if self.show_with_waiting(event, Some(until))? {
                             useful.1 = Instant::now();
                         }
                     }
@@ -159,7 +163,9 @@ impl Watch {
         loop {
             tokio::select! {
                 event = self.events.next() => match event {
-                    Some(event) => self.show(&event)?,
+                    Some(event) => {
+                        self.show_with_waiting(event, None)?;
+                    }
                     None => return Ok(()),
                 },
                 _ = tick.tick() => {
@@ -231,24 +237,56 @@ impl Watch {
         while !self.complete
             && let Some(event) = before(end.as_mut(), self.events.next()).await
         {
-            self.show(&event)?;
+            self.show_with_waiting(event, None)?;
         }
         while Instant::now() < until
             && let Some(event) = self.events.try_next()
         {
-            self.show(&event)?;
+            self.show_with_waiting(event, None)?;
         }
         Ok(())
     }
 
-    fn show(&mut self, event: &Event) -> Result<(), Failure> {
+    /// Shows an event and those that wait behind it, and says whether one tells of space that is reserved.
+    /// Pieces may come by the thousand, and a write for each would cost more than the piece.
+    fn show_with_waiting(&mut self, first: Event, until: Option<Until>) -> Result<bool, Failure> {
+        let (mut next, mut shown, mut reserving) = (Some(first), 0, false);
+        let mut given_up = Ok(());
+        while let Some(event) = next.take() {
+            self.show(&event);
+            reserving |= matches!(event, Event::Preallocating { .. });
+            given_up = until.map_or(Ok(()), |until| self.nobody_left(until, &event));
+            shown += 1;
+            // Who waits for metadata has a word to say before what follows from it.
+            let more = given_up.is_ok() && !matches!(event, Event::Metadata(_));
+            if more && shown < AT_ONCE {
+                next = self.events.try_next();
+            }
+        }
+        self.write_lines()?;
+        given_up.map(|()| reserving)
+    }
+
+    fn write_lines(&mut self) -> Result<(), Failure> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let written = write_raw(&[self.lines.as_bytes()]);
+        self.lines.clear();
+        written
+    }
+
+    fn show(&mut self, event: &Event) {
         if let Event::Metadata(info) = event {
             self.info = Some(Arc::clone(info));
         }
         self.complete |= matches!(event, Event::Complete);
         self.reserved = reserved(self.reserved, event);
-        if let Some(value) = self.json(event) {
-            self.output.event(|| value)?;
+        if self.output.json
+            && let Some(value) = self.json(event)
+        {
+            // Writing to a string does not fail.
+            let _ = writeln!(self.lines, "{value}");
         }
         match event {
             Event::Metadata(info) => {
@@ -266,7 +304,6 @@ impl Watch {
             Event::Warning(text) => self.say(format!("{}: {}", self.name(), escape(text))),
             _ => {}
         }
-        Ok(())
     }
 
     fn json(&self, event: &Event) -> Option<Value> {
