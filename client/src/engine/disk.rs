@@ -13,9 +13,13 @@ use super::phase::Failed;
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::storage::{
-    Access, DiskError, Done, Job, OpenError, OpenOptions, Pool, PoolConfig, Preallocation, Reserved, Totals,
-    open,
+    Access, DiskError, Done, Job, OpenError, OpenOptions, Pool, PoolConfig, Preallocation, Reserved, SaveId,
+    Totals, open,
 };
+
+/// Bytes that the first check hashes between two saves of what it has found: a run that is killed looks at no
+/// more than this once again.
+const SAVE_EVERY: u64 = 4 << 30;
 
 /// The open files of a torrent.
 #[derive(Debug)]
@@ -41,6 +45,9 @@ struct Check {
     to_check: Bitfield,
     /// Pieces that were hashed, and all that are to be.
     hashed: (u32, u32),
+    /// Pieces between two saves; none is asked for when the swarm has asked for one, which is its last.
+    save_every: u32,
+    is_last_asked: bool,
     totals: Totals,
 }
 
@@ -108,7 +115,10 @@ impl Disk {
         let reserve = options.preallocation == Preallocation::Full && options.access == Access::Download;
         let config = PoolConfig { reserve, ..config };
         let (have, to_check) = (opened.have.clone(), opened.to_check.clone());
-        let check = Check { hashed: (0, to_check.count()), have, to_check, totals: opened.totals };
+        let save_every = (SAVE_EVERY / u64::from(info.piece_length().max(1))).max(1);
+        let save_every = u32::try_from(save_every).unwrap_or(u32::MAX);
+        let hashed = (0, to_check.count());
+        let check = Check { hashed, save_every, is_last_asked: false, have, to_check, totals: opened.totals };
         let mailbox = Arc::clone(mailbox);
         let pool = opened
             .start(config, move |done| mailbox.put(done))
@@ -158,6 +168,9 @@ impl Disk {
     /// Gives a job with the next [`Disk::flush`]; never waits. A swarm that knows nothing of what is there
     /// knows no counters either.
     pub(super) fn submit(&mut self, job: Job) {
+        if let (Some(check), Job::Save(id, _)) = (&mut self.check, &job) {
+            check.is_last_asked |= *id != SaveId::IN_PASSING;
+        }
         let totals = self.check.as_ref().map(|check| check.totals).or(self.unheard);
         self.deferred.push_back(match (totals, job) {
             (Some(totals), Job::Save(id, _)) => Job::Save(id, totals),
@@ -190,6 +203,20 @@ impl Disk {
                 check.hashed.0 += 1;
                 if right {
                     check.have.insert(piece.0);
+                }
+                if check.hashed.0.is_multiple_of(check.save_every) && !check.is_last_asked {
+                    self.submit(Job::Save(SaveId::IN_PASSING, Totals::default()));
+                    self.flush();
+                }
+                Answer::Nothing
+            }
+            (_, Done::Saved { id: SaveId::IN_PASSING, .. } | Done::Unsaved(SaveId::IN_PASSING)) => {
+                Answer::Nothing
+            }
+            // Their file was taken away: the swarm, which was not told of them, would not hear of that.
+            (Some(check), Done::Lost(pieces)) => {
+                for piece in pieces {
+                    check.have.remove(piece.0);
                 }
                 Answer::Nothing
             }
@@ -256,8 +283,8 @@ fn explain(error: OpenError) -> Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::tests::{metainfo, put};
     use crate::piece::PieceIndex;
-    use crate::storage::SaveId;
 
     #[test]
     fn a_torrent_alone_has_a_thread_a_core_and_one_of_many_has_two() {
@@ -269,7 +296,14 @@ mod tests {
     #[test]
     fn the_first_check_waits_for_the_end_of_each_time_that_space_is_reserved() {
         let (have, to_check) = (Bitfield::full(3), Bitfield::new(3));
-        let check = Some(Check { have, to_check, hashed: (0, 0), totals: Totals::default() });
+        let check = Some(Check {
+            have,
+            to_check,
+            hashed: (0, 0),
+            save_every: 1,
+            is_last_asked: false,
+            totals: Totals::default(),
+        });
         let mut disk = Disk {
             pool: None,
             deferred: VecDeque::new(),
@@ -293,10 +327,11 @@ mod tests {
     }
 
     #[test]
-    fn a_first_check_counts_what_was_hashed_and_a_save_keeps_the_counters_of_before() {
+    fn a_first_check_counts_and_saves_what_was_hashed_and_a_save_keeps_the_counters_of_before() {
         let (have, to_check) = (Bitfield::new(3), Bitfield::new(3));
         let totals = Totals { downloaded: 5, uploaded: 6 };
-        let check = Some(Check { have, to_check, hashed: (0, 2), totals });
+        let check =
+            Some(Check { have, to_check, hashed: (0, 2), save_every: 2, is_last_asked: false, totals });
         let mut disk = Disk {
             pool: None,
             deferred: VecDeque::new(),
@@ -306,8 +341,19 @@ mod tests {
             unheard: None,
         };
         assert!(matches!(disk.take(Done::Checked(PieceIndex(1), true)), Answer::Nothing));
+        assert!(disk.deferred.is_empty());
         assert!(matches!(disk.take(Done::Checked(PieceIndex(2), false)), Answer::Nothing));
         assert_eq!(disk.checked(), (2, 2));
+        // Every so many pieces what is found is kept; the swarm, which asked for nothing, hears nothing of it.
+        let saves = std::mem::take(&mut disk.deferred);
+        assert!(matches!(Vec::from(saves)[..], [Job::Save(SaveId::IN_PASSING, kept)] if kept == totals));
+        let ended = [Done::Saved { id: SaveId::IN_PASSING, doubted: 1 }, Done::Unsaved(SaveId::IN_PASSING)];
+        for done in ended {
+            assert!(matches!(disk.take(done), Answer::Nothing));
+        }
+        // Nor of what is lost meanwhile, of which it knows nothing.
+        assert!(matches!(disk.take(Done::Checked(PieceIndex(0), true)), Answer::Nothing));
+        assert!(matches!(disk.take(Done::Lost(vec![PieceIndex(0)])), Answer::Nothing));
         let saved = |disk: &mut Disk| {
             disk.submit(Job::Save(SaveId(1), Totals::default()));
             match disk.deferred.pop_back() {
@@ -316,10 +362,44 @@ mod tests {
             }
         };
         assert_eq!(saved(&mut disk), totals);
+        // That was the swarm's last one: none takes its place.
+        assert!(matches!(disk.take(Done::Checked(PieceIndex(2), false)), Answer::Nothing));
+        assert!(disk.deferred.is_empty());
         assert!(matches!(disk.take(Done::CheckEnded), Answer::Opened(have, _) if have.count() == 1));
         assert_eq!((disk.checked(), saved(&mut disk)), ((0, 0), Totals::default()));
         // Whoever seeds and finds that something is missing ends without having told the swarm.
         disk.is_unheard(totals);
         assert_eq!(saved(&mut disk), totals);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_killed_in_its_first_check_goes_on_where_it_was_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path());
+        let info = Arc::new(metainfo().info);
+        let mailbox = Arc::new(Mailbox::default());
+        let open = || {
+            let (options, config) = (OpenOptions::default(), PoolConfig::default());
+            Disk::open(&info, (folder.path(), None), &options, config, &mailbox).unwrap().0
+        };
+        let known = |disk: &Disk| {
+            let check = disk.check.as_ref().unwrap();
+            (check.have.count(), check.to_check.count())
+        };
+        let mut disk = open();
+        assert_eq!(known(&disk), (0, 20));
+        disk.check.as_mut().unwrap().save_every = 5;
+        assert!(disk.begin(vec![true, true]).is_none());
+        let mut saved = false;
+        while !saved {
+            for done in mailbox.take().await {
+                saved |= matches!(done, Done::Saved { id: SaveId::IN_PASSING, .. });
+                disk.take(done);
+            }
+        }
+        // Nobody says good-bye.
+        disk.close().await;
+        let (have, to_check) = known(&open());
+        assert!(have >= 5 && have + to_check == 20, "{have} {to_check}");
     }
 }

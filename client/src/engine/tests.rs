@@ -8,6 +8,7 @@ mod one_piece;
 mod panics;
 mod space;
 
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ fn payload() -> Vec<u8> {
 }
 
 /// A torrent of two files, of which the first ends within piece 6.
-fn metainfo() -> Metainfo {
+pub(super) fn metainfo() -> Metainfo {
     let payload = payload();
     let hashes: Vec<u8> = payload.chunks(PIECE).flat_map(|piece| Sha1::digest(piece).to_vec()).collect();
     let (first, second) = (200_000, LEN - 200_000);
@@ -58,7 +59,7 @@ fn session() -> Session {
     Session::new(Options { allow_local: true, ..Options::new(listeners) }).unwrap()
 }
 
-fn put(folder: &Path) {
+pub(super) fn put(folder: &Path) {
     let payload = payload();
     std::fs::create_dir(folder.join("t")).unwrap();
     std::fs::write(folder.join("t/a"), &payload[..200_000]).unwrap();

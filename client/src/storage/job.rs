@@ -38,6 +38,12 @@ pub enum Job {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SaveId(pub u64);
 
+impl SaveId {
+    /// Of a save that nobody waits for, before all others: where there is no space for the resume file it
+    /// holds up nothing, as the next one keeps the same and more.
+    pub const IN_PASSING: Self = Self(0);
+}
+
 /// Counters that survive a restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {

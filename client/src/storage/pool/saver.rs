@@ -45,7 +45,7 @@ impl Saver {
                 (self.shared.on_done)(vec![Done::Failed(panicked()), Done::Unsaved(id)]);
                 continue;
             }
-            let saved = catch_unwind(AssertUnwindSafe(|| self.save(totals)));
+            let saved = catch_unwind(AssertUnwindSafe(|| self.save(id, totals)));
             let done = match saved {
                 Ok(Ok(doubted)) => Done::Saved { id, doubted },
                 Ok(Err(_)) | Err(_) => Done::Unsaved(id),
@@ -78,7 +78,7 @@ impl Saver {
     }
 
     /// Returns how many written pieces are in doubt and not claimed.
-    fn save(&mut self, totals: Totals) -> Result<u32, DiskError> {
+    fn save(&mut self, id: SaveId, totals: Totals) -> Result<u32, DiskError> {
         // What is written after this moment is claimed by the next save.
         let Snapshot { mut have, mut dirty, touched, unsynced, mut doubted, mut unchecked } =
             self.shared.lock_progress().snapshot();
@@ -122,12 +122,12 @@ impl Saver {
         for piece in lost.chain(doubted.iter()) {
             have.remove(piece);
         }
-        self.keep(&Resume { have, unchecked, stamps: self.stamps.clone(), totals }).map(|()| in_doubt)
+        self.keep(id, &Resume { have, unchecked, stamps: self.stamps.clone(), totals }).map(|()| in_doubt)
     }
 
     /// Writes the resume file, unless it says all this already. One that says no less of the data may stay
     /// where there is no space for another; and whoever only shares data can do without.
-    fn keep(&mut self, resume: &Resume) -> Result<(), DiskError> {
+    fn keep(&mut self, id: SaveId, resume: &Resume) -> Result<(), DiskError> {
         let Some(file) = &self.resume else { return Ok(()) };
         let new = Saved::of(resume);
         if self.saved == Some(new) {
@@ -135,6 +135,7 @@ impl Saver {
         }
         match file.save(resume) {
             Ok(()) => (self.saved, self.warned) = (Some(new), false),
+            Err(_) if id == SaveId::IN_PASSING => {}
             Err(error) => {
                 let same = self.saved.is_some_and(|saved| saved.is_of_the_same_data(&new));
                 if self.shared.writes && !same {
@@ -182,7 +183,9 @@ impl Saver {
             let now = self.stamps.get(file.index).copied().flatten();
             let absent = all && !self.finished && now.is_none() && file.is_empty();
             let longer = now.is_some_and(|stamp| stamp.len > file.len());
-            let cut = longer && (all || self.shared.wants(file.index) && is_whole(&file, have));
+            // Before anybody has said which files are wanted nothing is cut: it may be a save amid the first check.
+            let wants = || self.shared.knows_wanted() && self.shared.wants(file.index);
+            let cut = longer && (all || wants() && is_whole(&file, have));
             if absent || cut {
                 let finished = self.shared.storage.finish(file.index);
                 finished.map_err(|error| self.shared.gone_if_missing(file.index, error))?;

@@ -253,6 +253,11 @@ impl Shared {
         *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = files.to_vec();
     }
 
+    /// Whether it was said which files are wanted.
+    pub(super) fn knows_wanted(&self) -> bool {
+        !self.wanted.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     pub(super) fn wants(&self, file: usize) -> bool {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner).get(file).copied().unwrap_or(true)
     }
@@ -326,8 +331,10 @@ impl Shared {
     pub(super) fn arrive(&self, barrier: &Barrier) {
         if barrier.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             let mut saves = self.lock_saves();
-            // Every worker passes them on in order, so this is the latest.
-            saves.0 = Some((barrier.id, barrier.totals));
+            // Every worker passes them on in order, so this is the latest; and the answer to one that nobody
+            // waits for is none to whoever waits for the one before it.
+            let due = saves.0.map_or(barrier.id, |(due, _)| due.max(barrier.id));
+            saves.0 = Some((due, barrier.totals));
             self.save_wake.notify_one();
         }
     }

@@ -1,6 +1,7 @@
 //! Files that are taken away, cut or replaced while a download knows of them.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
@@ -355,15 +356,36 @@ fn a_longer_file_is_cut_when_it_is_there_though_others_are_not_wanted() {
         fs::write(path(dir.path(), file), vec![7; 200_000]).unwrap();
     }
     let run = Run::begin(dir.path());
+    let len = |file| fs::metadata(path(dir.path(), file)).unwrap().len();
     run.pool.submit(Job::Want(vec![true, false, false, false])).unwrap();
     run.write([0, 1]);
     assert_eq!(run.save(), (None, Some(0)));
-    let len = |file| fs::metadata(path(dir.path(), file)).unwrap().len();
     assert_eq!(len(0), 200_000, "its last piece is missing");
     run.write([2]);
     assert_eq!(run.save(), (None, Some(0)));
     assert_eq!((len(0), len(3)), (LENGTHS[0], 200_000), "nobody wants the other one");
     assert_eq!(fs::read(path(dir.path(), 0)).unwrap(), payload()[..LENGTHS[0] as usize]);
+}
+
+#[test]
+fn a_save_amid_the_first_check_cuts_no_file_that_may_not_be_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path());
+    let mut longer = fs::OpenOptions::new().append(true).open(path(dir.path(), 3)).unwrap();
+    longer.write_all(b"and more").unwrap();
+    let run = Run::begin(dir.path());
+    let of_file = run.info.layout().piece_range(3);
+    let mut pieces = Bitfield::new(6);
+    of_file.for_each(|piece| assert!(pieces.insert(piece)));
+    assert!(pieces.count() < 6);
+    run.pool.submit(Job::Check(pieces)).unwrap();
+    run.until(|done| matches!(done, Done::CheckEnded));
+    assert_eq!(run.save(), (None, Some(0)));
+    assert_eq!(fs::metadata(path(dir.path(), 3)).unwrap().len(), LENGTHS[3] + 8);
+    // What a run finds that comes to an end before it has looked at the rest.
+    run.pool.submit(Job::Want(vec![false, true, true, true])).unwrap();
+    assert_eq!(run.save(), (None, Some(0)));
+    assert_eq!(fs::metadata(path(dir.path(), 3)).unwrap().len(), LENGTHS[3]);
 }
 
 /// Something lies where the resume file would be made: it cannot be written, as on a full disk.
@@ -390,9 +412,12 @@ fn a_resume_file_that_cannot_be_written_is_no_failure_where_nothing_is_lost_by_i
     check(&seed);
     assert_eq!((save(&seed, 0), save(&seed, 0)), ((1, true), (0, true)), "it is said once");
     drop(seed);
-    // A download would have to look at all of it again.
+    // A download would have to look at all of it again; but nobody waits for what is saved in between.
     let run = Run::begin(dir.path());
     check(&run);
+    run.pool.submit(Job::Save(SaveId::IN_PASSING, Totals::default())).unwrap();
+    let ended = |done: &Done| matches!(done, Done::Saved { .. } | Done::Unsaved(_) | Done::Failed(_));
+    assert!(matches!(run.until(ended)[..], [Done::Saved { id: SaveId::IN_PASSING, .. }]));
     assert_eq!(save(&run, 0), (0, false));
     drop(run);
     fs::remove_dir_all(dir.path().join(format!(".{}.btfetch.new", info().hash().swarm()))).unwrap();
