@@ -28,6 +28,8 @@ pub(super) enum Inbound {
     DialFailed(Slot, SocketAddr, String),
     /// Somebody connected and asked for this torrent.
     Incoming(TcpStream, SocketAddr, Greeting),
+    /// An announce has found a place and begins.
+    Announcing(TrackerId),
     /// An announce has ended.
     Tracker(TrackerId, Result<AnnounceReply, TrackerError>),
     /// Addresses were found.

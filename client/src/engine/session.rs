@@ -33,8 +33,10 @@ use super::versions::{Version, VersionError, Versions};
 use crate::piece::BlockPool;
 use crate::storage::{OpenFiles, Preallocation, ResumeFile, default_open_files};
 
-/// Announces of a session that run at once; further ones wait.
-const ANNOUNCES: usize = 10;
+/// Announces of a session that run at once; further ones wait. (libtorrent has as many; 10 are of one torrent.)
+const ANNOUNCES: usize = 50;
+/// The same of farewells, which are not waited for for long and do not stand behind the others.
+const FAREWELLS: usize = 50;
 /// Buffers of one block that are kept for reuse: 16 MiB.
 const SPARE_BLOCKS: usize = 1024;
 /// Torrents of one session.
@@ -208,6 +210,7 @@ impl Session {
             up: Limit::new(options.up),
             dials: Dials::default(),
             announces: Semaphore::new(ANNOUNCES),
+            farewells: Semaphore::new(FAREWELLS),
             blocks: BlockPool::new(SPARE_BLOCKS),
             open_files: OpenFiles::new(default_open_files()),
             ended: CancellationToken::new(),

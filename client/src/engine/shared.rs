@@ -33,7 +33,9 @@ pub(super) struct Shared {
     pub(super) down: Arc<Limit>,
     pub(super) up: Arc<Limit>,
     pub(super) dials: Dials,
+    /// Places for announces that run at once, and for those that say good-bye.
     pub(super) announces: Semaphore,
+    pub(super) farewells: Semaphore,
     pub(super) blocks: Arc<BlockPool>,
     /// What torrents keep open that do not say how many files that may be.
     pub(super) open_files: Arc<OpenFiles>,

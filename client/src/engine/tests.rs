@@ -7,7 +7,7 @@ mod jobs;
 mod one_piece;
 mod panics;
 mod space;
-
+mod trackers;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

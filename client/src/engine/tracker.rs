@@ -7,14 +7,15 @@ use super::shared::Shared;
 use super::udp_tracker;
 use crate::swarm::AnnounceJob;
 use crate::tracker::url::{Scheme, scheme};
-use crate::tracker::{Announce, AnnounceReply, TrackerError, http};
+use crate::tracker::{Announce, AnnounceEvent, AnnounceReply, TrackerError, http};
 
-/// Announces once and waits for the reply.
+/// Waits for a place, says that it `begins`, announces once and waits for the reply.
 pub(super) async fn announce(
     session: &Shared,
     infohash: Id,
     key: u32,
     job: AnnounceJob,
+    begins: impl Future<Output = ()>,
 ) -> Result<AnnounceReply, TrackerError> {
     let announce = Announce {
         infohash,
@@ -28,7 +29,12 @@ pub(super) async fn announce(
         key,
         tracker_id: job.tracker_id,
     };
-    let _place = session.announces.acquire().await.map_err(|_| TrackerError::Timeout)?;
+    let places = match job.event {
+        Some(AnnounceEvent::Stopped) => &session.farewells,
+        _ => &session.announces,
+    };
+    let _place = places.acquire().await.map_err(|_| TrackerError::Timeout)?;
+    begins.await;
     match scheme(&job.url)? {
         Scheme::Http => {
             let trust = if job.trusted { Trust::User } else { Trust::Stranger };

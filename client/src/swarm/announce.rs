@@ -97,7 +97,7 @@ struct Tier {
 enum TierState {
     /// To be asked then.
     Due(Time),
-    /// Asked; to be passed over then.
+    /// Asked, or waiting for a place among the announces of all torrents; to be passed over then.
     Asking(Time),
 }
 
@@ -115,6 +115,8 @@ struct Lookup {
 
 /// A lookup whose end we are not told of is taken for ended after this.
 const LOOKUP_LOST: Duration = Duration::from_secs(120);
+/// The same of an announce of which we are not even told that it has begun: thousands may wait for a place.
+const ANNOUNCE_LOST: Duration = Duration::from_secs(3600);
 
 impl Announce {
     /// All sources are due at once. Each tier is shuffled (BEP 12). Trackers beyond the limit are
@@ -183,7 +185,7 @@ impl Announce {
             }
             let TierState::Due(at) = tier.state else { continue };
             let Some(&id) = tier.order.get(tier.at).filter(|_| at <= now) else { continue };
-            tier.state = TierState::Asking(now + limits.tracker_patience);
+            tier.state = TierState::Asking(now + ANNOUNCE_LOST);
             asking += 1;
             let tracker = &self.trackers[id.0 as usize];
             let event = match (tracker.started, tracker.completed) {
@@ -199,6 +201,15 @@ impl Announce {
         }
         asks.extend(self.lookup(now, facts, limits, rng));
         asks
+    }
+
+    /// A tracker is asked from now on, and not waited for for longer than its patience.
+    pub(super) fn begun(&mut self, now: Time, id: TrackerId, limits: &Limits) {
+        for tier in self.tiers.iter_mut().filter(|tier| tier.order.get(tier.at) == Some(&id)) {
+            if let TierState::Asking(until) = &mut tier.state {
+                *until = (now + limits.tracker_patience).min(*until);
+            }
+        }
     }
 
     /// A tracker has answered or failed.

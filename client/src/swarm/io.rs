@@ -58,6 +58,8 @@ pub enum Input {
     /// Storage is open after [`Action::Open`]: the pieces that are on disk and safe, and the saved
     /// counters.
     Opened(Bitfield, Totals),
+    /// An announce of [`Action::Announce`] has begun, after it has waited for those before it.
+    Announcing(TrackerId),
     /// A tracker answered or failed.
     Tracker(TrackerId, Result<AnnounceReply, TrackerError>),
     /// A lookup of [`Action::Lookup`] has ended.

@@ -6,7 +6,7 @@
 //! | part | decides |
 //! |---|---|
 //! | `known` | which address to dial, who is banned |
-//! | `announce` | which source of peers to ask when (BEP 12, 27) |
+//! | `announce`, spoken with in `sources` | which source of peers to ask when (BEP 12, 27) |
 //! | `metadata` | from whom to get the info dictionary (BEP 9) |
 //! | `transfer` over `picker`, `rivals`, `deadlines`, `blocks`, `verify` | which blocks to ask whom for, who lied |
 //! | `choker`, `uploads`, `suggest`, `super_seed` | whom to serve with what |
@@ -39,6 +39,7 @@ mod requests;
 mod rivals;
 mod saves;
 mod serve;
+mod sources;
 mod suggest;
 mod super_seed;
 mod tracker_view;
@@ -69,7 +70,7 @@ use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
 use crate::piece::Slot;
 use crate::storage::Totals;
-use announce::{Announce, Ask, Facts, Privacy};
+use announce::{Announce, Facts, Privacy};
 use choker::{Candidate, Choker, Role};
 use conns::{Conn, Conns};
 use ending::Ending;
@@ -248,20 +249,8 @@ impl Swarm {
             Input::Peer(slot, events) => self.peer_events(now, slot, events, out),
             Input::Disk(done) => self.disk(now, done, out),
             Input::Opened(have, totals) => self.opened(now, have, totals, out),
-            Input::Tracker(id, reply) => {
-                self.announce.answered(now, id, &reply, &self.facts(), &self.limits);
-                self.set(Timer::Announce, self.announce.next());
-                if let Ok(reply) = reply {
-                    self.found(now, Source::Tracker, &reply.peers);
-                }
-            }
-            Input::LookupEnded => {
-                self.announce.lookup_ended(now, &self.facts(), &self.limits);
-                self.set(Timer::Announce, self.announce.next());
-            }
-            Input::Moved => {
-                self.announce.moved(now, &self.limits);
-                self.set(Timer::Announce, self.announce.next());
+            Input::Announcing(_) | Input::Tracker(..) | Input::LookupEnded | Input::Moved => {
+                self.source(now, input);
             }
             Input::Command(command) => self.command(now, command, out),
         }
@@ -388,15 +377,6 @@ impl Swarm {
         let next = self.known.next(&self.limits);
         // Without a place, the end of a connection sets the timer again.
         self.timers[Timer::Dial as usize] = if places == 0 { Time::NEVER } else { next };
-    }
-
-    fn ask(&mut self, asks: Vec<Ask>, out: &mut Vec<Action>) {
-        // BEP 33 counts those that have everything.
-        let seed = self.is_seed();
-        out.extend(asks.into_iter().map(|ask| match ask {
-            Ask::Tracker(id, job) => Action::Announce(id, job),
-            Ask::Lookup { announce } => Action::Lookup { infohash: self.infohash, announce, seed },
-        }));
     }
 
     /// What every input may lead to: more requests for those who could use them.

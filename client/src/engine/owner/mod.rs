@@ -280,6 +280,7 @@ impl Owner {
                 self.handle(Input::DialFailed(slot));
             }
             Inbound::Incoming(stream, from, greeting) => self.incoming(stream, from, greeting),
+            Inbound::Announcing(tracker) => self.handle(Input::Announcing(tracker)),
             Inbound::Tracker(tracker, reply) => self.handle(Input::Tracker(tracker, reply)),
             Inbound::Found(source, addrs) => self.handle(Input::Found(source, addrs)),
             Inbound::LookupEnded => self.handle(Input::LookupEnded),

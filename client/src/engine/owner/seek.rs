@@ -66,7 +66,8 @@ impl Owner {
             if let Some(before) = before {
                 let _ = before.await;
             }
-            let reply = Box::pin(tracker::announce(&session, infohash, key, job)).await;
+            let begins = async { drop(inbox.send(Inbound::Announcing(tracker)).await) };
+            let reply = Box::pin(tracker::announce(&session, infohash, key, job, begins)).await;
             let _ = inbox.send(Inbound::Tracker(tracker, reply)).await;
         });
     }

@@ -176,6 +176,7 @@ impl Owner {
                 Inbound::Peer(..)
                 | Inbound::DialFailed(..)
                 | Inbound::Incoming(..)
+                | Inbound::Announcing(_)
                 | Inbound::Tracker(..)
                 | Inbound::Found(..)
                 | Inbound::LookupEnded => {}
