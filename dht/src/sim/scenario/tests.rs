@@ -58,6 +58,42 @@ fn equal_seeds_find_the_same_on_any_number_of_threads_and_others_do_not() {
     assert_ne!(one.totals.digest, of(2, 1).totals.digest);
 }
 
+/// Churn, forged senders, Sybils, moves, NATs, partitions: whatever crosses from thread to thread.
+#[test]
+fn every_scenario_finds_the_same_on_one_thread_and_on_two_and_draws_it() {
+    for scenario in ALL {
+        let of = |threads| {
+            let params = Params { nodes: 64, seed: 7, threads, minutes: 1, lookups: Some(4) };
+            scenario.run(&params, &mut Unwatched).unwrap()
+        };
+        let one = of(1);
+        assert_eq!(one, of(2), "{}", scenario.name);
+        for chart in &one.charts {
+            let points = chart.curves.iter().map(|curve| curve.points.len()).max();
+            assert!(points > Some(0), "{}: {}", scenario.name, chart.title);
+        }
+    }
+}
+
+#[test]
+fn latencies_hops_attacks_and_the_fill_of_buckets_are_drawn() {
+    for (scenario, x) in [
+        ("lookup", "ms"),
+        ("lookup", "hops"),
+        ("join", "bits shared with the own id"),
+        ("sybil", "ids of the attacker"),
+        ("eclipse", "ids of the attacker"),
+        ("poison", "liars, % of the nodes"),
+    ] {
+        let scenario = Scenario::named(scenario).unwrap();
+        let params = Params { nodes: 64, minutes: 1, lookups: Some(4), ..scenario.params() };
+        let report = scenario.run(&params, &mut Unwatched).unwrap();
+        let mut charts = report.charts.iter().filter(|chart| chart.x == x);
+        let several = |chart: &Chart| chart.curves.iter().any(|curve| curve.points.len() > 1);
+        assert!(charts.any(several), "{} over {x}", scenario.name);
+    }
+}
+
 #[test]
 fn watcher_sees_progress_and_can_stop_at_any_stage() {
     struct Impatient {

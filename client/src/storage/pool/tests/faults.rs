@@ -86,6 +86,18 @@ fn a_failed_read_or_sync_is_reported_and_ends_with_its_cause() {
 }
 
 #[test]
+fn a_download_that_fits_the_cache_reads_nothing() {
+    for count in [1, 2] {
+        let fixture = Fixture::new(threads(count));
+        fixture.storage.set(Some(Fault::ReadError), 0);
+        (0..fixture.info.pieces()).for_each(|piece| fixture.write_piece(piece));
+        fixture.all_good();
+        assert!(matches!(fixture.save()[..], [Done::Saved { doubted: 0, .. }]));
+        assert_eq!(fixture.on_disk(), payload());
+    }
+}
+
+#[test]
 fn a_panic_becomes_a_failure_that_stays() {
     let fixture = Fixture::new(threads(2));
     fixture.storage.set(Some(Fault::Panic), 0);
