@@ -81,6 +81,19 @@ pub fn refuse_fallocate(command: &mut Command) {
     );
 }
 
+/// The command finds file systems that know of no sync (EINVAL), as those that cannot be written to.
+pub fn refuse_fsync(command: &mut Command) {
+    filter_calls(
+        command,
+        [
+            step(LOAD, NUMBER, 0, 0),
+            step(EQUAL, libc::SYS_fsync as u32, 1, 0),
+            step(ANSWER, libc::SECCOMP_RET_ALLOW, 0, 0),
+            step(ANSWER, libc::SECCOMP_RET_ERRNO | libc::EINVAL as u32, 0, 0),
+        ],
+    );
+}
+
 const fn step(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt, jf, k }
 }

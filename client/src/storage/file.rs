@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use super::part::PartFile;
@@ -250,7 +250,10 @@ impl FileStorage {
         };
         // The file's entry in its folder is left to the file system: should it be lost in a crash,
         // the file is missed on the next start and its pieces are not believed.
-        open.file.sync_all()?;
+        match open.file.sync_all() {
+            Err(error) if has_nothing_to_sync(&open.file, &error) => {}
+            synced => synced?,
+        }
         // Writes to a file that was deleted or renamed meanwhile succeed and are lost.
         let there = twice(|| {
             let stat = self.stat(index)?;
@@ -398,6 +401,14 @@ fn is_at(file: &File, place: Option<&Stat>) -> io::Result<()> {
         true => Err(taken_away()),
         false => Ok(()),
     }
+}
+
+/// File systems that cannot be written to, like squashfs, know of no sync and say so.
+fn has_nothing_to_sync(file: &File, error: &io::Error) -> bool {
+    let refused = [Errno::INVAL, Errno::ROFS].map(|errno| Some(errno.raw_os_error()));
+    let only_reads =
+        || rustix::fs::fstatvfs(file).is_ok_and(|facts| facts.f_flag.contains(StatVfsMountFlags::RDONLY));
+    refused.contains(&error.raw_os_error()) && only_reads()
 }
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use harness::faults::{fail_writes_from, refuse_fallocate};
+use harness::faults::{fail_writes_from, refuse_fallocate, refuse_fsync};
 use harness::netns::enter_mounts;
 use harness::process::Running;
 
@@ -152,6 +152,30 @@ fn a_way_to_take_space_that_does_not_exist_is_exit_2_and_so_is_one_for_a_seed() 
 }
 
 /// S46.
+/// Squashfs and others that cannot be written to know of no sync; of one that can be that is an error.
+#[test]
+fn what_a_file_system_holds_that_only_reads_is_seeded_though_it_cannot_be_synced() {
+    in_mounts(|| {
+        let world = World::new(53, 1 << 20);
+        let folder = world.seeder();
+        let folder = folder.to_str().unwrap();
+        mount(&["--bind", folder, folder]);
+        let seed = || {
+            let mut command = world.transfer(&["seed"]);
+            refuse_fsync(command.arg(world.torrent()).args(["-o", folder, "--seed-time", "0"]));
+            world.run(&mut command)
+        };
+        let refused = seed();
+        let stderr = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(code(refused.status), 5, "{stderr}");
+        assert!(stderr.contains("syncing"), "{stderr}");
+        mount(&["-o", "remount,bind,ro", folder]);
+        let seeded = seed();
+        assert_eq!(code(seeded.status), 0, "{}", String::from_utf8_lossy(&seeded.stderr));
+        assert!(events(&seeded).iter().any(|event| event["event"] == "done"));
+    });
+}
+
 #[test]
 fn a_read_only_folder_is_exit_5() {
     in_mounts(|| {
