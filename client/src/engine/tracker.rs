@@ -15,7 +15,7 @@ pub(super) async fn announce(
     infohash: Id,
     key: u32,
     job: AnnounceJob,
-    begins: impl Future<Output = ()>,
+    begins: impl FnOnce(),
 ) -> Result<AnnounceReply, TrackerError> {
     let announce = Announce {
         infohash,
@@ -34,7 +34,7 @@ pub(super) async fn announce(
         _ => &session.announces,
     };
     let _place = places.acquire().await.map_err(|_| TrackerError::Timeout)?;
-    begins.await;
+    begins();
     match scheme(&job.url)? {
         Scheme::Http => {
             let trust = if job.trusted { Trust::User } else { Trust::Stranger };

@@ -66,7 +66,8 @@ impl Owner {
             if let Some(before) = before {
                 let _ = before.await;
             }
-            let begins = async { drop(inbox.send(Inbound::Announcing(tracker)).await) };
+            // An owner with more to read than fits hears of the end alone; a good-bye waits for nobody.
+            let begins = || drop(inbox.try_send(Inbound::Announcing(tracker)));
             let reply = Box::pin(tracker::announce(&session, infohash, key, job, begins)).await;
             let _ = inbox.send(Inbound::Tracker(tracker, reply)).await;
         });
