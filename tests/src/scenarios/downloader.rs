@@ -139,6 +139,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "wherever_a_run_ends_no_piece_is_claimed_that_is_not_there",
             "kills_at_random_moments_lose_nothing_that_was_saved",
             "twenty_kills_of_a_large_download",
+            "a_run_that_is_killed_in_its_first_check_goes_on_where_it_was_saved",
         ],
     ),
     (
@@ -160,6 +161,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "a_folder_that_is_a_file_is_exit_5",
             "an_input_output_error_is_exit_5_and_what_was_written_is_kept",
             "a_folder_that_is_removed_on_the_way_is_exit_5",
+            "what_a_file_system_holds_that_only_reads_is_seeded_though_it_cannot_be_synced",
         ],
     ),
     (
