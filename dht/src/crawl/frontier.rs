@@ -8,8 +8,10 @@
 //! who is within its interval. If everybody is, nobody else can be asked.
 //!
 //! Of one network (IPv4 /24, IPv6 /64) at most [`Config::crawl_nodes_per_subnet`] are known at a time, but for
-//! those who were silent lately; further ones are not taken, whatever their ids, unless one that refused can go for
-//! them. Those of an earlier run who are within their interval are remembered in any case.
+//! those who were silent lately; further ones are not taken, whatever their ids, unless one that refused can give up
+//! its seat for them. It is remembered all the same: forgotten, it would be asked as soon as somebody named it, and
+//! those of a crowded network who refuse would be asked for ever. Those of an earlier run who are within their interval
+//! are remembered in any case.
 
 mod slices;
 mod subnets;
@@ -46,12 +48,12 @@ pub(super) struct Frontier {
     voids: Voids,
     /// The fresh, and those who live.
     slices: Slices,
-    /// Everybody but the silent.
+    /// Everybody but the silent and the unseated.
     subnets: Subnets,
     asking: usize,
     resting: BTreeSet<(Time, u32)>,
     silent: BTreeSet<(Time, u32)>,
-    /// By when they refused.
+    /// By when they refused, with a seat or without.
     refused: BTreeSet<(Time, u32)>,
     /// Nodes that something has happened to, for whoever keeps them.
     changes: Vec<(SourceKey, Option<NodeRecord>)>,
@@ -79,6 +81,8 @@ enum State {
     Resting,
     Silent,
     Refused,
+    /// Refused, and gave up its seat in its network.
+    Unseated,
 }
 
 /// A node that is to be asked.
@@ -162,7 +166,7 @@ impl Frontier {
                     // Who was forgotten might be asked again within its interval (BEP 51, "interval").
                     Standing::Resting(_) => self.has_room(),
                     Standing::Silent(_) => self.asked() < self.asked_cap,
-                    _ => self.asked() < self.asked_cap && self.subnets.has_room(record.addr),
+                    _ => self.asked() < self.asked_cap && self.make_seat(record.addr),
                 };
                 if has_room {
                     let index = self.add(record.id, record.addr, source);
@@ -178,7 +182,7 @@ impl Frontier {
         }
     }
 
-    /// Whether the network of `addr` has a seat for one more; one that refused makes room.
+    /// Whether the network of `addr` has a seat for one more; one that refused gives up its own.
     fn make_seat(&mut self, addr: SocketAddr) -> bool {
         let IpAddr::V4(ip) = addr.ip().to_canonical() else { return true };
         let [a, b, c, _] = ip.octets();
@@ -193,7 +197,9 @@ impl Frontier {
             });
             // Where every port is a node there is more to a network than its hosts.
             let Some(index) = refused else { return false };
-            self.remove(index);
+            self.subnets.pardon(addr);
+            self.subnets.leave(addr);
+            self.entries[index as usize].state = State::Unseated;
         }
         true
     }
@@ -248,7 +254,7 @@ impl Frontier {
             State::Silent if entry.at > now => Known::Gone,
             State::Silent => Known::Unknown,
             _ if entry.id != id || entry.addr != addr => Known::Otherwise,
-            State::Resting | State::Refused => Known::Alive,
+            State::Resting | State::Refused | State::Unseated => Known::Alive,
             State::Asking => Known::Asking,
             State::Fresh | State::Free => Known::Fresh,
         }
@@ -451,7 +457,7 @@ impl Frontier {
             State::Silent => {
                 self.silent.remove(&(at, index));
             }
-            State::Resting | State::Refused => {
+            State::Resting | State::Refused | State::Unseated => {
                 let set = if state == State::Resting { &mut self.resting } else { &mut self.refused };
                 set.remove(&(at, index));
                 if state == State::Refused {
@@ -468,6 +474,8 @@ impl Frontier {
         let Entry { addr, id, target, state, .. } = self.entries[index as usize];
         if state != State::Silent {
             self.voids.remove(&id);
+        }
+        if !matches!(state, State::Silent | State::Unseated) {
             self.subnets.leave(addr);
         }
         self.voids.remove(&target);

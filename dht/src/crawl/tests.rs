@@ -72,6 +72,23 @@ fn those_who_do_not_answer_or_know_bep_51_are_left_alone() {
     assert!((2..=4).contains(&most), "once an hour: {most}");
 }
 
+/// They name one another, and each of them is fresh again to a crawl that has forgotten it.
+#[test]
+fn those_of_a_crowded_network_who_refuse_are_asked_once_each() {
+    for conduct in [Conduct::Old, Conduct::Older] {
+        let mut street = Street::new(19, 40, &fast());
+        for (n, node) in street.nodes.iter_mut().enumerate() {
+            (node.addr, node.conduct) = (([81, 2, 3, n as u8], 6881).into(), conduct);
+        }
+        street.by_addr = street.nodes.iter().enumerate().map(|(index, node)| (node.addr, index)).collect();
+        street.table = street.nodes.iter().map(|node| (node.id, node.addr)).collect();
+        street.run(MINUTE * 10);
+        assert!(street.nodes.iter().all(|node| node.asked.len() <= 1), "{conduct:?}");
+        let status = street.crawler.status();
+        assert_eq!((status.rounds, status.condition), (1, Condition::Resting), "{conduct:?}: {status:?}");
+    }
+}
+
 #[test]
 fn the_rate_is_kept_to_the_query() {
     for rate in [1, 7, 25] {

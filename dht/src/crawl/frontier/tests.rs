@@ -347,10 +347,14 @@ fn who_refused_gives_up_its_seat_when_somebody_else_wants_it() {
         frontier.settle(NOW, chosen.index, Some(chosen.id), standing);
     }
     assert!(frontier.offer(NOW, rng.id(), host(10)));
-    assert_eq!((frontier.refused(), frontier.len()), (1, 3));
+    assert_eq!((frontier.refused(), frontier.len()), (2, 4));
     assert!(frontier.claim(NOW, rng.id(), host(11)).is_some());
-    assert_eq!((frontier.refused(), frontier.resting(), frontier.len()), (0, 1, 3));
+    assert_eq!((frontier.refused(), frontier.resting(), frontier.len()), (2, 1, 5));
     assert!(!frontier.offer(NOW, rng.id(), host(12)), "nobody else can go");
+    // Whoever lost its seat is remembered.
+    for n in 0..3 {
+        assert!(!frontier.offer(NOW, rng.id(), host(n)) && frontier.claim(NOW, rng.id(), host(n)).is_none());
+    }
     // Of more than may be there, those who refused go only where that makes room.
     for n in 20..23 {
         let standing = Standing::Resting(until);
@@ -359,7 +363,39 @@ fn who_refused_gives_up_its_seat_when_somebody_else_wants_it() {
     let chosen = frontier.next().unwrap();
     frontier.settle(NOW, chosen.index, Some(chosen.id), Standing::Refused);
     assert!(!frontier.offer(NOW, rng.id(), host(13)));
-    assert_eq!((frontier.refused(), frontier.resting(), frontier.len()), (1, 4, 6));
+    assert_eq!((frontier.refused(), frontier.resting(), frontier.len()), (3, 4, 8));
+}
+
+#[test]
+fn those_who_refused_are_remembered_without_a_seat_as_long_as_there_is_memory() {
+    let config = Config { crawl_nodes_per_subnet: 4, crawl_asked: 100, ..Config::default() };
+    let mut frontier = frontier(config.clone());
+    let mut rng = Rng::from_seed(17);
+    let host = |n: usize| SocketAddr::from(([81, 2, 3, n as u8], 6881));
+    let refuse_all = |frontier: &mut Frontier, rng: &mut Rng| {
+        let mut asked = Vec::new();
+        for n in 0..100 {
+            frontier.offer(NOW, rng.id(), host(n));
+            while let Some(Chosen { index, id, addr, .. }) = frontier.next() {
+                frontier.settle(NOW, index, Some(id), Standing::Refused);
+                asked.push(addr);
+            }
+        }
+        asked.len()
+    };
+    assert_eq!((refuse_all(&mut frontier, &mut rng), refuse_all(&mut frontier, &mut rng)), (100, 0));
+    assert_eq!((frontier.refused(), frontier.len(), frontier.subnets.len()), (100, 100, 1));
+    // A later run knows them too,
+    let mut kept: Vec<_> = frontier.changes().filter_map(|(_, record)| record).collect();
+    kept.retain(|record| record.standing == Standing::Refused);
+    let mut later = Frontier::new(Region::WHOLE, &config, Rng::from_seed(18));
+    kept.iter().for_each(|record| later.restore(NOW, record));
+    assert_eq!((later.refused(), refuse_all(&mut later, &mut rng)), (100, 0));
+    // and they go when others need the memory, without a trace.
+    for n in 0..100 {
+        assert!(frontier.claim(NOW, rng.id(), addr(n)).is_some(), "{n}");
+    }
+    assert_eq!((frontier.refused(), frontier.len(), frontier.subnets.len()), (0, 100, 100));
 }
 
 #[test]
