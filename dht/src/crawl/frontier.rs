@@ -69,6 +69,7 @@ struct Entry {
     /// Where it is in a list of its slice.
     place: u32,
     state: State,
+    kept: Kept,
 }
 
 const _: () = assert!(size_of::<Entry>() == 88);
@@ -83,6 +84,15 @@ enum State {
     Refused,
     /// Refused, and gave up its seat in its network.
     Unseated,
+}
+
+/// What whoever keeps the changes has of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// What an earlier run told, if anything.
+    Before,
+    /// What this one told.
+    Now,
 }
 
 /// A node that is to be asked.
@@ -147,10 +157,15 @@ impl Frontier {
             return false;
         }
         let index = self.add(id, addr, source);
-        self.make_fresh(index)
+        let stays = self.make_fresh(index);
+        if stays {
+            self.entries[index as usize].kept = Kept::Now;
+        }
+        stays
     }
 
-    /// Takes a node of an earlier run as it was kept, or has it forgotten.
+    /// Takes a node of an earlier run as it was kept, or has it forgotten; one outside of the region that finds no
+    /// place is left as it is kept.
     pub(super) fn restore(&mut self, now: Time, record: &NodeRecord) {
         let source = self.source(record.addr);
         if self.find(source).is_some() {
@@ -160,6 +175,9 @@ impl Frontier {
             Standing::Silent(until) if until <= now => {}
             Standing::Fresh => {
                 self.offer(now, record.id, record.addr);
+                if self.find(source).is_none() && !self.region.contains(&record.id) {
+                    return;
+                }
             }
             Standing::Resting(_) | Standing::Silent(_) | Standing::Refused => {
                 let has_room = match record.standing {
@@ -174,9 +192,12 @@ impl Frontier {
                 }
             }
         }
-        if self.find(source).is_none() {
+        let Some(index) = self.find(source) else {
             self.changes.push((source, None));
-        } else if self.changes.last() == Some(&(source, Some(*record))) {
+            return;
+        };
+        self.entries[index as usize].kept = Kept::Before;
+        if self.changes.last() == Some(&(source, Some(*record))) {
             // Whoever keeps it has it as it is.
             self.changes.pop();
         }
@@ -366,7 +387,8 @@ impl Frontier {
 
     /// A new entry that is in no list.
     fn add(&mut self, id: Id, addr: SocketAddr, source: SourceKey) -> u32 {
-        let entry = Entry { addr, at: Time::ZERO, id, target: id, place: 0, state: State::Free };
+        let entry =
+            Entry { addr, at: Time::ZERO, id, target: id, place: 0, state: State::Free, kept: Kept::Before };
         self.voids.insert(&id);
         self.subnets.enter(addr);
         let index = match self.holes.pop() {
@@ -398,11 +420,11 @@ impl Frontier {
             let chosen = self.rng.below(slice.offered);
             if chosen >= cap {
                 self.entries[index as usize].state = State::Free;
-                self.remove(index);
+                self.crowd_out(index);
                 return false;
             }
             let (victim, offered) = (slice.nodes[chosen].index, slice.offered);
-            self.remove(victim);
+            self.crowd_out(victim);
             self.slices.of(number).offered = offered;
         }
         self.slices.push(index, Which::Fresh, &mut self.entries);
@@ -416,7 +438,7 @@ impl Frontier {
         self.unlist(index);
         self.asking += 1;
         let entry = &mut self.entries[index as usize];
-        entry.state = State::Asking;
+        (entry.state, entry.kept) = (State::Asking, Kept::Now);
         let &mut Entry { id, addr, .. } = entry;
         Chosen { index, id, addr, is_inside: self.region.contains(&id) }
     }
@@ -488,6 +510,16 @@ impl Frontier {
         self.entries[index as usize].state = State::Free;
         self.holes.push(index);
         self.changes.push((source, None));
+    }
+
+    /// Forgets an entry that has no place. Of those outside of its region a crawl of a part knows few at a time: what
+    /// an earlier run has kept of them stays, for one of the whole.
+    fn crowd_out(&mut self, index: u32) {
+        let Entry { id, kept, .. } = self.entries[index as usize];
+        self.remove(index);
+        if kept == Kept::Before && !self.region.contains(&id) {
+            self.changes.pop();
+        }
     }
 
     fn note(&mut self, index: u32, standing: Standing) {

@@ -199,6 +199,50 @@ fn what_was_kept_is_taken_back() {
     assert_eq!(frontier.next_due(), late);
 }
 
+/// A crawl of a part of the key space on what one of the whole has kept.
+#[test]
+fn who_lives_outside_of_the_region_is_kept_though_there_is_no_place_for_all() {
+    let region: Region = "ff".parse().unwrap();
+    let mut frontier = Frontier::new(region, &Config::default(), Rng::from_seed(19));
+    let mut rng = Rng::from_seed(20);
+    let late = NOW + Duration::from_secs(600);
+    let mut outside = |n: usize| {
+        let mut bytes = *rng.id().as_bytes();
+        bytes[0] &= 0x7f;
+        let standing = if n.is_multiple_of(2) { Standing::Fresh } else { Standing::Resting(late) };
+        NodeRecord { id: Id::new(bytes), addr: addr(n), standing }
+    };
+    let records: Vec<_> = (0..2000).map(&mut outside).collect();
+    records.iter().for_each(|record| frontier.restore(NOW, record));
+    assert_eq!((frontier.fresh(), frontier.resting()), (64, 1000), "few are known");
+    assert_eq!(frontier.changes().count(), 0);
+    // Nor when they are named or their rest is over.
+    for record in &records {
+        frontier.offer(NOW, record.id, record.addr);
+    }
+    frontier.wake(late);
+    let gone = |frontier: &mut Frontier| frontier.changes().filter(|(_, record)| record.is_none()).count();
+    let lost = gone(&mut frontier);
+    assert!(frontier.fresh() == 64 && lost < 150, "{lost}: those alone who had a place again");
+    // Of strangers who come and go only those are kept who are known.
+    let known = frontier.len();
+    let strangers: BTreeSet<_> = (5000..9000).map(|n| source_key(addr(n), false)).collect();
+    let (mut told, mut taken) = (BTreeSet::new(), 0);
+    for n in 5000..9000 {
+        let NodeRecord { id, addr, .. } = outside(n);
+        taken += usize::from(frontier.offer(late, id, addr));
+    }
+    for (source, record) in frontier.changes() {
+        match record {
+            Some(_) => drop(told.insert(source)),
+            None if strangers.contains(&source) => assert!(told.remove(&source)),
+            None => {}
+        }
+    }
+    assert!(taken > 20 && told.len() <= 64, "{taken} {}", told.len());
+    assert_eq!(frontier.len(), known);
+}
+
 #[test]
 fn the_nearest_fresh_nodes_of_a_family_are_found() {
     let mut frontier = frontier(Config::default());
