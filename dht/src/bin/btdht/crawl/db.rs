@@ -18,7 +18,7 @@ use redb::{
 
 use super::batch::Batch;
 use super::open::{META, Missing, damaged, open};
-use super::record::{INFOHASH_LEN, Infohash, NODE_LEN, Node};
+use super::record::{INFOHASH_LEN, Infohash, NODE_LEN, Node, is_ahead};
 use crate::failure::Failure;
 
 const INFOHASHES: TableDefinition<'_, &[u8; Id::LEN], &[u8; INFOHASH_LEN]> =
@@ -154,7 +154,7 @@ impl Db {
                 if before.is_none() {
                     written.new.push((*id, *node));
                 }
-                if infohash.sized_at == 0 || now.saturating_sub(infohash.sized_at) > SIZE_KEPT {
+                if infohash.is_unsized(now, SIZE_KEPT) {
                     written.unsized_.push((*id, *node));
                 }
             }
@@ -194,7 +194,9 @@ impl Db {
 impl KeptSize {
     /// Whether a new estimate is worth more: a crawl that has just begun knows less than the last one did.
     fn yields(&self, now: u64, new: &SizeEstimate) -> bool {
-        new.points >= self.estimate.points || now.saturating_sub(self.at) > SIZE_KEPT
+        new.points >= self.estimate.points
+            || is_ahead(self.at, now)
+            || now.saturating_sub(self.at) > SIZE_KEPT
     }
 
     fn encode(&self) -> [u8; 32] {
@@ -315,6 +317,8 @@ mod tests {
         db.write(later, &sized(7, size(0, 0))).unwrap();
         let [(_, seven)] = all(&db)[..] else { panic!() };
         assert_eq!((seven.swarm.seeds, seven.has_size(), seven.sized_at), (5, true, later));
+        // The clock is put right.
+        assert_eq!(db.write(1100, &told(&[(7, 1)])).unwrap().unsized_.len(), 1);
     }
 
     #[test]
@@ -371,6 +375,8 @@ mod tests {
         assert_eq!(write(1200, 118.0, 60), 118.0);
         assert_eq!(write(1200 + SIZE_KEPT, 90.0, 59), 118.0);
         assert_eq!(write(1201 + SIZE_KEPT, 90.0, 59), 90.0);
+        // That day has not come yet: the clock was wrong.
+        assert_eq!(write(1200, 77.0, 58), 77.0);
     }
 
     #[test]

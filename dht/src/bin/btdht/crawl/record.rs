@@ -52,8 +52,9 @@ impl Infohash {
         if self.times_seen == 0 {
             self.first_seen = now;
         }
-        // A clock that was set back must not make it older.
-        self.last_seen = self.last_seen.max(now);
+        // A clock that was set back must not make it older; one that was far ahead must not be believed for good.
+        self.last_seen = if is_ahead(self.last_seen, now) { now } else { self.last_seen.max(now) };
+        self.first_seen = self.first_seen.min(self.last_seen);
         self.times_seen = self.times_seen.saturating_add(1);
         self.tellers |= 1 << (teller % u128::BITS as u64);
     }
@@ -64,6 +65,11 @@ impl Infohash {
         let bits = f64::from(u128::BITS);
         let zeroes = f64::from(self.tellers.count_zeros().max(1));
         (bits * (bits / zeroes).ln()).round() as u32
+    }
+
+    /// Whether a size has not been asked for within so many seconds.
+    pub(super) fn is_unsized(&self, now: u64, kept: u64) -> bool {
+        self.sized_at == 0 || is_ahead(self.sized_at, now) || now.saturating_sub(self.sized_at) > kept
     }
 
     /// Whether a size was asked for and told.
@@ -151,6 +157,11 @@ impl Node {
     }
 }
 
+/// Whether a time that was written is farther ahead than clocks are set back: it is of one that was wrong.
+pub(super) fn is_ahead(written: u64, now: u64) -> bool {
+    written > now.saturating_add(24 * 3600)
+}
+
 /// Whole seconds since 1970.
 pub(super) fn seconds(moment: SystemTime) -> u64 {
     moment.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -185,6 +196,25 @@ mod tests {
         let mut bytes = [0; NODE_LEN];
         bytes[38] = 9;
         assert_eq!(Node::decode(&bytes), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_is_not_believed_for_good() {
+        let day = 24 * 3600;
+        let mut infohash = Infohash::default();
+        infohash.told(5 * day, 1);
+        infohash.told(4 * day, 1);
+        assert_eq!((infohash.first_seen, infohash.last_seen), (5 * day, 5 * day), "it may have been right");
+        infohash.told(4 * day - 1, 1);
+        assert_eq!((infohash.first_seen, infohash.last_seen), (4 * day - 1, 4 * day - 1));
+        infohash.told(6 * day, 1);
+        assert_eq!((infohash.first_seen, infohash.last_seen), (4 * day - 1, 6 * day));
+
+        assert!(infohash.is_unsized(day, day));
+        infohash.sized_at = 5 * day;
+        let unsized_at =
+            [4 * day - 1, 4 * day, 5 * day, 6 * day, 6 * day + 1].map(|now| infohash.is_unsized(now, day));
+        assert_eq!(unsized_at, [true, false, false, false, true]);
     }
 
     #[test]
