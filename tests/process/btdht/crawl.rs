@@ -263,6 +263,9 @@ fn limits_end_a_crawl_and_a_part_of_the_key_space_is_all_that_is_told() {
     let fourth = home.path().join("fourth.redb");
     let finished = home.run(&args(&router, &fourth, &["--duration", "0.5"])).expect_code(0);
     assert!(finished.stdout.contains("new infohashes"), "{finished:#?}");
+    // Longer than any clock goes.
+    let more = ["--duration", "1e19", "--timeout", "1e19", "--limit", "1"];
+    home.run(&args(&router, &home.path().join("fifth.redb"), &more)).expect_code(0);
 }
 
 #[test]

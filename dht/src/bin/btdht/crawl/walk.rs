@@ -169,7 +169,7 @@ impl<'a> Walker<'a> {
         writes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         reports.tick().await;
-        let deadline = self.walk.duration.map(|span| self.started + span);
+        let deadline = after(self.started, self.walk.duration);
         let mut waited = self.started;
         loop {
             if self.is_enough() {
@@ -180,7 +180,7 @@ impl<'a> Walker<'a> {
                 // Whoever is asked first after a rest has the whole time to answer.
                 waited = Instant::now();
             }
-            let patience = self.context.flags.timeout.map(|span| waited + span);
+            let patience = after(waited, self.context.flags.timeout);
             tokio::select! {
                 signal = stop.requested() => return Ok(End::Signal(signal)),
                 () = at(deadline) => return Ok(End::Enough),
@@ -369,6 +369,11 @@ impl<'a> Walker<'a> {
     }
 }
 
+/// When a span is over; never, if that is beyond all that a clock can show.
+fn after(start: Instant, span: Option<Duration>) -> Option<Instant> {
+    start.checked_add(span?)
+}
+
 /// Waits until then, or for ever.
 async fn at(deadline: Option<Instant>) {
     match deadline {
@@ -392,6 +397,14 @@ mod tests {
     use krpc::Id;
 
     use super::*;
+
+    #[test]
+    fn a_span_that_no_clock_can_show_is_for_ever() {
+        let now = Instant::now();
+        assert_eq!(after(now, None), None);
+        assert_eq!(after(now, Some(WRITE_EVERY)), Some(now + WRITE_EVERY));
+        assert_eq!(after(now, Some(Duration::MAX)), None);
+    }
 
     #[tokio::test]
     async fn a_time_that_cannot_have_been_meant_is_corrected_and_kept_so() {
