@@ -364,3 +364,39 @@ fn a_disk_that_refuses_is_exit_code_5() {
     let export = ["crawl", "export", "--db", db.to_str().unwrap(), "-o", nowhere.to_str().unwrap()];
     home.run(&export).expect_code(5).error();
 }
+
+/// A link stays a link, somebody's file stays theirs, and what is no file is written to as it is.
+#[test]
+fn an_export_replaces_a_file_and_nothing_else() {
+    let (world, _) = world(8, 5);
+    let (home, db) = home();
+    home.run(&args(&world.router(), &db, &["--rounds", "1", "--rate", "100"])).expect_code(0);
+    let plain = exported(&home, &db, &[]).stdout;
+    assert!(!plain.is_empty());
+    let at = |name: &str| home.path().join(name);
+    fs::write(at("letter.new"), "dear").unwrap();
+    fs::write(at("letter"), "old").unwrap();
+    std::os::unix::fs::symlink("letter", at("link")).unwrap();
+    exported(&home, &db, &["-o", at("link").to_str().unwrap()]);
+    assert!(at("link").is_symlink());
+    assert_eq!(fs::read_to_string(at("letter")).unwrap(), plain);
+    assert_eq!(fs::read_to_string(at("letter.new")).unwrap(), "dear");
+    assert_eq!(exported(&home, &db, &["-o", "/dev/stdout"]).stdout, plain);
+
+    let pipe = at("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read_to_string(pipe).unwrap()
+    });
+    exported(&home, &db, &["-o", pipe.to_str().unwrap()]);
+    assert_eq!(reader.join().unwrap(), plain);
+
+    // What a shell appends to is neither replaced nor written over.
+    let log = at("log");
+    fs::write(&log, "before\n").unwrap();
+    let appended = fs::File::options().append(true).open(&log).unwrap();
+    let export = ["crawl", "export", "--db", db.to_str().unwrap(), "-o", "/dev/stdout"];
+    assert!(home.command(&export).stdout(appended).status().unwrap().success());
+    assert_eq!(fs::read_to_string(&log).unwrap(), format!("before\n{plain}"));
+}

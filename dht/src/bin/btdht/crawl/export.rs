@@ -1,6 +1,6 @@
 //! `btdht crawl export`: what a crawl has found, for other programs.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::db::Db;
 use super::open::Missing;
+use super::place::{Place, beside, straight};
 use super::record::Infohash;
 use super::task;
 use crate::failure::Failure;
@@ -47,10 +48,16 @@ pub(super) async fn run(args: &Args, path: PathBuf, stop: &mut Stop) -> Result<(
     let seen = Arc::clone(&progress);
     let mut work = pin!(task::blocking(move || {
         let db = Db::open(&path, Missing::Refuse)?;
-        match output {
-            None => write(&db, format, || true, io::stdout().lock()),
-            Some(output) if seen.begin() => to_file(&db, format, || seen.goes_on(), &output),
-            Some(_) => Ok(()),
+        match output
+            .map_or(Ok(Place::Stdout), |path| Place::of(&path).map_err(|error| failed(&path, &error)))?
+        {
+            Place::Stdout => write(&db, format, || true, io::stdout().lock()),
+            Place::Other(path) => {
+                let out = straight(&path).map_err(|error| failed(&path, &error))?;
+                write(&db, format, || true, out)
+            }
+            Place::File(path) if seen.begin() => to_file(&db, format, || seen.goes_on(), &path),
+            Place::File(_) => Ok(()),
         }
     }));
     tokio::select! {
@@ -89,12 +96,13 @@ impl Progress {
     }
 }
 
+fn failed(path: &Path, error: &io::Error) -> Failure {
+    Failure::disk(format!("writing {}: {error}", path.display()))
+}
+
 fn to_file(db: &Db, format: Format, goes_on: impl Fn() -> bool, path: &Path) -> Result<(), Failure> {
-    let failed = |error: io::Error| Failure::disk(format!("writing {}: {error}", path.display()));
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    let file = File::create(&temporary).map_err(failed)?;
+    let failed = |error: io::Error| failed(path, &error);
+    let (temporary, file) = beside(path).map_err(failed)?;
     let written = write(db, format, goes_on, &file)
         .and_then(|()| file.sync_all().map_err(failed))
         .and_then(|()| fs::rename(&temporary, path).map_err(failed));

@@ -5,6 +5,7 @@ mod batch;
 mod db;
 mod export;
 mod open;
+mod place;
 mod record;
 mod report;
 mod status;
