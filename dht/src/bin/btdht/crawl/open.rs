@@ -1,14 +1,16 @@
 //! Opening the database of a crawl, or saying why it cannot be: somebody else has it, it is another
 //! program's file, a later version's, or damaged. Nothing that is not ours is ever written to.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read as _};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
 
+use redb::backends::FileBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase as _, StorageError, TableDefinition, TableError,
 };
 
+use super::place;
 use crate::failure::Failure;
 
 /// What the crawl itself has to remember.
@@ -30,14 +32,14 @@ pub(super) fn open(path: &Path, missing: Missing) -> Result<Database, Failure> {
     let shown = path.display();
     match begins_like_a_database(path) {
         Ok(true) => {}
-        Ok(false) => {
-            return Err(Failure::usage(format!("{shown} is not the database of a crawl"))
-                .hint("it is left as it is; --db FILE names another"));
-        }
+        Ok(false) => return Err(foreign(path)),
         Err(error) if error.kind() == ErrorKind::NotFound && missing == Missing::Create => {
             if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder)
+                fs::create_dir_all(folder)
                     .map_err(|error| Failure::disk(format!("making the folder of {shown}: {error}")))?;
+            }
+            if let Some(database) = create(path)? {
+                return Ok(database);
             }
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -46,11 +48,9 @@ pub(super) fn open(path: &Path, missing: Missing) -> Result<Database, Failure> {
         }
         Err(error) => return Err(Failure::disk(format!("reading {shown}: {error}"))),
     }
-    let mut builder = Builder::new();
-    builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
     let opened = match missing {
-        Missing::Create => builder.create(path),
-        Missing::Refuse => builder.open(path),
+        Missing::Create => builder().create(path),
+        Missing::Refuse => builder().open(path),
     };
     let database = opened.map_err(|error| refused(path, &error))?;
     let found = schema(&database).map_err(|error| damaged(path, &error))?;
@@ -64,9 +64,61 @@ pub(super) fn open(path: &Path, missing: Missing) -> Result<Database, Failure> {
             start(&database).map_err(|error| damaged(path, &error))?;
             Ok(database)
         }
-        Found::New | Found::Foreign => Err(Failure::usage(format!("{shown} is not the database of a crawl"))
-            .hint("it is left as it is; --db FILE names another")),
+        Found::New | Found::Foreign => Err(foreign(path)),
     }
+}
+
+/// Makes a database under another name, which it keeps until it is whole: redb writes what its files begin with last,
+/// so that of a first run that was killed a file would stay that is no database. `None` if another first run was
+/// quicker.
+///
+/// The lock is on the file from before it is emptied until the database is closed, by whatever name: nobody empties
+/// or renames what another one fills.
+fn create(path: &Path) -> Result<Option<Database>, Failure> {
+    let failed = |error: io::Error| Failure::disk(format!("making {}: {error}", path.display()));
+    let place = place::followed(path);
+    let temporary = place::with(&place, ".new");
+    let mut options = File::options();
+    let file =
+        options.read(true).write(true).create(true).truncate(false).open(&temporary).map_err(failed)?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => return Err(in_use(path)),
+        // Where files cannot be locked redb does without, too.
+        Ok(()) | Err(TryLockError::Error(_)) => {}
+    }
+    if !is_leftover(&file).map_err(failed)? {
+        return Err(foreign(&temporary));
+    }
+    if place.exists() {
+        // Of nobody who makes one: they look here first, too.
+        let _ = fs::remove_file(&temporary);
+        return Ok(None);
+    }
+    file.set_len(0).map_err(failed)?;
+    let created = FileBackend::new(file).and_then(|file| builder().create_with_backend(file));
+    let database = created.map_err(|error| refused(path, &error))?;
+    start(&database).map_err(|error| damaged(path, &error))?;
+    fs::rename(&temporary, &place).map_err(failed)?;
+    if let Some(folder) = place.parent() {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        // Where a folder cannot be opened as a file there is nothing to do for its names.
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+    Ok(Some(database))
+}
+
+/// Whether it is what a first run that was killed may have left: nothing, a database, or zeros where it would begin.
+fn is_leftover(file: &File) -> io::Result<bool> {
+    let mut first = Vec::new();
+    file.take(MAGIC.len() as u64).read_to_end(&mut first)?;
+    let is_zeros = first.iter().all(|&byte| byte == 0);
+    Ok(file.metadata()?.is_file() && (is_zeros || first == MAGIC))
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+    builder
 }
 
 /// The database did not do what it should.
@@ -108,7 +160,7 @@ fn start(database: &Database) -> Result<(), redb::Error> {
 }
 
 /// A file that another program wrote is told apart before anything is opened; an empty one may be filled.
-fn begins_like_a_database(path: &Path) -> std::io::Result<bool> {
+fn begins_like_a_database(path: &Path) -> io::Result<bool> {
     let mut first = Vec::new();
     File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut first)?;
     Ok(first.is_empty() || first == MAGIC)
@@ -117,10 +169,7 @@ fn begins_like_a_database(path: &Path) -> std::io::Result<bool> {
 fn refused(path: &Path, error: &DatabaseError) -> Failure {
     let shown = path.display();
     match error {
-        DatabaseError::DatabaseAlreadyOpen => {
-            Failure::in_use(format!("{shown} is in use by another process"))
-                .hint("another crawl runs on it; --db FILE takes another database")
-        }
+        DatabaseError::DatabaseAlreadyOpen => in_use(path),
         DatabaseError::Storage(StorageError::Io(error)) if !is_damage(error) => {
             Failure::disk(format!("opening {shown}: {error}"))
         }
@@ -129,8 +178,18 @@ fn refused(path: &Path, error: &DatabaseError) -> Failure {
     }
 }
 
+fn in_use(path: &Path) -> Failure {
+    Failure::in_use(format!("{} is in use by another process", path.display()))
+        .hint("another crawl runs on it; --db FILE takes another database")
+}
+
+fn foreign(path: &Path) -> Failure {
+    Failure::usage(format!("{} is not the database of a crawl", path.display()))
+        .hint("it is left as it is; --db FILE names another")
+}
+
 /// Whether it is the file's fault, not the disk's.
-fn is_damage(error: &std::io::Error) -> bool {
+fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
 }
 
@@ -142,3 +201,66 @@ fn one_line(error: &impl std::fmt::Display) -> String {
 const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
 /// Memory for pages of the database, in bytes.
 const CACHE: usize = 32 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(path: &Path) -> String {
+        open(path, Missing::Create).map_or_else(|failure| format!("{failure:?}"), |_| "opened".to_owned())
+    }
+
+    #[test]
+    fn what_a_killed_first_run_left_is_replaced_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        // As long as redb makes a file before it writes to it.
+        for (n, left) in [&[0; 1 << 20][..], b"", MAGIC].into_iter().enumerate() {
+            let path = at(&format!("{n}.redb"));
+            fs::write(place::with(&path, ".new"), left).unwrap();
+            assert_eq!(code(&path), "opened", "{n}");
+            assert!(!place::with(&path, ".new").exists());
+            assert!(begins_like_a_database(&path).unwrap() && path.metadata().unwrap().len() > 0);
+            assert!(open(&path, Missing::Refuse).is_ok());
+        }
+        let letter = at("letter.redb.new");
+        fs::write(&letter, "dear").unwrap();
+        let failure = code(&at("letter.redb"));
+        assert!(failure.contains("code: 2") && failure.contains("redb.new is not"), "{failure}");
+        assert_eq!(fs::read(&letter).unwrap(), b"dear");
+        // Zeros under its own name may be anybody's.
+        fs::write(at("zeros.redb"), [0; 4096]).unwrap();
+        let failure = code(&at("zeros.redb"));
+        assert!(failure.contains("code: 2"), "{failure}");
+        assert_eq!(fs::read(at("zeros.redb")).unwrap(), [0; 4096]);
+    }
+
+    #[test]
+    fn of_two_first_runs_one_has_to_go_whatever_the_other_is_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("crawl.redb");
+        let temporary = place::with(&path, ".new");
+        fs::write(&temporary, "").unwrap();
+        let other = File::options().write(true).open(&temporary).unwrap();
+        other.lock().unwrap();
+        other.set_len(4096).unwrap();
+        let failure = code(&path);
+        assert!(failure.contains("code: 6") && failure.contains("in use"), "{failure}");
+        assert_eq!((temporary.metadata().unwrap().len(), path.exists()), (4096, false));
+        drop(other);
+        let database = open(&path, Missing::Create).unwrap();
+        assert!(code(&path).contains("code: 6"), "it has its name now");
+        drop(database);
+        assert_eq!(code(&path), "opened");
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_made_has_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("crawl.redb");
+        fs::create_dir(place::with(&path, ".new")).unwrap();
+        let failure = code(&path);
+        assert!(failure.contains("code: 5"), "{failure}");
+        assert!(!path.exists());
+    }
+}
