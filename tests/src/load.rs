@@ -5,29 +5,28 @@
 //! Mix: 10 % ping, 40 % find_node, 20 % get_peers for one of 1,000 infohashes of ten peers, 20 % for an
 //! unknown one, 10 % announce_peer with a valid token (one of those ten peers again).
 
+mod check;
+mod sources;
 mod tally;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use btdht::secure_id::secure_id;
 use btdht::{Rng, Seeds};
-use krpc::bencode::Strings;
-use krpc::compact::{Address as _, Contact, V4, put_node};
+use krpc::compact::{Contact, put_node};
 use krpc::{Body, Id, Message, Query, Response, Want};
 
 use crate::mmsg::{Socket, Speaks};
+pub use check::PEERS;
+use check::{Checker, check_existence, check_values};
+pub use sources::SOURCES;
+use sources::{PORT, Sources};
 pub use tally::Tally;
 
-/// Sources: `85.x.y.7:6881`, each in a /24 of its own.
-pub const SOURCES: u32 = 20_000;
 /// Infohashes that have peers.
 pub const INFOHASHES: u32 = 1_000;
-/// Peers of each.
-pub const PEERS: u32 = 10;
-const PORT: u16 = 6881;
 /// Queries outstanding at most; a slot's number is the last byte of its transaction id.
 pub const MAX_WINDOW: usize = 256;
 /// A query without a reply is lost after this.
@@ -87,13 +86,15 @@ pub struct Load {
     node: SocketAddrV4,
     target: Target,
     tids: Tids,
-    ids: Vec<Id>,
-    /// Sources in the order of their ids.
-    sorted: Vec<u32>,
+    sources: Sources,
+    checker: Checker,
+    /// Whether the checker demands near nodes.
+    near: bool,
     infohashes: Vec<Id>,
     /// The last token of each peer of each infohash.
     tokens: Vec<Option<Vec<u8>>>,
-    stored: Vec<bool>,
+    /// A bit for each peer of each infohash whose announce was accepted.
+    stored: Vec<u16>,
     slots: Vec<Option<Asked>>,
     todo: VecDeque<(Kind, u32)>,
     only: Option<Kind>,
@@ -107,6 +108,10 @@ struct Asked {
     source: u32,
     /// Which peer of which infohash, for [`Kind::Hit`] and [`Kind::Announce`].
     peer: u32,
+    /// What was asked for: an id or an infohash.
+    target: Id,
+    /// Peers of that infohash that were stored then.
+    stored: u16,
     tid: Vec<u8>,
     at: Instant,
 }
@@ -115,19 +120,18 @@ impl Load {
     /// A generator for the node at `node`; enter a [`crate::netns`] before.
     pub fn new(node: SocketAddrV4, target: Target, tids: Tids) -> io::Result<Self> {
         let mut rng = Rng::new(Seeds::from_u64(7));
-        let ids: Vec<Id> = (0..SOURCES).map(|n| secure_id(IpAddr::V4(source_ip(n)), &mut rng)).collect();
-        let mut sorted: Vec<u32> = (0..SOURCES).collect();
-        sorted.sort_unstable_by_key(|&n| ids[n as usize]);
+        let sources = Sources::new(&mut rng);
         Ok(Self {
             socket: Socket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT), Speaks::ForAll)?,
             node,
             target,
             tids,
-            ids,
-            sorted,
+            sources,
+            checker: Checker::new(false),
+            near: false,
             infohashes: (0..INFOHASHES).map(|_| rng.id()).collect(),
             tokens: vec![None; (INFOHASHES * PEERS) as usize],
-            stored: vec![false; (INFOHASHES * PEERS) as usize],
+            stored: vec![0; INFOHASHES as usize],
             slots: (0..MAX_WINDOW).map(|_| None).collect(),
             todo: VecDeque::new(),
             only: None,
@@ -137,13 +141,18 @@ impl Load {
         })
     }
 
+    /// Demands of a node that is taught from now on that it names the nodes which are near to a target.
+    pub fn demand_near(&mut self) {
+        self.near = true;
+    }
+
     /// A node of this world to bootstrap from.
     pub fn router() -> SocketAddrV4 {
-        SocketAddrV4::new(source_ip(0), PORT)
+        SocketAddrV4::new(sources::ip(0), PORT)
     }
 
     /// Asks gently until the node has nodes enough to give eight of them a hundred times in a row, or
-    /// the time is over; says whether it has.
+    /// the time is over; says whether it has. From then on it has to name the nodes that a full table holds.
     pub fn teach(&mut self, limit: Duration) -> io::Result<bool> {
         let end = Instant::now() + limit;
         let mut full = 0;
@@ -151,12 +160,17 @@ impl Load {
             for kind in [Kind::Ping, Kind::FindNode] {
                 self.only = Some(kind);
                 self.tally = Tally::default();
+                // Only now may a node learn its address and take an id that belongs to it.
+                self.checker = Checker::new(self.near);
                 self.open(2_000, Duration::from_millis(10))?;
             }
             let (nodes, replies) = self.tally.nodes;
             full = if replies > 0 && nodes == 8 * replies { full + replies } else { 0 };
         }
         self.only = None;
+        if full >= 100 {
+            self.checker.table_is_full();
+        }
         Ok(full >= 100)
     }
 
@@ -175,7 +189,7 @@ impl Load {
             }
             self.turn(now)?;
         }
-        Ok(self.stored.iter().filter(|&&stored| stored).count())
+        Ok(self.stored.iter().map(|stored| stored.count_ones() as usize).sum())
     }
 
     /// Keeps `window` queries outstanding for `span`.
@@ -202,7 +216,8 @@ impl Load {
     pub fn open(&mut self, rate: u32, span: Duration) -> io::Result<Tally> {
         let start = Instant::now();
         self.tally = Tally::default();
-        let pause = Duration::from_secs(1) / rate;
+        // Half of nothing is asked by who measures a node that answers nothing.
+        let pause = Duration::from_secs(1) / rate.max(1);
         let mut due = start;
         while due - start < span {
             let now = Instant::now();
@@ -248,20 +263,21 @@ impl Load {
         let mut tid = vec![0; if self.tids == Tids::Four { 4 } else { 1 + self.rng.below(32) }];
         self.rng.fill(&mut tid);
         *tid.last_mut().expect("not empty") = slot as u8;
-        let infohash = self.infohashes[(peer / PEERS) as usize];
+        let target = match kind {
+            Kind::Hit | Kind::Announce => self.infohashes[(peer / PEERS) as usize],
+            _ => self.rng.id(),
+        };
         let none = Vec::new();
         let query = match kind {
             Kind::Ping => Query::Ping,
-            Kind::FindNode => Query::FindNode { target: self.rng.id(), want: Want::UNSPECIFIED },
-            Kind::Hit => Query::GetPeers { infohash, want: Want::UNSPECIFIED, scrape: false, no_seed: false },
-            Kind::Miss => {
-                let infohash = self.rng.id();
-                Query::GetPeers { infohash, want: Want::UNSPECIFIED, scrape: false, no_seed: false }
+            Kind::FindNode => Query::FindNode { target, want: Want::UNSPECIFIED },
+            Kind::Hit | Kind::Miss => {
+                Query::GetPeers { infohash: target, want: Want::UNSPECIFIED, scrape: false, no_seed: false }
             }
             Kind::Announce => {
                 let token = self.tokens[peer as usize].as_ref().unwrap_or(&none);
                 Query::AnnouncePeer {
-                    infohash,
+                    infohash: target,
                     port: i64::from(PORT),
                     // It is that one anyway; rqbit reads no announce that does not say.
                     implied_port: true,
@@ -270,12 +286,14 @@ impl Load {
                 }
             }
         };
-        let body = Body::Query { id: self.ids[source as usize], query };
+        let id = self.sources.id(source).expect("a source");
+        let body = Body::Query { id, query };
         let message = Message { tid: &tid, version: None, ip: None, read_only: false, body };
         self.buffer.clear();
         message.encode(&mut self.buffer);
-        self.socket.send(source_ip(source), self.node, &self.buffer)?;
-        self.slots[slot] = Some(Asked { kind, source, peer, tid, at: now });
+        self.socket.send(sources::ip(source), self.node, &self.buffer)?;
+        let stored = self.stored[(peer / PEERS) as usize];
+        self.slots[slot] = Some(Asked { kind, source, peer, target, stored, tid, at: now });
         Ok(())
     }
 
@@ -304,8 +322,7 @@ impl Load {
         if let Some(asked) = self.slots[slot].take() {
             self.tally.lost += 1;
             if let Kind::Hit | Kind::Announce = asked.kind {
-                let peer = asked.peer as usize;
-                if !self.stored[peer] && self.target == Target::Node {
+                if !self.is_stored(asked.peer) && self.target == Target::Node {
                     self.todo.push_back((Kind::Hit, asked.peer));
                 }
             }
@@ -358,51 +375,62 @@ impl Load {
         self.tally.first_wrong.get_or_insert(why);
     }
 
+    fn is_stored(&self, peer: u32) -> bool {
+        self.stored[(peer / PEERS) as usize] >> (peer % PEERS) & 1 == 1
+    }
+
     /// Whether a reply is what the query deserves.
     fn check(&mut self, asked: &Asked, local: Ipv4Addr, len: usize, body: &Body<'_>) -> Result<(), String> {
-        if local != source_ip(asked.source) {
+        if local != sources::ip(asked.source) {
             return Err(format!("sent to {local}"));
         }
         if len > 1024 {
             return Err(format!("{len} bytes"));
         }
         let Body::Response(response) = body else { return Err(format!("{body:?}")) };
-        let peer = asked.peer as usize;
+        self.checker.check_id(response.id)?;
         match asked.kind {
             Kind::Ping => {}
             Kind::FindNode => {
-                let nodes = whole_nodes(response)?;
+                let nodes = self.check_nodes(asked, response)?;
                 self.tally.nodes.0 += nodes as u64;
                 self.tally.nodes.1 += 1;
             }
-            Kind::Hit => {
-                let token = response.token.ok_or("no token")?;
-                self.tokens[peer] = Some(token.to_vec());
-                if self.stored[peer] {
-                    let values = response.values.ok_or("no values")?;
-                    check_values(values, asked.peer / PEERS)?;
-                } else {
-                    // At once: rqbit remembers a thousand tokens.
-                    self.todo.push_front((Kind::Announce, asked.peer));
-                }
-            }
+            Kind::Hit => self.check_hit(asked, response)?,
             Kind::Miss => {
                 response.token.ok_or("no token")?;
                 if response.values.is_some_and(|values| !values.is_empty()) {
                     return Err("values of an unknown infohash".to_owned());
                 }
-                whole_nodes(response)?;
+                self.check_nodes(asked, response)?;
             }
-            Kind::Announce => self.stored[peer] = true,
+            Kind::Announce => self.stored[(asked.peer / PEERS) as usize] |= 1 << (asked.peer % PEERS),
         }
         Ok(())
+    }
+
+    fn check_nodes(&self, asked: &Asked, response: &Response<'_>) -> Result<usize, String> {
+        let nodes = response.nodes.unwrap_or_default();
+        self.checker.check_nodes(nodes, (&asked.target, asked.source), &self.sources)
+    }
+
+    fn check_hit(&mut self, asked: &Asked, response: &Response<'_>) -> Result<(), String> {
+        let token = response.token.ok_or("no token")?;
+        self.tokens[asked.peer as usize] = Some(token.to_vec());
+        if !self.is_stored(asked.peer) {
+            // At once: rqbit remembers a thousand tokens.
+            self.todo.push_front((Kind::Announce, asked.peer));
+        }
+        // It may leave nodes out where it has peers.
+        check_existence(response.nodes.unwrap_or_default(), &self.sources, |_, _| {})?;
+        check_values(response.values, asked.peer / PEERS, asked.stored)
     }
 
     /// Answers a query of the node in the name of the source that it went to.
     fn answer(&mut self, local: Ipv4Addr, tid: &[u8], query: Query<'_>) -> io::Result<()> {
         let [_, high, low, _] = local.octets();
         let source = u32::from(high) << 8 | u32::from(low);
-        let Some(id) = self.ids.get(source as usize).copied() else { return Ok(()) };
+        let Some(id) = self.sources.id(source) else { return Ok(()) };
         let mut nodes = Vec::new();
         let target = match query {
             Query::FindNode { target, .. } | Query::SampleInfohashes { target, .. } => Some(target),
@@ -410,13 +438,9 @@ impl Load {
             _ => None,
         };
         if let Some(target) = target {
-            // The nearest share the longest prefix, so that they stand about where the target would.
-            let at = self.sorted.partition_point(|&n| self.ids[n as usize] < target);
-            let mut near = self.sorted[at.saturating_sub(32)..(at + 32).min(self.sorted.len())].to_vec();
-            near.sort_unstable_by_key(|&n| self.ids[n as usize].distance(&target));
-            for &n in &near[..8] {
-                let addr = V4::from_socket(SocketAddrV4::new(source_ip(n), PORT).into()).expect("IPv4");
-                put_node(&mut nodes, &Contact { id: self.ids[n as usize], addr });
+            for n in self.sources.nearest(&target) {
+                let id = self.sources.id(n).expect("a source");
+                put_node(&mut nodes, &Contact { id, addr: sources::wire(n) });
             }
         }
         let response = Response {
@@ -443,34 +467,4 @@ impl Load {
         self.tally.replies = replies;
         Ok(self.tally.clone())
     }
-}
-
-fn source_ip(source: u32) -> Ipv4Addr {
-    Ipv4Addr::new(85, (source >> 8) as u8, source as u8, 7)
-}
-
-fn whole_nodes(response: &Response<'_>) -> Result<usize, String> {
-    let nodes = response.nodes.ok_or("no nodes")?;
-    let count = nodes.len() / V4::NODE_LEN;
-    if nodes.len() % V4::NODE_LEN != 0 || count == 0 {
-        return Err(format!("{} bytes of nodes", nodes.len()));
-    }
-    let is_source = |addr: V4| matches!(addr.as_wire(), [85, _, _, 7, 0x1a, 0xe1]);
-    if !krpc::compact::nodes::<V4>(nodes).all(|contact| is_source(contact.addr)) {
-        return Err("a node that does not exist".to_owned());
-    }
-    Ok(count)
-}
-
-fn check_values(values: Strings<'_>, infohash: u32) -> Result<(), String> {
-    if values.is_empty() || values.len() > PEERS as usize {
-        return Err(format!("{} values", values.len()));
-    }
-    let is_peer = |value: &[u8]| {
-        (0..PEERS).any(|n| {
-            let addr = SocketAddrV4::new(source_ip(infohash * PEERS + n), PORT);
-            V4::from_socket(addr.into()).is_some_and(|addr| addr.as_wire() == value)
-        })
-    };
-    if values.iter().all(is_peer) { Ok(()) } else { Err("a peer that never announced".to_owned()) }
 }
