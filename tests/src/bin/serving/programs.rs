@@ -1,5 +1,6 @@
 //! The programs that are compared, each with its limits lifted, and how they are started.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -56,7 +57,14 @@ pub(crate) fn nodes() -> Vec<Row> {
 
 fn row(name: &'static str, target: Target, tids: Tids, command: Command) -> Row {
     let (closed, gentle, half) = (Vec::new(), Vec::new(), Vec::new());
-    Row { name, target, tids, command, closed, gentle, half, memory: Memory::default() }
+    let (memory, flaws) = (Memory::default(), BTreeSet::new());
+    Row { name, target, tids, command, closed, gentle, half, memory, flaws }
+}
+
+/// A program that is never started.
+#[cfg(test)]
+pub(crate) fn row_of(name: &'static str) -> Row {
+    row(name, Target::Node, Tids::Four, Command::new("true"))
 }
 
 /// `program` on core 0, with all threads that it will ever have.
