@@ -321,10 +321,11 @@ impl Load {
     fn give_up(&mut self, slot: usize) {
         if let Some(asked) = self.slots[slot].take() {
             self.tally.lost += 1;
-            if let Kind::Hit | Kind::Announce = asked.kind {
-                if !self.is_stored(asked.peer) && self.target == Target::Node {
-                    self.todo.push_back((Kind::Hit, asked.peer));
-                }
+            if let Kind::Hit | Kind::Announce = asked.kind
+                && !self.is_stored(asked.peer)
+                && self.target == Target::Node
+            {
+                self.todo.push_back((Kind::Hit, asked.peer));
             }
         }
     }
