@@ -151,7 +151,7 @@ impl Load {
         SocketAddrV4::new(sources::ip(0), PORT)
     }
 
-    /// Asks gently until the node has nodes enough to give eight of them a hundred times in a row, or
+    /// Asks gently until the node has nodes enough to give eight of them or more a hundred times in a row, or
     /// the time is over; says whether it has. From then on it has to name the nodes that a full table holds.
     pub fn teach(&mut self, limit: Duration) -> io::Result<bool> {
         let end = Instant::now() + limit;
@@ -164,8 +164,8 @@ impl Load {
                 self.checker = Checker::new(self.near);
                 self.open(2_000, Duration::from_millis(10))?;
             }
-            let (nodes, replies) = self.tally.nodes;
-            full = if replies > 0 && nodes == 8 * replies { full + replies } else { 0 };
+            let (full_replies, replies) = self.tally.nodes;
+            full = if replies > 0 && full_replies == replies { full + replies } else { 0 };
         }
         self.only = None;
         if full >= 100 {
@@ -394,7 +394,7 @@ impl Load {
             Kind::Ping => {}
             Kind::FindNode => {
                 let nodes = self.check_nodes(asked, response)?;
-                self.tally.nodes.0 += nodes as u64;
+                self.tally.nodes.0 += u64::from(nodes >= 8);
                 self.tally.nodes.1 += 1;
             }
             Kind::Hit => self.check_hit(asked, response)?,
