@@ -31,6 +31,8 @@ pub const INFOHASHES: u32 = 1_000;
 pub const MAX_WINDOW: usize = 256;
 /// A query without a reply is lost after this.
 const LOST_AFTER: Duration = Duration::from_secs(1);
+/// Replies in a row that are those of a full table before it is taken for one.
+const ENOUGH: u64 = 1000;
 
 /// A kind of query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,12 +153,12 @@ impl Load {
         SocketAddrV4::new(sources::ip(0), PORT)
     }
 
-    /// Asks gently until the node has nodes enough to give eight of them or more a hundred times in a row, or
+    /// Asks gently until the node has given, a thousand times in a row, what a full table holds, or
     /// the time is over; says whether it has. From then on it has to name the nodes that a full table holds.
     pub fn teach(&mut self, limit: Duration) -> io::Result<bool> {
         let end = Instant::now() + limit;
         let mut full = 0;
-        while Instant::now() < end && full < 100 {
+        while Instant::now() < end && full < ENOUGH {
             for kind in [Kind::Ping, Kind::FindNode] {
                 self.only = Some(kind);
                 self.tally = Tally::default();
@@ -168,10 +170,10 @@ impl Load {
             full = if replies > 0 && full_replies == replies { full + replies } else { 0 };
         }
         self.only = None;
-        if full >= 100 {
+        if full >= ENOUGH {
             self.checker.table_is_full();
         }
-        Ok(full >= 100)
+        Ok(full >= ENOUGH)
     }
 
     /// Announces the ten peers of each infohash; says how many were accepted.
@@ -393,8 +395,8 @@ impl Load {
         match asked.kind {
             Kind::Ping => {}
             Kind::FindNode => {
-                let nodes = self.check_nodes(asked, response)?;
-                self.tally.nodes.0 += u64::from(nodes >= 8);
+                let is_whole = self.check_nodes(asked, response)?;
+                self.tally.nodes.0 += u64::from(is_whole);
                 self.tally.nodes.1 += 1;
             }
             Kind::Hit => self.check_hit(asked, response)?,
@@ -410,7 +412,7 @@ impl Load {
         Ok(())
     }
 
-    fn check_nodes(&self, asked: &Asked, response: &Response<'_>) -> Result<usize, String> {
+    fn check_nodes(&self, asked: &Asked, response: &Response<'_>) -> Result<bool, String> {
         let nodes = response.nodes.unwrap_or_default();
         self.checker.check_nodes(nodes, (&asked.target, asked.source), &self.sources)
     }

@@ -50,27 +50,26 @@ impl Checker {
         if id == own { Ok(()) } else { Err(format!("the id {id} of a node that is {own}")) }
     }
 
-    /// The nodes named to `asker` about `target`, which exist and are near enough; how many.
+    /// The nodes named to `asker` about `target`, which exist; whether they are those of a full table, as they
+    /// have to be once it is.
     pub(super) fn check_nodes(
         &self,
         nodes: &[u8],
         (target, asker): (&Id, u32),
         sources: &Sources,
-    ) -> Result<usize, String> {
+    ) -> Result<bool, String> {
         let mut shared = [0; MOST];
         let count = check_existence(nodes, sources, |n, id| shared[n] = id.prefix_len(target))?;
         if count == 0 {
             return Err("no nodes".to_owned());
         }
-        if let (true, Some(own)) = (self.taught, self.own) {
-            if count < K {
-                return Err(format!("{count} nodes of a full table"));
-            }
-            if self.near {
-                check_nearness(&shared[..count], &own, (target, asker), sources)?;
-            }
-        }
-        Ok(count)
+        let Some(own) = self.own else { return Ok(false) };
+        let whole = match (count < K, self.near) {
+            (true, _) => Err(format!("{count} nodes of a full table")),
+            (_, true) => check_nearness(&shared[..count], &own, (target, asker), sources),
+            (_, false) => Ok(()),
+        };
+        if self.taught { whole.map(|()| true) } else { Ok(whole.is_ok()) }
     }
 }
 
@@ -186,7 +185,7 @@ mod tests {
             self.sources.id(source).unwrap()
         }
 
-        fn check(&self, nodes: &[u32], target: &Id) -> Result<usize, String> {
+        fn check(&self, nodes: &[u32], target: &Id) -> Result<bool, String> {
             self.checker.check_nodes(&self.records(nodes), (target, ASKER), &self.sources)
         }
 
@@ -212,10 +211,10 @@ mod tests {
             targets.extend(scene.sources.nearest(&scene.own).into_iter().map(|n| scene.id(n)));
             for target in targets {
                 table.sort_unstable_by_key(|&n| scene.id(n).distance(&target));
-                assert_eq!(scene.check(&table[..K], &target), Ok(K), "seed {seed}, {target}");
+                assert_eq!(scene.check(&table[..K], &target), Ok(true), "seed {seed}, {target}");
                 // It may leave out who asks.
                 let named: Vec<u32> = table.iter().copied().filter(|&n| n != ASKER).take(K).collect();
-                assert_eq!(scene.check(&named, &target), Ok(K), "seed {seed}, {target} without the asker");
+                assert_eq!(scene.check(&named, &target), Ok(true), "seed {seed}, {target} without the asker");
             }
         }
     }
@@ -245,7 +244,7 @@ mod tests {
         let target = scene.id(near[0]);
         let mut table = scene.table();
         table.sort_unstable_by_key(|&n| scene.id(n).distance(&target));
-        assert_eq!(scene.check(&table[..K], &target), Ok(K));
+        assert_eq!(scene.check(&table[..K], &target), Ok(true));
         assert!(fault(scene.check(&table[1..=K], &target)).contains("that share"));
     }
 
@@ -256,7 +255,7 @@ mod tests {
         let near = scene.sources.nearest(&target);
         let good = scene.records(&near);
         let check = |records: &[u8]| scene.checker.check_nodes(records, (&target, ASKER), &scene.sources);
-        assert_eq!(check(&good), Ok(K));
+        assert_eq!(check(&good), Ok(true));
         for (at, flipped, why) in [
             (25, 1, "nobody lives at"),  // the port
             (23, 1, "nobody lives at"),  // the last byte of the address
@@ -287,7 +286,7 @@ mod tests {
         assert_eq!(fault(scene.check(&near[..7], &target)), "7 nodes of a full table");
         assert_eq!(fault(scene.check(&[], &target)), "no nodes");
         scene.checker = Checker::new(true);
-        assert_eq!(scene.check(&near[..7], &target), Ok(7), "it knows no more yet");
+        assert_eq!(scene.check(&near[..7], &target), Ok(false), "it knows no more yet");
         assert_eq!(fault(scene.check(&[], &target)), "no nodes");
     }
 

@@ -16,7 +16,7 @@ pub struct Tally {
     /// Queries that were due while as many as there are slots for were outstanding: the generator, the node or
     /// the machine stood still.
     pub unsent: u64,
-    /// Replies to `find_node` that named eight nodes or more, and how many replies there were.
+    /// Replies to `find_node` that a full table might give, and how many replies there were.
     pub nodes: (u64, u64),
     /// Bytes of replies.
     pub reply_bytes: u64,
