@@ -70,26 +70,22 @@ fn fail_from(command: &mut Command, calls: [libc::c_long; 3], from: u32) {
 
 /// The command finds no file system that can reserve space (`fallocate` is EOPNOTSUPP).
 pub fn refuse_fallocate(command: &mut Command) {
-    filter_calls(
-        command,
-        [
-            step(LOAD, NUMBER, 0, 0),
-            step(EQUAL, libc::SYS_fallocate as u32, 1, 0),
-            step(ANSWER, libc::SECCOMP_RET_ALLOW, 0, 0),
-            step(ANSWER, libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32, 0, 0),
-        ],
-    );
+    refuse(command, libc::SYS_fallocate, libc::EOPNOTSUPP);
 }
 
 /// The command finds file systems that know of no sync (EINVAL), as those that cannot be written to.
 pub fn refuse_fsync(command: &mut Command) {
+    refuse(command, libc::SYS_fsync, libc::EINVAL);
+}
+
+fn refuse(command: &mut Command, call: libc::c_long, errno: libc::c_int) {
     filter_calls(
         command,
         [
             step(LOAD, NUMBER, 0, 0),
-            step(EQUAL, libc::SYS_fsync as u32, 1, 0),
+            step(EQUAL, call as u32, 1, 0),
             step(ANSWER, libc::SECCOMP_RET_ALLOW, 0, 0),
-            step(ANSWER, libc::SECCOMP_RET_ERRNO | libc::EINVAL as u32, 0, 0),
+            step(ANSWER, libc::SECCOMP_RET_ERRNO | errno as u32, 0, 0),
         ],
     );
 }
