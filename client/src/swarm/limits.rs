@@ -131,7 +131,8 @@ pub struct Limits {
     pub max_trackers: usize,
     /// Announces under way at once.
     pub max_announces: usize,
-    /// Without an answer for this long, a tier goes on to its next tracker.
+    /// Without an answer for this long since its announce began, a tier goes on to its next tracker. What waits for a
+    /// place among the announces of all torrents has not begun.
     pub tracker_patience: Duration,
     /// First wait after all trackers of a tier failed; doubles up to `tracker_backoff_max`.
     pub tracker_backoff: Duration,
