@@ -34,6 +34,8 @@ pub(crate) struct Port {
     /// Other shards have sockets at the same address.
     is_shared: bool,
     answers: Answers,
+    /// It may wait for datagrams with its thread.
+    lingers: bool,
     /// None while the address cannot be bound.
     socket: Option<Box<UdpSocket>>,
     health: Health,
@@ -107,6 +109,7 @@ impl Port {
             local: socket.local_addr(),
             is_shared: socket.is_shared(),
             answers: Answers::default(),
+            lingers: false,
             socket: Some(socket.into()),
             health: Health::default(),
             rebind_at: Time::ZERO,
@@ -156,6 +159,9 @@ impl Port {
         if self.answers != Answers::default() {
             socket.set_answers(self.answers)?;
         }
+        if self.lingers {
+            socket.allow_linger()?;
+        }
         self.socket = Some(socket.into());
         self.health = Health::default();
         self.counters.rebinds += 1;
@@ -175,6 +181,22 @@ impl Port {
         }
         self.answers = answers;
         Ok(())
+    }
+
+    /// Lets it [`linger`](Self::linger) where the system knows how, with the sockets that it is bound anew
+    /// by, too.
+    pub(super) fn allow_linger(&mut self) {
+        match self.socket.as_mut().map_or(Ok(()), |socket| socket.allow_linger()) {
+            Ok(()) => self.lingers = true,
+            Err(error) => tracing::debug!(local = %self.local, %error, "a socket that cannot linger"),
+        }
+    }
+
+    /// Waits a moment for datagrams, with its thread, if it may and nothing else is to be done at it; whether
+    /// there are some. See [`UdpSocket::linger`].
+    pub(super) fn linger(&mut self) -> bool {
+        let is_idle = self.lingers && self.waiting.is_empty() && self.link.is_none();
+        is_idle && self.socket.as_mut().is_some_and(|socket| socket.linger())
     }
 
     /// Counts a datagram that was no KRPC.

@@ -106,7 +106,8 @@ impl Shard {
             if let Some(finish) = running.finished.take() {
                 break finish;
             }
-            if turns.are_over(worked).await {
+            let is_busy = worked || self.ports.linger(self.due());
+            if turns.are_over(is_busy).await {
                 self.wait(&mut running).await;
             }
         };
@@ -359,8 +360,7 @@ impl Shard {
         if self.ports.paused().await {
             return;
         }
-        let save_due = self.state.as_ref().map_or(Time::NEVER, StateKeeper::due);
-        let due = self.node.timeout().min(save_due).min(self.ports.due());
+        let due = self.due();
         // One timer for many waits: it is set anew for an earlier deadline only, or once it has rung.
         if due < running.alarm_at || running.alarm.is_elapsed() {
             let now = self.clock.now();
@@ -387,6 +387,12 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// When something is to be done even if nothing comes.
+    fn due(&self) -> Time {
+        let save_due = self.state.as_ref().map_or(Time::NEVER, StateKeeper::due);
+        self.node.timeout().min(save_due).min(self.ports.due())
     }
 
     /// Ends the other shards and saves for the last time.

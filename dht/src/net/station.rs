@@ -17,7 +17,7 @@ use super::ports::{LONGEST_WAIT, Ports, Turns};
 use super::udp::{Batching, UdpSocket};
 use super::{Clock, Error};
 use crate::shards::{Crossing, Satellite};
-use crate::{Counters, Outbox};
+use crate::{Counters, Outbox, Time};
 
 /// What a station needs.
 pub(super) struct Plan {
@@ -94,6 +94,7 @@ impl Station {
         let ports = (0..).zip(&plan.locals).map(bind).collect::<Result<_, _>>()?;
         let mut ports = Ports::new(ports, plan.clock.now());
         ports.answer_at(&plan.present);
+        ports.allow_linger();
         Ok(Self { ports, out: Outbox::new(), crossed: Vec::new(), asked: Vec::new(), plan })
     }
 
@@ -108,7 +109,9 @@ impl Station {
                 Ok(None) => {}
                 Err(Closed) => return,
             }
-            if turns.are_over(worked).await && !self.wait().await {
+            // Its thread does nothing else.
+            let is_busy = worked || self.ports.linger(Time::NEVER);
+            if turns.are_over(is_busy).await && !self.wait().await {
                 return;
             }
         }

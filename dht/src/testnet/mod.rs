@@ -135,6 +135,7 @@ impl Testnet {
         net::Options {
             binds: vec![Bind { addr: (self.ip, 0).into(), required: true }],
             shards: 1,
+            lingers: false,
             config: Config { allow_local: true, ..Config::default() },
             bootstrap: self.bootstrap().map(|addr| addr.to_string()).collect(),
             state: State::Nothing,

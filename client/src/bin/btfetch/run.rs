@@ -185,6 +185,7 @@ fn node(settings: &Settings, port: u16) -> Result<Dht, DhtError> {
     let options = |state| btdht::net::Options {
         binds: settings.binds(port),
         shards: 1,
+        lingers: false,
         config: settings.config.clone(),
         bootstrap: settings.routers.clone(),
         state,

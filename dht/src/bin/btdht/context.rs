@@ -73,6 +73,7 @@ impl Context {
         Options {
             binds: self.settings.binds(port),
             shards: 1,
+            lingers: false,
             config: self.settings.config.clone(),
             bootstrap: self.settings.routers.clone(),
             state,

@@ -96,7 +96,7 @@ fn show(context: &Context, event: &Event) -> Result<(), Failure> {
 /// Binds the port that was asked for, or the first free one of the usual ones.
 fn listen(context: &Context, shards: usize) -> Result<Dht, Failure> {
     let state = || context.settings.folders.state.clone().map_or(State::Nothing, State::Keep);
-    let options = |port| Options { shards, ..context.options(port, state()) };
+    let options = |port| Options { shards, lingers: true, ..context.options(port, state()) };
     if let Some(port) = context.settings.listen.port {
         return Ok(Dht::bind(options(port))?);
     }

@@ -118,7 +118,10 @@ impl Dht {
         let present = interfaces.as_ref().map(Known::present).unwrap_or_default();
         // They serve from now on, so that everything has to be in its place.
         let satellites = Satellites::start(cores, &locals, &present, clock)?;
-        let ports = (0..).zip(sockets).map(|(index, socket)| Port::new(index, socket)).collect();
+        let mut ports: Vec<_> = (0..).zip(sockets).map(|(index, socket)| Port::new(index, socket)).collect();
+        if options.lingers {
+            ports.iter_mut().for_each(Port::allow_linger);
+        }
         let parts = Parts { node, ids, config: options.config, seeds, clock, ports };
         let bootstrap = Bootstrap { routers, knows_somebody, done: None };
         Ok(Self::start_with(parts, satellites, bootstrap, (state, absent), interfaces).0)

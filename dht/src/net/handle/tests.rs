@@ -14,6 +14,7 @@ fn options(bootstrap: &[SocketAddr]) -> Options {
     Options {
         binds: vec![Bind { addr: "127.0.0.1:0".parse().unwrap(), required: true }],
         shards: 1,
+        lingers: false,
         config: Config { allow_local: true, ..Config::default() },
         bootstrap: bootstrap.iter().map(ToString::to_string).collect(),
         state: State::Nothing,
@@ -206,6 +207,42 @@ async fn a_stopped_node_says_so() {
     assert!(matches!(within(clone.ping(addr)).await, Err(Error::Stopped)));
     assert!(matches!(within(clone.bootstrapped()).await, Err(Error::Stopped)));
     assert!(matches!(within(clone.shutdown()).await, Err(Error::Stopped)));
+}
+
+/// Much comes from one stranger, without a pause; the node goes on with all else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_node_that_lingers_hears_its_owner_among_many_queries() {
+    let dht = Dht::bind(Options { lingers: true, ..options(&[]) }).unwrap();
+    let addr = dht.local_addrs().next().unwrap();
+    let (over, is_over) = std::sync::mpsc::channel::<()>();
+    let asked = std::thread::spawn(move || {
+        let stranger = StdSocket::bind("127.0.0.1:0").unwrap();
+        stranger.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let mut buffer = [0; 2048];
+        for asked in 1.. {
+            // It may be the ping of a newcomer, and none is an answer to the last of all.
+            stranger.send_to(b"d1:ad2:id20:abcdefghij0123456789e1:q4:ping1:t2:aa1:y1:qe", addr).unwrap();
+            let _ = stranger.recv(&mut buffer);
+            if is_over.try_recv() != Err(std::sync::mpsc::TryRecvError::Empty) {
+                return asked;
+            }
+        }
+        0_u64
+    });
+    let stats = within(async {
+        loop {
+            let stats = dht.stats().await.unwrap();
+            if stats.counters.queries_ping >= 500 {
+                return stats;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    within(dht.shutdown()).await.unwrap();
+    drop(over);
+    let asked = asked.join().unwrap();
+    assert!(asked >= stats.counters.queries_ping);
 }
 
 /// A node with so many shards.

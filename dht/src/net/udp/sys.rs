@@ -26,6 +26,15 @@ pub(super) struct Headers {
     controls: Option<Box<[Control; BATCH]>>,
 }
 
+/// Whether a receive call waits while nothing is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// It does not.
+    No,
+    /// Until one datagram is there, or for the socket's timeout; a socket that blocks.
+    ForOne,
+}
+
 /// Least room for datagrams.
 const FEWEST: usize = 8;
 
@@ -56,6 +65,7 @@ impl Headers {
     pub(super) fn receive(
         &mut self,
         fd: RawFd,
+        wait: Wait,
         slots: &mut [u8],
         filled: &mut ArrayVec<Filled, BATCH>,
     ) -> io::Result<(usize, u64)> {
@@ -81,13 +91,15 @@ impl Headers {
                 message.msg_hdr.msg_controllen = ROOM as _;
             }
         }
+        let flags = match wait {
+            Wait::No => libc::MSG_DONTWAIT,
+            Wait::ForOne => libc::MSG_WAITFORONE,
+        };
         // SAFETY: the first `wanted` messages were set up above. Each points at its own iovec,
         // which points at its own `SLOT` bytes of `slots`, at its own sockaddr_storage, and at its own
         // `Control` of `ROOM` bytes or at none; all of these outlive the call, and nothing else refers to them during it. A null timeout
         // is allowed.
-        let count = unsafe {
-            libc::recvmmsg(fd, self.messages.as_mut_ptr(), wanted, libc::MSG_DONTWAIT, ptr::null_mut())
-        };
+        let count = unsafe { libc::recvmmsg(fd, self.messages.as_mut_ptr(), wanted, flags, ptr::null_mut()) };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
         self.expected = (2 * count).clamp(FEWEST, BATCH);
         let mut truncated = 0;

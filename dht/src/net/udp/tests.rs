@@ -175,3 +175,46 @@ async fn one_datagram_a_call_leaves_the_source_to_the_system() {
     let error = socket.set_answers(Answers::AsAsked).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_lingering_finds_is_the_next_batch() {
+    let (mut a, mut b) = (loopback(Batching::Native), loopback(Batching::Native));
+    let to = b.local_addr();
+    let mut send = |bytes: &[&[u8]]| {
+        let datagrams: Vec<_> = bytes.iter().map(|bytes| Datagram { to, from: None, bytes }).collect();
+        assert_eq!(a.send_batch(&datagrams).done, bytes.len());
+    };
+    let taken = |socket: &mut UdpSocket| -> Vec<Vec<u8>> {
+        socket.recv_batch().unwrap().map(|datagram| datagram.bytes.to_vec()).collect()
+    };
+    send(&[b"before"]);
+    assert!(!b.linger(), "it must be allowed first");
+    b.allow_linger().unwrap();
+    assert!(b.linger());
+    assert_eq!(taken(&mut b), [b"before"]);
+    send(&[b"one", b"two", &[b'x'; MAX_DATAGRAM + 1]]);
+    assert!(b.linger());
+    // What was found is handed on before more is asked for.
+    send(&[b"three"]);
+    assert!(b.linger());
+    assert_eq!(taken(&mut b), [b"one", b"two"]);
+    assert!(b.linger());
+    assert_eq!(taken(&mut b), [b"three"]);
+    assert!(!b.linger(), "nobody sends");
+    assert!(taken(&mut b).is_empty());
+    assert_eq!((b.counters().received, b.counters().truncated), (4, 1));
+    // The runtime knows when the next one is there, as before.
+    send(&[b"four", b"five"]);
+    let got = receive(&mut b, 2).await;
+    assert_eq!(got.iter().map(|(_, bytes)| &bytes[..]).collect::<Vec<_>>(), [&b"four"[..], b"five"]);
+}
+
+#[tokio::test]
+async fn one_datagram_a_call_cannot_linger() {
+    let (mut a, mut b) = (loopback(Batching::Single), loopback(Batching::Single));
+    assert_eq!(b.allow_linger().unwrap_err().kind(), io::ErrorKind::Unsupported);
+    assert_eq!(a.send_batch(&[Datagram { to: b.local_addr(), from: None, bytes: b"here" }]).done, 1);
+    assert!(!b.linger());
+    assert_eq!(receive(&mut b, 1).await[0].1, b"here");
+}
