@@ -25,6 +25,7 @@ mod standing;
 mod station;
 mod stored;
 mod subscribers;
+mod tempo;
 
 use std::net::SocketAddr;
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::link::Link;
+use super::tempo::Tempo;
 use super::udp::{Answers, BATCH, Batch, Batching, Datagram, UdpCounters, UdpSocket};
 use crate::{Class, Outbox, Time, Transmit};
 
@@ -34,8 +35,8 @@ pub(crate) struct Port {
     /// Other shards have sockets at the same address.
     is_shared: bool,
     answers: Answers,
-    /// It may wait for datagrams with its thread.
-    lingers: bool,
+    /// Of what comes, if it may wait for that with its thread.
+    tempo: Option<Tempo>,
     /// None while the address cannot be bound.
     socket: Option<Box<UdpSocket>>,
     health: Health,
@@ -109,7 +110,7 @@ impl Port {
             local: socket.local_addr(),
             is_shared: socket.is_shared(),
             answers: Answers::default(),
-            lingers: false,
+            tempo: None,
             socket: Some(socket.into()),
             health: Health::default(),
             rebind_at: Time::ZERO,
@@ -132,7 +133,10 @@ impl Port {
         match &received {
             // That nothing is there says nothing about the socket.
             Ok(batch) if batch.len() == 0 => {}
-            Ok(_) => self.health.note(now, None),
+            Ok(_) => {
+                self.health.note(now, None);
+                self.tempo.iter_mut().for_each(|tempo| tempo.came(now));
+            }
             Err(error) => self.health.note(now, Some(error)),
         }
         received.map(Some)
@@ -159,7 +163,7 @@ impl Port {
         if self.answers != Answers::default() {
             socket.set_answers(self.answers)?;
         }
-        if self.lingers {
+        if self.tempo.is_some() {
             socket.allow_linger()?;
         }
         self.socket = Some(socket.into());
@@ -187,16 +191,23 @@ impl Port {
     /// by, too.
     pub(super) fn allow_linger(&mut self) {
         match self.socket.as_mut().map_or(Ok(()), |socket| socket.allow_linger()) {
-            Ok(()) => self.lingers = true,
+            Ok(()) => self.tempo = Some(Tempo::new()),
             Err(error) => tracing::debug!(local = %self.local, %error, "a socket that cannot linger"),
         }
     }
 
-    /// Waits a moment for datagrams, with its thread, if it may and nothing else is to be done at it; whether
-    /// there are some. See [`UdpSocket::linger`].
+    /// Waits a moment for datagrams, with its thread, if it may, they come one after the other and nothing
+    /// else is to be done at it; whether there are some. See [`UdpSocket::linger`].
     pub(super) fn linger(&mut self) -> bool {
-        let is_idle = self.lingers && self.waiting.is_empty() && self.link.is_none();
-        is_idle && self.socket.as_mut().is_some_and(|socket| socket.linger())
+        let Some(tempo) = self.tempo.as_mut().filter(|tempo| tempo.is_quick()) else { return false };
+        if !self.waiting.is_empty() || self.link.is_some() {
+            return false;
+        }
+        let came = self.socket.as_mut().is_some_and(|socket| socket.linger());
+        if !came {
+            tempo.end();
+        }
+        came
     }
 
     /// Counts a datagram that was no KRPC.
@@ -360,6 +371,7 @@ fn sum(a: &UdpCounters, b: &UdpCounters) -> UdpCounters {
         received: a.received + b.received,
         truncated: a.truncated + b.truncated,
         receive_errors: a.receive_errors + b.receive_errors,
+        lingered: a.lingered + b.lingered,
         sent: a.sent + b.sent,
         send_errors: a.send_errors + b.send_errors,
     }

@@ -10,25 +10,22 @@ use std::time::Duration;
 use super::complaint::Complaint;
 use super::interfaces::{Difference, answers};
 use super::port::{Port, PortCounters, Source};
-use super::udp::{LINGER, Received};
+use super::udp::{LONGEST_LINGER, Received};
 use crate::{Class, Outbox, Time};
 
 /// Longest wait of a task: timers of the runtime stand still while the machine sleeps, ours do not.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Pause after a receive call that keeps failing.
 const BROKEN_PAUSE: Duration = Duration::from_millis(100);
-/// Turns with work in a row before other tasks of the thread get theirs: about 2 ms.
-const TURNS_IN_A_ROW: u32 = 16;
-
-/// Datagrams that follow each other within this come one after the other...
-const QUICK: Duration = Duration::from_millis(1);
-/// ... after so many of them.
-const QUICK_IN_A_ROW: u32 = 8;
+/// Other tasks of the thread, and what the runtime has to say of sockets and signals, wait no longer for turns
+/// with work; beside one [linger](Ports::linger) that brings nothing.
+const LONGEST_RUN: Duration = Duration::from_millis(3);
 
 /// The sockets of one task, by their index.
 pub(super) struct Ports {
     ports: Vec<Port>,
-    pace: Pace,
+    /// The socket, if it was one alone, at which datagrams came when some came last.
+    busy: Option<usize>,
     /// Where answers leave from that are not sent yet, in the order of the outbox.
     sources: Vec<Source>,
     /// A receive call failed since the last wait.
@@ -42,7 +39,7 @@ impl Ports {
     pub(super) fn new(ports: Vec<Port>, now: Time) -> Self {
         Self {
             ports,
-            pace: Pace::new(now),
+            busy: None,
             sources: Vec::new(),
             is_broken: false,
             send_complaint: Complaint::new(now),
@@ -68,13 +65,15 @@ impl Ports {
         out: &mut Outbox,
         mut hand_on: impl FnMut(u8, Received<'_>, &mut Outbox),
     ) -> usize {
-        let (mut received, mut last) = (0, None);
+        let (mut received, mut busy) = (0, (0, 0));
         for (index, port) in (0..).zip(&mut self.ports) {
             let mut foreign = 0;
             match port.receive(now) {
                 Ok(None) => {}
                 Ok(Some(batch)) => {
-                    last = if batch.len() > 0 { Some(index) } else { last };
+                    if batch.len() > 0 {
+                        busy = (busy.0 + 1, usize::from(index));
+                    }
                     for datagram in batch {
                         received += 1;
                         if is_krpc(datagram.bytes) {
@@ -95,8 +94,8 @@ impl Ports {
             }
             port.foreign(foreign);
         }
-        if let Some(index) = last {
-            self.pace.came(now, index);
+        if busy.0 > 0 {
+            self.busy = (busy.0 == 1).then_some(busy.1);
         }
         received
     }
@@ -106,16 +105,15 @@ impl Ports {
         self.ports.iter_mut().for_each(Port::allow_linger);
     }
 
-    /// Waits a moment for the next datagram, with its thread, if they come one after the other and nothing is
-    /// due before; whether there are some. Others of the thread wait meanwhile, which is worth it
-    /// while datagrams come: to sleep in the runtime and be woken costs more than to answer one.
-    pub(super) fn linger(&mut self, due: Time) -> bool {
-        let Some(index) = self.pace.next(due) else { return false };
-        let came = self.ports.get_mut(usize::from(index)).is_some_and(Port::linger);
-        if !came {
-            self.pace.end();
+    /// Waits a moment for the next datagram, with its thread, if they come one after the other at one socket
+    /// and nothing is due before; whether there are some. Others of the thread wait meanwhile, which
+    /// is worth it while datagrams come: to sleep in the runtime and be woken costs more than to answer one.
+    pub(super) fn linger(&mut self, now: Time, due: Time) -> bool {
+        // Where something is wrong, or soon to be done, the other way to wait is the right one.
+        if self.is_broken || due.since(now) <= LONGEST_LINGER {
+            return false;
         }
-        came
+        self.busy.and_then(|index| self.ports.get_mut(index)).is_some_and(Port::linger)
     }
 
     /// Has the answers among what was put into `out` since it held `sent` datagrams leave from the address
@@ -217,53 +215,18 @@ fn note_sources(sources: &mut Vec<Source>, asked: Option<IpAddr>, sent: usize, o
     sources.extend(answers.map(|(nth, _)| Source { nth, ip }));
 }
 
-/// How datagrams follow each other.
-struct Pace {
-    /// When one came last, and at which socket.
-    last: (Time, u8),
-    /// How often one came quickly since one failed to.
-    quick: u32,
-}
-
-impl Pace {
-    fn new(now: Time) -> Self {
-        Self { last: (now, 0), quick: 0 }
-    }
-
-    fn came(&mut self, now: Time, index: u8) {
-        let is_quick = now.since(self.last.0) <= QUICK;
-        self.last = (now, index);
-        if self.quick < QUICK_IN_A_ROW {
-            self.quick = if is_quick { self.quick + 1 } else { 0 };
-        }
-    }
-
-    /// The socket at which the next one is to be expected soon, and before something is `due`.
-    fn next(&self, due: Time) -> Option<u8> {
-        let (last, index) = self.last;
-        (self.quick >= QUICK_IN_A_ROW && due.since(last) > LINGER).then_some(index)
-    }
-
-    /// None came where one was expected.
-    fn end(&mut self) {
-        self.quick = 0;
-    }
-}
-
-/// Turns with work since the last one without.
+/// When the turns with work began that others of the thread have been waiting for.
 #[derive(Default)]
-pub(super) struct Turns(u32);
+pub(super) struct Turns(Option<Time>);
 
 impl Turns {
     /// After a turn: whether the task is to wait. If it has worked for long, others get their turns first.
-    pub(super) async fn are_over(&mut self, worked: bool) -> bool {
+    pub(super) async fn are_over(&mut self, worked: bool, now: Time) -> bool {
         if !worked {
-            self.0 = 0;
-        } else if self.0 == TURNS_IN_A_ROW {
-            self.0 = 0;
+            self.0 = None;
+        } else if now.since(*self.0.get_or_insert(now)) >= LONGEST_RUN {
+            self.0 = None;
             tokio::task::yield_now().await;
-        } else {
-            self.0 += 1;
         }
         !worked
     }
@@ -277,75 +240,4 @@ fn is_krpc(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    #[cfg(target_os = "linux")]
-    use crate::net::udp::{Batching, UdpSocket};
-
-    #[test]
-    fn the_next_datagram_is_expected_when_many_came_one_after_the_other() {
-        let mut pace = Pace::new(Time::ZERO);
-        let mut now = Time::from_secs(1);
-        let mut come = |pace: &mut Pace, count: u32, pause: Duration| {
-            for _ in 0..count {
-                now += pause;
-                pace.came(now, 1);
-            }
-            now
-        };
-        come(&mut pace, 1, QUICK);
-        come(&mut pace, QUICK_IN_A_ROW - 1, QUICK);
-        assert_eq!(pace.next(Time::NEVER), None, "not yet");
-        let now = come(&mut pace, 1, QUICK);
-        assert_eq!(pace.next(Time::NEVER), Some(1));
-        assert_eq!(pace.next(now + LINGER), None, "something is due");
-        // A slow one in between is nothing as long as it was waited for.
-        come(&mut pace, 1, 3 * QUICK);
-        assert_eq!(pace.next(Time::NEVER), Some(1));
-        pace.end();
-        come(&mut pace, QUICK_IN_A_ROW - 1, QUICK);
-        assert_eq!(pace.next(Time::NEVER), None);
-        come(&mut pace, 1, 3 * QUICK);
-        come(&mut pace, QUICK_IN_A_ROW - 1, QUICK);
-        assert_eq!(pace.next(Time::NEVER), None, "slow ones in between count from the beginning");
-    }
-
-    #[test]
-    fn only_dictionaries_go_to_the_node() {
-        assert!(is_krpc(b"d1:q4:pinge"));
-        for other in [&b""[..], b"\x01utp", b"\x41utp", b"\0\0\0\x03error"] {
-            assert!(!is_krpc(other));
-        }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn a_task_lingers_while_datagrams_come_one_after_the_other() {
-        let mut now = Time::from_secs(1);
-        let socket = UdpSocket::bind("127.0.0.1:0".parse().unwrap(), Batching::Native).unwrap();
-        let local = socket.local_addr();
-        let mut ports = Ports::new(vec![Port::new(0, socket)], now);
-        ports.allow_linger();
-        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let mut take = |ports: &mut Ports, pause| {
-            now += pause;
-            ports.receive(now, &mut Outbox::new(), |_, datagram, _| assert_eq!(datagram.bytes, b"d"))
-        };
-        for _ in 0..QUICK_IN_A_ROW {
-            sender.send_to(b"d", local).unwrap();
-            assert!(!ports.linger(Time::NEVER), "not yet");
-            tokio::time::timeout(Duration::from_secs(20), ports.ready()).await.unwrap();
-            assert_eq!(take(&mut ports, QUICK), 1);
-        }
-        for _ in 0..3 {
-            sender.send_to(b"d", local).unwrap();
-            assert!(ports.linger(Time::NEVER));
-            assert_eq!(take(&mut ports, QUICK), 1);
-        }
-        assert!(!ports.linger(Time::NEVER), "nobody sends any more");
-        sender.send_to(b"d", local).unwrap();
-        assert!(!ports.linger(Time::NEVER), "so the runtime is asked again");
-        tokio::time::timeout(Duration::from_secs(20), ports.ready()).await.unwrap();
-        assert_eq!(take(&mut ports, QUICK), 1);
-    }
-}
+mod tests;

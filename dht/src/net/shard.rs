@@ -106,8 +106,9 @@ impl Shard {
             if let Some(finish) = running.finished.take() {
                 break finish;
             }
-            let is_busy = worked || self.ports.linger(self.due());
-            if turns.are_over(is_busy).await {
+            let now = self.clock.now();
+            let is_busy = worked || self.ports.linger(now, self.due());
+            if turns.are_over(is_busy, now).await {
                 self.wait(&mut running).await;
             }
         };

@@ -110,8 +110,9 @@ impl Station {
                 Err(Closed) => return,
             }
             // Its thread does nothing else.
-            let is_busy = worked || self.ports.linger(Time::NEVER);
-            if turns.are_over(is_busy).await && !self.wait().await {
+            let now = self.plan.clock.now();
+            let is_busy = worked || self.ports.linger(now, Time::NEVER);
+            if turns.are_over(is_busy, now).await && !self.wait().await {
                 return;
             }
         }

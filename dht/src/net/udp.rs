@@ -37,9 +37,12 @@ pub use self::slots::{Answers, BATCH, Batch, Datagram, MAX_DATAGRAM, Received};
 const RECEIVE_BUFFER: usize = 8 << 20;
 /// Asked of the kernel for outgoing datagrams.
 const SEND_BUFFER: usize = 4 << 20;
-/// Longest wait of [`UdpSocket::linger`]. The system rounds it up to its own ticks, 4 ms and a little more on
-/// most.
-pub const LINGER: Duration = Duration::from_millis(2);
+/// Asked of the kernel as the longest wait of [`UdpSocket::linger`]: one of its ticks.
+#[cfg(target_os = "linux")]
+const LINGER: Duration = Duration::from_millis(1);
+/// What that comes to at most with 250 ticks a second, as most systems have, in which one may count as two;
+/// 20 ms with 100.
+pub const LONGEST_LINGER: Duration = Duration::from_millis(8);
 /// Errors of the receive call that one batch shrugs off before it gives up for this turn.
 const RECEIVE_ERRORS: usize = 16;
 
@@ -74,6 +77,8 @@ pub struct UdpCounters {
     pub truncated: u64,
     /// Errors of the receive call (an ICMP message about an earlier datagram), passed over.
     pub receive_errors: u64,
+    /// Receive calls that [waited](UdpSocket::linger) and found something.
+    pub lingered: u64,
     /// Datagrams given to the kernel.
     pub sent: u64,
     /// Datagrams that the kernel refused.
@@ -230,6 +235,10 @@ impl UdpSocket {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let socket = self.io.socket();
+        // One that lets everything pass. Without any, the kernel looks at checksums when a datagram is read:
+        // each wrong one is dropped then and the wait begins anew, for as long as somebody sends such ones.
+        const RETURN_ALL: socket2::SockFilter = socket2::SockFilter::new(0x06, 0, 0, u32::MAX);
+        socket2::SockRef::from(socket).attach_filter(&[RETURN_ALL])?;
         socket.set_read_timeout(Some(LINGER))?;
         socket.set_nonblocking(false)?;
         self.can_linger = true;
@@ -245,10 +254,11 @@ impl UdpSocket {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Waits for datagrams in the receive call itself, with its thread, and for [`LINGER`] at most; whether
+    /// Waits for datagrams in the receive call itself, with its thread, for [`LONGEST_LINGER`] or so; whether
     /// there is something for [`recv_batch`](Self::recv_batch). While one comes after the other this
     /// saves asking the runtime when the next one is there, which is a third of the calls and wakes more than
-    /// the thread. `false` at once if it is not [allowed](Self::allow_linger).
+    /// the thread. `false` at once if it is not [allowed](Self::allow_linger), or the send buffer is
+    /// full: of its room the runtime tells.
     #[cfg(target_os = "linux")]
     pub fn linger(&mut self) -> bool {
         use std::os::fd::AsRawFd as _;
@@ -256,12 +266,16 @@ impl UdpSocket {
         let Some(headers) = self.headers.as_mut().filter(|_| self.can_linger && !self.is_held) else {
             return self.is_held;
         };
+        if self.io.is_full() {
+            return false;
+        }
         let socket = self.io.socket().as_raw_fd();
         match headers.receive(socket, sys::Wait::ForOne, &mut self.slots, &mut self.filled) {
             Ok((_, truncated)) => {
                 self.counters.truncated += truncated;
-                self.is_held = true;
-                true
+                self.counters.lingered += 1;
+                self.is_held = !self.filled.is_empty();
+                self.is_held
             }
             Err(error) => {
                 let is_told = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);

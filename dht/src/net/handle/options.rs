@@ -16,10 +16,11 @@ pub struct Options {
     /// senders over sockets ([`CAN_SHARE`](crate::net::udp::CAN_SHARE)) there is one. With several, replies
     /// to one sender may leave in another order than its queries came (see [`crate::shards`]).
     pub shards: usize,
-    /// While datagrams come one after the other, within a millisecond or so, the node's task waits for the
-    /// next one with its thread, some milliseconds at most, instead of asking the runtime for it. That
-    /// takes a third of the system calls and more from what a query costs, and makes other tasks of
-    /// that thread wait meanwhile: for a runtime that has little else to do. Linux only; nothing elsewhere.
+    /// While datagrams come one after the other, within a millisecond, the node's task waits for the next one
+    /// with its thread instead of asking the runtime for it. That takes a third of the system calls
+    /// from what a query costs; other tasks of that thread wait meanwhile, for some 3 ms while datagrams come and
+    /// [`LONGEST_LINGER`](crate::net::udp::LONGEST_LINGER) when no more does: for a runtime that has little else
+    /// to do. Shards of their own always do so. Linux only; nothing elsewhere.
     pub lingers: bool,
     /// The numbers of the core.
     pub config: Config,

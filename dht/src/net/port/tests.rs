@@ -134,3 +134,26 @@ fn only_lasting_errors_of_the_socket_itself_make_it_broken() {
     health.note(Time::from_secs(5), Some(&of(libc::EBADF)));
     assert!(!health.is_broken(Time::from_secs(9)), "a call that works starts the count anew");
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_port_bound_anew_lingers_as_before_unless_queries_wait() {
+    let (mut a, mut b) = (port(0), port(1));
+    let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    a.allow_linger();
+    a.rebind(NOW).unwrap();
+    for _ in 0..10 {
+        sender.send_to(b"d", a.local()).unwrap();
+        assert_eq!(receive(&mut a, 1).await.len(), 1);
+    }
+    sender.send_to(b"d", a.local()).unwrap();
+    a.socket.as_mut().unwrap().set_full();
+    a.send(NOW, &outbox(b.local(), Class::Query, &[b"waits"]), &[]);
+    assert!(!a.linger());
+    assert_eq!(a.counters().udp.lingered, 0);
+    std::future::poll_fn(|cx| a.poll_ready(cx)).await;
+    a.send(NOW, &Outbox::new(), &[]);
+    assert_eq!(receive(&mut b, 1).await, [b"waits"]);
+    assert!(a.linger());
+    assert_eq!(a.counters().udp.lingered, 1);
+}

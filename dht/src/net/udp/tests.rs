@@ -203,7 +203,11 @@ async fn what_lingering_finds_is_the_next_batch() {
     assert_eq!(taken(&mut b), [b"three"]);
     assert!(!b.linger(), "nobody sends");
     assert!(taken(&mut b).is_empty());
-    assert_eq!((b.counters().received, b.counters().truncated), (4, 1));
+    // What is too long is nothing to hand on.
+    send(&[&[b'x'; MAX_DATAGRAM + 1]]);
+    assert!(!b.linger());
+    assert!(taken(&mut b).is_empty());
+    assert_eq!((b.counters().received, b.counters().truncated, b.counters().lingered), (4, 2, 4));
     // The runtime knows when the next one is there, as before.
     send(&[b"four", b"five"]);
     let got = receive(&mut b, 2).await;

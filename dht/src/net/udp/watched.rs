@@ -59,6 +59,11 @@ impl Watched {
         sent
     }
 
+    /// Whether the last datagram found no room.
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     fn watch_room(&mut self) {
         self.room = self.socket().try_clone().and_then(|again| watch(again, Interest::WRITABLE)).ok();
     }
