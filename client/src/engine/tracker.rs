@@ -1,6 +1,7 @@
 //! One announce, whichever protocol its URL names.
 
 use krpc::Id;
+use tokio::sync::Notify;
 
 use super::http::{HttpError, MAX_ANNOUNCE, Trust};
 use super::shared::Shared;
@@ -9,12 +10,13 @@ use crate::swarm::AnnounceJob;
 use crate::tracker::url::{Scheme, scheme};
 use crate::tracker::{Announce, AnnounceEvent, AnnounceReply, TrackerError, http};
 
-/// Waits for a place, says that it `begins`, announces once and waits for the reply.
+/// Waits for a place, or takes one of those for good-byes when told to `hurry`, says that it `begins`, announces
+/// once and waits for the reply.
 pub(super) async fn announce(
     session: &Shared,
-    infohash: Id,
-    key: u32,
+    (infohash, key): (Id, u32),
     job: AnnounceJob,
+    hurry: &Notify,
     begins: impl FnOnce(),
 ) -> Result<AnnounceReply, TrackerError> {
     let announce = Announce {
@@ -33,7 +35,11 @@ pub(super) async fn announce(
         Some(AnnounceEvent::Stopped) => &session.farewells,
         _ => &session.announces,
     };
-    let _place = places.acquire().await.map_err(|_| TrackerError::Timeout)?;
+    let place = tokio::select! {
+        place = places.acquire() => place,
+        () = hurry.notified() => session.farewells.acquire().await,
+    };
+    let _place = place.map_err(|_| TrackerError::Timeout)?;
     begins();
     match scheme(&job.url)? {
         Scheme::Http => {

@@ -36,7 +36,7 @@ use fetching::Fetching;
 use files::{Opening, opened};
 use life::Life;
 use links::Link;
-use seek::{Elsewhere, new_torrent};
+use seek::{Announced, Elsewhere, new_torrent};
 
 use crate::metainfo::Info;
 use crate::peer::PeerEvent;
@@ -170,9 +170,8 @@ struct Owner {
     /// Whose task is whose, for those that end in a panic.
     slots: HashMap<task::Id, Slot>,
     announces: JoinSet<()>,
-    /// By tracker, what ends with the last announce to it: the next one waits for that, so that
-    /// `stopped` never overtakes `completed`.
-    announced: HashMap<TrackerId, oneshot::Receiver<()>>,
+    /// By tracker, the last announce to it.
+    announced: HashMap<TrackerId, Announced>,
     /// Lookups, names being resolved, files being opened.
     chores: JoinSet<()>,
     disk: Option<Disk>,

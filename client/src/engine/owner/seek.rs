@@ -6,13 +6,14 @@ use std::sync::Arc;
 use btdht::{Announce, Event as DhtEvent};
 use futures_util::FutureExt as _;
 use krpc::Id;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{FOUND_BATCH, Inbound, Owner};
 use crate::engine::http;
 use crate::engine::options::{AddOptions, Source};
 use crate::engine::tracker;
 use crate::swarm::{AnnounceJob, NewTorrent, Source as Found, TrackerId, TrackerUrl};
+use crate::tracker::AnnounceEvent;
 
 /// Hosts and ports that have to be resolved before they are of use.
 #[derive(Clone, Debug)]
@@ -54,21 +55,35 @@ pub(super) fn new_torrent(
     (new, elsewhere)
 }
 
+/// An announce to a tracker.
+pub(super) struct Announced {
+    /// Closes when it has ended: the next one waits for that, so that `stopped` never overtakes `completed`.
+    ended: oneshot::Receiver<()>,
+    /// Told when `stopped` waits behind it.
+    hurry: Arc<Notify>,
+}
+
 impl Owner {
     pub(super) fn announce(&mut self, tracker: TrackerId, job: AnnounceJob) {
         let (session, inbox) = (Arc::clone(&self.session), self.inbox.clone());
         let (infohash, key) = (self.infohash, self.key);
         let (ends, ended) = oneshot::channel();
-        let before = self.announced.insert(tracker, ended);
+        let hurry = Arc::new(Notify::new());
+        let announced = Announced { ended, hurry: Arc::clone(&hurry) };
+        let before = self.announced.insert(tracker, announced);
+        // A good-bye is not waited for long, and should not wait itself for one that has no place yet.
+        if let Some(before) = before.as_ref().filter(|_| job.event == Some(AnnounceEvent::Stopped)) {
+            before.hurry.notify_one();
+        }
         self.announces.spawn(async move {
             // Nothing is ever sent: the channel closes when the announce before has ended.
             let _ends: oneshot::Sender<()> = ends;
             if let Some(before) = before {
-                let _ = before.await;
+                let _ = before.ended.await;
             }
             // An owner with more to read than fits hears of the end alone; a good-bye waits for nobody.
             let begins = || drop(inbox.try_send(Inbound::Announcing(tracker)));
-            let reply = Box::pin(tracker::announce(&session, infohash, key, job, begins)).await;
+            let reply = Box::pin(tracker::announce(&session, (infohash, key), job, &hurry, begins)).await;
             let _ = inbox.send(Inbound::Tracker(tracker, reply)).await;
         });
     }
