@@ -88,21 +88,22 @@ impl Info {
     /// Reads an info dictionary, for instance one that peers sent (BEP 9). Whether it is the right
     /// one is for the caller to see by its [`Info::hash`].
     pub fn parse(raw: &[u8]) -> Result<Self, MetainfoError> {
-        let mut reader = Reader::new(raw, Limits::METAINFO);
-        let info = Self::read(&mut reader)?;
+        Self::of(raw.into())
+    }
+
+    /// The same of bytes that it keeps without a copy.
+    pub(crate) fn of(raw: Arc<[u8]>) -> Result<Self, MetainfoError> {
+        let mut reader = Reader::new(&raw, Limits::METAINFO);
+        let draft = Draft::read_whole(&mut reader)?;
         reader.finish()?;
-        Ok(info)
+        draft.finish(Arc::clone(&raw))
     }
 
     /// Reads the info dictionary that must come next. One pass, no tree.
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, MetainfoError> {
         let start = reader.position();
-        let mut draft = Draft::default();
-        reader.expect_dict().map_err(|error| MetainfoError::Field("info", error))?;
-        while let Some(key) = reader.key()? {
-            draft.read(key, reader, start)?;
-        }
-        draft.finish(reader.since(start))
+        let draft = Draft::read_whole(reader)?;
+        draft.finish(reader.since(start).into())
     }
 
     /// The dictionary's bytes as they came.
@@ -256,6 +257,16 @@ struct Files {
 }
 
 impl<'a> Draft<'a> {
+    /// Reads the dictionary that must come next.
+    fn read_whole(reader: &mut Reader<'a>) -> Result<Self, MetainfoError> {
+        let (start, mut draft) = (reader.position(), Self::default());
+        reader.expect_dict().map_err(|error| MetainfoError::Field("info", error))?;
+        while let Some(key) = reader.key()? {
+            draft.read(key, reader, start)?;
+        }
+        Ok(draft)
+    }
+
     fn read(&mut self, key: &[u8], reader: &mut Reader<'a>, start: usize) -> Result<(), MetainfoError> {
         match key {
             b"name" => self.name = Some(field("name", reader.bytes())?),
@@ -281,7 +292,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn finish(self, raw: &[u8]) -> Result<Info, MetainfoError> {
+    fn finish(self, raw: Arc<[u8]>) -> Result<Info, MetainfoError> {
         // BEP 52: the version comes before all other checks.
         if let Some(version) = self.version.filter(|&version| version != 2) {
             return Err(MetainfoError::Version(version));
@@ -319,11 +330,11 @@ impl<'a> Draft<'a> {
             None => Vec::new(),
         };
         let hash = InfoHash {
-            v1: has_v1.then(|| Id::new(Sha1::digest(raw).into())),
-            v2: is_v2.then(|| Sha256::digest(raw).into()),
+            v1: has_v1.then(|| Id::new(Sha1::digest(&raw).into())),
+            v2: is_v2.then(|| Sha256::digest(&raw).into()),
         };
         let (name, private) = (name.to_vec(), self.private);
-        Ok(Info { raw: raw.into(), hash, name, private, pieces, table: files.table, layout, roots })
+        Ok(Info { raw, hash, name, private, pieces, table: files.table, layout, roots })
     }
 }
 

@@ -43,7 +43,7 @@ impl Swarm {
                 self.ask_metadata(requests, out);
                 match got {
                     Got::Progress | Got::Unfit => {}
-                    Got::Whole(raw) => self.learn(now, &raw, out),
+                    Got::Whole(raw) => self.learn(now, raw, out),
                     Got::Garbage(liars) => {
                         self.ban(now, &liars, "sent garbage metadata", out);
                         self.drive_fetch(now, out);
@@ -60,8 +60,8 @@ impl Swarm {
     }
 
     /// The info dictionary has arrived; its hash is right.
-    fn learn(&mut self, now: Time, raw: &[u8], out: &mut Vec<Action>) {
-        match Info::parse(raw) {
+    fn learn(&mut self, now: Time, raw: Arc<[u8]>, out: &mut Vec<Action>) {
+        match Info::of(raw) {
             Ok(info) => self.open(now, Arc::new(info), out),
             Err(error) => self.refuse(now, Refusal::Invalid(error), out),
         }

@@ -116,9 +116,11 @@ pub struct Limits {
 
     /// Largest info dictionary that is fetched (BEP 9); none above [`MAX_METADATA`] can be.
     pub max_metadata: u32,
-    /// Peers that are asked for the info dictionary at the same time, each for a copy of its own.
+    /// Peers that are asked for the info dictionary at the same time, each for a copy of its own, if it is
+    /// not too long for that ([`Limits::metadata_memory`]).
     pub metadata_racers: usize,
-    /// Received bytes of unfinished copies in all; beyond it the longest copy is given up.
+    /// Bytes of unfinished copies in all: so many may be claimed by those that race from the beginning, of which
+    /// the first may claim anything; and beyond so many received the slowest of the longest is given up.
     pub metadata_memory: u64,
     /// Metadata requests outstanding with one peer.
     pub metadata_window: usize,
@@ -222,7 +224,7 @@ impl Default for Limits {
 
             max_metadata: MAX_METADATA,
             metadata_racers: 3,
-            metadata_memory: 128 << 20,
+            metadata_memory: 64 << 20,
             metadata_window: 8,
             metadata_retry: Duration::from_secs(3),
             metadata_patience: Duration::from_secs(3),

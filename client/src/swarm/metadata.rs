@@ -7,8 +7,10 @@
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use btdht::Time;
 use krpc::Id;
@@ -41,7 +43,7 @@ pub(super) enum Got {
     /// It was not asked for, has the wrong length or contradicts the size: not counted.
     Unfit,
     /// The whole dictionary; its hash is right.
-    Whole(Vec<u8>),
+    Whole(Arc<[u8]>),
     /// The whole, but with the wrong hash; these are to blame.
     Garbage(Vec<SocketAddr>),
 }
@@ -65,6 +67,7 @@ struct Copy {
     /// No piece from here on was asked for.
     cursor: u32,
     givers: BTreeSet<SocketAddr>,
+    began: Time,
     progress: Time,
 }
 
@@ -113,13 +116,14 @@ impl Fetch {
         copy.progress = now;
         if copy.pieces.len() < count(copy.size) as usize {
             copy.ask(now, slot, limits, out);
-            self.shed(limits);
+            self.shed(now, limits);
             return Got::Progress;
         }
         let copy = self.copies.swap_remove(at);
-        let whole = copy.pieces.into_values().flatten().collect::<Vec<_>>();
-        if Sha1::digest(&whole)[..] == self.infohash.as_bytes()[..] {
-            return Got::Whole(whole);
+        if copy.hash() == self.infohash.as_bytes()[..] {
+            // Nothing else of what may be long is kept while it is put together.
+            self.copies.clear();
+            return Got::Whole(copy.into_whole());
         }
         if copy.givers.len() > 1 {
             // Its last racer may be the honest one: it begins again with a copy of its own.
@@ -159,7 +163,11 @@ impl Fetch {
                 copy.ask(now, slot, limits, out);
             }
         }
-        while self.racers() < self.admitted(now, limits) && self.admit(now, limits, out) {}
+        let patient = self.patient(now, limits);
+        while self.racers() < patient.saturating_add(1) && self.admit(now, u64::MAX, limits, out) {}
+        while self.racers() < patient.saturating_add(limits.metadata_racers)
+            && self.admit(now, limits.metadata_memory, limits, out)
+        {}
     }
 
     /// When [`Fetch::drive`] has something to do.
@@ -172,17 +180,18 @@ impl Fetch {
         asked.copied().chain([now + limits.metadata_patience]).min().unwrap_or(Time::NEVER)
     }
 
-    /// How many may race: one more each time that patience has run out.
-    fn admitted(&self, now: Time, limits: &Limits) -> usize {
+    /// How many race beside the first, whatever they claim: one more each time that patience has run out.
+    fn patient(&self, now: Time, limits: &Limits) -> usize {
         let waited = now.since(self.began).as_micros() / limits.metadata_patience.as_micros().max(1);
-        limits.metadata_racers.saturating_add(usize::try_from(waited).unwrap_or(usize::MAX))
+        usize::try_from(waited).unwrap_or(usize::MAX)
     }
 
     fn racers(&self) -> usize {
         self.copies.iter().filter(|copy| copy.racer.is_some()).count()
     }
 
-    fn admit(&mut self, now: Time, limits: &Limits, out: &mut Vec<(Slot, u32)>) -> bool {
+    /// Has one more race with whose claim all have no more than `room` bytes; whether there is such a one.
+    fn admit(&mut self, now: Time, room: u64, limits: &Limits, out: &mut Vec<(Slot, u32)>) -> bool {
         let racing: BTreeSet<_> = self.copies.iter().filter_map(|copy| copy.racer).collect();
         let mut votes: BTreeMap<u32, usize> = BTreeMap::new();
         for source in self.sources.values() {
@@ -194,11 +203,13 @@ impl Fetch {
         for copy in self.copies.iter().filter(|copy| copy.racer.is_some()) {
             *heats.entry(copy.size).or_default() += 1;
         }
-        let next =
-            self.sources.iter().filter(|(slot, _)| !racing.contains(slot)).min_by_key(|(_, source)| {
-                let heat = heats.get(&source.size).copied().unwrap_or(0);
-                (heat, usize::MAX - votes.get(&source.size).copied().unwrap_or(0), source.turn)
-            });
+        let claimed: u64 = self.copies.iter().map(|copy| u64::from(copy.size)).sum();
+        let fits = |source: &MetadataSource| claimed.saturating_add(source.size.into()) <= room;
+        let waiting = self.sources.iter().filter(|(slot, source)| !racing.contains(slot) && fits(source));
+        let next = waiting.min_by_key(|(_, source)| {
+            let heat = heats.get(&source.size).copied().unwrap_or(0);
+            (heat, usize::MAX - votes.get(&source.size).copied().unwrap_or(0), source.turn)
+        });
         let Some((&slot, source)) = next else { return false };
         let size = source.size;
         let left = self.copies.iter().position(|copy| copy.racer.is_none() && copy.size == size);
@@ -215,17 +226,22 @@ impl Fetch {
         true
     }
 
-    /// Gives up the longest copy when all of them together have become too long, so that claiming much
-    /// and giving slowly cannot fill our memory. Its racer may begin again behind all others.
-    fn shed(&mut self, limits: &Limits) {
-        if self.held() <= limits.metadata_memory {
-            return;
-        }
-        let longest = (0..self.copies.len()).max_by_key(|&at| self.copies[at].bytes());
-        let racer = longest.and_then(|at| self.copies.swap_remove(at).racer);
-        if let Some(source) = racer.and_then(|slot| self.sources.get_mut(&slot)) {
-            self.arrivals += 1;
-            source.turn = self.arrivals;
+    /// When all copies together have become too long, gives up one that claims most, the slowest of these, so that
+    /// claiming much and giving slowly cannot fill our memory. Its racer may begin again behind all others.
+    fn shed(&mut self, now: Time, limits: &Limits) {
+        let rate = |copy: &Copy| {
+            // The first moments say little.
+            let took = now.since(copy.began).max(limits.metadata_patience);
+            u128::from(copy.bytes()) * 1_000_000 / took.as_micros().max(1)
+        };
+        while self.held() > limits.metadata_memory {
+            let claim = |at: &usize| (Reverse(self.copies[*at].size), rate(&self.copies[*at]));
+            let given_up = (0..self.copies.len()).min_by_key(claim);
+            let racer = given_up.and_then(|at| self.copies.swap_remove(at).racer);
+            if let Some(source) = racer.and_then(|slot| self.sources.get_mut(&slot)) {
+                self.arrivals += 1;
+                source.turn = self.arrivals;
+            }
         }
     }
 
@@ -256,6 +272,7 @@ impl Copy {
             asked: BTreeMap::new(),
             cursor: 0,
             givers: BTreeSet::new(),
+            began: now,
             progress: now,
         }
     }
@@ -271,6 +288,24 @@ impl Copy {
             out.push((slot, self.cursor));
             self.cursor += 1;
         }
+    }
+
+    fn hash(&self) -> [u8; 20] {
+        let mut hash = Sha1::new();
+        self.pieces.values().for_each(|piece| hash.update(piece));
+        hash.finalize().into()
+    }
+
+    /// Puts all pieces together, each of which is let go when it has its place.
+    fn into_whole(self) -> Arc<[u8]> {
+        let mut whole: Arc<[u8]> = std::iter::repeat_n(0, self.size as usize).collect();
+        let mut rest = Arc::get_mut(&mut whole).unwrap_or_default();
+        for piece in self.pieces.into_values() {
+            let (place, behind) = rest.split_at_mut(piece.len().min(rest.len()));
+            place.copy_from_slice(&piece[..place.len()]);
+            rest = behind;
+        }
+        whole
     }
 
     fn bytes(&self) -> u64 {

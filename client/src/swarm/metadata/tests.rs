@@ -56,7 +56,7 @@ impl World {
             }
             match self.answer(liars) {
                 Some((_, Got::Whole(whole))) => {
-                    assert_eq!(whole, self.raw);
+                    assert_eq!(whole[..], self.raw[..]);
                     return banned;
                 }
                 Some((_, Got::Garbage(culprits))) => banned.extend(culprits),
@@ -178,6 +178,49 @@ fn claims_of_much_cannot_fill_the_memory_nor_keep_an_honest_peer_out() {
         }
     }
     panic!("the honest peer was kept out");
+}
+
+#[test]
+fn long_dictionaries_are_fetched_once_unless_patience_runs_out() {
+    let mut world = World::new(100_000);
+    world.limits.metadata_memory = 250_000;
+    (0..3).for_each(|index| world.offer(index));
+    world.drive();
+    assert_eq!(world.fetch.racers(), 2, "three would hold more");
+    world.limits.metadata_memory = 150_000;
+    let mut world = World { fetch: Fetch::new(world.fetch.infohash, world.now), ..world };
+    (0..3).for_each(|index| world.offer(index));
+    world.drive();
+    assert_eq!(world.fetch.racers(), 1);
+    world.now = world.now + world.limits.metadata_patience;
+    world.drive();
+    assert_eq!(world.fetch.racers(), 2);
+}
+
+#[test]
+fn when_there_is_too_much_the_slowest_is_given_up_and_the_first_goes_on() {
+    let mut world = World::new(64 * METADATA_PIECE as usize);
+    world.limits.metadata_memory = 66 * u64::from(METADATA_PIECE);
+    world.offer(0);
+    world.drive();
+    for _ in 0..50 {
+        world.answer(&[]);
+    }
+    // The first has much when a second one begins.
+    world.offer(1);
+    world.now = world.now + world.limits.metadata_patience;
+    world.drive();
+    assert_eq!(world.fetch.racers(), 2);
+    let mut answered = 50;
+    loop {
+        answered += 1;
+        match world.answer(&[]) {
+            Some((index, Got::Whole(_))) => break assert_eq!(index, 0),
+            _ => assert!(world.fetch.held() <= world.limits.metadata_memory),
+        }
+    }
+    // 14 more of the first, beside what the second gave for nothing.
+    assert!((65..90).contains(&answered), "{answered}");
 }
 
 #[test]
