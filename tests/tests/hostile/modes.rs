@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use harness::hostile::{Honest, Mode, Peer, Torrent};
+use harness::hostile::{Blocks, Honest, Mode, Peer, Torrent};
 
 use crate::run::{Fetch, Source, addresses, each, hostile};
 
@@ -77,9 +77,26 @@ fn topic(of_it: impl Fn(&Mode) -> bool) {
         if seen.iter().any(|seen| seen.connections.total() == 0) {
             return Err("a hostile peer was never dialed".to_owned());
         }
+        let waste = waste(mode, &torrent, &evil, &honest)?;
         match honest.seen.complaints() {
-            complaints if complaints.is_empty() => Ok(figures),
+            complaints if complaints.is_empty() => Ok(format!("{figures}{waste}")),
             complaints => Err(format!("{complaints:?}")),
         }
     });
+}
+
+/// S35: whoever sends wrong blocks where right ones were asked for spoils two pieces at most, and the honest peer
+/// sends no more again than four pieces of two such peers.
+fn waste(mode: Mode, torrent: &Torrent, evil: &[Peer], honest: &Peer) -> Result<String, String> {
+    let Mode::Blocks(mode) = mode else { return Ok(String::new()) };
+    let spoiled: Vec<_> = evil.iter().map(|peer| peer.seen.spoiled_pieces()).collect();
+    let honest = honest.seen.blocks_sent.total();
+    let figures = format!(", {spoiled:?} pieces spoiled, {honest} honest blocks");
+    // What was never asked for spoils nothing, nor what is right at first; the rest is often right.
+    let may_spoil =
+        matches!(mode, Blocks::UnrequestedWrong | Blocks::RightThenWrong | Blocks::WrongDataRarely);
+    let spoils = !may_spoil && spoiled.iter().any(|&pieces| pieces > 2);
+    let blocks_of_a_piece = u64::from(torrent.piece_len / 16_384);
+    let most = (u64::from(torrent.pieces()) + 4) * blocks_of_a_piece;
+    if spoils || honest > most { Err(format!("too much waste{figures}")) } else { Ok(figures) }
 }
