@@ -3,7 +3,7 @@
 
     tests/interop/install.sh --rqbit
     cargo build --release -p btfetch -p harness
-    sudo tests/bench/wan.py [--mib 64] [--loss 0,1] [--repetitions 3] [--only NAME,...]
+    sudo tests/bench/wan.py [--mib 64] [--loss 0,1] [--repetitions 5] [--only NAME,...]
 
 Every host is a network namespace behind a TUN device; the program `wan` moves the packets between them, at
 25 Mbit/s up and down per host, 40 ms there and back, behind queues of 512 KiB that drop what does not fit,
@@ -141,7 +141,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=64)
     parser.add_argument("--loss", type=lambda text: [float(word) for word in text.split(",")], default=[0.0, 1.0])
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--only", type=lambda text: text.split(","))
     parser.add_argument("--leechers", type=int, default=3)
     parser.add_argument("--rate", type=int, default=25, help="Mbit/s, up and down each")

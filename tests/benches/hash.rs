@@ -1,6 +1,6 @@
 //! Hashing in lanes beside the SHA instructions, in one run, turn about: independent pieces in
-//! memory on one core, then `btfetch check` of a file in the page cache beside two bare threads that
-//! read and hash it. Each figure is the median of the repetitions; ratios are of the same repetition.
+//! memory on one core, then a file in the page cache: `btfetch check` and the check of a torrent's disk
+//! threads, these with one stream each and with all lanes, beside two bare threads that read and hash it. Each figure is the median of the repetitions; ratios are of the same repetition.
 //!
 //! `cargo bench -p harness --bench hash [-- [REPETITIONS] [MIB]]`
 #![allow(clippy::unwrap_used, unsafe_code)]
@@ -10,10 +10,13 @@ use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use btfetch::hash::{Algorithm, Lanes, Sha1, Sha256};
-use btfetch::metainfo::create;
+use btfetch::metainfo::{Info, Metainfo, create};
+use btfetch::storage::{Access, Done, Job, OpenOptions, PoolConfig, open};
 use sha1::Digest as _;
 
 /// Bytes of one message; as many as the widest vector has lanes.
@@ -81,7 +84,7 @@ fn median(values: &[f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// `btfetch check` and the floor, turn about. Beside the time on the clock stands that of the
+/// `btfetch check`, the disk threads and the floor, turn about. Beside the time on the clock stands that of the
 /// processor, which a busy machine bends less.
 fn recheck(repetitions: usize, len: usize) {
     let dir = tempfile::tempdir().unwrap();
@@ -94,21 +97,27 @@ fn recheck(repetitions: usize, len: usize) {
     }
     for piece_len in [256 << 10, 1 << 20, 4 << 20] {
         let torrent = make(&path, piece_len);
-        let (mut wall, mut cpu) = (Vec::new(), Vec::new());
+        let info = Arc::new(Metainfo::parse(&fs::read(&torrent).unwrap()).unwrap().info);
+        let (mut wall, mut cpu, mut single, mut all) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut floors = Vec::new();
         for _ in 0..repetitions {
-            let floor = floor(&path, len);
+            let before = floor(&path, len);
             let ours = check(dir.path(), &torrent);
-            floors.push(floor.0);
-            wall.push(floor.0 / ours.0);
-            cpu.push(floor.1 / ours.1);
+            floors.push(before.0);
+            wall.push(before.0 / ours.0);
+            cpu.push(before.1 / ours.1);
+            single.push(floor(&path, len).0 / check_by_threads(dir.path(), &info, Lanes::ONE));
+            all.push(floor(&path, len).0 / check_by_threads(dir.path(), &info, Lanes::best()));
         }
         let floor = len as f64 / 1e6 / median(&floors);
-        let (wall, cpu) = (median(&wall), median(&cpu));
+        println!("  pieces of {} KiB: floor {floor:.0} MB/s; times as fast:", piece_len >> 10);
         println!(
-            "  pieces of {:4} KiB: floor {floor:5.0} MB/s, check {wall:5.2} times as fast, {cpu:5.2} times by processor time",
-            piece_len >> 10
+            "    btfetch check                {:5.2}, {:5.2} by processor time",
+            median(&wall),
+            median(&cpu)
         );
+        println!("    disk threads, one stream     {:5.2} (goal 0.9)", median(&single));
+        println!("    disk threads, {:2} lanes       {:5.2}", Lanes::best().count(), median(&all));
     }
 }
 
@@ -149,6 +158,21 @@ fn check(dir: &Path, torrent: &Path) -> (f64, f64) {
     command.arg("check").arg(torrent).arg("-o").arg(dir).stdout(Stdio::null());
     assert!(command.status().unwrap().success());
     (started.elapsed().as_secs_f64(), processor_time(libc::RUSAGE_CHILDREN) - used)
+}
+
+/// The check of a torrent that is opened, by as many disk threads as the floor has; seconds by the clock.
+fn check_by_threads(dir: &Path, info: &Arc<Info>, lanes: Lanes) -> f64 {
+    let opened = open(info, dir, &OpenOptions { access: Access::Seed, ..OpenOptions::default() }).unwrap();
+    let (to_check, (sender, answers)) = (opened.to_check.clone(), channel());
+    assert!(to_check.is_full(), "nothing is believed");
+    let config = PoolConfig { lanes, ..PoolConfig::default() };
+    let pool = opened.start(config, move |done| sender.send(done).unwrap()).unwrap();
+    let started = Instant::now();
+    pool.submit(Job::Check(to_check)).unwrap();
+    while !answers.recv().unwrap().iter().any(|done| matches!(done, Done::CheckEnded)) {}
+    let took = started.elapsed().as_secs_f64();
+    assert!(pool.written().is_full());
+    took
 }
 
 /// Seconds of user and system time so far.

@@ -149,13 +149,13 @@ impl Torrent {
         self.look(|swarm, now| swarm.trackers(now)).await.unwrap_or_default()
     }
 
-    /// Asks the swarm something; `None` when it has ended.
     /// What its swarm expects to come in.
     #[cfg(test)]
     pub(super) async fn intake(&self) -> Option<crate::swarm::Intake> {
         self.look(|swarm, _| swarm.intake()).await
     }
 
+    /// Asks the swarm something; `None` when it has ended.
     async fn look<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Swarm, Time) -> T + Send + 'static,

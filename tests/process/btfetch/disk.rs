@@ -151,7 +151,6 @@ fn a_way_to_take_space_that_does_not_exist_is_exit_2_and_so_is_one_for_a_seed() 
     }
 }
 
-/// S46.
 /// Squashfs and others that cannot be written to know of no sync; of one that can be that is an error.
 #[test]
 fn what_a_file_system_holds_that_only_reads_is_seeded_though_it_cannot_be_synced() {
@@ -176,6 +175,7 @@ fn what_a_file_system_holds_that_only_reads_is_seeded_though_it_cannot_be_synced
     });
 }
 
+/// S46.
 #[test]
 fn a_read_only_folder_is_exit_5() {
     in_mounts(|| {

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use btfetch::engine::Failed;
+use btfetch::storage::DiskErrorKind;
+
+use crate::text::{escape, escape_path};
+
 /// Exit codes; scripts depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -56,12 +61,12 @@ impl Failure {
         Self::new(Exit::Failed, message)
     }
 
-    /// An end without words: everything was said, or nobody listens.
     /// The answer to what a later version will do.
     pub(crate) fn not_yet(what: &str) -> Self {
         Self::failed(format!("{what} is not there yet")).hint("it comes with a later version")
     }
 
+    /// An end without words: everything was said, or nobody listens.
     pub(crate) fn quiet(exit: Exit) -> Self {
         Self::new(exit, "")
     }
@@ -78,6 +83,35 @@ impl fmt::Display for Failure {
         match &self.hint {
             Some(hint) => write!(f, " ({hint})"),
             None => Ok(()),
+        }
+    }
+}
+
+/// The exit code and words of a failed torrent.
+impl From<&Failed> for Failure {
+    fn from(failed: &Failed) -> Self {
+        match failed {
+            Failed::Disk(error) => {
+                let message = format!("{} {}: {}", error.doing, escape_path(&error.path), error.detail);
+                let failure = Self::new(Exit::Disk, message);
+                match error.kind {
+                    DiskErrorKind::NoSpace => {
+                        failure.hint("free some and run it again; what is there is kept")
+                    }
+                    _ => failure,
+                }
+            }
+            Failed::InUse(path) => {
+                let message =
+                    format!("{}: another process works on this torrent in this folder", escape_path(path));
+                Self::new(Exit::InUse, message)
+            }
+            Failed::Invalid(what) => Self::usage(escape(what)),
+            Failed::Unsupported(what) => Self::failed(escape(what)),
+            Failed::Missing { missing, pieces } => {
+                Self::failed(format!("{missing} of {pieces} pieces are missing or wrong"))
+                    .hint("btfetch TORRENT -o DIR fetches them, btfetch check lists them")
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Follows one torrent: shows its events and progress, and says how it ended.
 
+mod told;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -8,12 +10,11 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use btfetch::engine::{Events, Failed, Phase, Torrent};
+use btfetch::engine::{Events, Phase, Torrent};
 use btfetch::metainfo::Info;
 use btfetch::one_piece::End;
-use btfetch::storage::DiskErrorKind;
 use btfetch::swarm::{Event, Status};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, write_raw};
@@ -138,7 +139,7 @@ impl Watch {
                     self.drain().await?;
                     return Ok(());
                 }
-                Phase::Failed(failed) => return Err(explain(&failed)),
+                Phase::Failed(failed) => return Err(Failure::from(&failed)),
                 Phase::Stopped => return Err(Failure::failed(format!("{}: stopped", self.name()))),
             }
         }
@@ -182,7 +183,7 @@ impl Watch {
             }
             if let Phase::Failed(failed) = self.torrent.phase() {
                 self.progress.clear();
-                return Err(explain(&failed));
+                return Err(Failure::from(&failed));
             }
         }
     }
@@ -283,7 +284,7 @@ impl Watch {
         self.complete |= matches!(event, Event::Complete);
         self.reserved = reserved(self.reserved, event);
         if self.output.json
-            && let Some(value) = self.json(event)
+            && let Some(value) = self.told(event)
         {
             // Writing to a string does not fail.
             let _ = writeln!(self.lines, "{value}");
@@ -304,45 +305,6 @@ impl Watch {
             Event::Warning(text) => self.say(format!("{}: {}", self.name(), escape(text))),
             _ => {}
         }
-    }
-
-    fn json(&self, event: &Event) -> Option<Value> {
-        Some(match event {
-            Event::Metadata(info) => json!({
-                "event": "metadata", "name": escape_bytes(info.name()), "length": info.total(),
-                "piece_length": info.piece_length(), "pieces": info.pieces(), "files": info.files().len(),
-                "infohash": self.torrent.infohash().to_string(),
-            }),
-            Event::Piece(piece) => json!({"event": "piece", "index": piece.0, "ok": true}),
-            Event::BadPiece(piece, banned) => {
-                let banned: Vec<_> = banned.iter().map(ToString::to_string).collect();
-                json!({"event": "piece", "index": piece.0, "ok": false, "banned": banned})
-            }
-            Event::File(index) => {
-                let file = self.info.as_ref().and_then(|info| info.file(*index));
-                json!({
-                    "event": "file", "index": index, "path": file.map(|file| escape_path(&file.path())),
-                    "length": file.map(|file| file.len()),
-                })
-            }
-            Event::Preallocating { done, total } => json!({
-                "event": "preallocating", "done": done, "total": total,
-                "infohash": self.torrent.infohash().to_string(),
-            }),
-            Event::Verified => json!({
-                "event": "verified", "infohash": self.torrent.infohash().to_string(),
-                "ms": self.started.elapsed().as_millis() as u64,
-            }),
-            Event::PeerConnected(_, addr, source) => {
-                let source = format!("{source:?}").to_ascii_lowercase();
-                json!({"event": "peer", "addr": addr.to_string(), "state": "connected", "source": source})
-            }
-            Event::PeerClosed(_, addr, reason) => {
-                json!({"event": "peer", "addr": addr.to_string(), "state": "closed", "reason": reason})
-            }
-            Event::Warning(text) => json!({"event": "warning", "message": escape(text)}),
-            _ => return None,
-        })
     }
 
     fn tick(&mut self, status: &Status) -> Result<(), Failure> {
@@ -422,31 +384,6 @@ fn came_closer(before: &Status, now: &Status) -> bool {
     let useful = |status: &Status| status.downloaded.saturating_sub(status.wasted);
     let looked = now.checked > before.checked || now.to_check != before.to_check;
     looked || now.left < before.left || now.wanted != before.wanted || useful(now) > useful(before)
-}
-
-/// The exit code and words of a failed torrent.
-fn explain(failed: &Failed) -> Failure {
-    match failed {
-        Failed::Disk(error) => {
-            let message = format!("{} {}: {}", error.doing, escape_path(&error.path), error.detail);
-            let failure = Failure::new(Exit::Disk, message);
-            match error.kind {
-                DiskErrorKind::NoSpace => failure.hint("free some and run it again; what is there is kept"),
-                _ => failure,
-            }
-        }
-        Failed::InUse(path) => {
-            let message =
-                format!("{}: another process works on this torrent in this folder", escape_path(path));
-            Failure::new(Exit::InUse, message)
-        }
-        Failed::Invalid(what) => Failure::usage(escape(what)),
-        Failed::Unsupported(what) => Failure::failed(escape(what)),
-        Failed::Missing { missing, pieces } => {
-            Failure::failed(format!("{missing} of {pieces} pieces are missing or wrong"))
-                .hint("btfetch TORRENT -o DIR fetches them, btfetch check lists them")
-        }
-    }
 }
 
 #[cfg(test)]
