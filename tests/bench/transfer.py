@@ -185,11 +185,11 @@ def by_magnet(torrent, only, repetitions, work):
 
 def print_magnet(torrent, results, repetitions):
     print(f"\n{torrent.size >> 20} MiB in {torrent.pieces} pieces by magnet link, {repetitions} repetitions, minimum/median/maximum")
-    print("| client | ms to metadata | ms to the first piece | ms to complete | CPU s/GiB |\n|---|---|---|---|---|")
+    print("| client | ms to metadata | ms to the first piece | ms to complete | CPU s/GiB | peak RSS MiB |\n|---|---|---|---|---|---|")
     for name, runs in results.items():
         told = [[1000 * run.events[event] for run in runs if event in run.events] for event in EVENTS]
         cells = [spread(values, 0) if values else "-" for values in told]
-        cells += [spread([1000 * run.wall for run in runs], 0), spread([run.cpu / torrent.size * GIB for run in runs])]
+        cells += [spread([1000 * run.wall for run in runs], 0), spread([run.cpu / torrent.size * GIB for run in runs]), spread([run.peak for run in runs], 0)]
         print(f"| {name} | {' | '.join(cells)} |")
 
 
@@ -220,6 +220,7 @@ def dictionary(only, repetitions, work):
         print_magnet(torrent, results, repetitions)
     if ours := fine.get(OURS):
         goals()
+        goal("1 MiB of metadata: peak RSS less twice that, MiB", median(ours, lambda run: run.peak) - 2, most=32)
         goal("1 MiB of metadata: ms", median(ours, lambda run: 1000 * run.events["metadata"]), most=60)
         cpu = median(ours, lambda run: run.cpu) / median(coarse[OURS], lambda run: run.cpu)
         goal("52,480 pieces: CPU, x that of 820 pieces", cpu, most=1.3)

@@ -61,6 +61,9 @@ struct MetadataSource {
 struct Copy {
     size: u32,
     racer: Option<Slot>,
+    /// What is there of the beginning without a gap, in one place that grows.
+    whole: Vec<u8>,
+    /// Pieces behind a gap; no more than were asked for at a time.
     pieces: BTreeMap<u32, Vec<u8>>,
     /// Pieces asked for and when to ask again.
     asked: BTreeMap<u32, Time>,
@@ -111,19 +114,19 @@ impl Fetch {
         {
             return Got::Unfit;
         }
-        copy.pieces.insert(piece, bytes);
+        copy.take(piece, bytes);
         copy.givers.insert(source.addr);
         copy.progress = now;
-        if copy.pieces.len() < count(copy.size) as usize {
+        if copy.whole.len() < copy.size as usize {
             copy.ask(now, slot, limits, out);
             self.shed(now, limits);
             return Got::Progress;
         }
         let copy = self.copies.swap_remove(at);
-        if copy.hash() == self.infohash.as_bytes()[..] {
-            // Nothing else of what may be long is kept while it is put together.
+        if Sha1::digest(&copy.whole)[..] == self.infohash.as_bytes()[..] {
+            // Nothing else of what may be long is kept while it is copied to where it stays.
             self.copies.clear();
-            return Got::Whole(copy.into_whole());
+            return Got::Whole(copy.whole.into());
         }
         if copy.givers.len() > 1 {
             // Its last racer may be the honest one: it begins again with a copy of its own.
@@ -256,7 +259,7 @@ impl Fetch {
             copy.racer = None;
         }
         let mixing = self.mixing;
-        self.copies.retain(|copy| copy.racer.is_some() || mixing && !copy.pieces.is_empty());
+        self.copies.retain(|copy| copy.racer.is_some() || mixing && copy.bytes() > 0);
     }
 }
 
@@ -268,6 +271,7 @@ impl Copy {
         Self {
             size,
             racer: None,
+            whole: Vec::new(),
             pieces: BTreeMap::new(),
             asked: BTreeMap::new(),
             cursor: 0,
@@ -290,26 +294,15 @@ impl Copy {
         }
     }
 
-    fn hash(&self) -> [u8; 20] {
-        let mut hash = Sha1::new();
-        self.pieces.values().for_each(|piece| hash.update(piece));
-        hash.finalize().into()
-    }
-
-    /// Puts all pieces together, each of which is let go when it has its place.
-    fn into_whole(self) -> Arc<[u8]> {
-        let mut whole: Arc<[u8]> = std::iter::repeat_n(0, self.size as usize).collect();
-        let mut rest = Arc::get_mut(&mut whole).unwrap_or_default();
-        for piece in self.pieces.into_values() {
-            let (place, behind) = rest.split_at_mut(piece.len().min(rest.len()));
-            place.copy_from_slice(&piece[..place.len()]);
-            rest = behind;
+    fn take(&mut self, piece: u32, bytes: Vec<u8>) {
+        self.pieces.insert(piece, bytes);
+        while let Some(next) = self.pieces.remove(&(self.whole.len() as u32 / METADATA_PIECE)) {
+            self.whole.extend_from_slice(&next);
         }
-        whole
     }
 
     fn bytes(&self) -> u64 {
-        self.pieces.len() as u64 * u64::from(METADATA_PIECE)
+        self.whole.len() as u64 + self.pieces.values().map(|piece| piece.len() as u64).sum::<u64>()
     }
 }
 

@@ -43,6 +43,20 @@ fn a_lying_metadata_size_costs_no_memory() {
     });
 }
 
+/// DECISIONS 23: 32 MiB and twice the metainfo, however many have it to give.
+#[test]
+fn a_long_dictionary_of_several_peers_takes_twice_its_size() {
+    let len = 40 << 20;
+    let torrent = Arc::new(Torrent::new(1 << 20, 64 << 10, len, 14));
+    let honest: Vec<_> = (0..3).map(|_| Peer::honest(&torrent, Honest::default())).collect();
+    let outcome = Fetch::new(&torrent, Source::Magnet, addresses(&honest)).run();
+    assert_eq!((outcome.code, outcome.sha256), (Some(0), Some(torrent.sha256())), "{}", outcome.output());
+    let (most, peak) = ((32 << 10) + 2 * (len as u64 >> 10), outcome.usage.peak_rss_kib);
+    println!("{peak} KiB of {most} KiB, {:?}", outcome.took);
+    assert!(peak > len as u64 >> 10, "it was measured: {peak} KiB");
+    assert!(peak <= most, "{peak} KiB of {most} KiB");
+}
+
 #[test]
 fn garbage_metadata_of_two_of_three_peers_only_delays() {
     each(&[1, 2, 3, 4], garbage);
