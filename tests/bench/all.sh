@@ -16,6 +16,7 @@ codec() {
 serving() {
   target/release/serving compare --repetitions 5 --seconds 2
   target/release/serving kinds --only btdht,libtorrent-2.1 --repetitions 2 --seconds 1
+  target/release/serving soak --only btdht
   target/release/serving_core scale
   tests/bench/serving_core.py --check tests/bench/serving_core.json
   target/release/serving_shards
@@ -25,6 +26,17 @@ serving() {
 memory() {
   cargo test -p harness --test memory -- --nocapture --test-threads 1
   cargo bench -p harness --bench store
+  fresh target/release/examples/node 6881 127.0.0.1:9
+  fresh target/release/btdht serve --port 6881 --bootstrap 127.0.0.1:9 --no-state
+}
+
+# The resident memory of a node that has met nobody.
+fresh() {
+  "$@" >/dev/null &
+  sleep 3
+  echo "$1: $(awk '/^VmRSS/ { print $2 * 1.024 / 1000 }' "/proc/$!/status") MB resident (goal 6)"
+  kill -INT $!
+  wait $! || true
 }
 
 simulator() {
@@ -38,6 +50,20 @@ simulator() {
 testnet() {
   cargo test -p btdht --lib -- testnet::reality --nocapture
   cargo test --release -p btdht --test btdht_process -- testnet --ignored --nocapture
+  crawl_of_a_testnet
+}
+
+crawl_of_a_testnet() {
+  local net addr folder
+  folder=$(mktemp -d)
+  target/release/btdht testnet --nodes 1000 --json >"$folder/net" &
+  net=$!
+  until grep -q '"ready"' "$folder/net"; do sleep 0.2; done
+  addr=$(sed -n 's/.*"addr":"\([^"]*\)","event":"bootstrap".*/\1/p' "$folder/net")
+  target/release/btdht crawl --rate 400 --rounds 1 --json --allow-local --bootstrap "$addr" --db "$folder/db" | tail -1
+  kill -INT $net
+  wait $net || true
+  rm -r "$folder"
 }
 
 lookups() {
@@ -68,7 +94,7 @@ for part in "${parts[@]}"; do
   declare -F "$part" >/dev/null || { echo "no part called $part" >&2; exit 2; }
 done
 tests/interop/install.sh --rqbit
-cargo build --release -p btdht -p btfetch -p harness --bins
+cargo build --release -p btdht -p btfetch -p harness --bins --example node
 for part in "${parts[@]}"; do
   printf '\n=== %s\n' "$part"
   "$part"

@@ -121,6 +121,17 @@ struct Asked {
 impl Load {
     /// A generator for the node at `node`; enter a [`crate::netns`] before.
     pub fn new(node: SocketAddrV4, target: Target, tids: Tids) -> io::Result<Self> {
+        Self::of_infohashes(node, target, tids, INFOHASHES)
+    }
+
+    /// The same with so many infohashes that have peers. Where there are fewer sources than peers, one is a peer
+    /// of several infohashes.
+    pub fn of_infohashes(
+        node: SocketAddrV4,
+        target: Target,
+        tids: Tids,
+        infohashes: u32,
+    ) -> io::Result<Self> {
         let mut rng = Rng::new(Seeds::from_u64(7));
         let sources = Sources::new(&mut rng);
         Ok(Self {
@@ -131,9 +142,9 @@ impl Load {
             sources,
             checker: Checker::new(false),
             near: false,
-            infohashes: (0..INFOHASHES).map(|_| rng.id()).collect(),
-            tokens: vec![None; (INFOHASHES * PEERS) as usize],
-            stored: vec![0; INFOHASHES as usize],
+            infohashes: (0..infohashes).map(|_| rng.id()).collect(),
+            tokens: vec![None; (infohashes * PEERS) as usize],
+            stored: vec![0; infohashes as usize],
             slots: (0..MAX_WINDOW).map(|_| None).collect(),
             todo: VecDeque::new(),
             only: None,
@@ -176,10 +187,10 @@ impl Load {
         Ok(full >= ENOUGH)
     }
 
-    /// Announces the ten peers of each infohash; says how many were accepted.
-    pub fn announce_all(&mut self) -> io::Result<usize> {
-        self.todo = (0..INFOHASHES * PEERS).map(|peer| (Kind::Hit, peer)).collect();
-        let end = Instant::now() + Duration::from_secs(60);
+    /// Announces the ten peers of each infohash, within `limit`; says how many were accepted.
+    pub fn announce_all(&mut self, limit: Duration) -> io::Result<usize> {
+        self.todo = (0..self.peers()).map(|peer| (Kind::Hit, peer)).collect();
+        let end = Instant::now() + limit;
         while Instant::now() < end && !(self.todo.is_empty() && self.slots.iter().all(Option::is_none)) {
             let now = Instant::now();
             for slot in 0..16 {
@@ -253,13 +264,18 @@ impl Load {
 
     fn choose(&mut self) -> (Kind, u32) {
         let kind = self.only.unwrap_or_else(|| Kind::of_mix(&mut self.rng));
-        let peer = self.rng.below((INFOHASHES * PEERS) as usize) as u32;
+        let peer = self.rng.below(self.peers() as usize) as u32;
         (kind, peer)
+    }
+
+    /// Peers of all infohashes.
+    fn peers(&self) -> u32 {
+        self.infohashes.len() as u32 * PEERS
     }
 
     fn ask(&mut self, slot: usize, now: Instant, kind: Kind, peer: u32) -> io::Result<()> {
         let source = match kind {
-            Kind::Hit | Kind::Announce => peer,
+            Kind::Hit | Kind::Announce => peer % SOURCES,
             _ => self.rng.below(SOURCES as usize) as u32,
         };
         let mut tid = vec![0; if self.tids == Tids::Four { 4 } else { 1 + self.rng.below(32) }];

@@ -1,11 +1,11 @@
 //! The verbs that open no network connection, and what bad usage gets.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::process::Stdio;
 
-use crate::world::{NAME, World, code, events};
+use crate::world::{NAME, World, code, events, pieces_of};
 
 #[test]
 fn create_info_and_check_agree() {
@@ -155,6 +155,29 @@ fn a_closed_pipe_and_a_dumb_terminal_are_quiet() {
         assert_eq!(String::from_utf8_lossy(&ended.stderr), "", "{env:?}");
         code(ended.status);
     }
+}
+
+/// S53: what is there by then is kept, and fetched on by the next run.
+#[test]
+fn a_download_whose_reader_has_gone_ends_quietly_and_can_be_gone_on_with() {
+    let world = World::new(8, 40 << 14);
+    let (_seeder, addr) = world.start_seeder(&["--up", "200k"]);
+    let mut command = world.download(addr);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The first piece is told of, and the pipe is closed.
+    let mut told = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains(r#""event":"piece""#) {
+        line.clear();
+        assert_ne!(told.read_line(&mut line).unwrap(), 0, "it goes on");
+    }
+    drop(told);
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((code(ended.status), &*String::from_utf8_lossy(&ended.stderr)), (0, ""));
+    assert!(!world.is_whole(), "it ended before");
+    let again = world.run(&mut world.download(addr));
+    assert_eq!(code(again.status), 0, "{}", String::from_utf8_lossy(&again.stderr));
+    assert!(world.is_whole() && pieces_of(&again) < 40);
 }
 
 #[test]

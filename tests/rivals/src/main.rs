@@ -84,7 +84,10 @@ fn node(ip: &str, port: u16, bootstrap: &[&str], server: bool) -> Dht {
         builder.bootstrap(bootstrap);
     }
     if server {
+        // As shipped it stores peers of 2,000 infohashes.
+        let max_info_hashes = 2_000_000;
         builder.server_mode();
+        builder.server_settings(mainline::ServerSettings { max_info_hashes, ..Default::default() });
     }
     builder.build().expect("the node binds")
 }

@@ -13,7 +13,7 @@ use krpc::Id;
 use krpc::bencode::Strings;
 use krpc::compact::{self, Address as _, V4};
 
-use super::sources::{self, Sources};
+use super::sources::{self, SOURCES, Sources};
 
 /// Peers of each infohash.
 pub const PEERS: u32 = 10;
@@ -128,12 +128,12 @@ fn check_nearness(
 /// Whether the peers of the infohash number `infohash` are different ones of those that announced
 /// themselves, and all whose bit is set in `stored`.
 pub(super) fn check_values(values: Option<Strings<'_>>, infohash: u32, stored: u16) -> Result<(), String> {
-    let mut named = 0_u16;
+    let (mut named, first) = (0_u16, infohash * PEERS % SOURCES);
     for value in values.into_iter().flat_map(|values| values.iter()) {
-        let peer = sources::at(value).and_then(|source| source.checked_sub(infohash * PEERS));
+        let peer = sources::at(value).and_then(|source| source.checked_sub(first));
         let peer = peer.filter(|&peer| peer < PEERS).ok_or("a peer that never announced")?;
         if named >> peer & 1 == 1 {
-            return Err(format!("{:?} twice", sources::wire(infohash * PEERS + peer)));
+            return Err(format!("{:?} twice", sources::wire(first + peer)));
         }
         named |= 1 << peer;
     }

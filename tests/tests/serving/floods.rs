@@ -192,7 +192,7 @@ fn one_greedy_source_delays_others_by_no_more_than_20_ms() {
 fn soak(test: &str, warm_up: Duration, span: Duration) {
     let Some(node) = serve(test, Load::router()) else { return };
     let mut load = Load::new(NODE, Target::Node, Tids::Any).unwrap();
-    assert_eq!(load.announce_all().unwrap(), 10_000);
+    assert_eq!(load.announce_all(Duration::from_secs(60)).unwrap(), 10_000);
     load.open(500, warm_up).unwrap();
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count();
     let (memory, open) = (memory_kib(node.pid()), descriptors());

@@ -4,6 +4,7 @@
 //!     tests/interop/install.sh                                  (libtorrent, mainline, rqbit)
 //!     serving compare [--repetitions 5] [--seconds 5] [--only NAME,...] [--check]
 //!     serving kinds   [...]      the same per kind of query
+//!     serving memory  [--infohashes 100000] [--only NAME,...]   bytes per stored peer
 //!     serving soak    [--replies 10000000] [--only NAME,...]    counts what is lost or wrong
 //!     serving echo ADDR:PORT     the floor: recvmmsg/sendmmsg with replies of 288 bytes
 //!
@@ -42,10 +43,11 @@ fn main() {
         Some("echo") => echo(words[1].parse().expect("ADDR:PORT")),
         Some("compare") => compare(&Options::parse(&words[1..]), &[None]),
         Some("kinds") => compare(&Options::parse(&words[1..]), &Kind::ALL.map(Some)),
+        Some("memory") => memory(&Options::parse(&words[1..])),
         Some("soak") => soak(&Options::parse(&words[1..])),
         _ => panic!(
             "serving compare|kinds [--repetitions N] [--seconds N] [--only NAME,...] [--check] | \
-             serving soak [--replies N] [--only NAME,...] | serving echo ADDR:PORT"
+             serving memory [--infohashes N] [--only NAME,...] | serving soak [--replies N] [--only NAME,...] | serving echo ADDR:PORT"
         ),
     }
 }
@@ -66,6 +68,7 @@ struct Options {
     repetitions: usize,
     seconds: u64,
     replies: u64,
+    infohashes: u32,
     only: Option<Vec<String>>,
     /// Whether goals that are missed are a failure.
     check: bool,
@@ -73,8 +76,8 @@ struct Options {
 
 impl Options {
     fn parse(words: &[String]) -> Self {
-        let (repetitions, seconds, replies) = (5, 5, 10_000_000);
-        let mut options = Self { repetitions, seconds, replies, only: None, check: false };
+        let (repetitions, seconds, replies, infohashes) = (5, 5, 10_000_000, 100_000);
+        let mut options = Self { repetitions, seconds, replies, infohashes, only: None, check: false };
         let mut words = words.iter();
         while let Some(key) = words.next() {
             let mut value = || words.next().unwrap_or_else(|| panic!("{key} wants a value"));
@@ -82,6 +85,7 @@ impl Options {
                 "--repetitions" => options.repetitions = value().parse().expect("a number"),
                 "--seconds" => options.seconds = value().parse().expect("a number"),
                 "--replies" => options.replies = value().parse().expect("a number"),
+                "--infohashes" => options.infohashes = value().parse().expect("a number"),
                 "--only" => options.only = Some(value().split(',').map(str::to_owned).collect()),
                 "--check" => options.check = true,
                 _ => panic!("unknown option {key}"),
@@ -203,9 +207,7 @@ fn run(row: &mut Row, kinds: &[Option<Kind>], options: &Options, floors: &[Floor
 /// Starts a program and gives it nodes and peers.
 fn start(row: &mut Row) -> (Running, Load) {
     let mut node = Running::start(row.name, &mut row.command);
-    let listening =
-        node.wait_within(Duration::from_secs(20), |line| line.contains("listening").then_some(()));
-    listening.unwrap_or_else(|why| panic!("{}: {why}\n{}", row.name, node.stderr()));
+    await_listening(&mut node, row.name);
     row.memory.fresh = resident_kib(node.pid());
     let mut load = Load::new(NODE.parse().unwrap(), row.target, row.tids).unwrap();
     if row.name == programs::OURS {
@@ -216,7 +218,7 @@ fn start(row: &mut Row) -> (Running, Load) {
             row.flaws.insert("its routing table does not fill up".to_owned());
         }
         let before = resident_kib(node.pid());
-        let stored = load.announce_all().unwrap();
+        let stored = load.announce_all(Duration::from_secs(60)).unwrap();
         if stored != 10_000 {
             row.flaws.insert(format!("stored {stored} of 10000 announces"));
         }
@@ -224,6 +226,12 @@ fn start(row: &mut Row) -> (Running, Load) {
     }
     load.closed(WINDOW, Duration::from_secs(1)).unwrap();
     (node, load)
+}
+
+fn await_listening(node: &mut Running, name: &str) {
+    let listening =
+        node.wait_within(Duration::from_secs(20), |line| line.contains("listening").then_some(()));
+    listening.unwrap_or_else(|why| panic!("{name}: {why}\n{}", node.stderr()));
 }
 
 fn measure(
@@ -245,6 +253,28 @@ impl Measured {
         let p50_micros = report::quantile(&self.tally, 0.5);
         Floor { cpu_micros: self.cpu_micros, rate: self.tally.rate(), p50_micros }
     }
+}
+
+/// Announces ten peers of each of many infohashes to each node, and tells what of its resident memory they took.
+fn memory(options: &Options) {
+    let (_, mut nodes) = prepare(options);
+    println!(
+        "| node | peers stored | RSS before, MiB | behind, MiB | bytes per stored peer |\n|---|---|---|---|---|"
+    );
+    for row in &mut nodes {
+        let mut node = Running::start(row.name, &mut row.command);
+        await_listening(&mut node, row.name);
+        let node_at = NODE.parse().unwrap();
+        let mut load = Load::of_infohashes(node_at, row.target, row.tids, options.infohashes).unwrap();
+        load.teach(Duration::from_secs(40)).unwrap();
+        let before = resident_kib(node.pid());
+        let stored = load.announce_all(Duration::from_secs(300)).unwrap();
+        let behind = resident_kib(node.pid());
+        let each = (behind.saturating_sub(before) * 1024) as f64 / stored.max(1) as f64;
+        let mib = |kib: u64| kib as f64 / 1024.0;
+        println!("| {} | {stored} | {:.1} | {:.1} | {each:.1} |", row.name, mib(before), mib(behind));
+    }
+    std::process::exit(i32::from(nodes.is_empty()));
 }
 
 /// Asks until so many replies have come, with transaction ids of 1 to 32 bytes where the node takes
