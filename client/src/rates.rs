@@ -6,6 +6,10 @@
 //! shares. Nobody is woken in vain: only the head has a time to wait for, and each that leaves says
 //! who is next.
 //!
+//! Who has to stand in the line of a wider bucket, too, is lent its share and steps out of this line
+//! with it: the wider line then has a place for each connection and not one for all that wait here. What
+//! is lent is paid at once, so the rate holds; what comes back is credited.
+//!
 //! A core: time goes in; whom to wake, of whatever type `W` that is, comes out.
 
 use std::collections::VecDeque;
@@ -35,6 +39,8 @@ pub(crate) struct Bucket<W> {
     /// As long as there are connections at most.
     line: VecDeque<(Ticket, W)>,
     issued: u64,
+    /// Who holds a share that was lent.
+    holders: usize,
 }
 
 /// A place in the line of one bucket.
@@ -55,7 +61,7 @@ pub(crate) enum Turn {
 impl<W> Bucket<W> {
     /// An empty bucket that fills with `rate` bytes per second.
     pub(crate) fn new(rate: u64) -> Self {
-        Self { rate, balance: 0, filled_at: Time::ZERO, line: VecDeque::new(), issued: 0 }
+        Self { rate, balance: 0, filled_at: Time::ZERO, line: VecDeque::new(), issued: 0, holders: 0 }
     }
 
     /// Joins the end of the line; `waker` is handed out when it has become the head.
@@ -80,7 +86,8 @@ impl<W> Bucket<W> {
                 let wait = debt.div_ceil(u128::from(self.rate));
                 Turn::At(now + Duration::from_micros(u64::try_from(wait).unwrap_or(u64::MAX)))
             }
-            _ => Turn::Now(self.quantum().max((self.balance / UNIT) as usize)),
+            // Of savings everybody has the same share, whoever happens to be the head after a pause.
+            _ => Turn::Now(self.quantum().max((self.balance / UNIT) as usize / self.members())),
         }
     }
 
@@ -90,6 +97,34 @@ impl<W> Bucket<W> {
             self.fill(now);
             self.balance -= bytes as i128 * UNIT;
         }
+    }
+
+    /// Lends a share of `most` bytes, or of what is fair, to the head, which leaves the line with it. What
+    /// was saved up is not lent: it would be held for as long as the wider line takes. Returns the share,
+    /// and whom to wake. To be asked only by who may move something [now](Turn::Now).
+    pub(crate) fn lend(&mut self, ticket: Ticket, most: usize) -> (usize, Option<&W>) {
+        let share = most.min(self.quantum());
+        self.balance -= share as i128 * UNIT;
+        self.holders += 1;
+        (share, self.leave(ticket))
+    }
+
+    /// Adds up to `most` bytes to a share that was lent, if they are saved up: its holder has its turn
+    /// in the wider line and may move as much as others there, as far as this rate allows. Nobody is
+    /// passed, since nobody waits in front of savings.
+    pub(crate) fn extend(&mut self, now: Time, most: usize) -> usize {
+        self.fill(now);
+        let more = most.min(usize::try_from(self.balance / UNIT).unwrap_or(0));
+        self.balance -= more as i128 * UNIT;
+        more
+    }
+
+    /// Takes back what is left of a share that was lent. Returns whom to wake: the head, which has less
+    /// to wait for.
+    pub(crate) fn give_back(&mut self, left: usize) -> Option<&W> {
+        self.holders -= 1;
+        self.balance += left as i128 * UNIT;
+        self.line.front().filter(|_| left > 0).map(|(_, waker)| waker)
     }
 
     /// Leaves the line, from wherever it stands. Returns whom to wake: the new head, if there is one.
@@ -110,11 +145,21 @@ impl<W> Bucket<W> {
         self.line.iter().map(|(_, waker)| waker)
     }
 
+    #[cfg(test)]
+    pub(crate) fn line_is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
     /// The most that one turn moves beyond what was saved up.
     fn quantum(&self) -> usize {
         let round = (self.rate / ROUNDS_A_SECOND).max(1);
-        let share = round / (self.line.len() as u64).max(1);
+        let share = round / self.members() as u64;
         share.max(round.min(MIN_QUANTUM)).min(MAX_QUANTUM) as usize
+    }
+
+    /// Those who share it; at least one.
+    fn members(&self) -> usize {
+        (self.line.len() + self.holders).max(1)
     }
 
     fn fill(&mut self, now: Time) {
