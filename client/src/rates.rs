@@ -20,6 +20,11 @@ use btdht::Time;
 /// How much may be saved up while nobody moves anything. A connection that a narrower limit holds, too,
 /// makes up with it for the time that it stood in the line of a wider one.
 const BURST: Duration = Duration::from_millis(250);
+/// What small messages take ahead of the line is within this time's worth, so that the rate is not
+/// exceeded for longer.
+const AHEAD: Duration = Duration::from_secs(2);
+/// And it is every so many'th byte at most, so that the line goes on whatever strangers make us say.
+const AHEAD_SHARE: i128 = 2;
 /// How often a second the line goes round, as long as shares need not be shorter than `MIN_QUANTUM`.
 const ROUNDS_A_SECOND: u64 = 20;
 /// Shares in bytes are no shorter because of a long line: each costs a system call.
@@ -35,6 +40,8 @@ pub(crate) struct Bucket<W> {
     rate: u64,
     /// Millionths of bytes that may be moved; negative is debt.
     balance: i128,
+    /// Of these, what may be moved ahead of the line although they are owed.
+    ahead: i128,
     filled_at: Time,
     /// As long as there are connections at most.
     line: VecDeque<(Ticket, W)>,
@@ -61,7 +68,15 @@ pub(crate) enum Turn {
 impl<W> Bucket<W> {
     /// An empty bucket that fills with `rate` bytes per second.
     pub(crate) fn new(rate: u64) -> Self {
-        Self { rate, balance: 0, filled_at: Time::ZERO, line: VecDeque::new(), issued: 0, holders: 0 }
+        Self {
+            rate,
+            balance: 0,
+            ahead: 0,
+            filled_at: Time::ZERO,
+            line: VecDeque::new(),
+            issued: 0,
+            holders: 0,
+        }
     }
 
     /// Joins the end of the line; `waker` is handed out when it has become the head.
@@ -89,6 +104,26 @@ impl<W> Bucket<W> {
             // Of savings everybody has the same share, whoever happens to be the head after a pause.
             _ => Turn::Now(self.quantum().max((self.balance / UNIT) as usize / self.members())),
         }
+    }
+
+    /// Whether a small message may be moved at once, whoever stands in line; it is paid for then. All of
+    /// it or nothing, since pieces of it help nobody.
+    pub(crate) fn pass_ahead(&mut self, now: Time, bytes: usize) -> bool {
+        self.fill(now);
+        let cost = bytes as i128 * UNIT;
+        let may = self.rate == 0 || self.ahead >= cost;
+        if may && self.rate > 0 {
+            self.ahead -= cost;
+            self.balance -= cost;
+        }
+        may
+    }
+
+    /// So many bytes were not moved ahead of the line.
+    pub(crate) fn refund_ahead(&mut self, bytes: usize) {
+        let cost = bytes as i128 * UNIT;
+        self.ahead += cost;
+        self.balance += cost;
     }
 
     /// Pays for bytes that were moved.
@@ -166,6 +201,8 @@ impl<W> Bucket<W> {
         let earned = i128::from(self.rate) * now.since(self.filled_at).as_micros() as i128;
         let most = i128::from(self.rate) * BURST.as_micros() as i128;
         self.balance = self.balance.saturating_add(earned).min(most);
+        let most = i128::from(self.rate) * AHEAD.as_micros() as i128;
+        self.ahead = self.ahead.saturating_add(earned / AHEAD_SHARE).min(most);
         self.filled_at = self.filled_at.max(now);
     }
 }
@@ -254,6 +291,45 @@ mod tests {
             burst += quantum;
         }
         assert_eq!(burst, 300_000, "a quarter of a second and the last share");
+    }
+
+    #[test]
+    fn small_messages_pass_the_line_and_neither_stop_it_nor_exceed_the_rate_for_long() {
+        let mut bucket = Bucket::new(10_000);
+        let line = bucket.join(());
+        let (mut now, end) = (Time::from_secs(100), Time::from_secs(160));
+        let (mut small, mut data, mut at_once) = (0, 0, 0);
+        bucket.spend(now, 10_000);
+        while now < end {
+            // Strangers have us say as much as they can.
+            while bucket.pass_ahead(now, 68) {
+                small += 68;
+            }
+            if at_once == 0 {
+                at_once = small;
+                assert!(matches!(bucket.ask(now, line), Turn::At(_)), "all that was owed already");
+            }
+            if let Turn::Now(most) = bucket.ask(now, line) {
+                bucket.spend(now, most);
+                data += most;
+            }
+            now += Duration::from_millis(1);
+        }
+        assert_eq!(at_once, 19_992, "two seconds' worth");
+        assert!(data >= 270_000, "{data}");
+        assert!((small + data).abs_diff(600_000) <= 20_000, "{small} and {data}");
+    }
+
+    #[test]
+    fn what_did_not_pass_ahead_of_the_line_is_not_paid_for() {
+        let mut bucket = Bucket::new(10_000);
+        let ticket = bucket.join(());
+        let now = Time::from_secs(100);
+        assert!(bucket.pass_ahead(now, 20_000) && !bucket.pass_ahead(now, 1));
+        bucket.refund_ahead(20_000);
+        assert!(bucket.pass_ahead(now, 68));
+        bucket.refund_ahead(68);
+        assert_eq!(bucket.ask(now, ticket), Turn::Now(2_500));
     }
 
     #[test]

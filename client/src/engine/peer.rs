@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep};
 use super::inbound::Inbound;
 use super::shared::Shared;
 use super::throttle::Lanes;
-use crate::peer::{PeerCommand, PeerConn, PeerEvent};
+use crate::peer::{Held, PeerCommand, PeerConn, PeerEvent};
 use crate::piece::Slot;
 
 /// Reads of one turn, of up to 256 KiB each; a faster peer waits for its next turn.
@@ -131,6 +131,10 @@ impl Connection {
         if turn.write_at.is_none() {
             self.lanes.up.pass();
         }
+        let sending = turn.write_at.is_some();
+        // It may be read no further because of what we do not send.
+        let receiving = turn.read_at.is_some() || turn.read_closed && sending;
+        self.conn.held(now, Held { receiving, sending });
         turn
     }
 
@@ -141,22 +145,34 @@ impl Connection {
             if batch.len() >= BATCH || down.is_limited() && self.stream.readable().now_or_never().is_none() {
                 return;
             }
-            let most = match down.ask(now) {
+            // A handshake is waited for by a clock, and stands in no line.
+            let greeting = self.conn.greeting_len();
+            let ahead = greeting > 0 && down.is_limited() && down.pass_ahead(now, greeting);
+            let most = match if ahead { Ok(greeting) } else { down.ask(now) } {
                 Ok(most) => most,
                 Err(at) => return turn.read_at = Some(at),
             };
             // With a limit, not more than the share.
             let mut space = self.conn.space_within(most);
             if space.is_empty() {
+                drop(space);
+                if ahead {
+                    self.lanes.down.refund_ahead(greeting);
+                }
                 turn.read_closed = true;
                 return;
             }
             let read = self.stream.try_read_vectored(&mut space);
             drop(space);
+            if ahead {
+                self.lanes.down.refund_ahead(greeting - read.as_ref().map_or(0, |&n| n.min(greeting)));
+            }
             match read {
                 Ok(0) => return self.conn.disconnected(batch),
                 Ok(n) => {
-                    self.lanes.down.spend(now, n);
+                    if !ahead {
+                        self.lanes.down.spend(now, n);
+                    }
                     self.conn.received(now, n, batch);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -177,7 +193,10 @@ impl Connection {
             if up.is_limited() && self.stream.writable().now_or_never().is_none() {
                 return turn.write_blocked = true;
             }
-            let most = match up.ask(now) {
+            // So do small messages: what they cause is worth more than they cost.
+            let small = self.conn.small_len();
+            let ahead = small > 0 && up.is_limited() && up.pass_ahead(now, small);
+            let most = match if ahead { Ok(small) } else { up.ask(now) } {
                 Ok(most) => most,
                 Err(at) => return turn.write_at = Some(at),
             };
@@ -187,10 +206,15 @@ impl Connection {
                 _ => self.stream.try_write_vectored(&slices),
             };
             drop(slices);
+            if ahead {
+                self.lanes.up.refund_ahead(small - written.as_ref().map_or(0, |&n| n.min(small)));
+            }
             match written {
                 Ok(0) => return self.conn.disconnected(batch),
                 Ok(n) => {
-                    self.lanes.up.spend(now, n);
+                    if !ahead {
+                        self.lanes.up.spend(now, n);
+                    }
                     self.conn.wrote(now, n, batch);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -4,6 +4,7 @@
 mod durable;
 mod gone;
 mod jobs;
+mod limits;
 mod one_piece;
 mod panics;
 mod space;

@@ -68,6 +68,12 @@ impl Limit {
         self.rate.load(Ordering::Relaxed)
     }
 
+    /// Has bytes paid for that nobody has moved.
+    #[cfg(test)]
+    pub(super) fn owe(&self, now: Time, bytes: usize) {
+        self.lock().spend(now, bytes);
+    }
+
     fn is_none(&self) -> bool {
         self.rate() == 0
     }
@@ -144,6 +150,24 @@ impl Lane {
         }
     }
 
+    /// Whether a small message of so many bytes may be moved at once, past those who stand in line, if
+    /// any. It is paid for then; what is not moved has to be [refunded](Self::refund_ahead).
+    pub(super) fn pass_ahead(&mut self, now: Time, bytes: usize) -> bool {
+        for at in 0..self.places.len() {
+            let limit = &self.places[at].limit;
+            if !limit.is_none() && !limit.lock().pass_ahead(now, bytes) {
+                self.places[..at].iter().for_each(|place| place.refund_ahead(bytes));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// So many bytes were not moved although they might have.
+    pub(super) fn refund_ahead(&mut self, bytes: usize) {
+        self.places.iter().for_each(|place| place.refund_ahead(bytes));
+    }
+
     /// Steps back: nothing is to be moved for now.
     pub(super) fn pass(&mut self) {
         self.share = 0;
@@ -207,6 +231,12 @@ impl Place {
         });
         if bytes > paid && !self.limit.is_none() {
             self.limit.lock().spend(now, bytes - paid);
+        }
+    }
+
+    fn refund_ahead(&self, bytes: usize) {
+        if bytes > 0 && !self.limit.is_none() {
+            self.limit.lock().refund_ahead(bytes);
         }
     }
 

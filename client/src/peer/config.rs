@@ -14,7 +14,7 @@ pub struct PeerConfig {
     /// Without a block although requests are outstanding: then the peer counts as snubbing us.
     pub snub_timeout: Duration,
     /// Without progress in sending although there is something to send: then the connection ends.
-    /// A shell that limits its rate must let some bytes through more often than this.
+    /// Where a limit of ours holds it up the time does not count; see [`Held`](super::Held).
     pub stall_timeout: Duration,
     /// Requests kept outstanding at first, if the peer takes as many; fewer only once it has shown to
     /// be slow.

@@ -2,6 +2,7 @@
 
 mod commands;
 mod extended;
+mod held;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use btdht::Time;
 use krpc::Id;
 
 use self::extended::Extensions;
+pub use self::held::Held;
 use super::chatter::Chatter;
 use super::download::{Arriving, Download};
 use super::send::{MAX_SLICES, SendQueue};
@@ -56,6 +58,8 @@ pub struct PeerSetup {
 /// - write [`pending`](Self::pending), then call [`wrote`](Self::wrote);
 /// - pass on [`command`](Self::command)s of the swarm;
 /// - at [`timeout`](Self::timeout) call [`handle_timeout`](Self::handle_timeout);
+/// - where it limits its rate, say so by [`held`](Self::held), and move first what is
+///   [small](Self::small_len) and what is left of the peer's [handshake](Self::greeting_len);
 /// - call [`disconnected`](Self::disconnected) at the end of the stream or on an error.
 ///
 /// Every call may append events for the swarm. [`PeerEvent::Closed`] is the last one ever; the shell
@@ -89,6 +93,9 @@ struct State {
     sent: Time,
     /// When sending last made progress; `NEVER` while there is nothing to send.
     progress: Time,
+    /// What a limit of ours holds up since then.
+    held: Held,
+    held_at: Time,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +141,8 @@ impl PeerConn {
             heard: now,
             sent: now,
             progress: now,
+            held: Held::default(),
+            held_at: now,
             setup,
         };
         Self { reader: FrameReader::starting_with(received), state }
@@ -197,6 +206,12 @@ impl PeerConn {
         self.state.settle(now, out);
     }
 
+    /// A rate limit of ours holds this up until something else is said. It is not the peer's fault:
+    /// meanwhile the clocks do not run that end connections to peers that are slow.
+    pub fn held(&mut self, now: Time, held: Held) {
+        self.state.hold(now, held);
+    }
+
     /// The peer or the network has ended the stream.
     pub fn disconnected(&mut self, out: &mut Vec<PeerEvent>) {
         self.state.close(CloseReason::Disconnected, out);
@@ -214,6 +229,20 @@ impl PeerConn {
         self.state.send.slices()
     }
 
+    /// Bytes in front of [`pending`](Self::pending), all in its first slice, that are the handshake or
+    /// small messages.
+    pub fn small_len(&self) -> usize {
+        self.state.send.small_len()
+    }
+
+    /// Bytes of the peer's handshake that have not come.
+    pub fn greeting_len(&self) -> usize {
+        match self.state.phase {
+            Phase::Greeting { .. } => handshake::LEN.saturating_sub(self.reader.unread().len()),
+            Phase::Open { .. } | Phase::Closed => 0,
+        }
+    }
+
     /// Bytes to be written in all.
     pub fn pending_len(&self) -> usize {
         self.state.send.len()
@@ -221,15 +250,16 @@ impl PeerConn {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due; [`Time::NEVER`] once closed.
     pub fn timeout(&self) -> Time {
-        let State { setup, heard, sent, progress, download, .. } = &self.state;
+        let State { setup, heard, sent, progress, download, held, .. } = &self.state;
         let config = &setup.config;
+        let unless = |held: bool, due: Time| if held { Time::NEVER } else { due };
         match self.state.phase {
-            Phase::Greeting { deadline } => deadline,
+            Phase::Greeting { deadline } => unless(held.receiving || held.sending, deadline),
             Phase::Open { .. } => download
                 .timeout(config)
-                .min(*heard + config.idle_timeout)
+                .min(unless(held.receiving, *heard + config.idle_timeout))
                 .min(*sent + config.keep_alive)
-                .min(*progress + config.stall_timeout),
+                .min(unless(held.sending, *progress + config.stall_timeout)),
             Phase::Closed => Time::NEVER,
         }
     }
@@ -401,6 +431,7 @@ impl State {
 
     fn handle_timeout(&mut self, now: Time, out: &mut Vec<PeerEvent>) {
         let config = self.setup.config;
+        self.hold(now, self.held);
         match self.phase {
             Phase::Greeting { deadline } if now >= deadline => self.close(CloseReason::HandshakeTimeout, out),
             Phase::Open { .. } if now >= self.heard + config.idle_timeout => {

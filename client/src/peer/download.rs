@@ -40,6 +40,8 @@ pub(crate) struct Download {
     /// The last block, or the first request after nothing was outstanding.
     progress: Time,
     snubbed: bool,
+    /// It is we who let no block come.
+    held: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +76,7 @@ impl Download {
             room_due: Time::NEVER,
             progress: Time::ZERO,
             snubbed: false,
+            held: false,
         }
     }
 
@@ -209,12 +212,24 @@ impl Download {
         }
     }
 
+    /// Sets the clock of blocks forward by the time since `since` if it was held, and holds it or not from
+    /// now on.
+    pub(crate) fn hold(&mut self, now: Time, since: Time, held: bool) {
+        if std::mem::replace(&mut self.held, held) {
+            self.progress = self.progress + now.since(since.max(self.progress));
+        }
+    }
+
     pub(crate) fn timeout(&self, config: &PeerConfig) -> Time {
         self.room_due.min(self.snub_due(config))
     }
 
     fn snub_due(&self, config: &PeerConfig) -> Time {
-        if self.snubbed || self.asked.is_empty() { Time::NEVER } else { self.progress + config.snub_timeout }
+        if self.snubbed || self.held || self.asked.is_empty() {
+            Time::NEVER
+        } else {
+            self.progress + config.snub_timeout
+        }
     }
 
     /// Peers answer in order, nearly always: the search ends at the front.

@@ -17,7 +17,7 @@ mod untold;
 mod upload;
 
 pub use config::PeerConfig;
-pub use conn::{PeerConn, PeerSetup};
+pub use conn::{Held, PeerConn, PeerSetup};
 pub use event::{
     CloseReason, ExtendedHello, Hello, MetadataMessage, PeerCommand, PeerEvent, TorrentShape, Violation,
 };

@@ -13,6 +13,8 @@ use crate::wire::message::{self, Message};
 pub const MAX_SLICES: usize = 64;
 /// Small messages are joined up to this many bytes.
 const JOIN: usize = 4 << 10;
+/// Chunks of small messages are shorter than this.
+const SMALL: usize = 2 * JOIN;
 
 /// Bytes in the order in which they go out.
 #[derive(Debug, Default)]
@@ -55,6 +57,11 @@ impl SendQueue {
             write(bytes);
             self.len += bytes.len() - before;
             self.control += bytes.len() - before;
+            if before > 0 && bytes.len() >= before + JOIN {
+                // What is large must not make the small messages before it large.
+                let large = bytes.split_off(before);
+                self.chunks.push_back(Chunk::Control(large));
+            }
         }
     }
 
@@ -98,6 +105,14 @@ impl SendQueue {
     /// Bytes to go out.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Bytes of the first slice if these are small messages; the header of a block counts as one.
+    pub(super) fn small_len(&self) -> usize {
+        match self.chunks.front() {
+            Some(Chunk::Control(bytes)) if bytes.len() < SMALL => bytes.len().saturating_sub(self.sent),
+            _ => 0,
+        }
     }
 
     /// Bytes of small messages to go out, up to one chunk that has gone out in part included.

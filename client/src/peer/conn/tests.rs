@@ -2,6 +2,7 @@
 
 mod breaches;
 mod floods;
+mod held;
 mod metadata;
 mod piece_sets;
 mod requests;
