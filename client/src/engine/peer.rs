@@ -172,6 +172,8 @@ impl Connection {
                 Ok(n) => {
                     if !ahead {
                         self.lanes.down.spend(now, n);
+                        #[cfg(test)]
+                        meter::note(self.session.port, meter::Way::Down, now, n);
                     }
                     self.conn.received(now, n, batch);
                 }
@@ -214,6 +216,8 @@ impl Connection {
                 Ok(n) => {
                     if !ahead {
                         self.lanes.up.spend(now, n);
+                        #[cfg(test)]
+                        meter::note(self.session.port, meter::Way::Up, now, n);
                     }
                     self.conn.wrote(now, n, batch);
                 }
@@ -275,5 +279,37 @@ pub(super) mod fault {
             LEFT.set(LEFT.get() - 1);
             panic!("injected");
         }
+    }
+}
+
+/// What went through sockets, but for what passes ahead of lines.
+#[cfg(test)]
+pub(super) mod meter {
+    use std::cell::RefCell;
+
+    use btdht::Time;
+
+    /// Out of or into a socket.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(in crate::engine) enum Way {
+        Down,
+        Up,
+    }
+
+    thread_local! {
+        /// On the thread of one test, which runs all its tasks.
+        static NOTES: RefCell<Vec<(u16, Way, Time, usize)>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn note(port: u16, way: Way, now: Time, bytes: usize) {
+        NOTES.with_borrow_mut(|notes| notes.push((port, way, now, bytes)));
+    }
+
+    /// When the session that listens on `port` moved how many bytes.
+    pub(in crate::engine) fn moved(port: u16, way: Way) -> Vec<(Time, usize)> {
+        NOTES.with_borrow(|notes| {
+            let own = notes.iter().filter(|note| (note.0, note.1) == (port, way));
+            own.map(|&(_, _, at, bytes)| (at, bytes)).collect()
+        })
     }
 }
