@@ -216,7 +216,7 @@ impl Download {
     /// now on.
     pub(crate) fn hold(&mut self, now: Time, since: Time, held: bool) {
         if std::mem::replace(&mut self.held, held) {
-            self.progress = self.progress + now.since(since.max(self.progress));
+            self.progress += now.since(since.max(self.progress));
         }
     }
 

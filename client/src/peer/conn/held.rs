@@ -31,7 +31,7 @@ impl State {
         if let Phase::Greeting { deadline } = &mut self.phase
             && (before.receiving || before.sending)
         {
-            *deadline = *deadline + now.since(since);
+            *deadline += now.since(since);
         }
         // Blocks cannot come before the peer has our requests.
         self.download.hold(now, since, held.receiving || held.sending && self.send.small_len() > 0);
