@@ -2,7 +2,7 @@
 
 use harness::load::{Kind, Tally};
 
-use super::programs::OURS;
+use super::programs::{Missing, OURS};
 use super::report::{LOST_PERCENT, cpu_ratios, lost_percent, median, p50_ratios, rate};
 use super::{Measured, Row};
 
@@ -76,6 +76,18 @@ pub(crate) fn of(nodes: &[Row], kinds: &[Option<Kind>]) -> Vec<Goal> {
         goals.push(Goal::new("fresh RSS, MB", fresh, Bound::AtMost(6.0)));
     }
     goals
+}
+
+/// What cannot be checked with these nodes, a line each: without our own nothing, and without a rival that was
+/// wanted not what is measured by it.
+pub(crate) fn unchecked(nodes: &[Row], missing: &[Missing]) -> Vec<String> {
+    let mut lines: Vec<String> =
+        missing.iter().map(|Missing { name, why }| format!("{name}: {why}")).collect();
+    let is_ours = |name: &str| name == OURS;
+    if !nodes.iter().any(|row| is_ours(row.name)) && !missing.iter().any(|missing| is_ours(missing.name)) {
+        lines.push(format!("--only leaves out {OURS}, whose goals they are"));
+    }
+    lines
 }
 
 fn cost(kind: Option<Kind>, results: &[Measured]) -> Goal {
@@ -171,6 +183,41 @@ mod tests {
     fn a_rival_that_is_too_fast_is_missed_and_one_that_is_silent_is_not() {
         assert_eq!(missed(&rows(good(), good(), 600)), ["replies a second, x those of other"]);
         assert!(missed(&rows(good(), good(), 0)).is_empty());
+    }
+
+    fn missing(name: &'static str) -> Missing {
+        Missing { name, why: format!("bin/{name} is not there (make {name})") }
+    }
+
+    #[test]
+    fn where_all_that_was_wanted_is_there_all_is_checked() {
+        let nodes = rows(good(), good(), 500);
+        assert!(unchecked(&nodes, &[]).is_empty());
+        // A run of our own node alone may be wanted.
+        assert!(unchecked(&nodes[..1], &[]).is_empty());
+    }
+
+    #[test]
+    fn without_our_own_node_nothing_is_checked_and_what_makes_it_is_told() {
+        let nodes = rows(good(), good(), 500);
+        assert!(of(&nodes[1..], &[None]).is_empty(), "there is no goal to be missed");
+        assert_eq!(unchecked(&nodes[1..], &[missing(OURS)]), ["btdht: bin/btdht is not there (make btdht)"]);
+        assert_eq!(unchecked(&[], &[missing(OURS)]).len(), 1);
+        let left_out = unchecked(&nodes[1..], &[]);
+        assert!(left_out.len() == 1 && left_out[0].contains("--only leaves out btdht"), "{left_out:?}");
+    }
+
+    #[test]
+    fn a_rival_that_was_wanted_and_is_not_there_is_told() {
+        let nodes = rows(good(), good(), 500);
+        let all = unchecked(&nodes[..1], &[missing("other"), missing("another")]);
+        assert_eq!(
+            all,
+            [
+                "other: bin/other is not there (make other)",
+                "another: bin/another is not there (make another)"
+            ]
+        );
     }
 
     #[test]

@@ -15,7 +15,8 @@
 //! (user and system, as the scheduler counts), its ratio to the floor (min/median/max), memory, and at
 //! 5,000 queries a second and at half of its own replies a second CPU, median and 99th percentile of the
 //! round trip; there the floor has half of its own. Behind them stand the
-//! goals of our own node and whether it meets them; with `--check` a goal that is missed is a failure. A node
+//! goals of our own node and whether it meets them; with `--check` a goal that is missed is a failure, and so is a
+//! program that is not there, ours or one that `--only` does not leave out: what was not measured is not met. A node
 //! whose table did not fill, or that did not store all that was announced, has a mark in its row: it
 //! answered less than the others; our own one fails.
 #![allow(clippy::unwrap_used)]
@@ -32,6 +33,8 @@ use std::time::Duration;
 use harness::load::{Kind, Load, Tally, Target, Tids};
 use harness::mmsg::{Socket, Speaks};
 use harness::process::Running;
+
+use self::programs::Missing;
 
 const NODE: &str = "85.255.0.1:6882";
 const WINDOW: usize = 128;
@@ -139,7 +142,8 @@ struct Memory {
     storing: (u64, u64, usize),
 }
 
-fn prepare(options: &Options) -> (Row, Vec<Row>) {
+/// The floor, the nodes that are wanted, and those that are wanted and are not there.
+fn prepare(options: &Options) -> (Row, Vec<Row>, Vec<Missing>) {
     harness::netns::enter().expect("root");
     let myself = std::process::id().to_string();
     let pinned = Command::new("taskset").args(["-a", "-c", "-p", "1", &myself]).output();
@@ -147,13 +151,21 @@ fn prepare(options: &Options) -> (Row, Vec<Row>) {
         pinned.is_ok_and(|output| output.status.success()),
         "taskset (util-linux) cannot pin the generator"
     );
-    let mut nodes = programs::nodes();
+    let (mut nodes, mut missing) = programs::nodes();
     nodes.retain(|row| options.wants(row.name));
-    (programs::floor(), nodes)
+    missing.retain(|missing| options.wants(missing.name));
+    missing.iter().for_each(|Missing { name, why }| eprintln!("SKIPPED {name}: {why}"));
+    (programs::floor(), nodes, missing)
 }
 
 fn compare(options: &Options, kinds: &[Option<Kind>]) {
-    let (mut floor, mut nodes) = prepare(options);
+    let (mut floor, mut nodes, missing) = prepare(options);
+    let unchecked = goals::unchecked(&nodes, &missing);
+    if options.check && !unchecked.is_empty() {
+        // Said before the minutes that measuring takes.
+        unchecked.iter().for_each(|why| eprintln!("NOT CHECKED: {why}"));
+        std::process::exit(1);
+    }
     for repetition in 0..options.repetitions {
         for row in &mut nodes {
             let floors = run(&mut floor, kinds, options, &[]);
@@ -280,7 +292,7 @@ fn memory(options: &Options) {
 /// Asks until so many replies have come, with transaction ids of 1 to 32 bytes where the node takes
 /// them; the exit code says whether one was lost or wrong.
 fn soak(options: &Options) {
-    let (_, mut nodes) = prepare(options);
+    let (_, mut nodes, _) = prepare(options);
     nodes.retain(|row| options.only.is_some() || row.name == programs::OURS);
     let mut faults = 0;
     for row in &mut nodes {

@@ -21,20 +21,25 @@ pub(crate) fn floor() -> Row {
     row("floor", Target::Echo, Tids::Four, echo)
 }
 
-/// The nodes that are installed; the others are named on standard error.
-pub(crate) fn nodes() -> Vec<Row> {
+/// A program that is not installed.
+pub(crate) struct Missing {
+    pub(crate) name: &'static str,
+    /// Where it would be, and what makes it.
+    pub(crate) why: String,
+}
+
+/// The nodes that are installed, and the others.
+pub(crate) fn nodes() -> (Vec<Row>, Vec<Missing>) {
     let router = Load::router().to_string();
-    let mut rows = Vec::new();
+    let (mut rows, mut missing) = (Vec::new(), Vec::new());
     let mut add = |name, tids, program: PathBuf, arguments: &[&str]| {
         if program.exists() {
             let mut command = pinned(program);
             command.args(arguments);
             rows.push(row(name, Target::Node, tids, command));
         } else {
-            eprintln!(
-                "SKIPPED {name}: {} is not there (cargo build --release -p btdht; tests/interop/install.sh)",
-                program.display()
-            );
+            let made_by = if name == OURS { BUILD } else { INSTALL };
+            missing.push(Missing { name, why: format!("{} is not there ({made_by})", program.display()) });
         }
     };
     let config = std::env::temp_dir().join("serving-bootstrap.toml");
@@ -52,8 +57,12 @@ pub(crate) fn nodes() -> Vec<Row> {
     let (ip, port) = NODE.split_once(':').expect("an address");
     add("mainline-8.0", Tids::Four, mainline_program(), &["serve", ip, port, &router]);
     add("rqbit-9.1", Tids::Four, mainline_program(), &["serve-rqbit", NODE, &router]);
-    rows
+    (rows, missing)
 }
+
+/// What makes our own program, and what makes those of the others.
+const BUILD: &str = "cargo build --release -p btdht -p harness";
+const INSTALL: &str = "tests/interop/install.sh";
 
 fn row(name: &'static str, target: Target, tids: Tids, command: Command) -> Row {
     let (closed, gentle, half) = (Vec::new(), Vec::new(), Vec::new());
