@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::db::Db;
 use super::open::Missing;
-use super::place::{Place, beside, straight};
+use super::place::{self, Place, beside, is_same, straight};
 use super::record::Infohash;
 use super::task;
 use crate::failure::Failure;
@@ -48,6 +48,7 @@ pub(super) async fn run(args: &Args, path: PathBuf, stop: &mut Stop) -> Result<(
     let seen = Arc::clone(&progress);
     let mut work = pin!(task::blocking(move || {
         let db = Db::open(&path, Missing::Refuse)?;
+        refuse_itself(&path, output.as_deref())?;
         match output
             .map_or(Ok(Place::Stdout), |path| Place::of(&path).map_err(|error| failed(&path, &error)))?
         {
@@ -98,6 +99,20 @@ impl Progress {
 
 fn failed(path: &Path, error: &io::Error) -> Failure {
     Failure::disk(format!("writing {}: {error}", path.display()))
+}
+
+/// Refuses to write over the database what is read from it, by whatever name.
+fn refuse_itself(database: &Path, output: Option<&Path>) -> Result<(), Failure> {
+    let is_it = match output {
+        Some(path) => is_same(database, path),
+        None => place::is_our_output(database),
+    };
+    if !is_it {
+        return Ok(());
+    }
+    let (shown, database) = (output.unwrap_or(Path::new("stdout")).display(), database.display());
+    Err(Failure::usage(format!("{shown} is {database}, the database that is exported"))
+        .hint("-o FILE names another file; the database is left as it is"))
 }
 
 fn to_file(db: &Db, format: Format, goes_on: impl Fn() -> bool, path: &Path) -> Result<(), Failure> {

@@ -65,6 +65,26 @@ pub(super) fn followed(path: &Path) -> PathBuf {
     place
 }
 
+/// Whether two paths lead to one file, by links of either kind or not.
+#[cfg(unix)]
+pub(super) fn is_same(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let file = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    file(one).is_some_and(|one| file(other) == Some(one))
+}
+
+#[cfg(not(unix))]
+pub(super) fn is_same(one: &Path, other: &Path) -> bool {
+    let file = |path: &Path| fs::canonicalize(path).ok();
+    file(one).is_some_and(|one| file(other) == Some(one))
+}
+
+/// Whether a path leads to the file that our output goes to.
+pub(super) fn is_our_output(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| is_stdout(&found))
+}
+
 #[cfg(unix)]
 fn is_stdout(found: &Metadata) -> bool {
     use std::os::fd::AsFd as _;
@@ -106,6 +126,23 @@ mod tests {
         assert_eq!(Place::of(Path::new("/dev/full")).unwrap(), Place::Other("/dev/full".into()));
         symlink("round", at("round")).unwrap();
         assert!(Place::of(&at("round")).is_err());
+    }
+
+    #[test]
+    fn one_file_is_the_same_by_all_of_its_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        fs::write(at("other"), "").unwrap();
+        fs::hard_link(at("file"), at("hard")).unwrap();
+        symlink("hard", at("soft")).unwrap();
+        symlink("nothing", at("loose")).unwrap();
+        for (name, same) in
+            [("file", true), ("hard", true), ("soft", true), ("other", false), ("loose", false)]
+        {
+            assert_eq!(is_same(&at("file"), &at(name)), same, "{name}");
+        }
+        assert!(!is_same(&at("nothing"), &at("nothing")), "what is not there is no file");
     }
 
     #[test]
