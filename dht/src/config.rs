@@ -268,7 +268,7 @@ pub struct Config {
     /// Nodes that a crawl has heard of and not asked yet, some 130 bytes each. When there are more, each part
     /// of the key space keeps an even choice of its own.
     pub crawl_frontier: usize,
-    /// Nodes that a crawl remembers for having asked them, some 180 bytes each. When all of them are within
+    /// Nodes that a crawl remembers for having asked them, some 190 bytes each. When all of them are within
     /// their interval nobody else is asked until the first one's is over.
     pub crawl_asked: usize,
     /// Nodes of one network (IPv4 /24) that a crawl knows at a time, but for those that were silent lately. An
@@ -280,6 +280,8 @@ pub struct Config {
     pub crawl_rest_min: Duration,
     /// A node that did not answer a crawl is not asked again for so long, however often it is named.
     pub crawl_silent_rest: Duration,
+    /// A node that does not know BEP 51 is not asked by a crawl again for so long.
+    pub crawl_refused_rest: Duration,
     /// Percent of a crawl's queries that look for the nodes nearest to random points, by which the size of
     /// the DHT is estimated.
     pub crawl_survey_share: u32,
@@ -448,6 +450,7 @@ impl Default for Config {
             crawl_nodes_per_reply: 16,
             crawl_rest_min: Duration::from_secs(5 * 60),
             crawl_silent_rest: Duration::from_secs(60 * 60),
+            crawl_refused_rest: Duration::from_secs(24 * 60 * 60),
             crawl_survey_share: 25,
             crawl_scrape_share: 25,
             crawl_scrape_nodes: 4,

@@ -36,7 +36,7 @@ impl Crawler {
                     for &(id, addr, source) in &nodes {
                         survey.offer((id, addr), source, self.frontier.known(now, id, addr));
                     }
-                    let nearest = self.frontier.nearest(&survey.target, survey.ipv6, NEAREST_KNOWN);
+                    let nearest = self.frontier.nearest(now, &survey.target, survey.ipv6, NEAREST_KNOWN);
                     for (id, addr, known) in nearest {
                         survey.offer((id, addr), self.frontier.source(addr), known);
                     }
@@ -49,7 +49,7 @@ impl Crawler {
             _ if !asked.is_sample => Standing::Resting(now + self.config.crawl_rest_min),
             None => {
                 self.counters.refused += 1;
-                Standing::Refused
+                Standing::Refused(now + self.config.crawl_refused_rest)
             }
             Some(told) => {
                 let rest = Duration::from_secs(told.interval.into()).max(self.config.crawl_rest_min);
@@ -80,7 +80,7 @@ impl Crawler {
         // Error 201 and 202 are of the moment: the node has too much to do, for instance.
         let standing = match error {
             Some(201 | 202) => Standing::Silent(now + self.config.crawl_silent_rest),
-            _ => Standing::Refused,
+            _ => Standing::Refused(now + self.config.crawl_refused_rest),
         };
         // An error does not say who sent it, but somebody lives there.
         let id = asked.index.filter(|_| error.is_some()).map(|index| self.frontier.node(index).0);
@@ -106,8 +106,9 @@ impl Crawler {
     }
 
     pub(super) fn place(&mut self, now: Time, asked: InFlight, id: Option<Id>, standing: Standing) {
-        if let Some(index) = asked.index {
-            self.frontier.settle(now, index, id, standing);
+        match asked.index {
+            Some(index) => self.frontier.settle(now, index, id, standing),
+            None => self.frontier.asked_anew(now, asked.source, id, standing),
         }
         for survey in &mut self.surveys {
             survey.settled(asked.source, id);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use krpc::{Id, Want};
 
@@ -112,7 +113,7 @@ impl Crawler {
                 Step::Wait => nth += 1,
                 Step::Done(result) => {
                     let survey = self.surveys.swap_remove(nth);
-                    self.surveyed(survey.ipv6, result);
+                    self.surveyed(now, survey.ipv6, result);
                 }
                 Step::Ask(id, addr) => {
                     let (serial, target) = (survey.serial, survey.target);
@@ -126,12 +127,16 @@ impl Crawler {
                         // who are remembered, and call them the whole DHT.
                         Known::Unknown | Known::Fresh if !self.frontier.has_room() => {
                             let survey = self.surveys.swap_remove(nth);
-                            self.surveyed(survey.ipv6, None);
+                            self.surveyed(now, survey.ipv6, None);
                         }
-                        Known::Unknown | Known::Fresh if is_asked_apart(&self.in_flight, source) => {
+                        Known::Unknown | Known::Fresh | Known::Stale
+                            if is_asked_apart(&self.in_flight, source) =>
+                        {
                             survey.not_asked(source, Known::Asking);
                         }
-                        Known::Unknown | Known::Fresh => return Some(self.ask_apart(addr, serial, target)),
+                        Known::Unknown | Known::Fresh | Known::Stale => {
+                            return Some(self.ask_apart(addr, serial, target));
+                        }
                         known => survey.not_asked(source, known),
                     }
                 }
@@ -141,7 +146,8 @@ impl Crawler {
     }
 
     /// Asks a node for the sake of a survey alone, for nodes: its network has as many seats as it may have, and
-    /// neither failing where many nodes share a network nor passing over them would give the right size.
+    /// neither failing where many nodes share a network nor passing over them would give the right size; or it
+    /// answered long ago and may be gone.
     fn ask_apart(&mut self, to: SocketAddr, serial: u64, target: Id) -> Query {
         self.counters.survey_queries += 1;
         self.counters.node_queries += 1;
@@ -150,17 +156,19 @@ impl Crawler {
         self.send(to, asked, Question::FindNode(target, self.want()))
     }
 
-    fn surveyed(&mut self, ipv6: bool, result: Option<f64>) {
+    fn surveyed(&mut self, now: Time, ipv6: bool, result: Option<f64>) {
         let Some(distance) = result else {
             self.counters.surveys_failed += 1;
             return;
         };
         self.counters.surveys += 1;
         let distances = &mut self.distances[usize::from(ipv6)];
-        if distances.len() == DISTANCES {
+        while distances.len() >= DISTANCES
+            || distances.front().is_some_and(|(at, _)| now.since(*at) > COUNTS_FOR)
+        {
             distances.pop_front();
         }
-        distances.push_back(distance);
+        distances.push_back((now, distance));
     }
 
     fn want(&self) -> Want {
@@ -202,3 +210,6 @@ const OWN_PLACE: u32 = 60;
 pub(super) const SURVEYS: usize = 4;
 /// Distances that the estimate of a family is made of: its error is 2 %, and it follows the DHT's changes.
 const DISTANCES: usize = 256;
+/// A distance counts no longer once there is one that is so much newer. At 25 queries a second as many as count take
+/// half as long; this is for slower crawls and for those that have rested: it was another DHT then.
+const COUNTS_FOR: Duration = Duration::from_secs(30 * 60);

@@ -60,7 +60,7 @@ counters! {
     scrapes,
     /// Swarms that somebody told a size of.
     scrapes_answered,
-    /// Swarms whose size was wanted while too many waited.
+    /// Swarms whose size was wanted while too many waited, or though no query may be spent on it.
     scrapes_dropped,
     /// Times that the rate was halved.
     slowed,

@@ -90,8 +90,9 @@ pub enum Standing {
     Resting(Time),
     /// It did not answer, and is forgotten then.
     Silent(Time),
-    /// It answered that it does not know BEP 51, or nonsense. It is not asked again.
-    Refused,
+    /// It answered that it does not know BEP 51, or nonsense. It is forgotten then, and may be asked again when
+    /// somebody names it: behind its address there may be another program, or another node.
+    Refused(Time),
 }
 
 /// How a crawl gets on.

@@ -5,7 +5,8 @@
 //! which holds an even choice of those that it was offered: a flood of nodes in one part pushes nobody
 //! out elsewhere. Nodes that have been asked are remembered until they may be asked again; room for
 //! another is made by forgetting who was silent and then who does not know BEP 51, never by forgetting
-//! who is within its interval. If everybody is, nobody else can be asked.
+//! who is within its interval. If everybody is, nobody else can be asked. That a node is remembered does not say that
+//! it still lives: who counts as alive is told in `trust`.
 //!
 //! Of one network (IPv4 /24, IPv6 /64) at most [`Config::crawl_nodes_per_subnet`] are known at a time, but for
 //! those who were silent lately; further ones are not taken, whatever their ids, unless one that refused can give up
@@ -17,6 +18,7 @@ mod slices;
 mod subnets;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -53,7 +55,7 @@ pub(super) struct Frontier {
     asking: usize,
     resting: BTreeSet<(Time, u32)>,
     silent: BTreeSet<(Time, u32)>,
-    /// By when they refused, with a seat or without.
+    /// Those who refused, with a seat or without.
     refused: BTreeSet<(Time, u32)>,
     /// Nodes that something has happened to, for whoever keeps them.
     changes: Vec<(SourceKey, Option<NodeRecord>)>,
@@ -66,13 +68,15 @@ struct Entry {
     id: Id,
     /// What it was asked about.
     target: Id,
+    /// Until when it counts as alive without being asked.
+    trusted: Time,
     /// Where it is in a list of its slice.
     place: u32,
     state: State,
     kept: Kept,
 }
 
-const _: () = assert!(size_of::<Entry>() == 88);
+const _: () = assert!(size_of::<Entry>() == 96);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -114,8 +118,10 @@ pub(super) enum Known {
     Fresh,
     /// It is being asked.
     Asking,
-    /// It answered lately.
+    /// It answered a moment ago.
     Alive,
+    /// It answered, too long ago to say that it lives.
+    Stale,
     /// It was silent lately.
     Gone,
 }
@@ -172,14 +178,14 @@ impl Frontier {
             return;
         }
         match record.standing {
-            Standing::Silent(until) if until <= now => {}
+            Standing::Silent(until) | Standing::Refused(until) if until <= now => {}
             Standing::Fresh => {
                 self.offer(now, record.id, record.addr);
                 if self.find(source).is_none() && !self.region.contains(&record.id) {
                     return;
                 }
             }
-            Standing::Resting(_) | Standing::Silent(_) | Standing::Refused => {
+            Standing::Resting(_) | Standing::Silent(_) | Standing::Refused(_) => {
                 let has_room = match record.standing {
                     // Who was forgotten might be asked again within its interval (BEP 51, "interval").
                     Standing::Resting(_) => self.has_room(),
@@ -188,7 +194,7 @@ impl Frontier {
                 };
                 if has_room {
                     let index = self.add(record.id, record.addr, source);
-                    self.place_asked(now, index, record.standing);
+                    self.place_asked(index, record.standing);
                 }
             }
         }
@@ -225,13 +231,16 @@ impl Frontier {
         true
     }
 
-    /// Lets those whose interval is over be asked again, and forgets those who were silent long ago.
+    /// Lets those whose interval is over be asked again, and forgets those who were silent or refused long ago.
     pub(super) fn wake(&mut self, now: Time) {
         while let Some(&(_, index)) = self.resting.first().filter(|(at, _)| *at <= now) {
             self.unlist(index);
             self.make_fresh(index);
         }
         while let Some(&(_, index)) = self.silent.first().filter(|(at, _)| *at <= now) {
+            self.remove(index);
+        }
+        while let Some(&(_, index)) = self.refused.first().filter(|(at, _)| *at <= now) {
             self.remove(index);
         }
     }
@@ -275,7 +284,7 @@ impl Frontier {
             State::Silent if entry.at > now => Known::Gone,
             State::Silent => Known::Unknown,
             _ if entry.id != id || entry.addr != addr => Known::Otherwise,
-            State::Resting | State::Refused | State::Unseated => Known::Alive,
+            State::Resting | State::Refused | State::Unseated => entry.known_asked(now),
             State::Asking => Known::Asking,
             State::Fresh | State::Free => Known::Fresh,
         }
@@ -296,12 +305,12 @@ impl Frontier {
     pub(super) fn settle(&mut self, now: Time, index: u32, id: Option<Id>, standing: Standing) {
         self.asking -= 1;
         let entry = &mut self.entries[index as usize];
-        if let Some(id) = id.filter(|id| *id != entry.id) {
+        if let Some(id) = id {
             self.voids.remove(&entry.id);
             self.voids.insert(&id);
-            entry.id = id;
+            (entry.id, entry.trusted) = (id, now + trust::TRUSTED);
         }
-        self.place_asked(now, index, standing);
+        self.place_asked(index, standing);
     }
 
     /// The fresh nodes of a family that are nearest to `target` by the slice that they are in.
@@ -309,9 +318,21 @@ impl Frontier {
         self.slices.near(target, ipv6, count, &self.entries)
     }
 
-    /// The nodes of a family that are nearest to `target` of all that may be asked or answered lately, nearest first.
-    pub(super) fn nearest(&self, target: &Id, ipv6: bool, count: usize) -> Vec<(Id, SocketAddr, Known)> {
-        self.slices.nearest(target, ipv6, count, &self.entries)
+    /// The nodes of a family that are nearest to `target` of all that may be asked or have answered, nearest first.
+    pub(super) fn nearest(
+        &self,
+        now: Time,
+        target: &Id,
+        ipv6: bool,
+        count: usize,
+    ) -> Vec<(Id, SocketAddr, Known)> {
+        let nearest = self.slices.nearest(target, ipv6, count, &self.entries);
+        let known = |index: u32| {
+            let entry = &self.entries[index as usize];
+            let known = if entry.state == State::Fresh { Known::Fresh } else { entry.known_asked(now) };
+            (entry.id, entry.addr, known)
+        };
+        nearest.into_iter().map(known).collect()
     }
 
     /// What to ask a node about that is being asked: the widest gap near it.
@@ -387,8 +408,9 @@ impl Frontier {
 
     /// A new entry that is in no list.
     fn add(&mut self, id: Id, addr: SocketAddr, source: SourceKey) -> u32 {
+        let (state, kept) = (State::Free, Kept::Before);
         let entry =
-            Entry { addr, at: Time::ZERO, id, target: id, place: 0, state: State::Free, kept: Kept::Before };
+            Entry { addr, at: Time::ZERO, id, target: id, trusted: Time::ZERO, place: 0, state, kept };
         self.voids.insert(&id);
         self.subnets.enter(addr);
         let index = match self.holes.pop() {
@@ -444,7 +466,7 @@ impl Frontier {
     }
 
     /// Puts an entry that is in no list where it belongs now that it was asked.
-    fn place_asked(&mut self, now: Time, index: u32, standing: Standing) {
+    fn place_asked(&mut self, index: u32, standing: Standing) {
         let entry = &mut self.entries[index as usize];
         let (state, at, set) = match standing {
             Standing::Fresh => {
@@ -457,9 +479,9 @@ impl Frontier {
                 self.subnets.leave(entry.addr);
                 (State::Silent, until, &mut self.silent)
             }
-            Standing::Refused => {
+            Standing::Refused(until) => {
                 self.subnets.refuse(entry.addr);
-                (State::Refused, now, &mut self.refused)
+                (State::Refused, until, &mut self.refused)
             }
         };
         (entry.state, entry.at) = (state, at);

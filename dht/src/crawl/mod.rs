@@ -70,8 +70,8 @@ pub struct Crawler {
     next_ticket: u64,
     surveys: Vec<Survey>,
     next_survey: u64,
-    /// Of each family, the distances that surveys came to, the newest last.
-    distances: [VecDeque<f64>; 2],
+    /// Of each family, the distances that surveys came to and when, the newest last.
+    distances: [VecDeque<(Time, f64)>; 2],
     scrapes: Scrapes,
     /// Percent points that surveys and scrapes have saved up.
     survey_credit: u32,
@@ -205,9 +205,10 @@ impl Crawler {
     }
 
     /// Wants to know the size of the swarm of an infohash that `node` told (BEP 33). Dropped when
-    /// [`Config::crawl_scrape_queue`] wait already.
+    /// [`Config::crawl_scrape_queue`] wait already, and where [`Config::crawl_scrape_share`] leaves no query for it: it
+    /// would wait for ever.
     pub fn scrape(&mut self, now: Time, infohash: Id, node: SocketAddr) {
-        if self.scrapes.want(infohash, node) {
+        if self.config.crawl_scrape_share > 0 && self.scrapes.want(infohash, node) {
             self.timeout = self.timeout.min(self.pace.next().max(now));
         } else {
             self.counters.scrapes_dropped += 1;
@@ -243,8 +244,9 @@ impl Crawler {
     }
 
     fn size(&self, ipv6: bool) -> Option<SizeEstimate> {
-        let distances: Vec<f64> = self.distances[usize::from(ipv6)].iter().copied().collect();
-        size::estimate(&distances)
+        let distances: Vec<f64> =
+            self.distances[usize::from(ipv6)].iter().map(|&(_, distance)| distance).collect();
+        size::estimate(&distances, self.region.bits())
     }
 
     fn is_usable(&self, id: Id, addr: SocketAddr) -> bool {

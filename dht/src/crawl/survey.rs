@@ -1,8 +1,9 @@
 //! [`Survey`]: finds the nodes nearest to a random point, by asking who is nearer again and again; how far
 //! the last of them is says how many nodes there are ([`super::size`]).
 //!
-//! The questions are those that the crawl asks anyway, so that nothing is asked for this alone, and a node
-//! that answered within its interval need not be asked again to count. A survey begins with fresh nodes, and
+//! The questions are those that the crawl asks anyway where they can be, and a node that answered a moment ago need
+//! not be asked again to count. One that rests since longer is asked for nodes, for this alone: it may be gone
+//! (`frontier`, `trust`). A survey begins with fresh nodes, and
 //! hears of those that rest near the point with the first answer about it: late in a round hardly
 //! anybody else is left, and whoever is asked from far away names those near the point that it happens to
 //! know, which are not the nearest; while early in a round those that rest are not, either.
@@ -70,7 +71,7 @@ impl Survey {
             return;
         }
         let state = match known {
-            Known::Unknown | Known::Fresh | Known::Asking => State::Fresh,
+            Known::Unknown | Known::Fresh | Known::Stale | Known::Asking => State::Fresh,
             Known::Alive => State::Alive,
             // An IP counts once, where it was met first.
             Known::Otherwise | Known::Gone => return,
@@ -111,7 +112,9 @@ impl Survey {
             Known::Asking => {}
             Known::Alive => self.set(source, State::Alive),
             // Nobody is left here who was merely not asked: that says nothing.
-            Known::Otherwise | Known::Gone | Known::Unknown | Known::Fresh => self.set(source, State::Gone),
+            Known::Otherwise | Known::Gone | Known::Stale | Known::Unknown | Known::Fresh => {
+                self.set(source, State::Gone);
+            }
         }
     }
 

@@ -72,6 +72,30 @@ fn those_who_do_not_answer_or_know_bep_51_are_left_alone() {
     assert!((2..=4).contains(&most), "once an hour: {most}");
 }
 
+/// Behind their addresses there may be other nodes by then.
+#[test]
+fn those_who_refused_are_asked_again_after_a_day() {
+    let mut street = Street::new(20, 100, &fast());
+    for (n, node) in street.nodes.iter_mut().enumerate() {
+        node.conduct = [Conduct::Tells, Conduct::Old, Conduct::Older][n % 3];
+    }
+    let day = MINUTE * 60 * 24;
+    street.run(day - MINUTE);
+    let refusing = |street: &Street| -> Vec<Vec<Time>> {
+        let refusing = street.nodes.iter().filter(|node| node.conduct != Conduct::Tells);
+        refusing.map(|node| node.asked.clone()).collect()
+    };
+    assert!(refusing(&street).iter().all(|asked| asked.len() <= 1));
+    assert_eq!(street.crawler.status().refused, refusing(&street).iter().flatten().count());
+    street.run(MINUTE * 120);
+    let asked = refusing(&street);
+    assert!(asked.iter().all(|asked| asked.len() <= 2), "{asked:?}");
+    assert!(asked.iter().filter(|asked| asked.len() == 2).count() >= 60, "{asked:?}");
+    for asked in asked.iter().filter(|asked| asked.len() == 2) {
+        assert!(asked[1].since(asked[0]) >= day, "{asked:?}");
+    }
+}
+
 /// They name one another, and each of them is fresh again to a crawl that has forgotten it.
 #[test]
 fn those_of_a_crowded_network_who_refuse_are_asked_once_each() {
@@ -246,20 +270,11 @@ fn a_dead_line_costs_no_node_and_the_crawl_goes_on_when_it_is_back() {
 fn a_crawl_goes_on_where_another_one_was_ended() {
     let mut first = Street::new(9, 1000, &Config { crawl_rate: 20, ..Config::default() });
     first.run(Duration::from_secs(25));
-    let mut kept = BTreeMap::new();
-    for (_, event) in &first.events {
-        if let Event::Node { source, record } = event {
-            match record {
-                Some(record) => drop(kept.insert(*source, *record)),
-                None => drop(kept.remove(source)),
-            }
-        }
-    }
     let mut second = Street::new(9, 1000, &fast());
     second.now = first.now;
     second.table.clear();
-    for record in kept.values() {
-        second.crawler.restore(second.now, record);
+    for record in first.kept() {
+        second.crawler.restore(second.now, &record);
     }
     let (before, after) = (first.crawler.status(), second.crawler.status());
     // Who was being asked when it ended may be asked again.
@@ -319,6 +334,18 @@ fn sizes_of_swarms_take_their_share_and_no_more() {
     assert_eq!(counters.scrapes_dropped, 5000 - Config::default().crawl_scrape_queue as u64);
     let sized = street.events.iter().filter(|(_, event)| matches!(event, Event::Sized { .. })).count() as u64;
     assert!(sized > 0 && sized == counters.scrapes && counters.scrapes * 5 >= counters.scrape_queries - 130);
+}
+
+#[test]
+fn where_no_query_may_be_spent_on_them_no_size_is_waited_for() {
+    let mut street = Street::new(21, 50, &Config { crawl_scrape_share: 0, ..fast() });
+    street.run(Duration::from_secs(5));
+    let node = &street.nodes[0];
+    street.crawler.scrape(street.now, node.infohashes[0], node.addr);
+    street.run(MINUTE);
+    let (status, counters) = (street.crawler.status(), *street.crawler.counters());
+    assert_eq!((status.scrapes, status.rounds, status.condition), (0, 1, Condition::Resting));
+    assert_eq!((counters.scrapes_dropped, counters.scrape_queries), (1, 0));
 }
 
 #[test]

@@ -125,6 +125,7 @@ impl Settings {
             ("limits.reach_probe_every", config.reach_probe_every),
             ("limits.crawl_rest_min", config.crawl_rest_min),
             ("limits.crawl_silent_rest", config.crawl_silent_rest),
+            ("limits.crawl_refused_rest", config.crawl_refused_rest),
         ] {
             // A pause of nothing would be taken for ever, and one without end would overflow.
             if !(MIN_SPAN..=MAX_SPAN).contains(&span) {

@@ -151,6 +151,7 @@ keys! {
         crawl_nodes_per_reply in config;
         crawl_rest_min in config;
         crawl_silent_rest in config;
+        crawl_refused_rest in config;
         crawl_survey_share in config;
         crawl_scrape_share in config;
         crawl_scrape_nodes in config;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use krpc::{Distance, Id};
 
-use super::{Entry, Known, State};
+use super::Entry;
 use crate::crawl::region::Region;
 
 /// [`SLICES`] slices of the region for IPv4, as many for IPv6, and then those outside by the number of bits
@@ -135,14 +135,8 @@ impl Slices {
             .collect()
     }
 
-    /// See [`super::Frontier::nearest`].
-    pub(super) fn nearest(
-        &self,
-        target: &Id,
-        ipv6: bool,
-        count: usize,
-        entries: &[Entry],
-    ) -> Vec<(Id, SocketAddr, Known)> {
+    /// Indices of the entries that [`super::Frontier::nearest`] tells of.
+    pub(super) fn nearest(&self, target: &Id, ipv6: bool, count: usize, entries: &[Entry]) -> Vec<u32> {
         let mut found = Vec::with_capacity(count);
         // Every slice is nearer than all that come after it.
         for number in self.from(target, ipv6) {
@@ -191,7 +185,7 @@ impl Slice {
         ipv6: bool,
         count: usize,
         entries: &[Entry],
-        found: &mut Vec<(Id, SocketAddr, Known)>,
+        found: &mut Vec<u32>,
     ) {
         // Few are wanted, so that each finds its place among those before it. The middle is the head's part of
         // the distance.
@@ -209,11 +203,7 @@ impl Slice {
                 nearest.insert(at, own);
             }
         }
-        found.extend(nearest.into_iter().map(|(_, _, index)| {
-            let entry = &entries[index as usize];
-            let known = if entry.state == State::Fresh { Known::Fresh } else { Known::Alive };
-            (entry.id, entry.addr, known)
-        }));
+        found.extend(nearest.into_iter().map(|(_, _, index)| index));
     }
 }
 

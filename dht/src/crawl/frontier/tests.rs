@@ -6,9 +6,17 @@ use super::slices::SLICES;
 use super::*;
 
 const NOW: Time = Time::from_secs(1000);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn frontier(config: Config) -> Frontier {
     Frontier::new(Region::WHOLE, &config, Rng::from_seed(1))
+}
+
+impl Frontier {
+    fn state(&self, addr: SocketAddr) -> State {
+        let index = self.find(self.source(addr)).unwrap();
+        self.entries[index as usize].state
+    }
 }
 
 /// Each in a network of its own.
@@ -121,7 +129,7 @@ fn nobody_is_asked_again_within_its_interval_and_silent_ones_are_forgotten() {
         frontier.offer(NOW, *id, addr(n));
     }
     let until = NOW + Duration::from_secs(600);
-    let standings = [Standing::Resting(until), Standing::Silent(until), Standing::Refused];
+    let standings = [Standing::Resting(until), Standing::Silent(until), Standing::Refused(until + DAY)];
     for standing in standings {
         let chosen = frontier.next().unwrap();
         frontier.settle(NOW, chosen.index, Some(chosen.id), standing);
@@ -149,7 +157,7 @@ fn room_is_made_by_forgetting_the_silent_and_never_those_who_rest() {
         frontier.offer(NOW, rng.id(), addr(n));
     }
     let late = NOW + Duration::from_secs(600);
-    for standing in [Standing::Silent(late), Standing::Refused, Standing::Resting(late)] {
+    for standing in [Standing::Silent(late), Standing::Refused(late), Standing::Resting(late)] {
         let chosen = frontier.next().unwrap();
         frontier.settle(NOW, chosen.index, None, standing);
     }
@@ -188,7 +196,8 @@ fn what_was_kept_is_taken_back() {
         Standing::Resting(late),
         Standing::Silent(late),
         Standing::Silent(NOW),
-        Standing::Refused,
+        Standing::Refused(late),
+        Standing::Refused(NOW),
     ];
     for (n, standing) in standings.into_iter().enumerate() {
         let record = NodeRecord { id: rng.id(), addr: addr(n), standing };
@@ -270,7 +279,7 @@ fn the_nearest_of_all_who_live_are_found_whatever_has_become_of_them() {
     while let Some(Chosen { index, id, .. }) = frontier.next() {
         let standing = match lives.len() % 3 {
             0 => Standing::Resting(NOW + Duration::from_secs(10)),
-            1 => Standing::Refused,
+            1 => Standing::Refused(NOW + DAY),
             _ => Standing::Silent(NOW + Duration::from_secs(1000)),
         };
         lives.insert(id, !matches!(standing, Standing::Silent(_)));
@@ -281,7 +290,7 @@ fn the_nearest_of_all_who_live_are_found_whatever_has_become_of_them() {
             let target = rng.id();
             let mut truth: Vec<Id> = lives.iter().filter(|(_, lives)| **lives).map(|(id, _)| *id).collect();
             truth.sort_by_key(|id| id.distance(&target));
-            let found = frontier.nearest(&target, false, 8);
+            let found = frontier.nearest(NOW, &target, false, 8);
             assert!(found.iter().all(|&(id, addr, known)| known == frontier.known(NOW, id, addr)));
             let found: Vec<Id> = found.into_iter().map(|(id, ..)| id).collect();
             assert_eq!(found, truth[..8]);
@@ -292,7 +301,7 @@ fn the_nearest_of_all_who_live_are_found_whatever_has_become_of_them() {
     frontier.wake(NOW + Duration::from_secs(20));
     assert_eq!((frontier.fresh(), frontier.resting()), (1000, 0));
     check(&frontier, &mut rng);
-    assert!(frontier.nearest(&Id::ZERO, true, 8).is_empty());
+    assert!(frontier.nearest(NOW, &Id::ZERO, true, 8).is_empty());
 }
 
 /// Whoever has a /24 has 256 addresses and names them with whatever ids it likes, wherever in the key space.
@@ -307,7 +316,7 @@ fn one_network_has_no_more_than_its_share_of_the_frontier() {
     };
     assert_eq!(flood(&mut frontier, NOW, &mut rng), 5);
     assert!(frontier.claim(NOW, rng.id(), host(200)).is_none(), "a survey takes nobody more, either");
-    let kept = NodeRecord { id: rng.id(), addr: host(201), standing: Standing::Refused };
+    let kept = NodeRecord { id: rng.id(), addr: host(201), standing: Standing::Refused(NOW + DAY) };
     frontier.restore(NOW, &kept);
     assert_eq!(frontier.len(), 5);
     let is_gone = |frontier: &mut Frontier, addr| {
@@ -350,7 +359,9 @@ fn who_rests_is_remembered_however_many_its_network_has() {
     let until = NOW + Duration::from_secs(60);
     let kept = |n: u8, standing, rng: &mut Rng| NodeRecord { id: rng.id(), addr: host(n), standing };
     // First those who take the seats and the memory.
-    for (n, standing) in [(0, Standing::Fresh), (1, Standing::Refused), (2, Standing::Silent(until))] {
+    for (n, standing) in
+        [(0, Standing::Fresh), (1, Standing::Refused(NOW + DAY)), (2, Standing::Silent(until))]
+    {
         frontier.restore(NOW, &kept(n, standing, &mut rng));
     }
     for n in 3..7 {
@@ -366,7 +377,7 @@ fn who_rests_is_remembered_however_many_its_network_has() {
         (10, Standing::Resting(until)),
         (11, Standing::Silent(until)),
         (12, Standing::Silent(NOW)),
-        (13, Standing::Refused),
+        (13, Standing::Refused(NOW + DAY)),
         (14, Standing::Fresh),
     ] {
         frontier.restore(NOW, &kept(n, standing, &mut rng));
@@ -386,7 +397,7 @@ fn who_refused_gives_up_its_seat_when_somebody_else_wants_it() {
     for n in 0..3 {
         assert!(frontier.offer(NOW, rng.id(), host(n)));
     }
-    for standing in [Standing::Refused, Standing::Refused, Standing::Resting(until)] {
+    for standing in [Standing::Refused(NOW + DAY), Standing::Refused(NOW + DAY), Standing::Resting(until)] {
         let chosen = frontier.next().unwrap();
         frontier.settle(NOW, chosen.index, Some(chosen.id), standing);
     }
@@ -405,7 +416,7 @@ fn who_refused_gives_up_its_seat_when_somebody_else_wants_it() {
         frontier.restore(NOW, &NodeRecord { id: rng.id(), addr: host(n), standing });
     }
     let chosen = frontier.next().unwrap();
-    frontier.settle(NOW, chosen.index, Some(chosen.id), Standing::Refused);
+    frontier.settle(NOW, chosen.index, Some(chosen.id), Standing::Refused(NOW + DAY));
     assert!(!frontier.offer(NOW, rng.id(), host(13)));
     assert_eq!((frontier.refused(), frontier.resting(), frontier.len()), (3, 4, 8));
 }
@@ -421,7 +432,7 @@ fn those_who_refused_are_remembered_without_a_seat_as_long_as_there_is_memory() 
         for n in 0..100 {
             frontier.offer(NOW, rng.id(), host(n));
             while let Some(Chosen { index, id, addr, .. }) = frontier.next() {
-                frontier.settle(NOW, index, Some(id), Standing::Refused);
+                frontier.settle(NOW, index, Some(id), Standing::Refused(NOW + DAY));
                 asked.push(addr);
             }
         }
@@ -431,7 +442,7 @@ fn those_who_refused_are_remembered_without_a_seat_as_long_as_there_is_memory() 
     assert_eq!((frontier.refused(), frontier.len(), frontier.subnets.len()), (100, 100, 1));
     // A later run knows them too,
     let mut kept: Vec<_> = frontier.changes().filter_map(|(_, record)| record).collect();
-    kept.retain(|record| record.standing == Standing::Refused);
+    kept.retain(|record| record.standing == Standing::Refused(NOW + DAY));
     let mut later = Frontier::new(Region::WHOLE, &config, Rng::from_seed(18));
     kept.iter().for_each(|record| later.restore(NOW, record));
     assert_eq!((later.refused(), refuse_all(&mut later, &mut rng)), (100, 0));
@@ -474,7 +485,78 @@ fn the_nearest_of_a_region_of_many_bits_are_found_on_either_side_of_its_border()
     for count in [1, 8, 24, 300] {
         let target = region.random(&mut rng);
         ids.sort_by_key(|id| id.distance(&target));
-        let found: Vec<Id> = frontier.nearest(&target, false, count).into_iter().map(|(id, ..)| id).collect();
+        let found: Vec<Id> =
+            frontier.nearest(NOW, &target, false, count).into_iter().map(|(id, ..)| id).collect();
         assert_eq!(found, ids[..count]);
     }
+}
+
+#[test]
+fn who_answered_counts_for_a_moment_and_is_to_be_asked_then() {
+    let mut rng = Rng::from_seed(21);
+    let (until, later) = (NOW + DAY, NOW + trust::TRUSTED);
+    for standing in [Standing::Resting(until), Standing::Refused(until)] {
+        let mut frontier = frontier(Config::default());
+        let (old, new) = (rng.id(), rng.id());
+        frontier.offer(NOW, old, addr(1));
+        let chosen = frontier.next().unwrap();
+        frontier.settle(NOW, chosen.index, Some(old), standing);
+        let source = frontier.source(addr(1));
+        assert_eq!(frontier.known(later - Duration::from_micros(1), old, addr(1)), Known::Alive);
+        assert_eq!(frontier.known(later, old, addr(1)), Known::Stale);
+        assert!(frontier.claim(later, old, addr(1)).is_none(), "not for samples");
+        assert_eq!(frontier.nearest(later, &old, false, 8), [(old, addr(1), Known::Stale)]);
+        // It lives,
+        frontier.asked_anew(later, source, Some(old), Standing::Resting(later));
+        assert_eq!(frontier.known(later, old, addr(1)), Known::Alive);
+        // or somebody else does,
+        frontier.changes().for_each(drop);
+        frontier.asked_anew(later, source, Some(new), Standing::Resting(later));
+        assert_eq!(frontier.known(later, old, addr(1)), Known::Otherwise);
+        assert_eq!(frontier.nearest(later, &old, false, 8), [(new, addr(1), Known::Alive)]);
+        let record = NodeRecord { id: new, addr: addr(1), standing };
+        assert_eq!(frontier.changes().collect::<Vec<_>>(), [(source, Some(record))], "and stands as before");
+        // a refusal to say says nothing,
+        frontier.asked_anew(later, source, None, Standing::Refused(later));
+        assert_eq!(frontier.known(later, new, addr(1)), Known::Alive);
+        // and silence tells, though it does not end the rest that was wished for.
+        let hour = later + Duration::from_secs(3600);
+        frontier.asked_anew(later, source, None, Standing::Silent(hour));
+        assert_eq!(frontier.known(later, new, addr(1)), Known::Gone);
+        assert_eq!((frontier.silent(), frontier.resting(), frontier.refused()), (1, 0, 0));
+        assert!(frontier.nearest(later, &old, false, 8).is_empty());
+        assert_eq!(frontier.offer(hour, new, addr(1)), standing == Standing::Refused(until));
+        // Nothing is kept of strangers.
+        frontier.asked_anew(later, frontier.source(addr(2)), Some(old), Standing::Resting(later));
+        assert_eq!(frontier.len(), 1);
+    }
+}
+
+#[test]
+fn a_refusal_ends_and_so_does_one_that_was_kept() {
+    let config = Config { crawl_nodes_per_subnet: 2, ..Config::default() };
+    let mut frontier = frontier(config);
+    let mut rng = Rng::from_seed(22);
+    let host = |n: u8| SocketAddr::from(([81, 2, 3, n], 6881));
+    let standing = Standing::Refused(NOW + DAY);
+    for n in 0..2 {
+        frontier.restore(NOW, &NodeRecord { id: rng.id(), addr: host(n), standing });
+    }
+    // One of them loses its seat.
+    assert!(frontier.offer(NOW, rng.id(), host(10)));
+    // Silence does not cost a seat that one has not.
+    let unseated = (0..2).find(|&n| frontier.state(host(n)) == State::Unseated).unwrap();
+    let source = frontier.source(host(unseated));
+    frontier.asked_anew(NOW, source, None, Standing::Silent(NOW + DAY));
+    assert_eq!((frontier.refused(), frontier.silent()), (1, 1));
+    assert!(frontier.offer(NOW, rng.id(), host(11)) && !frontier.offer(NOW, rng.id(), host(12)));
+    frontier.wake(NOW + DAY - Duration::from_micros(1));
+    assert_eq!((frontier.refused(), frontier.len()), (1, 4));
+    frontier.wake(NOW + DAY);
+    assert_eq!((frontier.refused(), frontier.silent(), frontier.len()), (0, 0, 2));
+    assert!(!frontier.offer(NOW + DAY, rng.id(), host(unseated)), "two have the seats");
+    frontier.restore(NOW, &NodeRecord { id: rng.id(), addr: addr(5), standing: Standing::Refused(NOW) });
+    assert_eq!(frontier.len(), 2);
+    let forgotten = (frontier.source(addr(5)), None);
+    assert_eq!(frontier.changes().last(), Some(forgotten), "nor kept");
 }

@@ -1,6 +1,6 @@
 //! What a crawl says of the size of the DHT, when it has seen but a part of it too.
 
-use super::street::{MINUTE, Street};
+use super::street::{Conduct, MINUTE, Street};
 use super::*;
 
 #[test]
@@ -57,17 +57,11 @@ fn the_size_is_right_in_a_round_that_another_crawl_began() {
     for seed in 0..runs {
         let mut first = Street::of_tables(seed, count, &Config { crawl_rate: 40, ..Config::default() });
         first.run(Duration::from_secs(3));
-        let mut kept = BTreeMap::new();
-        for (_, event) in &first.events {
-            if let Event::Node { source, record } = event {
-                kept.insert(*source, *record);
-            }
-        }
         let mut second = Street::of_tables(seed, count, &Config { crawl_rate: 40, ..Config::default() });
         second.now = first.now;
         second.table.clear();
-        for record in kept.values().flatten() {
-            second.crawler.restore(second.now, record);
+        for record in first.kept() {
+            second.crawler.restore(second.now, &record);
         }
         assert!(second.crawler.status().resting >= count / 2, "{:?}", second.crawler.status());
         second.run(MINUTE);
@@ -152,4 +146,108 @@ fn no_survey_outlives_a_dead_line() {
     let size = street.crawler.status().size_v4.unwrap();
     let (low, high) = size.bounds();
     assert!((low..=high).contains(&600.0), "{size:?}");
+}
+
+/// A street in which a third does not know BEP 51, and every other one wants to be left alone for six hours.
+fn patient(seed: u64) -> Street {
+    let mut street = Street::of_tables(seed, PATIENT, &Config { crawl_rate: 100, ..Config::default() });
+    for (n, node) in street.nodes.iter_mut().enumerate() {
+        node.conduct = if n % 3 == 0 { Conduct::Old } else { Conduct::Tells };
+        node.interval = [2400, 21_600][n % 2];
+    }
+    street
+}
+
+const PATIENT: usize = 900;
+
+/// Half of those of each kind go, whatever is remembered of them.
+fn halve(street: &mut Street) {
+    let halves = street.nodes.chunks_mut(6).step_by(2).flatten();
+    halves.for_each(|node| node.conduct = Conduct::Silent);
+}
+
+/// A round with so few who may be asked has room for few points, and once for none.
+#[track_caller]
+fn assert_halved(estimates: &[size::SizeEstimate], runs: u64) {
+    let (within, mean) = judged(estimates, (PATIENT / 2) as f64);
+    println!("{within} of {}, {mean}, {:?}", estimates.len(), estimates.last());
+    assert!(estimates.len() + 2 >= runs as usize && within + 3 >= estimates.len(), "{within} {estimates:?}");
+    assert!((mean - 1.0).abs() < 0.15, "{mean} {estimates:?}");
+}
+
+/// Those who rest or refused are remembered for hours, and are gone all the same.
+#[test]
+fn the_size_follows_when_half_of_the_nodes_die_between_two_rounds() {
+    let runs = 20;
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for seed in 0..runs {
+        let mut street = patient(100 + seed);
+        street.run(MINUTE * 39);
+        assert_eq!(street.crawler.status().rounds, 1);
+        before.extend(street.crawler.status().size_v4);
+        halve(&mut street);
+        let asked = street.sent.len();
+        street.run(MINUTE * 5);
+        let status = street.crawler.status();
+        assert_eq!(status.rounds, 2);
+        after.extend(status.size_v4);
+        // Nobody who answers is asked more often for that than once beside his turn,
+        let mut times = BTreeMap::new();
+        for (_, query) in &street.sent[asked..] {
+            let lives = street.nodes[street.by_addr[&query.to]].conduct != Conduct::Silent;
+            if lives && !matches!(query.question, crate::Question::Ping) {
+                *times.entry(query.to).or_insert(0) += 1;
+            }
+        }
+        assert!(!times.is_empty() && times.values().all(|&times| times <= 2), "{times:?}");
+        // and all within the rate: 100 and a burst of five.
+        let second = Duration::from_secs(1);
+        let mut seconds = street.sent[asked..].windows(106);
+        assert!(seconds.all(|sent| sent[105].0.since(sent[0].0) >= second));
+    }
+    let (within, mean) = judged(&before, PATIENT as f64);
+    assert!(within >= 17 && (mean - 1.0).abs() < 0.1, "{within} {mean} {before:?}");
+    assert_halved(&after, runs);
+}
+
+#[test]
+fn the_size_follows_when_half_of_the_nodes_die_between_two_runs() {
+    let runs = 20;
+    let mut estimates = Vec::new();
+    for seed in 0..runs {
+        let mut first = patient(200 + seed);
+        first.run(MINUTE);
+        let mut second = patient(200 + seed);
+        second.now = first.now + MINUTE * 45;
+        second.table.clear();
+        for record in first.kept() {
+            second.crawler.restore(second.now, &record);
+        }
+        let status = second.crawler.status();
+        assert!(status.resting >= PATIENT / 4 && status.refused >= PATIENT / 4, "{status:?}");
+        halve(&mut second);
+        second.run(MINUTE * 2);
+        estimates.extend(second.crawler.status().size_v4);
+    }
+    assert_halved(&estimates, runs);
+}
+
+/// Of a sixteenth the whole is guessed by as many as happen to live there.
+#[test]
+fn the_size_that_a_crawl_of_a_part_tells_has_the_error_of_what_it_saw() {
+    let (count, runs) = (800, 20);
+    let region: Region = "a".parse().unwrap();
+    let (mut estimates, mut seen) = (Vec::new(), Vec::new());
+    for seed in 0..runs {
+        let config = Config { crawl_rate: 100, ..Config::default() };
+        let mut street = Street::of_region(300 + seed, count, &config, region);
+        street.run(MINUTE);
+        estimates.extend(street.crawler.status().size_v4);
+        seen.push(street.nodes.iter().filter(|node| region.contains(&node.id)).count());
+    }
+    let (within, mean) = judged(&estimates, count as f64);
+    println!("{within} of {}, {mean}, {:?}, {seen:?}", estimates.len(), estimates.last());
+    assert!(estimates.len() == runs as usize && within >= 17, "{within} {estimates:?}");
+    assert!((mean - 1.0).abs() < 0.15, "{mean} {estimates:?}");
+    assert!(estimates.iter().all(|size| size.bits == 4 && size.relative_error() > 0.1), "{estimates:?}");
 }

@@ -208,6 +208,17 @@ impl Street {
         nearest.into_iter().take(8).map(|(_, node)| node).collect()
     }
 
+    /// What whoever keeps the nodes has of them.
+    pub(super) fn kept(&self) -> Vec<NodeRecord> {
+        let mut kept = BTreeMap::new();
+        for (_, event) in &self.events {
+            if let Event::Node { source, record } = event {
+                kept.insert(*source, *record);
+            }
+        }
+        kept.into_values().flatten().collect()
+    }
+
     pub(super) fn found(&self) -> BTreeSet<Id> {
         let infohashes = self.events.iter().filter_map(|(_, event)| match event {
             Event::Samples { infohashes, .. } => Some(infohashes),

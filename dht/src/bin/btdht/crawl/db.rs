@@ -28,8 +28,8 @@ const NODES: TableDefinition<'_, &[u8; 24], &[u8; NODE_LEN]> = TableDefinition::
 /// What the hash of tellers is keyed with, so that their bits mean the same in every run.
 const SALT_KEY: &str = "salt";
 const SIZE_KEYS: [&str; 2] = ["size_ipv4", "size_ipv6"];
-/// The size of a swarm is asked for again when it is older than a day, and that of the DHT is replaced by one of
-/// fewer points.
+/// The size of a swarm is asked for again when it is older than a day, and that of the DHT is replaced by one that
+/// says less.
 const SIZE_KEPT: u64 = 24 * 3600;
 
 /// The database of a crawl.
@@ -192,35 +192,40 @@ impl Db {
 }
 
 impl KeptSize {
-    /// Whether a new estimate is worth more: a crawl that has just begun knows less than the last one did.
+    /// Whether a new estimate is worth more: a crawl that has just begun knows less than the last one did, and one of
+    /// a part of the key space less than one of the whole, unless its error is no larger.
     fn yields(&self, now: u64, new: &SizeEstimate) -> bool {
-        new.points >= self.estimate.points
+        let kept = &self.estimate;
+        new.points >= kept.points && new.bits <= kept.bits
+            || new.relative_error() <= kept.relative_error()
             || is_ahead(self.at, now)
             || now.saturating_sub(self.at) > SIZE_KEPT
     }
 
-    fn encode(&self) -> [u8; 32] {
-        let SizeEstimate { nodes, error, points } = self.estimate;
-        let words = [nodes.to_bits(), error.to_bits(), points as u64, self.at];
-        let mut bytes = [0; 32];
+    fn encode(&self) -> [u8; 40] {
+        let SizeEstimate { nodes, error, points, bits } = self.estimate;
+        let words = [nodes.to_bits(), error.to_bits(), points as u64, self.at, bits.into()];
+        let mut bytes = [0; 40];
         for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_be_bytes());
         }
         bytes
     }
 
+    /// `None` for what nobody wrote. Earlier versions wrote no bits.
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut words = [0; 4];
+        let mut words = [0; 5];
         for (word, place) in words.iter_mut().zip(bytes.chunks_exact(8)) {
             *word = u64::from_be_bytes(place.try_into().ok()?);
         }
-        let [nodes, error, points, at] = words;
+        let [nodes, error, points, at, bits] = words;
         let estimate = SizeEstimate {
             nodes: f64::from_bits(nodes),
             error: f64::from_bits(error),
             points: usize::try_from(points).ok()?,
+            bits: u32::try_from(bits).ok()?,
         };
-        (bytes.len() == 32).then_some(Self { estimate, at })
+        matches!(bytes.len(), 32 | 40).then_some(Self { estimate, at })
     }
 }
 
@@ -351,7 +356,7 @@ mod tests {
         let source = |n: u8| source_key(addr(n), false);
         let mut batch = Batch::default();
         batch.nodes.extend([(source(1), Some(node(1))), (source(2), Some(node(2)))]);
-        let size = SizeEstimate { nodes: 1e6, error: 2e4, points: 256 };
+        let size = SizeEstimate { nodes: 1e6, error: 2e4, points: 256, bits: 0 };
         batch.sizes = [Some(size), None];
         db.write(5, &batch).unwrap();
         let mut batch = Batch::default();
@@ -366,7 +371,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let db = Db::open(&folder.path().join("crawl.redb"), Missing::Create).unwrap();
         let write = |now, nodes, points| {
-            let size = SizeEstimate { nodes, error: 10.0, points };
+            let size = SizeEstimate { nodes, error: 10.0, points, bits: 0 };
             db.write(now, &Batch { sizes: [Some(size), None], ..Batch::default() }).unwrap();
             db.sizes().unwrap()[0].unwrap().estimate.nodes
         };
@@ -377,6 +382,33 @@ mod tests {
         assert_eq!(write(1201 + SIZE_KEPT, 90.0, 59), 90.0);
         // That day has not come yet: the clock was wrong.
         assert_eq!(write(1200, 77.0, 58), 77.0);
+    }
+
+    #[test]
+    fn an_estimate_of_a_part_gives_way_to_one_of_the_whole_and_not_the_other_way_round() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&folder.path().join("crawl.redb"), Missing::Create).unwrap();
+        let write = |nodes, error, points, bits| {
+            let size = SizeEstimate { nodes, error, points, bits };
+            db.write(1000, &Batch { sizes: [Some(size), None], ..Batch::default() }).unwrap();
+            db.sizes().unwrap()[0].unwrap().estimate.nodes
+        };
+        assert_eq!(write(900.0, 300.0, 64, 4), 900.0);
+        assert_eq!(write(800.0, 100.0, 64, 4), 800.0, "the newer of two of a kind");
+        assert_eq!(write(600.0, 18.0, 64, 0), 600.0);
+        assert_eq!(write(750.0, 150.0, 256, 4), 600.0, "however many points it looks at");
+        assert_eq!(write(620.0, 30.0, 64, 0), 620.0, "what is newer is newer");
+        assert_eq!(write(610.0, 12.0, 32, 4), 610.0, "where a part has many nodes it says as much");
+        assert_eq!(write(500.0, 100.0, 8, 0), 610.0, "a crawl that has just begun knows less");
+    }
+
+    #[test]
+    fn estimates_of_earlier_versions_are_read() {
+        let estimate = SizeEstimate { nodes: 1e6, error: 2e4, points: 256, bits: 0 };
+        let kept = KeptSize { estimate, at: 5 };
+        let bytes = kept.encode();
+        assert_eq!([KeptSize::decode(&bytes), KeptSize::decode(&bytes[..32])], [Some(kept); 2]);
+        assert_eq!([KeptSize::decode(&bytes[..24]), KeptSize::decode(&[0; 48])], [None; 2]);
     }
 
     #[test]

@@ -78,8 +78,9 @@ impl Report<'_> {
 
 /// An estimate of the DHT's size in words.
 pub(super) fn size_line(family: &str, size: &SizeEstimate) -> String {
-    let SizeEstimate { nodes, error, points } = size;
-    format!("{family} DHT: {nodes:.0} nodes, give or take {error:.0} ({points} points)")
+    let SizeEstimate { nodes, error, points, bits } = size;
+    let part = if *bits > 0 { format!(" of a part of {bits} bits") } else { String::new() };
+    format!("{family} DHT: {nodes:.0} nodes, give or take {error:.0} ({points} points{part})")
 }
 
 /// An estimate of the DHT's size for machines; its standard error and the bounds of 95 of 100 cases.
@@ -87,7 +88,7 @@ pub(super) fn size_json(size: Option<&SizeEstimate>) -> Value {
     size.map_or(Value::Null, |size| {
         let (low, high) = size.bounds();
         json!({
-            "nodes": size.nodes.round(), "error": size.error.round(), "points": size.points,
+            "nodes": size.nodes.round(), "error": size.error.round(), "points": size.points, "bits": size.bits,
             "low": low.round(), "high": high.round(),
         })
     })

@@ -54,6 +54,7 @@ pub(super) async fn run(
     context: &Context,
     stop: &mut Stop,
 ) -> Result<(), Failure> {
+    let config = config(walk, context)?;
     let cap = walk.max_infohashes;
     let opening = task::blocking(move || {
         let db = Db::open(&path, Missing::Create)?.capped(cap);
@@ -64,10 +65,9 @@ pub(super) async fn run(
         opened = opening => opened?,
         signal = stop.requested() => return Err(Failure::signal(signal)),
     };
-    let config = config(walk, context);
     let dht = context.open_to_stay()?;
     let mut crawl = Crawl::start(&dht, &config, walk.target.unwrap_or_default())?;
-    let batch = restore(&mut crawl, nodes, config.allow_local);
+    let batch = restore(&mut crawl, nodes, &config);
     let mut walker = Walker::new(walk, context, crawl, (Arc::new(db), batch), total);
     let ended = walker.run(stop).await;
     let result = walker.finish(ended).await;
@@ -78,38 +78,59 @@ pub(super) async fn run(
 }
 
 /// The user's limits with those of the command line.
-fn config(walk: &Walk, context: &Context) -> Config {
+fn config(walk: &Walk, context: &Context) -> Result<Config, Failure> {
     let mut config = context.settings.config.clone();
+    if walk.scrape && config.crawl_scrape_share == 0 {
+        return Err(Failure::usage("--scrape asks for sizes, and crawl_scrape_share is 0: no query may")
+            .hint("leave --scrape out, or let crawl_scrape_share be 1 to 100"));
+    }
     config.crawl_rate = walk.rate.unwrap_or(config.crawl_rate);
     config.crawl_max_in_flight = walk.max_in_flight.map_or(config.crawl_max_in_flight, |most| most as usize);
     if !walk.scrape {
         config.crawl_scrape_share = 0;
     }
-    config
+    Ok(config)
 }
 
 /// Gives a crawl the nodes that were kept. What is returned is to be kept otherwise: no time is farther ahead than
 /// it can have been meant.
-fn restore(crawl: &mut Crawl, nodes: Vec<Node>, allow_local: bool) -> Batch {
-    let (mut batch, latest) = (Batch::default(), seconds(SystemTime::now()) + LONGEST_REST);
+fn restore(crawl: &mut Crawl, nodes: Vec<Node>, config: &Config) -> Batch {
+    let (mut batch, now) = (Batch::default(), seconds(SystemTime::now()));
     for node in nodes {
-        let meant = Node { until: node.until.min(latest), ..node };
+        let longest = match node.standing {
+            record::Standing::Refused => config.crawl_refused_rest.as_secs(),
+            _ => LONGEST_REST,
+        };
+        let meant = Node { until: node.until.min(now + longest + 1), ..node };
         if meant != node {
-            batch.nodes.insert(source_key(node.addr, allow_local), Some(meant));
+            batch.nodes.insert(source_key(node.addr, config.allow_local), Some(meant));
         }
         crawl.restore(&restored(crawl, &meant));
     }
     batch
 }
 
-/// A node as it was kept.
+/// A node as it is kept.
+fn kept(crawl: &Crawl, record: NodeRecord) -> Node {
+    let NodeRecord { id, addr, standing } = record;
+    let until = |time| seconds(crawl.moment(time)) + 1;
+    let (standing, until) = match standing {
+        Standing::Fresh => (record::Standing::Fresh, 0),
+        Standing::Resting(time) => (record::Standing::Resting, until(time)),
+        Standing::Silent(time) => (record::Standing::Silent, until(time)),
+        Standing::Refused(time) => (record::Standing::Refused, until(time)),
+    };
+    Node { id, addr, standing, until }
+}
+
+/// A node as it was kept. Earlier versions kept those who refused without an end: theirs is over.
 fn restored(crawl: &Crawl, node: &Node) -> NodeRecord {
     let until = || crawl.time(moment(node.until));
     let standing = match node.standing {
         record::Standing::Fresh => Standing::Fresh,
         record::Standing::Resting => Standing::Resting(until()),
         record::Standing::Silent => Standing::Silent(until()),
-        record::Standing::Refused => Standing::Refused,
+        record::Standing::Refused => Standing::Refused(until()),
     };
     NodeRecord { id: node.id, addr: node.addr, standing }
 }
@@ -234,26 +255,13 @@ impl<'a> Walker<'a> {
                 }
             }
             Event::Node { source, record } => {
-                let node = record.map(|record| self.kept(record));
+                let node = record.map(|record| kept(&self.crawl, record));
                 self.batch.nodes.insert(source, node);
             }
             Event::Condition(condition) => self.warn(condition)?,
             Event::RoundOver { rounds } => self.rounds = rounds,
         }
         Ok(())
-    }
-
-    /// A node as it is kept.
-    fn kept(&self, record: NodeRecord) -> Node {
-        let NodeRecord { id, addr, standing } = record;
-        let until = |time| seconds(self.crawl.moment(time)) + 1;
-        let (standing, until) = match standing {
-            Standing::Fresh => (record::Standing::Fresh, 0),
-            Standing::Resting(time) => (record::Standing::Resting, until(time)),
-            Standing::Silent(time) => (record::Standing::Silent, until(time)),
-            Standing::Refused => (record::Standing::Refused, 0),
-        };
-        Node { id, addr, standing, until }
     }
 
     /// Begins to write what has been told.
@@ -419,11 +427,37 @@ mod tests {
             until,
         };
         let nodes = vec![node(1, now + 600), node(2, now + 2 * LONGEST_REST), node(3, u64::MAX)];
-        let batch = restore(&mut crawl, nodes, true);
+        let batch = restore(&mut crawl, nodes, &options.config);
         let kept: Vec<_> = batch.nodes.values().flatten().map(|node| node.addr.port()).collect();
         assert_eq!((kept, crawl.status().resting), (vec![1002, 1003], 3));
         let latest = now + LONGEST_REST;
         assert!(batch.nodes.values().flatten().all(|node| (latest..latest + 60).contains(&node.until)));
         assert!(crawl.status().next_due <= crawl.time(moment(now + 601)));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_ends_after_a_day_also_one_that_was_kept_without_an_end() {
+        let options = Options::loopback([]);
+        let dht = Dht::bind(options.clone()).unwrap();
+        let mut crawl = Crawl::start(&dht, &options.config, Region::WHOLE).unwrap();
+        let (now, day) = (seconds(SystemTime::now()), 24 * 3600);
+        let addr = |n: u16| ([127, 0, 0, 1], 1000 + n).into();
+        let refused =
+            |n, until| Node { id: Id::ZERO, addr: addr(n), standing: record::Standing::Refused, until };
+        // It is written as it is to be read again.
+        let until = crawl.time(moment(now + day));
+        let record = NodeRecord { id: Id::ZERO, addr: addr(1), standing: Standing::Refused(until) };
+        let written = kept(&crawl, record);
+        assert!(
+            written.until.abs_diff(now + day) <= 2 && written == refused(1, written.until),
+            "{written:?}"
+        );
+        let batch = restore(&mut crawl, vec![refused(0, 0), written, refused(2, u64::MAX)], &options.config);
+        let changed: Vec<_> = batch.nodes.values().flatten().map(|node| node.addr.port()).collect();
+        assert_eq!((changed, crawl.status().refused), (vec![1002], 2));
+        assert!(batch.nodes.values().flatten().all(|node| node.until.abs_diff(now + day) < 60));
+        let source = source_key(addr(0), true);
+        let told = async { while crawl.next().await != Some(Event::Node { source, record: None }) {} };
+        timeout(Duration::from_secs(60), told).await.expect("the database is told that it is forgotten");
     }
 }
