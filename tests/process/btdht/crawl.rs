@@ -315,6 +315,11 @@ fn wrong_usage_and_silence_have_their_codes() {
     ] {
         home.run(&args(NOBODY, &db, more)).expect_code(2);
     }
+    // It would wait for sizes that nobody may ask for.
+    let mut command = home.command(&args(NOBODY, &db, &["--scrape", "--rounds", "1"]));
+    let output = command.env("BTDHT_CRAWL_SCRAPE_SHARE", "0").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && told.contains("crawl_scrape_share is 0"), "{told}");
     home.run(&["crawl", "export", "--format", "xml"]).expect_code(2);
     home.run(&["crawl", "--no-state"]).expect_code(2).error();
     let finished = home.run(&["crawl", "export", "--db", db.to_str().unwrap()]).expect_code(4);
@@ -363,6 +368,31 @@ fn a_disk_that_refuses_is_exit_code_5() {
     let nowhere = home.path().join("missing/all.csv");
     let export = ["crawl", "export", "--db", db.to_str().unwrap(), "-o", nowhere.to_str().unwrap()];
     home.run(&export).expect_code(5).error();
+}
+
+/// Neither by its own name nor by another one, nor as what a shell appends to.
+#[test]
+fn an_export_over_its_own_database_is_refused() {
+    let (world, _) = world(8, 5);
+    let (home, db) = home();
+    home.run(&args(&world.router(), &db, &["--rounds", "1", "--rate", "100"])).expect_code(0);
+    let plain = exported(&home, &db, &[]).stdout;
+    let at = |name: &str| home.path().join(name);
+    fs::hard_link(&db, at("hard")).unwrap();
+    std::os::unix::fs::symlink("crawl.redb", at("soft")).unwrap();
+    let around = home.path().join(".").join("crawl.redb");
+    for output in [db.clone(), around, at("hard"), at("soft")] {
+        let output = output.to_str().unwrap();
+        for format in ["jsonl", "csv"] {
+            let export = ["crawl", "export", "--db", db.to_str().unwrap(), "--format", format, "-o", output];
+            let finished = home.run(&export).expect_code(2);
+            assert!(finished.error().contains("the database that is exported"), "{finished:#?}");
+        }
+    }
+    let appended = fs::File::options().append(true).open(&db).unwrap();
+    let export = ["crawl", "export", "--db", db.to_str().unwrap()];
+    assert_eq!(home.command(&export).stdout(appended).output().unwrap().status.code(), Some(2));
+    assert_eq!(exported(&home, &db, &[]).stdout, plain, "it is as it was");
 }
 
 /// A link stays a link, somebody's file stays theirs, and what is no file is written to as it is.

@@ -9,6 +9,24 @@ use crate::harness::{Home, Running};
 /// A small one.
 const SMALL: [&str; 8] = ["sim", "lookup", "--nodes", "60", "--lookups", "10", "--seed", "7"];
 
+/// All of them, and whether they take a number of lookups.
+const ALL: [(&str, bool); 14] = [
+    ("lookup", true),
+    ("join", false),
+    ("churn", true),
+    ("dead", true),
+    ("partition", true),
+    ("sybil", true),
+    ("eclipse", true),
+    ("poison", true),
+    ("scale", true),
+    ("announce", false),
+    ("readonly", true),
+    ("address", false),
+    ("nat", true),
+    ("ipv6", true),
+];
+
 /// The objects of one kind.
 fn of<'a>(objects: &'a [Value], event: &str) -> Vec<&'a Value> {
     objects.iter().filter(|object| object["event"] == event).collect()
@@ -19,22 +37,7 @@ fn list_names_experiments_that_exist_and_another_name_is_wrong_usage() {
     let home = Home::new();
     let plain = home.run(&["sim", "--list"]).expect_code(0).stdout;
     let names: Vec<&str> = plain.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    let wanted = [
-        "lookup",
-        "join",
-        "churn",
-        "dead",
-        "partition",
-        "sybil",
-        "eclipse",
-        "poison",
-        "scale",
-        "announce",
-        "readonly",
-        "address",
-        "nat",
-        "ipv6",
-    ];
+    let wanted = ALL.map(|(name, _)| name);
     assert_eq!(names.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::from(wanted));
     let json = home.run(&["sim", "--list", "--json"]).expect_code(0).objects();
     assert!(json.iter().zip(&names).all(|(object, name)| object["name"] == *name), "{json:?}");
@@ -77,6 +80,70 @@ fn equal_runs_print_the_same_whatever_the_threads_and_say_what_they_cost_apart()
     }
     assert_eq!(one, two);
     assert_eq!(one.last().unwrap()["digest"].as_str().unwrap().len(), 16);
+}
+
+/// The smallest network and a minute: what comes out, not what it says.
+#[test]
+fn every_experiment_prints_objects_and_draws_its_charts() {
+    let home = Home::new();
+    for (name, takes_lookups) in ALL {
+        let file = home.path().join(format!("{name}.svg"));
+        let few = if takes_lookups { &["--lookups", "4"][..] } else { &[] };
+        // With fewer an attacker has no room for a third point on its axis.
+        let nodes = if name == "eclipse" { "250" } else { "50" };
+        let args = ["sim", name, "--nodes", nodes, "--minutes", "1", "--seed", "7", "--json", "--plot"];
+        let finished = home.run(&[&args[..], &[file.to_str().unwrap()], few].concat()).expect_code(0);
+        let objects = finished.objects();
+        assert_eq!(objects[0]["event"], "begin", "{finished:#?}");
+        let done = objects.last().unwrap();
+        assert_eq!((&done["event"], &done["scenario"]), (&"done".into(), &name.into()), "{finished:#?}");
+        assert!(!of(&objects, "row").is_empty(), "{finished:#?}");
+        let curves = of(&objects, "curve");
+        let charts: BTreeSet<&str> = curves.iter().map(|curve| curve["chart"].as_str().unwrap()).collect();
+        let svg = std::fs::read_to_string(&file).unwrap();
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{name}");
+        let texts = texts(&svg);
+        assert!(!charts.is_empty());
+        for chart in charts {
+            let title = format!("{name}: {chart}").replace('\'', "&apos;");
+            assert_eq!(texts.iter().filter(|(_, text)| *text == title).count(), 1, "{title}: {texts:?}");
+        }
+        // One line for each curve; a curve that has nothing to show has none.
+        assert!(svg.matches("<polyline").count() >= curves.len() / 2, "{name}");
+        match name {
+            "sybil" | "eclipse" => assert_ticks_of_a_log_axis(&curves, &texts),
+            "join" => assert!(texts.iter().any(|(_, text)| text.contains("bucket fill")), "{texts:?}"),
+            // What was before the halves parted.
+            "partition" => {
+                let first = |curve: &&Value| curve["points"][0][0].as_f64().is_some_and(|x| x < 0.0);
+                assert!(curves.iter().any(first) && texts.iter().any(|(_, text)| text.starts_with("-")));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The texts of a picture, and how far to the right each is.
+fn texts(svg: &str) -> Vec<(f64, &str)> {
+    let texts = svg.split("<text ").skip(1).map(|text| {
+        let (attributes, rest) = text.split_once('>').unwrap();
+        let x = attributes.split('"').nth(1).unwrap();
+        (x.parse().unwrap(), rest.split_once('<').unwrap().0.trim())
+    });
+    texts.collect()
+}
+
+/// Numbers of ids that grow by a factor have ticks at equal distances.
+#[track_caller]
+fn assert_ticks_of_a_log_axis(curves: &[&Value], texts: &[(f64, &str)]) {
+    let points = curves[0]["points"].as_array().unwrap();
+    let ids: Vec<f64> = points.iter().map(|point| point[0].as_f64().unwrap()).collect();
+    let at = |ids: &f64| texts.iter().find(|(_, text)| *text == ids.to_string()).map(|(x, _)| *x);
+    let ticks: Vec<f64> =
+        ids.iter().map(|ids| at(ids).unwrap_or_else(|| panic!("{ids}: {texts:?}"))).collect();
+    assert!(ids.len() >= 3 && ids.windows(2).all(|pair| pair[1] == ids[1] / ids[0] * pair[0]), "{ids:?}");
+    let step = ticks[1] - ticks[0];
+    assert!(ticks.windows(2).all(|pair| (pair[1] - pair[0] - step).abs() <= 2.0), "{ticks:?}");
 }
 
 #[test]

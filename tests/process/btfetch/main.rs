@@ -10,6 +10,7 @@ mod machine;
 mod many;
 mod mutable;
 mod piece;
+mod together;
 mod trackers;
 mod transfer;
 mod verbs;
