@@ -110,7 +110,8 @@ fn refuse_itself(database: &Path, output: Option<&Path>) -> Result<(), Failure> 
     if !is_it {
         return Ok(());
     }
-    let (shown, database) = (output.unwrap_or(Path::new("stdout")).display(), database.display());
+    let shown = output.map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
+    let database = database.display();
     Err(Failure::usage(format!("{shown} is {database}, the database that is exported"))
         .hint("-o FILE names another file; the database is left as it is"))
 }
