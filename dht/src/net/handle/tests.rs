@@ -244,7 +244,8 @@ async fn a_node_that_lingers_hears_its_owner_among_many_queries() {
     within(dht.shutdown()).await.unwrap();
     drop(over);
     let asked = asked.join().unwrap();
-    assert!((stats.counters.queries_ping..MOST).contains(&asked), "{asked} {stats:?}");
+    // It would be all of them if nobody else had had a turn before the stranger was done.
+    assert!(asked < MOST, "{asked} {stats:?}");
 }
 
 /// A node with so many shards.
