@@ -269,7 +269,7 @@ impl Measured {
 
 /// Announces ten peers of each of many infohashes to each node, and tells what of its resident memory they took.
 fn memory(options: &Options) {
-    let (_, mut nodes) = prepare(options);
+    let (_, mut nodes, _) = prepare(options);
     println!(
         "| node | peers stored | RSS before, MiB | behind, MiB | bytes per stored peer |\n|---|---|---|---|---|"
     );
