@@ -25,6 +25,8 @@ const BURST: Duration = Duration::from_millis(250);
 const AHEAD: Duration = Duration::from_secs(2);
 /// And it is every so many'th byte at most, so that the line goes on whatever strangers make us say.
 const AHEAD_SHARE: i128 = 2;
+/// The last part of it is for handshakes, which somebody's clock waits for.
+const FOR_HANDSHAKES: i128 = 4;
 /// How often a second the line goes round, as long as shares need not be shorter than `MIN_QUANTUM`.
 const ROUNDS_A_SECOND: u64 = 20;
 /// Shares in bytes are no shorter because of a long line: each costs a system call.
@@ -107,11 +109,12 @@ impl<W> Bucket<W> {
     }
 
     /// Whether a small message may be moved at once, whoever stands in line; it is paid for then. All of
-    /// it or nothing, since pieces of it help nobody.
-    pub(crate) fn pass_ahead(&mut self, now: Time, bytes: usize) -> bool {
+    /// it or nothing, since pieces of it help nobody. A handshake may take what is kept for those.
+    pub(crate) fn pass_ahead(&mut self, now: Time, bytes: usize, is_handshake: bool) -> bool {
         self.fill(now);
         let cost = bytes as i128 * UNIT;
-        let may = self.rate == 0 || self.ahead >= cost;
+        let kept = if is_handshake { 0 } else { self.most_ahead() / FOR_HANDSHAKES };
+        let may = self.rate == 0 || self.ahead - cost >= kept;
         if may && self.rate > 0 {
             self.ahead -= cost;
             self.balance -= cost;
@@ -174,9 +177,10 @@ impl<W> Bucket<W> {
     /// there is no limit.
     pub(crate) fn set_rate(&mut self, now: Time, rate: u64) -> impl Iterator<Item = &W> {
         self.fill(now);
-        self.rate = rate;
         // What was owed at the old rate is not waited for at the new one for longer than a share.
-        self.balance = self.balance.max(-(self.quantum() as i128 * UNIT));
+        if std::mem::replace(&mut self.rate, rate) != rate {
+            self.balance = self.balance.max(-(self.quantum() as i128 * UNIT));
+        }
         self.line.iter().map(|(_, waker)| waker)
     }
 
@@ -201,9 +205,13 @@ impl<W> Bucket<W> {
         let earned = i128::from(self.rate) * now.since(self.filled_at).as_micros() as i128;
         let most = i128::from(self.rate) * BURST.as_micros() as i128;
         self.balance = self.balance.saturating_add(earned).min(most);
-        let most = i128::from(self.rate) * AHEAD.as_micros() as i128;
-        self.ahead = self.ahead.saturating_add(earned / AHEAD_SHARE).min(most);
+        self.ahead = self.ahead.saturating_add(earned / AHEAD_SHARE).min(self.most_ahead());
         self.filled_at = self.filled_at.max(now);
+    }
+
+    /// The most that may be moved ahead of the line at once, in millionths of bytes.
+    fn most_ahead(&self) -> i128 {
+        i128::from(self.rate) * AHEAD.as_micros() as i128
     }
 }
 
@@ -302,7 +310,7 @@ mod tests {
         bucket.spend(now, 10_000);
         while now < end {
             // Strangers have us say as much as they can.
-            while bucket.pass_ahead(now, 68) {
+            while bucket.pass_ahead(now, 68, true) {
                 small += 68;
             }
             if at_once == 0 {
@@ -325,11 +333,32 @@ mod tests {
         let mut bucket = Bucket::new(10_000);
         let ticket = bucket.join(());
         let now = Time::from_secs(100);
-        assert!(bucket.pass_ahead(now, 20_000) && !bucket.pass_ahead(now, 1));
+        assert!(bucket.pass_ahead(now, 20_000, true) && !bucket.pass_ahead(now, 1, true));
         bucket.refund_ahead(20_000);
-        assert!(bucket.pass_ahead(now, 68));
+        assert!(bucket.pass_ahead(now, 68, false));
         bucket.refund_ahead(68);
         assert_eq!(bucket.ask(now, ticket), Turn::Now(2_500));
+    }
+
+    #[test]
+    fn small_messages_leave_something_to_handshakes() {
+        let mut bucket = Bucket::<()>::new(10_000);
+        let now = Time::from_secs(100);
+        assert!(!bucket.pass_ahead(now, 15_001, false) && bucket.pass_ahead(now, 15_000, false));
+        assert!(!bucket.pass_ahead(now, 1, false) && bucket.pass_ahead(now, 5_000, true));
+        assert!(!bucket.pass_ahead(now, 1, true));
+    }
+
+    #[test]
+    fn a_rate_that_stays_as_it_is_forgives_no_debt() {
+        let mut bucket = Bucket::new(10_000);
+        let (ticket, now) = (bucket.join(()), Time::from_secs(100));
+        bucket.spend(now, 30_000);
+        let owed = bucket.ask(now, ticket);
+        assert_eq!(bucket.set_rate(now, 10_000).count(), 1);
+        assert_eq!(bucket.ask(now, ticket), owed);
+        assert_eq!(bucket.set_rate(now, 10_001).count(), 1);
+        assert_ne!(bucket.ask(now, ticket), owed);
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl Connection {
             }
             // A handshake is waited for by a clock, and stands in no line.
             let greeting = self.conn.greeting_len();
-            let ahead = greeting > 0 && down.is_limited() && down.pass_ahead(now, greeting);
+            let ahead = greeting > 0 && down.is_limited() && down.pass_ahead(now, greeting, true);
             let most = match if ahead { Ok(greeting) } else { down.ask(now) } {
                 Ok(most) => most,
                 Err(at) => return turn.read_at = Some(at),
@@ -197,7 +197,8 @@ impl Connection {
             }
             // So do small messages: what they cause is worth more than they cost.
             let small = self.conn.small_len();
-            let ahead = small > 0 && up.is_limited() && up.pass_ahead(now, small);
+            let is_handshake = self.conn.greeting_len() > 0;
+            let ahead = small > 0 && up.is_limited() && up.pass_ahead(now, small, is_handshake);
             let most = match if ahead { Ok(small) } else { up.ask(now) } {
                 Ok(most) => most,
                 Err(at) => return turn.write_at = Some(at),

@@ -118,19 +118,24 @@ impl Lane {
         let Some(widest) = self.places.iter().rposition(Place::counts) else { return Ok(usize::MAX) };
         let mut share = usize::MAX;
         for at in 0..=widest {
-            let (narrower, rest) = self.places.split_at_mut(at);
-            let Some(place) = rest.first_mut().filter(|place| place.counts()) else { continue };
-            if let Some(lent) = place.lent {
+            if !self.places[at].counts() {
+                continue;
+            }
+            if let Some(lent) = self.places[at].lent {
                 share = share.min(lent);
                 continue;
             }
-            let mut most = place.turn(now, &self.waker)?;
+            let mut most = self.places[at].turn(now, &self.waker).inspect_err(|_| {
+                // Nobody waits in a wider line for whom a narrower one, which may be new, holds.
+                self.places[at + 1..].iter_mut().for_each(Place::leave);
+            })?;
             if most > share {
+                let narrower = &mut self.places[..at];
                 narrower.iter_mut().for_each(|place| place.extend(now, most));
                 share = narrower.iter().filter_map(|place| place.lent).min().unwrap_or(usize::MAX);
             }
             if at < widest {
-                most = place.borrow(most);
+                most = self.places[at].borrow(most);
             }
             share = share.min(most);
         }
@@ -152,10 +157,10 @@ impl Lane {
 
     /// Whether a small message of so many bytes may be moved at once, past those who stand in line, if
     /// any. It is paid for then; what is not moved has to be [refunded](Self::refund_ahead).
-    pub(super) fn pass_ahead(&mut self, now: Time, bytes: usize) -> bool {
+    pub(super) fn pass_ahead(&mut self, now: Time, bytes: usize, is_handshake: bool) -> bool {
         for at in 0..self.places.len() {
             let limit = &self.places[at].limit;
-            if !limit.is_none() && !limit.lock().pass_ahead(now, bytes) {
+            if !limit.is_none() && !limit.lock().pass_ahead(now, bytes, is_handshake) {
                 self.places[..at].iter().for_each(|place| place.refund_ahead(bytes));
                 return false;
             }
@@ -308,6 +313,21 @@ mod tests {
 
     fn close(moved: u64, expected: u64) -> bool {
         moved.abs_diff(expected) <= expected / 50
+    }
+
+    #[test]
+    fn nobody_waits_in_a_wider_line_for_whom_a_new_narrower_limit_holds() {
+        let [none, torrent, session] = [0, 0, 10_000].map(Limit::new);
+        let (mut a, mut b) = (lane([&none, &torrent, &session]), lane([&none, &none, &session]));
+        let now = Time::from_secs(100);
+        session.lock().spend(now, 7_500);
+        assert!(a.ask(now).is_err() && b.ask(now).is_err(), "a heads the line");
+        torrent.set(now, 100);
+        torrent.lock().spend(now, 1_000);
+        let later = now + Duration::from_secs(1);
+        assert!(b.ask(later).is_err(), "a was not asked yet");
+        assert!(a.ask(later).is_err(), "the torrent owes");
+        assert!(b.ask(later).is_ok());
     }
 
     #[test]

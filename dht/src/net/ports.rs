@@ -19,7 +19,7 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const BROKEN_PAUSE: Duration = Duration::from_millis(100);
 /// Other tasks of the thread, and what the runtime has to say of sockets and signals, wait no longer for turns
 /// with work; beside one [linger](Ports::linger) that brings nothing.
-const LONGEST_RUN: Duration = Duration::from_millis(3);
+const LONGEST_RUN: Duration = Duration::from_millis(8);
 
 /// The sockets of one task, by their index.
 pub(super) struct Ports {

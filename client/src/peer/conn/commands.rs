@@ -66,16 +66,16 @@ impl State {
             }
             PeerCommand::Interested if !self.interested => {
                 self.interested = true;
-                self.send.put(Message::Interested);
+                self.send.put_ahead(Message::Interested);
             }
             PeerCommand::NotInterested if self.interested => {
                 self.interested = false;
-                self.send.put(Message::NotInterested);
+                self.send.put_ahead(Message::NotInterested);
             }
             PeerCommand::Request(blocks) => {
                 for block in blocks {
                     if self.download.ask(now, &self.setup.config, block) {
-                        self.send.put(Message::Request(Span::of(block)));
+                        self.send.put_ahead(Message::Request(Span::of(block)));
                     } else {
                         out.push(PeerEvent::Rejected(block));
                     }
@@ -83,7 +83,7 @@ impl State {
             }
             PeerCommand::Cancel(block) => {
                 if self.download.cancel(block) {
-                    self.send.put(Message::Cancel(Span::of(block)));
+                    self.send.put_ahead(Message::Cancel(Span::of(block)));
                 }
             }
             PeerCommand::Send(block, payload) => self.upload.send(block, payload, &mut self.send),

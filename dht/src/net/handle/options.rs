@@ -18,7 +18,7 @@ pub struct Options {
     pub shards: usize,
     /// While datagrams come one after the other, within a millisecond, the node's task waits for the next one
     /// with its thread instead of asking the runtime for it. That takes a third of the system calls
-    /// from what a query costs; other tasks of that thread wait meanwhile, for some 3 ms while datagrams come and
+    /// from what a query costs; other tasks of that thread wait meanwhile, for some 8 ms while datagrams come and
     /// [`LONGEST_LINGER`](crate::net::udp::LONGEST_LINGER) when no more does: for a runtime that has little else
     /// to do. Shards of their own always do so. Linux only; nothing elsewhere.
     pub lingers: bool,
