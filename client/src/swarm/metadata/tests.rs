@@ -192,7 +192,7 @@ fn long_dictionaries_are_fetched_once_unless_patience_runs_out() {
     (0..3).for_each(|index| world.offer(index));
     world.drive();
     assert_eq!(world.fetch.racers(), 1);
-    world.now = world.now + world.limits.metadata_patience;
+    world.now += world.limits.metadata_patience;
     world.drive();
     assert_eq!(world.fetch.racers(), 2);
 }
@@ -208,7 +208,7 @@ fn when_there_is_too_much_the_slowest_is_given_up_and_the_first_goes_on() {
     }
     // The first has much when a second one begins.
     world.offer(1);
-    world.now = world.now + world.limits.metadata_patience;
+    world.now += world.limits.metadata_patience;
     world.drive();
     assert_eq!(world.fetch.racers(), 2);
     let mut answered = 50;
