@@ -17,6 +17,7 @@ serving() {
   target/release/serving compare --repetitions 5 --seconds 2
   target/release/serving kinds --only btdht,libtorrent-2.1 --repetitions 2 --seconds 1
   target/release/serving soak --only btdht
+  target/release/serving memory
   target/release/serving_core scale
   tests/bench/serving_core.py --check tests/bench/serving_core.json
   target/release/serving_shards
