@@ -136,12 +136,25 @@ impl SendQueue {
         self.len
     }
 
-    /// Bytes of the first slice if these are small messages; the header of a block counts as one.
+    /// Bytes of the first slice if these are small messages.
     pub(super) fn small_len(&self) -> usize {
         match self.chunks.front() {
-            Some(Chunk::Control(bytes)) if bytes.len() < SMALL => bytes.len().saturating_sub(self.sent),
+            Some(Chunk::Control(bytes)) if bytes.len() < SMALL && !self.is_header(0) => {
+                bytes.len().saturating_sub(self.sent)
+            }
             _ => 0,
         }
+    }
+
+    /// Whether messages wait, wherever; headers of blocks are none.
+    pub(super) fn has_messages(&self) -> bool {
+        let mut controls = (0..self.chunks.len()).filter(|&at| matches!(self.chunks[at], Chunk::Control(_)));
+        controls.any(|at| !self.is_header(at))
+    }
+
+    /// Whether a chunk is followed by its block.
+    fn is_header(&self, at: usize) -> bool {
+        matches!(self.chunks.get(at + 1), Some(Chunk::Block(_)))
     }
 
     /// Bytes of small messages to go out, up to one chunk that has gone out in part included.

@@ -27,6 +27,7 @@ pub(super) const METADATA_PIECE: u32 = 16 << 10;
 #[derive(Debug)]
 pub(super) struct Fetch {
     infohash: Id,
+    /// When somebody was there to be asked, after nobody was.
     began: Time,
     sources: BTreeMap<Slot, MetadataSource>,
     copies: Vec<Copy>,
@@ -166,6 +167,9 @@ impl Fetch {
                 copy.ask(now, slot, limits, out);
             }
         }
+        if self.racers() == 0 {
+            self.began = now;
+        }
         let patient = self.patient(now, limits);
         while self.racers() < patient.saturating_add(1) && self.admit(now, u64::MAX, limits, out) {}
         while self.racers() < patient.saturating_add(limits.metadata_racers)
@@ -206,7 +210,9 @@ impl Fetch {
         for copy in self.copies.iter().filter(|copy| copy.racer.is_some()) {
             *heats.entry(copy.size).or_default() += 1;
         }
-        let claimed: u64 = self.copies.iter().map(|copy| u64::from(copy.size)).sum();
+        // What somebody left may never grow.
+        let claim = |copy: &Copy| if copy.racer.is_some() { copy.size.into() } else { copy.bytes() };
+        let claimed: u64 = self.copies.iter().map(claim).sum();
         let fits = |source: &MetadataSource| claimed.saturating_add(source.size.into()) <= room;
         let waiting = self.sources.iter().filter(|(slot, source)| !racing.contains(slot) && fits(source));
         let next = waiting.min_by_key(|(_, source)| {
@@ -229,8 +235,9 @@ impl Fetch {
         true
     }
 
-    /// When all copies together have become too long, gives up one that claims most, the slowest of these, so that
-    /// claiming much and giving slowly cannot fill our memory. Its racer may begin again behind all others.
+    /// When all copies together have become too long, gives up those that nobody goes on with, then one that claims
+    /// most, the slowest of these, so that claiming much and giving slowly cannot fill our memory. Its racer
+    /// may begin again behind all others.
     fn shed(&mut self, now: Time, limits: &Limits) {
         let rate = |copy: &Copy| {
             // The first moments say little.
@@ -238,7 +245,10 @@ impl Fetch {
             u128::from(copy.bytes()) * 1_000_000 / took.as_micros().max(1)
         };
         while self.held() > limits.metadata_memory {
-            let claim = |at: &usize| (Reverse(self.copies[*at].size), rate(&self.copies[*at]));
+            let claim = |at: &usize| {
+                let copy = &self.copies[*at];
+                (copy.racer.is_some(), Reverse(copy.size), rate(copy))
+            };
             let given_up = (0..self.copies.len()).min_by_key(claim);
             let racer = given_up.and_then(|at| self.copies.swap_remove(at).racer);
             if let Some(source) = racer.and_then(|slot| self.sources.get_mut(&slot)) {

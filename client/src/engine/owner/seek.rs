@@ -77,13 +77,15 @@ impl Owner {
         }
         self.announces.spawn(async move {
             // Nothing is ever sent: the channel closes when the announce before has ended.
-            let _ends: oneshot::Sender<()> = ends;
+            let ends: oneshot::Sender<()> = ends;
             if let Some(before) = before {
                 let _ = before.ended.await;
             }
             // An owner with more to read than fits hears of the end alone; a good-bye waits for nobody.
             let begins = || drop(inbox.try_send(Inbound::Announcing(tracker)));
             let reply = Box::pin(tracker::announce(&session, (infohash, key), job, &hurry, begins)).await;
+            // An owner that waits for the next one may not read any more.
+            drop(ends);
             let _ = inbox.send(Inbound::Tracker(tracker, reply)).await;
         });
     }

@@ -34,6 +34,6 @@ impl State {
             *deadline += now.since(since);
         }
         // Blocks cannot come before the peer has our requests.
-        self.download.hold(now, since, held.receiving || held.sending && self.send.small_len() > 0);
+        self.download.hold(now, since, held.receiving || held.sending && self.send.has_messages());
     }
 }

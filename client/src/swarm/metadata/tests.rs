@@ -269,3 +269,38 @@ fn a_request_past_the_end_is_refused() {
     assert_eq!(answer(&raw, 2), MetadataMessage::Reject { piece: 2 });
     assert_eq!(answer(&raw, u32::MAX), MetadataMessage::Reject { piece: u32::MAX });
 }
+
+#[test]
+fn what_a_peer_left_unfinished_neither_fills_the_memory_nor_keeps_others_out() {
+    let mut world = World::new(40 * METADATA_PIECE as usize);
+    world.limits.metadata_memory = 64 * u64::from(METADATA_PIECE);
+    // A shorter claim, of which more than half is given, and a long one of which one piece is.
+    for (index, pieces, claim) in [(7, 30, 39), (8, 1, 64)] {
+        let size = claim * METADATA_PIECE;
+        world.fetch.offer(slot(index), addr(index), size, &world.limits);
+        world.drive();
+        for _ in 0..pieces {
+            let at = world.asked.iter().position(|(to, _)| to.index == index).unwrap();
+            let (to, piece) = world.asked.remove(at);
+            let bytes = vec![0; METADATA_PIECE as usize];
+            world.fetch.data(world.now, (to, piece, size), bytes, &world.limits, &mut world.asked);
+        }
+        world.fetch.lost(slot(index));
+        world.asked.clear();
+    }
+    world.offer(0);
+    world.offer(1);
+    assert!(world.run(&[]).is_empty());
+    assert!(world.now < Time::from_secs(1), "nobody waited: {:?}", world.now);
+}
+
+#[test]
+fn patience_runs_out_only_while_somebody_is_asked() {
+    let mut world = World::new(100_000);
+    world.limits.metadata_racers = 1;
+    world.now = Time::from_secs(300);
+    world.drive();
+    (0..9).for_each(|index| world.offer(index));
+    world.drive();
+    assert_eq!(world.fetch.racers(), 1);
+}
