@@ -22,6 +22,7 @@ mod trust;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use hashbrown::HashTable;
 use krpc::Id;
@@ -33,6 +34,12 @@ use super::region::Region;
 use super::voids::Voids;
 use crate::addr::{SourceKey, source_key};
 use crate::{Config, KeyedHash, Rng, Time};
+
+/// For so long an answer says that a node lives: as long as a node is left alone at least, so that a survey asks
+/// nobody more often than a turn would. Of sessions with a median of 30 minutes one in nine ends within it, one in 35
+/// where it is two hours. Those who count unasked are on average half as old and few of all: a round of a large
+/// DHT takes hours, and a survey asks most of whom it counts.
+const TRUSTED: Duration = Duration::from_secs(5 * 60);
 
 /// The nodes that are known.
 #[derive(Debug)]
@@ -308,7 +315,7 @@ impl Frontier {
         if let Some(id) = id {
             self.voids.remove(&entry.id);
             self.voids.insert(&id);
-            (entry.id, entry.trusted) = (id, now + trust::TRUSTED);
+            (entry.id, entry.trusted) = (id, now + TRUSTED);
         }
         self.place_asked(index, standing);
     }

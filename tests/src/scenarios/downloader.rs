@@ -211,7 +211,13 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "a_folder_that_is_removed_on_the_way_is_exit_5",
         ],
     ),
-    ("S53", &["a_closed_pipe_and_a_dumb_terminal_are_quiet"]),
+    (
+        "S53",
+        &[
+            "a_closed_pipe_and_a_dumb_terminal_are_quiet",
+            "a_download_whose_reader_has_gone_ends_quietly_and_can_be_gone_on_with",
+        ],
+    ),
     // There is no page yet that could show a name.
     ("S56", &["names_of_strangers_are_escaped_everywhere", "what_could_deceive_a_terminal_is_escaped"]),
     (

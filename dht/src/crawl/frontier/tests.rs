@@ -494,7 +494,7 @@ fn the_nearest_of_a_region_of_many_bits_are_found_on_either_side_of_its_border()
 #[test]
 fn who_answered_counts_for_a_moment_and_is_to_be_asked_then() {
     let mut rng = Rng::from_seed(21);
-    let (until, later) = (NOW + DAY, NOW + trust::TRUSTED);
+    let (until, later) = (NOW + DAY, NOW + TRUSTED);
     for standing in [Standing::Resting(until), Standing::Refused(until)] {
         let mut frontier = frontier(Config::default());
         let (old, new) = (rng.id(), rng.id());

@@ -7,12 +7,10 @@
 
 use krpc::Id;
 
-use super::{Entry, Frontier, Known, State, Which};
+use super::{Entry, Frontier, Known, State, TRUSTED, Which};
 use crate::Time;
 use crate::addr::SourceKey;
 use crate::crawl::event::Standing;
-
-use std::time::Duration;
 
 impl Entry {
     /// What is known of a node that has been asked.
@@ -68,9 +66,3 @@ impl Frontier {
         self.note(index, if state == State::Resting { Standing::Resting(at) } else { Standing::Refused(at) });
     }
 }
-
-/// For so long an answer says that a node lives: as long as a node is left alone at least, so that a survey asks
-/// nobody more often than a turn would. Of sessions with a median of 30 minutes one in nine ends within it, one in 35
-/// where it is two hours. Those who count unasked are on average half as old and few of all: a round of a large
-/// DHT takes hours, and a survey asks most of whom it counts.
-pub(super) const TRUSTED: Duration = Duration::from_secs(5 * 60);
