@@ -14,6 +14,8 @@
 //! those of a crowded network who refuse would be asked for ever. Those of an earlier run who are within their interval
 //! are remembered in any case.
 
+mod entry;
+mod lists;
 mod slices;
 mod subnets;
 #[cfg(test)]
@@ -27,7 +29,8 @@ use std::time::Duration;
 use hashbrown::HashTable;
 use krpc::Id;
 
-use self::slices::{Slices, Which};
+use self::entry::{Entry, Kept, State};
+use self::slices::Slices;
 use self::subnets::Subnets;
 use super::event::{NodeRecord, Standing};
 use super::region::Region;
@@ -66,44 +69,6 @@ pub(super) struct Frontier {
     refused: BTreeSet<(Time, u32)>,
     /// Nodes that something has happened to, for whoever keeps them.
     changes: Vec<(SourceKey, Option<NodeRecord>)>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    addr: SocketAddr,
-    at: Time,
-    id: Id,
-    /// What it was asked about.
-    target: Id,
-    /// Until when it counts as alive without being asked.
-    trusted: Time,
-    /// Where it is in a list of its slice.
-    place: u32,
-    state: State,
-    kept: Kept,
-}
-
-const _: () = assert!(size_of::<Entry>() == 96);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Free,
-    Fresh,
-    Asking,
-    Resting,
-    Silent,
-    Refused,
-    /// Refused, and gave up its seat in its network.
-    Unseated,
-}
-
-/// What whoever keeps the changes has of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kept {
-    /// What an earlier run told, if anything.
-    Before,
-    /// What this one told.
-    Now,
 }
 
 /// A node that is to be asked.
@@ -411,149 +376,6 @@ impl Frontier {
     fn find(&self, source: SourceKey) -> Option<u32> {
         let same = |&index: &u32| self.source(self.entries[index as usize].addr) == source;
         self.by_source.find(self.hash.hash(&source.to_bytes()), same).copied()
-    }
-
-    /// A new entry that is in no list.
-    fn add(&mut self, id: Id, addr: SocketAddr, source: SourceKey) -> u32 {
-        let (state, kept) = (State::Free, Kept::Before);
-        let entry =
-            Entry { addr, at: Time::ZERO, id, target: id, trusted: Time::ZERO, place: 0, state, kept };
-        self.voids.insert(&id);
-        self.subnets.enter(addr);
-        let index = match self.holes.pop() {
-            Some(index) => {
-                self.entries[index as usize] = entry;
-                index
-            }
-            None => {
-                self.entries.push(entry);
-                (self.entries.len() - 1) as u32
-            }
-        };
-        let Self { by_source, entries, hash, allow_local, .. } = self;
-        let hasher =
-            |&index: &u32| hash.hash(&source_key(entries[index as usize].addr, *allow_local).to_bytes());
-        by_source.insert_unique(hash.hash(&source.to_bytes()), index, hasher);
-        index
-    }
-
-    /// Puts an entry that is in no list among the fresh ones of its slice, or drops it or another one there
-    /// when the slice is full. Whether it stays.
-    fn make_fresh(&mut self, index: u32) -> bool {
-        let Entry { id, addr, .. } = self.entries[index as usize];
-        let number = self.slices.number(&id, addr);
-        let cap = self.slices.cap(number);
-        let slice = self.slices.of(number);
-        if slice.nodes.len() >= cap {
-            slice.offered += 1;
-            let chosen = self.rng.below(slice.offered);
-            if chosen >= cap {
-                self.entries[index as usize].state = State::Free;
-                self.crowd_out(index);
-                return false;
-            }
-            let (victim, offered) = (slice.nodes[chosen].index, slice.offered);
-            self.crowd_out(victim);
-            self.slices.of(number).offered = offered;
-        }
-        self.slices.push(index, Which::Fresh, &mut self.entries);
-        self.entries[index as usize].state = State::Fresh;
-        self.note(index, Standing::Fresh);
-        true
-    }
-
-    /// Takes an entry for being asked.
-    fn ask(&mut self, index: u32) -> Chosen {
-        self.unlist(index);
-        self.asking += 1;
-        let entry = &mut self.entries[index as usize];
-        (entry.state, entry.kept) = (State::Asking, Kept::Now);
-        let &mut Entry { id, addr, .. } = entry;
-        Chosen { index, id, addr, is_inside: self.region.contains(&id) }
-    }
-
-    /// Puts an entry that is in no list where it belongs now that it was asked.
-    fn place_asked(&mut self, index: u32, standing: Standing) {
-        let entry = &mut self.entries[index as usize];
-        let (state, at, set) = match standing {
-            Standing::Fresh => {
-                self.make_fresh(index);
-                return;
-            }
-            Standing::Resting(until) => (State::Resting, until, &mut self.resting),
-            Standing::Silent(until) => {
-                self.voids.remove(&entry.id);
-                self.subnets.leave(entry.addr);
-                (State::Silent, until, &mut self.silent)
-            }
-            Standing::Refused(until) => {
-                self.subnets.refuse(entry.addr);
-                (State::Refused, until, &mut self.refused)
-            }
-        };
-        (entry.state, entry.at) = (state, at);
-        set.insert((at, index));
-        if state != State::Silent {
-            self.slices.push(index, Which::Alive, &mut self.entries);
-        }
-        self.note(index, standing);
-    }
-
-    /// Takes an entry out of the list that it is in.
-    fn unlist(&mut self, index: u32) {
-        let Entry { state, at, addr, .. } = self.entries[index as usize];
-        match state {
-            State::Free | State::Asking => {}
-            State::Fresh => self.slices.cut(index, Which::Fresh, &mut self.entries),
-            State::Silent => {
-                self.silent.remove(&(at, index));
-            }
-            State::Resting | State::Refused | State::Unseated => {
-                let set = if state == State::Resting { &mut self.resting } else { &mut self.refused };
-                set.remove(&(at, index));
-                if state == State::Refused {
-                    self.subnets.pardon(addr);
-                }
-                self.slices.cut(index, Which::Alive, &mut self.entries);
-            }
-        }
-    }
-
-    /// Forgets an entry that nobody is asking.
-    fn remove(&mut self, index: u32) {
-        self.unlist(index);
-        let Entry { addr, id, target, state, .. } = self.entries[index as usize];
-        if state != State::Silent {
-            self.voids.remove(&id);
-        }
-        if !matches!(state, State::Silent | State::Unseated) {
-            self.subnets.leave(addr);
-        }
-        self.voids.remove(&target);
-        let source = self.source(addr);
-        if let Ok(found) =
-            self.by_source.find_entry(self.hash.hash(&source.to_bytes()), |&other| other == index)
-        {
-            found.remove();
-        }
-        self.entries[index as usize].state = State::Free;
-        self.holes.push(index);
-        self.changes.push((source, None));
-    }
-
-    /// Forgets an entry that has no place. Of those outside of its region a crawl of a part knows few at a time: what
-    /// an earlier run has kept of them stays, for one of the whole.
-    fn crowd_out(&mut self, index: u32) {
-        let Entry { id, kept, .. } = self.entries[index as usize];
-        self.remove(index);
-        if kept == Kept::Before && !self.region.contains(&id) {
-            self.changes.pop();
-        }
-    }
-
-    fn note(&mut self, index: u32, standing: Standing) {
-        let &Entry { id, addr, .. } = &self.entries[index as usize];
-        self.changes.push((self.source(addr), Some(NodeRecord { id, addr, standing })));
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use krpc::{Distance, Id};
 
-use super::Entry;
+use super::entry::Entry;
 use crate::crawl::region::Region;
 
 /// [`SLICES`] slices of the region for IPv4, as many for IPv6, and then those outside by the number of bits

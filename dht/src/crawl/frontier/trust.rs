@@ -7,7 +7,9 @@
 
 use krpc::Id;
 
-use super::{Entry, Frontier, Known, State, TRUSTED, Which};
+use super::entry::{Entry, State};
+use super::slices::Which;
+use super::{Frontier, Known, TRUSTED};
 use crate::Time;
 use crate::addr::SourceKey;
 use crate::crawl::event::Standing;
