@@ -1,22 +1,26 @@
-//! [`Digest`]: what happened in a world, as one number. Each datagram is hashed by itself with a fixed key
+//! [`Digest`]: what happened in a world, as one number. Each event is hashed by itself with a fixed key
 //! and the hashes are added up, so that it does not matter in which order threads come to them.
 
-use std::hash::{BuildHasher as _, Hasher as _};
+use std::fmt::{self, Write as _};
+use std::hash::{BuildHasher as _, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
+use super::Presence;
+use crate::event::Event;
 use crate::{KeyedHash, Rng, Time};
 
-/// The sum over every datagram that was sent: when, from where, to where, when it reaches the other side
-/// if it does, and its bytes. Two runs with the same digest are the same.
+/// The sum over all events: every datagram that was sent, with when, from where, to where, when it reaches the other
+/// side if it does, and its bytes; every one that came to a host's line, and whether it was let in; whose timer went
+/// off when; what hosts were made to do; and what they told. Two runs with the same digest are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digest {
     /// The sum of the hashes.
     pub sum: u64,
-    /// Datagrams in it.
+    /// Events in it.
     pub count: u64,
 }
 
-/// What a [`Digest`] takes in.
+/// A datagram that leaves a host.
 pub(super) struct Sent<'a> {
     pub(super) now: Time,
     /// [`Time::NEVER`] if it is lost.
@@ -24,6 +28,20 @@ pub(super) struct Sent<'a> {
     pub(super) from: SocketAddr,
     pub(super) to: SocketAddr,
     pub(super) bytes: &'a [u8],
+}
+
+/// What happens at a host.
+pub(super) enum Happening<'a> {
+    /// A datagram comes to its line, by the number and the count of its sender.
+    Came { source: u32, sequence: u32, is_let_in: bool },
+    /// Its timer goes off.
+    Woken,
+    /// It is made to do something.
+    Acted,
+    /// It is switched on or off.
+    Switched(Presence),
+    /// It tells something.
+    Told(&'a Event),
 }
 
 impl Digest {
@@ -41,12 +59,49 @@ impl Digest {
         let mut hasher = hash.build_hasher();
         hasher.write(&head);
         hasher.write(sent.bytes);
-        self.sum = self.sum.wrapping_add(hasher.finish());
+        self.sum_up(hasher.finish());
+    }
+
+    pub(super) fn note(&mut self, hash: &KeyedHash, now: Time, host: usize, what: &Happening<'_>) {
+        let mut hasher = hash.build_hasher();
+        let mut head = [0; 26];
+        head[..8].copy_from_slice(&now.as_micros().to_le_bytes());
+        head[8..16].copy_from_slice(&(host as u64).to_le_bytes());
+        (head[16], head[17]) = match what {
+            Happening::Came { is_let_in, .. } => (1, u8::from(*is_let_in)),
+            Happening::Woken => (2, 0),
+            Happening::Acted => (3, 0),
+            Happening::Switched(presence) => (4, *presence as u8),
+            Happening::Told(_) => (5, 0),
+        };
+        if let Happening::Came { source, sequence, .. } = what {
+            head[18..22].copy_from_slice(&source.to_le_bytes());
+            head[22..].copy_from_slice(&sequence.to_le_bytes());
+        }
+        hasher.write(&head);
+        if let Happening::Told(event) = what {
+            write!(Words(&mut hasher), "{event:?}").expect("a hasher takes everything");
+        }
+        self.sum_up(hasher.finish());
+    }
+
+    fn sum_up(&mut self, hash: u64) {
+        self.sum = self.sum.wrapping_add(hash);
         self.count += 1;
     }
 
     pub(super) fn merge(self, other: Self) -> Self {
         Self { sum: self.sum.wrapping_add(other.sum), count: self.count + other.count }
+    }
+}
+
+/// Takes words into a hash.
+struct Words<'a, H>(&'a mut H);
+
+impl<H: Hasher> fmt::Write for Words<'_, H> {
+    fn write_str(&mut self, words: &str) -> fmt::Result {
+        self.0.write(words.as_bytes());
+        Ok(())
     }
 }
 
@@ -96,5 +151,35 @@ mod tests {
         assert_eq!(one, of(1, 2, 3, 4, b"ab"));
         // What happens twice is not the same as what never happens.
         assert_ne!(one.merge(one), Digest::default());
+    }
+
+    #[test]
+    fn every_event_counts_with_its_time_and_its_host() {
+        let hash = Digest::hash();
+        let of = |now, host, what: &Happening<'_>| {
+            let mut digest = Digest::default();
+            digest.note(&hash, Time::from_micros(now), host, what);
+            digest.sum
+        };
+        let came = |source, sequence, is_let_in| Happening::Came { source, sequence, is_let_in };
+        let events = [1, 2].map(|nodes| Event::Bootstrapped { nodes });
+        let mut sums = vec![of(2, 1, &Happening::Woken), of(1, 2, &Happening::Woken)];
+        for what in [
+            came(1, 1, true),
+            came(2, 1, true),
+            came(1, 2, true),
+            came(1, 1, false),
+            Happening::Woken,
+            Happening::Acted,
+            Happening::Switched(Presence::Up),
+            Happening::Switched(Presence::Down),
+            Happening::Told(&events[0]),
+            Happening::Told(&events[1]),
+        ] {
+            assert_eq!(of(1, 1, &what), of(1, 1, &what));
+            sums.push(of(1, 1, &what));
+        }
+        sums.sort_unstable();
+        assert!(sums.windows(2).all(|pair| pair[0] != pair[1]));
     }
 }

@@ -94,8 +94,9 @@ impl<H: Host> World<H> {
 
     /// Says whether a host takes part from now on.
     pub fn set_presence(&mut self, index: usize, presence: Presence) {
-        let local = self.local(index);
-        self.shard(index).set_presence(local, presence);
+        let (shard, local) = (index % self.space.shards, self.local(index));
+        self.shards[shard].now = self.now;
+        self.shards[shard].set_presence(local, presence, &self.space);
     }
 
     /// Changes what lies between hosts. What is under way arrives as it would have.

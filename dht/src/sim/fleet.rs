@@ -389,13 +389,12 @@ impl Fleet {
 
     /// What the run consisted of so far.
     pub fn totals(&self) -> Totals {
-        let digest = self.world.digest();
         Totals {
             hosts: self.world.len() as u64,
             events: self.world.stats().events(),
-            datagrams: digest.count,
+            datagrams: self.world.stats().sent,
             span: self.world.now().since(BEGIN),
-            digest: digest.sum,
+            digest: self.world.digest().sum,
         }
     }
 }

@@ -61,8 +61,9 @@
 //!
 //! # Digest
 //!
-//! [`World::digest`] sums up a hash of each datagram: when it was sent, from where, to where, when it
-//! arrives and what it says. A sum does not depend on the order of its terms, so that each shard keeps
+//! [`World::digest`] sums up a hash of each event: of a datagram when it was sent, from where, to where, when it
+//! arrives and what it says; what came to which host, whose timer went off, who was made to do something and what
+//! was told, each with its time. A sum does not depend on the order of its terms, so that each shard keeps
 //! its own. Equal digests mean equal runs; two runs of the same seed and size have the same digest
 //! on every machine, since nothing is decided by floating-point numbers or by the order of a hash map.
 //!

@@ -13,7 +13,7 @@ pub struct Totals {
     pub datagrams: u64,
     /// Virtual time that passed, of all worlds of the run together.
     pub span: Duration,
-    /// The digest over all that was sent: equal runs have equal ones.
+    /// The digest over all events: equal runs have equal ones.
     pub digest: u64,
 }
 

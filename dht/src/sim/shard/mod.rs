@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::address::Addresses;
-use super::digest::Digest;
+use super::digest::{Digest, Happening};
 use super::dump::Captured;
 use super::link::Paths;
 use super::nat::Mappings;
@@ -159,13 +159,15 @@ impl<H: Host> Shard<H> {
         action: impl FnOnce(Time, &mut H, &mut Outbox) -> R,
         space: &Space,
     ) -> R {
+        self.note(local, &Happening::Acted, space);
         let result = action(self.now, &mut self.hosts[local], &mut self.out);
         self.settle(local, space);
         self.rearm(local);
         result
     }
 
-    pub(super) fn set_presence(&mut self, local: usize, presence: Presence) {
+    pub(super) fn set_presence(&mut self, local: usize, presence: Presence, space: &Space) {
+        self.note(local, &Happening::Switched(presence), space);
         self.slots[local].presence = presence;
         self.timers.set(local as u32, Time::NEVER, 0);
         self.rearm(local);
@@ -263,7 +265,7 @@ impl<H: Host> Shard<H> {
         let Some((_, (local, order))) = self.orders.pop_first() else { return };
         match order {
             Order::Act(action) => self.act(local, action, space),
-            Order::Presence(presence) => self.set_presence(local, presence),
+            Order::Presence(presence) => self.set_presence(local, presence, space),
         }
     }
 
@@ -276,6 +278,7 @@ impl<H: Host> Shard<H> {
             return;
         }
         self.stats.timeouts += 1;
+        self.note(local, &Happening::Woken, space);
         self.hosts[local].timeout(self.now, &mut self.out);
         self.settle(local, space);
         if self.hosts[local].next() > self.now {
@@ -307,10 +310,18 @@ impl<H: Host> Shard<H> {
         for transmit in &out.transmits {
             self.send(local, transmit, out.datagram(transmit), space);
         }
+        for event in &out.events {
+            self.note(local, &Happening::Told(event), space);
+        }
         let (at, host) = (self.now, self.host(local, space));
         self.told.extend(out.events.drain(..).map(|event| Told { at, host, event }));
         out.clear();
         self.out = out;
+    }
+
+    fn note(&mut self, local: usize, what: &Happening<'_>, space: &Space) {
+        let host = self.host(local, space);
+        self.digest.note(&space.hash, self.now, host, what);
     }
 
     fn host(&self, local: usize, space: &Space) -> usize {

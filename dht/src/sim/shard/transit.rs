@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::super::dice::{Draw, draw, happens, mix};
-use super::super::digest::Sent;
+use super::super::digest::{Happening, Sent};
 use super::super::dump::{Captured, Direction};
 use super::super::link::{Access, Pair};
 use super::super::packets::{Family, Packet, Stage};
@@ -153,7 +153,10 @@ impl<H: Host> Shard<H> {
         let Some((slot, mut packet)) = self.packets.pop() else { return };
         let local = space.addresses.host(packet.to).map_or(0, |host| host as usize / space.shards);
         let from = self.sender(&packet, space);
-        match self.passes(local, &packet, from, space) {
+        let passes = self.passes(local, &packet, from, space);
+        let (source, sequence, is_let_in) = (packet.source, packet.sequence, passes.is_ok());
+        self.note(local, &Happening::Came { source, sequence, is_let_in }, space);
+        match passes {
             Err(counter) => *counter(&mut self.stats) += 1,
             Ok(at) if at > self.now => {
                 (packet.at, packet.stage) = (at, Stage::Inside);

@@ -249,7 +249,11 @@ fn every_datagram_is_accounted_for() {
     let stats = world.stats();
     let ends = [stats.delivered, stats.lost, stats.stray, stats.offline, stats.parted, stats.filtered];
     let ends = ends.iter().sum::<u64>() + stats.queue_full + stats.oversize + world.under_way() as u64;
-    assert_eq!((ends, world.digest().count), (stats.sent, stats.sent));
+    assert_eq!(ends, stats.sent);
+    assert!(
+        world.digest().count > stats.sent + stats.delivered + stats.timeouts,
+        "what hosts told is in it, too"
+    );
     assert!(stats.lost > 100 && stats.offline > 100 && stats.queue_full > 100, "{stats:?}");
 }
 
