@@ -1,32 +1,32 @@
 //! [`FileStorage`]: the files of a torrent below a folder.
 //!
-//! The folder is opened once; below it every component is opened on its own without following symbolic
-//! links, so that no name of a torrent and no link in the folder leads out of it. Files are made when
+//! The folder is opened once; no name of a torrent and no link in the folder leads out of it (`below`). Files are made when
 //! first written to, at their full length unless [`Preallocation`] says otherwise; of unwanted ones that
 //! do not exist the bytes lie in a [`PartFile`].
 
+mod below;
 mod edges;
 mod known;
 mod sharing;
 mod space;
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
-use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, Stat, StatVfsMountFlags};
+use rustix::fs::{Advice, AtFlags, Mode, OFlags, Stat, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use super::part::PartFile;
 use super::{DiskError, Preallocation, Stamp, Storage};
 use crate::bitfield::Bitfield;
 use crate::metainfo::Info;
+use below::Absent;
 use known::{Known, Writer, taken_away};
 pub use sharing::OpenFiles;
 use sharing::Share;
@@ -152,16 +152,17 @@ impl FileStorage {
     fn open(&self, index: usize, want: Want) -> io::Result<Open> {
         let info = self.info.file(index).ok_or(Errno::NOENT)?;
         let path = info.path();
-        let folder = self.folder(&path, want)?;
-        let name = path.file_name().ok_or(Errno::INVAL)?;
-        let at = folder_fd(&folder, &self.root);
-        let open = |more| open_regular(at, name, more, mode_of(info));
+        let open = |access| below::file(&self.root, &path, access);
         if want == Want::Read {
             return Ok(Open { file: open(OFlags::RDONLY)?, writable: false, writer: None });
         }
         let file = match open(OFlags::RDWR) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => match self.check_known(index, None) {
-                Ok(()) => open(OFlags::RDWR | OFlags::CREATE)?,
+                Ok(()) => {
+                    let folder = below::folder(&self.root, &path, Absent::Make)?;
+                    let name = path.file_name().ok_or(Errno::INVAL)?;
+                    below::file_in(&folder, name, OFlags::RDWR | OFlags::CREATE, mode_of(info))?
+                }
                 // What is believed of it has gone with it; unless another thread has just made it.
                 Err(gone) => open(OFlags::RDWR).map_err(|_| gone)?,
             },
@@ -198,43 +199,12 @@ impl FileStorage {
         })
     }
 
-    /// Opens the folder that holds `path`, component by component; `None` is the root.
-    fn folder(&self, path: &Path, want: Want) -> io::Result<Option<OwnedFd>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut folder: Option<OwnedFd> = None;
-        for component in path.parent().into_iter().flat_map(Path::components) {
-            let at = folder_fd(&folder, &self.root);
-            let name = component.as_os_str();
-            let opened = match rustix::fs::openat(at, name, flags, Mode::empty()) {
-                Err(Errno::NOENT) if want == Want::Write => {
-                    match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o777)) {
-                        // Another thread was faster.
-                        Ok(()) | Err(Errno::EXIST) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                    rustix::fs::openat(at, name, flags, Mode::empty())
-                }
-                other => other,
-            };
-            folder = Some(match opened {
-                Ok(opened) => opened,
-                Err(Errno::LOOP | Errno::NOTDIR) => {
-                    let what = format!("{} is no folder or a symbolic link", Path::new(name).display());
-                    return Err(io::Error::other(what));
-                }
-                Err(error) => return Err(error.into()),
-            });
-        }
-        Ok(folder)
-    }
-
     fn stat(&self, index: usize) -> io::Result<Option<Stat>> {
         let Some(info) = self.info.file(index) else { return Ok(None) };
         let path = info.path();
-        let stat = self.freeing(|| self.folder(&path, Want::Read)).and_then(|folder| {
+        let stat = self.freeing(|| below::folder(&self.root, &path, Absent::Fail)).and_then(|folder| {
             let name = path.file_name().ok_or(Errno::INVAL)?;
-            let at = folder_fd(&folder, &self.root);
-            Ok(rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?)
+            Ok(rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?)
         });
         match stat {
             Ok(stat) => Ok(Some(stat)),
@@ -369,25 +339,6 @@ pub fn default_open_files() -> NonZeroUsize {
 
 fn mode_of(file: crate::metainfo::File<'_>) -> Mode {
     Mode::from_raw_mode(if file.attributes.is_executable() { 0o777 } else { 0o666 })
-}
-
-fn folder_fd<'a>(folder: &'a Option<OwnedFd>, root: &'a OwnedFd) -> BorrowedFd<'a> {
-    folder.as_ref().unwrap_or(root).as_fd()
-}
-
-/// Opens a regular file; does not follow a link.
-fn open_regular(at: BorrowedFd<'_>, name: &OsStr, more: OFlags, mode: Mode) -> io::Result<File> {
-    // NONBLOCK: opening a fifo must not wait for somebody at its other end.
-    let common = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = match rustix::fs::openat(at, name, common | more, mode) {
-        Ok(file) => file,
-        Err(Errno::LOOP) => return Err(io::Error::other("it is a symbolic link")),
-        Err(error) => return Err(error.into()),
-    };
-    match FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode).is_file() {
-        true => Ok(file.into()),
-        false => Err(io::Error::other("it is no regular file")),
-    }
 }
 
 /// Fails if an open file is not what lies in its place now.

@@ -8,7 +8,8 @@ use std::sync::{MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use super::{FileStorage, Want, folder_fd, mode_of, write_all_at};
+use super::below::{self, Absent};
+use super::{FileStorage, Want, mode_of, write_all_at};
 use crate::storage::Stamp;
 use crate::storage::part::{PartFile, Place};
 
@@ -88,8 +89,8 @@ impl FileStorage {
         }
         let info = self.info.file(index).ok_or(Errno::NOENT)?;
         let path = info.path();
-        let folder = self.folder(&path, Want::Write)?;
-        let at = folder_fd(&folder, &self.root);
+        let folder = below::folder(&self.root, &path, Absent::Make)?;
+        let at = folder.as_fd();
         let name = path.file_name().ok_or(Errno::INVAL)?;
         let put = |by| part.put(by, place, (at, name), mode_of(info));
         match put(self.root.as_fd()) {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::fd::AsFd as _;
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::{FileStorage, Want, folder_fd};
+use super::below::{self, Absent};
+use super::{FileStorage, Want};
 use crate::bitfield::Bitfield;
 use crate::metainfo::File;
 use crate::storage::{DiskError, DiskErrorKind, Preallocation};
@@ -61,8 +61,8 @@ impl FileStorage {
         if lacks == 0 {
             return Ok(0);
         }
-        let folder = self.folder_there(&path)?;
-        let at = folder_fd(&folder, &self.root);
+        let folder = below::folder(&self.root, &path, Absent::Above)?;
+        let at = folder.as_fd();
         // Only what the user may take: others' reserves are no room for downloads.
         let device =
             stat.map_or_else(|| rustix::fs::fstat(at).map(|stat| stat.st_dev), |stat| Ok(stat.st_dev))?;
@@ -76,21 +76,6 @@ impl FileStorage {
         };
         room.needed = room.needed.saturating_add(lacks.next_multiple_of(room.block));
         Ok(lacks)
-    }
-
-    /// The deepest folder of a path that is there; `None` is the root.
-    fn folder_there(&self, path: &Path) -> io::Result<Option<OwnedFd>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut folder: Option<OwnedFd> = None;
-        for component in path.parent().into_iter().flat_map(Path::components) {
-            let at = folder_fd(&folder, &self.root);
-            match rustix::fs::openat(at, component.as_os_str(), flags, Mode::empty()) {
-                Ok(opened) => folder = Some(opened),
-                Err(Errno::NOENT) => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(folder)
     }
 
     fn too_small(&self, missing: u64) -> DiskError {
@@ -127,6 +112,7 @@ mod tests {
     use std::io::IoSlice;
     use std::num::NonZeroUsize;
     use std::os::unix::fs::MetadataExt as _;
+    use std::path::Path;
     use std::sync::Arc;
 
     use super::*;

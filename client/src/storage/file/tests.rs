@@ -82,7 +82,8 @@ fn links_and_fifos_are_not_followed() {
     assert_eq!(fs::read(&victim).unwrap(), b"");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
     let fifo = dir.path().join("root/e");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+        .unwrap();
     assert!(storage.finish(2).unwrap_err().detail.contains("no regular file"));
 }
 
