@@ -197,8 +197,7 @@ impl Connection {
             }
             // So do small messages: what they cause is worth more than they cost.
             let small = self.conn.small_len();
-            let is_handshake = self.conn.greeting_len() > 0;
-            let ahead = small > 0 && up.is_limited() && up.pass_ahead(now, small, is_handshake);
+            let ahead = small > 0 && up.is_limited() && up.pass_ahead(now, small, self.conn.is_greeting());
             let most = match if ahead { Ok(small) } else { up.ask(now) } {
                 Ok(most) => most,
                 Err(at) => return turn.write_at = Some(at),

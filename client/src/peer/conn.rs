@@ -59,7 +59,8 @@ pub struct PeerSetup {
 /// - pass on [`command`](Self::command)s of the swarm;
 /// - at [`timeout`](Self::timeout) call [`handle_timeout`](Self::handle_timeout);
 /// - where it limits its rate, say so by [`held`](Self::held), and move first what is
-///   [small](Self::small_len) and what is left of the peer's [handshake](Self::greeting_len);
+///   [small](Self::small_len), [handshakes](Self::is_greeting) above all, and what is left of the
+///   peer's [handshake](Self::greeting_len);
 /// - call [`disconnected`](Self::disconnected) at the end of the stream or on an error.
 ///
 /// Every call may append events for the swarm. [`PeerEvent::Closed`] is the last one ever; the shell
@@ -83,6 +84,8 @@ struct State {
     chatter: Chatter,
     /// What we have and could not say at the start.
     untold: Untold,
+    /// Bytes of our handshake that have not been written.
+    ungreeted: usize,
     /// The first message after our handshake has gone out: what we have.
     introduced: bool,
     interested: bool,
@@ -134,6 +137,7 @@ impl PeerConn {
             extensions: Extensions::default(),
             chatter: Chatter::default(),
             untold: Untold::default(),
+            ungreeted: handshake::LEN,
             introduced: false,
             interested: false,
             upload_only: false,
@@ -198,6 +202,7 @@ impl PeerConn {
             return;
         }
         let payload = self.state.send.advance(n);
+        self.state.ungreeted = self.state.ungreeted.saturating_sub(n);
         self.state.sent = now;
         self.state.progress = now;
         if payload > 0 {
@@ -241,6 +246,11 @@ impl PeerConn {
             Phase::Greeting { .. } => handshake::LEN.saturating_sub(self.reader.unread().len()),
             Phase::Open { .. } | Phase::Closed => 0,
         }
+    }
+
+    /// Whether our handshake, or our answer to the peer's, has yet to be written.
+    pub fn is_greeting(&self) -> bool {
+        self.state.ungreeted > 0
     }
 
     /// Bytes to be written in all.

@@ -81,6 +81,25 @@ fn a_handshake_has_its_ten_seconds_without_those_in_which_our_limit_holds_it_up(
 }
 
 #[test]
+fn the_answer_to_a_handshake_is_one_until_it_is_written() {
+    for answers in [false, true] {
+        let now = Time::from_secs(100);
+        let mut solo = Solo { conn: PeerConn::outgoing(now, setup(1, None)), now, events: Vec::new() };
+        if answers {
+            let theirs = Handshake { reserved: [0; 8], infohash: Id::new([5; 20]), peer_id: [2; 20] };
+            solo.feed(&theirs.encode());
+        }
+        for written in [1, 66] {
+            assert!(solo.conn.is_greeting());
+            solo.conn.wrote(now, written, &mut solo.events);
+        }
+        assert!(solo.conn.is_greeting());
+        solo.conn.wrote(now, 1, &mut solo.events);
+        assert!(!solo.conn.is_greeting());
+    }
+}
+
+#[test]
 fn only_what_is_small_in_front_of_the_first_block_is_small() {
     let mut solo = Solo::fast();
     solo.tell(PeerCommand::Unchoke);
