@@ -85,13 +85,18 @@ pub enum Tids {
 /// The generator.
 pub struct Load {
     socket: Socket,
+    /// Who is asked.
     node: SocketAddrV4,
     target: Target,
+    /// The node whose queries are answered while an echo is asked.
+    home: Option<SocketAddrV4>,
     tids: Tids,
     sources: Sources,
     checker: Checker,
     /// Whether the checker demands near nodes.
     near: bool,
+    /// Whether every bucket of the node is asked about as often as the others.
+    probes: bool,
     infohashes: Vec<Id>,
     /// The last token of each peer of each infohash.
     tokens: Vec<Option<Vec<u8>>>,
@@ -138,10 +143,12 @@ impl Load {
             socket: Socket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PORT), Speaks::ForAll)?,
             node,
             target,
+            home: None,
             tids,
             sources,
             checker: Checker::new(false),
             near: false,
+            probes: false,
             infohashes: (0..infohashes).map(|_| rng.id()).collect(),
             tokens: vec![None; (infohashes * PEERS) as usize],
             stored: vec![0; infohashes as usize],
@@ -164,11 +171,13 @@ impl Load {
         SocketAddrV4::new(sources::ip(0), PORT)
     }
 
-    /// Asks gently until the node has given, a thousand times in a row, what a full table holds, or
-    /// the time is over; says whether it has. From then on it has to name the nodes that a full table holds.
+    /// Asks gently, about each of the node's buckets, until it has given, a thousand times in a row, what a full
+    /// table holds, or the time is over; says whether it has. From then on it has to name the nodes that a full
+    /// table holds.
     pub fn teach(&mut self, limit: Duration) -> io::Result<bool> {
         let end = Instant::now() + limit;
         let mut full = 0;
+        self.probes = true;
         while Instant::now() < end && full < ENOUGH {
             for kind in [Kind::Ping, Kind::FindNode] {
                 self.only = Some(kind);
@@ -180,7 +189,7 @@ impl Load {
             let (full_replies, replies) = self.tally.nodes;
             full = if replies > 0 && full_replies == replies { full + replies } else { 0 };
         }
-        self.only = None;
+        (self.only, self.probes) = (None, false);
         if full >= ENOUGH {
             self.checker.table_is_full();
         }
@@ -248,6 +257,17 @@ impl Load {
         self.finish(start)
     }
 
+    /// Asks an echo instead of the node; what the node asks meanwhile is answered.
+    pub fn visiting<T>(&mut self, echo: SocketAddrV4, ask: impl FnOnce(&mut Self) -> T) -> T {
+        let before = (self.node, self.target, self.tids);
+        self.home = (self.target == Target::Node).then_some(self.node);
+        (self.node, self.target, self.tids) = (echo, Target::Echo, Tids::Four);
+        let asked = ask(self);
+        (self.node, self.target, self.tids) = before;
+        self.home = None;
+        asked
+    }
+
     /// Asks only one kind from now on; the mix for `None`.
     pub fn only(&mut self, kind: Option<Kind>) {
         self.only = kind;
@@ -283,6 +303,8 @@ impl Load {
         *tid.last_mut().expect("not empty") = slot as u8;
         let target = match kind {
             Kind::Hit | Kind::Announce => self.infohashes[(peer / PEERS) as usize],
+            // Random ones are hardly ever of a deep bucket, which fills last.
+            Kind::FindNode if self.probes => self.checker.of_some_bucket(&mut self.rng),
             _ => self.rng.id(),
         };
         let none = Vec::new();
@@ -350,6 +372,13 @@ impl Load {
 
     fn handle(&mut self, n: usize, now: Instant) -> io::Result<()> {
         let packet = self.socket.received(n).clone();
+        if self.home == Some(packet.remote) {
+            let Ok(Message { tid, body: Body::Query { query, .. }, .. }) = Message::decode(packet.bytes())
+            else {
+                return Ok(());
+            };
+            return self.answer(packet.local, tid, query);
+        }
         if packet.remote != self.node {
             return Ok(());
         }
@@ -471,7 +500,7 @@ impl Load {
             Message { tid, version: None, ip: None, read_only: false, body: Body::Response(response) };
         self.buffer.clear();
         message.encode(&mut self.buffer);
-        self.socket.send(local, self.node, &self.buffer)
+        self.socket.send(local, self.home.unwrap_or(self.node), &self.buffer)
     }
 
     /// Waits for the stragglers and hands out the tally.

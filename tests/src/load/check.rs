@@ -9,6 +9,7 @@
 //! That is demanded of our own node. Of others only that they name eight that exist: rqbit 9.1 puts
 //! those that it calls good before those that are near, and libtorrent 2.1 has gaps in its deep buckets.
 
+use btdht::Rng;
 use krpc::Id;
 use krpc::bencode::Strings;
 use krpc::compact::{self, Address as _, V4};
@@ -19,6 +20,8 @@ use super::sources::{self, SOURCES, Sources};
 pub const PEERS: u32 = 10;
 /// Nodes that a bucket holds, and that a reply names (BEP 5).
 const K: usize = 8;
+/// Buckets in which some of the sources are.
+const BUCKETS: usize = 16;
 /// Nodes that fit into a reply of 1024 bytes.
 const MOST: usize = 39;
 
@@ -48,6 +51,18 @@ impl Checker {
     pub(super) fn check_id(&mut self, id: Id) -> Result<(), String> {
         let own = *self.own.get_or_insert(id);
         if id == own { Ok(()) } else { Err(format!("the id {id} of a node that is {own}")) }
+    }
+
+    /// A random id of one of the node's buckets, of which each is as likely; any id while its own is not known.
+    pub(super) fn of_some_bucket(&self, rng: &mut Rng) -> Id {
+        let mut id = *rng.id().as_bytes();
+        if let Some(own) = self.own {
+            let head = |bytes: &[u8; Id::LEN]| u32::from_be_bytes(std::array::from_fn(|n| bytes[n]));
+            // The first bit of the distance is where it leaves the node's own part of the key space.
+            let distance = (head(&id) | 1 << 31) >> rng.below(BUCKETS);
+            id[..4].copy_from_slice(&(head(own.as_bytes()) ^ distance).to_be_bytes());
+        }
+        Id::new(id)
     }
 
     /// The nodes named to `asker` about `target`, which exist; whether they are those of a full table, as they
@@ -149,6 +164,18 @@ mod tests {
     use super::*;
 
     const ASKER: u32 = 9;
+
+    #[test]
+    fn each_bucket_is_asked_about() {
+        let mut rng = Rng::from_seed(1);
+        let (own, mut checker) = (rng.id(), Checker::new(true));
+        checker.check_id(own).unwrap();
+        let mut seen = [0; BUCKETS];
+        for _ in 0..BUCKETS * 100 {
+            seen[checker.of_some_bucket(&mut rng).prefix_len(&own) as usize] += 1;
+        }
+        assert!(seen.iter().all(|times| (50..200).contains(times)), "{seen:?}");
+    }
 
     /// Sources and a node among them that has been asked and whose table is full.
     struct Scene {

@@ -30,6 +30,19 @@ impl Tally {
         self.replies as f64 / self.seconds
     }
 
+    /// Takes in what a later run gave.
+    pub fn add(&mut self, later: Self) {
+        self.seconds += later.seconds;
+        self.replies += later.replies;
+        self.wrong += later.wrong;
+        self.first_wrong = self.first_wrong.take().or(later.first_wrong);
+        self.lost += later.lost;
+        self.unsent += later.unsent;
+        self.nodes = (self.nodes.0 + later.nodes.0, self.nodes.1 + later.nodes.1);
+        self.reply_bytes += later.reply_bytes;
+        self.micros.extend(later.micros);
+    }
+
     /// A quantile of the round trips, µs.
     pub fn quantile(&mut self, q: f64) -> u32 {
         let at = (self.micros.len().saturating_sub(1) as f64 * q) as usize;

@@ -9,8 +9,9 @@
 //!     serving echo ADDR:PORT     the floor: recvmmsg/sendmmsg with replies of 288 bytes
 //!
 //! `compare` enters a network namespace in which 85/8 is local (root is needed). Every node runs alone,
-//! pinned to core 0, the generator to core 1; repetitions interleave, and right before each of a node's
-//! the floor is measured, by which it is divided; medians are compared. The limits of all nodes are
+//! pinned to core 0, the generator to core 1; repetitions interleave, and in each the floor and the node are asked by
+//! turns, eight times, the floor first, by which the node is divided: what the machine does within seconds it
+//! does to both; medians are compared. The limits of all nodes are
 //! lifted. Rows: replies a second with 128 queries outstanding, CPU of the node's process per query
 //! (user and system, as the scheduler counts), its ratio to the floor (min/median/max), memory, and at
 //! 5,000 queries a second and at half of its own replies a second CPU, median and 99th percentile of the
@@ -22,6 +23,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod goals;
+mod pair;
 mod programs;
 mod report;
 
@@ -34,9 +36,11 @@ use harness::load::{Kind, Load, Tally, Target, Tids};
 use harness::mmsg::{Socket, Speaks};
 use harness::process::Running;
 
+use self::pair::{Pair, Rates};
 use self::programs::Missing;
 
 const NODE: &str = "85.255.0.1:6882";
+const FLOOR: &str = "85.255.0.2:6882";
 const WINDOW: usize = 128;
 const GENTLE: u32 = 5_000;
 
@@ -121,7 +125,7 @@ struct Row {
 struct Measured {
     tally: Tally,
     cpu_micros: f64,
-    /// The floor right before it.
+    /// The floor in turns with it.
     floor: Floor,
 }
 
@@ -168,8 +172,7 @@ fn compare(options: &Options, kinds: &[Option<Kind>]) {
     }
     for repetition in 0..options.repetitions {
         for row in &mut nodes {
-            let floors = run(&mut floor, kinds, options, &[]);
-            run(row, kinds, options, &floors);
+            run(row, &mut floor, kinds, options);
             eprintln!("{} {}/{}", row.name, repetition + 1, options.repetitions);
         }
     }
@@ -192,28 +195,36 @@ fn is_flawed(nodes: &[Row]) -> bool {
     nodes.iter().any(|row| row.name == programs::OURS && !row.flaws.is_empty())
 }
 
-/// Measures a program once; what it cost for each kind and then at given rates, as the floor of the next one.
-fn run(row: &mut Row, kinds: &[Option<Kind>], options: &Options, floors: &[Floor]) -> Vec<Floor> {
-    let (node, mut load) = start(row);
-    row.closed.resize_with(kinds.len(), Vec::new);
-    let mut costs = Vec::new();
+/// Measures a program once, and the floor with it.
+fn run(row: &mut Row, floor: &mut Row, kinds: &[Option<Kind>], options: &Options) {
+    let mut echo = Running::start(floor.name, &mut floor.command);
+    await_listening(&mut echo, floor.name);
+    floor.memory.fresh = resident_kib(echo.pid());
+    let (node, load) = start(row);
+    let mut pair = Pair { echo, node, load };
+    for results in [&mut row.closed, &mut floor.closed] {
+        results.resize_with(kinds.len(), Vec::new);
+    }
+    let mut half = Rates { floor: 1, node: 1 };
     for (n, kind) in kinds.iter().enumerate() {
-        load.only(*kind);
-        let measured = measure(&node, |span| load.closed(WINDOW, span).unwrap(), options, floors.get(n));
-        costs.push(measured.as_floor());
-        row.closed[n].push(measured);
+        pair.load.only(*kind);
+        let (of_floor, of_node) = pair.measure(options, |load, _, span| load.closed(WINDOW, span));
+        let half_of = |measured: &Measured| (measured.tally.rate() as u32 / 2).max(1);
+        half = Rates { floor: half_of(&of_floor), node: half_of(&of_node) };
+        floor.closed[n].push(of_floor);
+        row.closed[n].push(of_node);
     }
     if kinds == [None] {
-        let half = (costs[0].rate as u32 / 2).max(1);
-        for (rate, results) in [(GENTLE, &mut row.gentle), (half, &mut row.half)] {
-            let floor = floors.get(costs.len());
-            let measured = measure(&node, |span| load.open(rate, span).unwrap(), options, floor);
-            costs.push(measured.as_floor());
-            results.push(measured);
-        }
+        let gentle = Rates { floor: GENTLE, node: GENTLE };
+        let (of_floor, of_node) = pair.measure(options, |load, who, span| load.open(gentle.of(who), span));
+        floor.gentle.push(of_floor);
+        row.gentle.push(of_node);
+        let (of_floor, of_node) = pair.measure(options, |load, who, span| load.open(half.of(who), span));
+        floor.half.push(of_floor);
+        row.half.push(of_node);
     }
-    row.memory.loaded = resident_kib(node.pid());
-    costs
+    floor.memory.loaded = resident_kib(pair.echo.pid());
+    row.memory.loaded = resident_kib(pair.node.pid());
 }
 
 /// Starts a program and gives it nodes and peers.
@@ -244,27 +255,6 @@ fn await_listening(node: &mut Running, name: &str) {
     let listening =
         node.wait_within(Duration::from_secs(20), |line| line.contains("listening").then_some(()));
     listening.unwrap_or_else(|why| panic!("{name}: {why}\n{}", node.stderr()));
-}
-
-fn measure(
-    node: &Running,
-    load: impl FnOnce(Duration) -> Tally,
-    options: &Options,
-    floor: Option<&Floor>,
-) -> Measured {
-    let before = cpu_nanos(node.pid());
-    let tally = load(Duration::from_secs(options.seconds));
-    let micros = cpu_nanos(node.pid()).saturating_sub(before) as f64 / 1000.0;
-    let cpu_micros = micros / tally.replies.max(1) as f64;
-    let nothing = Floor { cpu_micros, rate: tally.rate(), p50_micros: report::quantile(&tally, 0.5) };
-    Measured { tally, cpu_micros, floor: floor.copied().unwrap_or(nothing) }
-}
-
-impl Measured {
-    fn as_floor(&self) -> Floor {
-        let p50_micros = report::quantile(&self.tally, 0.5);
-        Floor { cpu_micros: self.cpu_micros, rate: self.tally.rate(), p50_micros }
-    }
 }
 
 /// Announces ten peers of each of many infohashes to each node, and tells what of its resident memory they took.

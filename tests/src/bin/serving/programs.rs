@@ -9,7 +9,7 @@ use harness::load::{Load, Target, Tids};
 use harness::process::workspace;
 use harness::rivals::{Libtorrent, Series, mainline_program};
 
-use super::{Memory, NODE, Row};
+use super::{FLOOR, Memory, NODE, Row};
 
 /// The name of our own row.
 pub(crate) const OURS: &str = "btdht";
@@ -17,7 +17,7 @@ pub(crate) const OURS: &str = "btdht";
 /// The echo.
 pub(crate) fn floor() -> Row {
     let mut echo = pinned(std::env::current_exe().unwrap());
-    echo.args(["echo", NODE]);
+    echo.args(["echo", FLOOR]);
     row("floor", Target::Echo, Tids::Four, echo)
 }
 
