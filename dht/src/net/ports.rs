@@ -220,6 +220,11 @@ fn note_sources(sources: &mut Vec<Source>, asked: Option<IpAddr>, sent: usize, o
 pub(super) struct Turns(Option<Time>);
 
 impl Turns {
+    /// Until when turns may go on after one that begins no later than `now`.
+    pub(super) fn end(&mut self, now: Time) -> Time {
+        *self.0.get_or_insert(now) + LONGEST_RUN
+    }
+
     /// After a turn: whether the task is to wait. If it has worked for long, others get their turns first.
     pub(super) async fn are_over(&mut self, worked: bool, now: Time) -> bool {
         if !worked {
