@@ -1,8 +1,7 @@
 //! [`Digest`]: what happened in a world, as one number. Each event is hashed by itself with a fixed key
 //! and the hashes are added up, so that it does not matter in which order threads come to them.
 
-use std::fmt::{self, Write as _};
-use std::hash::{BuildHasher as _, Hasher};
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::{IpAddr, SocketAddr};
 
 use super::Presence;
@@ -10,8 +9,10 @@ use crate::event::Event;
 use crate::{KeyedHash, Rng, Time};
 
 /// The sum over all events: every datagram that was sent, with when, from where, to where, when it reaches the other
-/// side if it does, and its bytes; every one that came to a host's line, and whether it was let in; whose timer went
-/// off when; what hosts were made to do; and what they told. Two runs with the same digest are the same.
+/// side if it does, and its bytes; every one that came to a host's line, and through it where that takes time, and
+/// whether it was let in; whose timer went off when; when hosts were made to do something or switched on or off; and
+/// what they told. What the owner of the world changes besides shows in what follows from it. Two runs of the same
+/// plan with the same digest are the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digest {
     /// The sum of the hashes.
@@ -80,7 +81,8 @@ impl Digest {
         }
         hasher.write(&head);
         if let Happening::Told(event) = what {
-            write!(Words(&mut hasher), "{event:?}").expect("a hasher takes everything");
+            // At once: into how many pieces it falls is for the standard library to say.
+            hasher.write(format!("{event:?}").as_bytes());
         }
         self.sum_up(hasher.finish());
     }
@@ -92,16 +94,6 @@ impl Digest {
 
     pub(super) fn merge(self, other: Self) -> Self {
         Self { sum: self.sum.wrapping_add(other.sum), count: self.count + other.count }
-    }
-}
-
-/// Takes words into a hash.
-struct Words<'a, H>(&'a mut H);
-
-impl<H: Hasher> fmt::Write for Words<'_, H> {
-    fn write_str(&mut self, words: &str) -> fmt::Result {
-        self.0.write(words.as_bytes());
-        Ok(())
     }
 }
 

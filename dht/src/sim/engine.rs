@@ -233,7 +233,7 @@ impl<H: Host> World<H> {
         (index < self.len() && self.number(index) == number).then_some(index)
     }
 
-    /// What was sent so far, as one number.
+    /// What happened so far, as one number.
     pub fn digest(&self) -> Digest {
         self.shards.iter().fold(Digest::default(), |digest, shard| digest.merge(shard.digest))
     }

@@ -258,6 +258,19 @@ fn every_datagram_is_accounted_for() {
 }
 
 #[test]
+fn digest_takes_in_each_event_once() {
+    // Lines that take no time are passed at once, and nothing is lost.
+    let mut world = chatter(16, Links::default(), 50, 1);
+    world.set_presence(7, Presence::Down);
+    world.set_presence(7, Presence::Up);
+    world.order(Time::from_secs(3), 8, |now, peer, _| peer.wishes = vec![now]);
+    let told = run(&mut world, Duration::from_secs(5)).len() as u64;
+    let stats = world.stats();
+    assert!(told > 100 && stats.timeouts > 100 && stats.sent == stats.delivered + world.under_way() as u64);
+    assert_eq!(world.digest().count, stats.sent + stats.delivered + stats.timeouts + told + 3);
+}
+
+#[test]
 fn idle_host_costs_the_engine_at_most_64_bytes() {
     for threads in [1, 2] {
         let mut world = World::new(17, Links::default(), threads);
