@@ -197,7 +197,7 @@ impl Connection {
             }
             // So do small messages: what they cause is worth more than they cost.
             let small = self.conn.small_len();
-            let ahead = small > 0 && up.is_limited() && up.pass_ahead(now, small, self.conn.is_greeting());
+            let ahead = small > 0 && up.is_limited() && up.pass_ahead(now, small, self.conn.is_ungreeted());
             let most = match if ahead { Ok(small) } else { up.ask(now) } {
                 Ok(most) => most,
                 Err(at) => return turn.write_at = Some(at),

@@ -59,7 +59,7 @@ pub struct PeerSetup {
 /// - pass on [`command`](Self::command)s of the swarm;
 /// - at [`timeout`](Self::timeout) call [`handle_timeout`](Self::handle_timeout);
 /// - where it limits its rate, say so by [`held`](Self::held), and move first what is
-///   [small](Self::small_len), [handshakes](Self::is_greeting) above all, and what is left of the
+///   [small](Self::small_len), [handshakes](Self::is_ungreeted) above all, and what is left of the
 ///   peer's [handshake](Self::greeting_len);
 /// - call [`disconnected`](Self::disconnected) at the end of the stream or on an error.
 ///
@@ -234,10 +234,11 @@ impl PeerConn {
         self.state.send.slices()
     }
 
-    /// Bytes in front of [`pending`](Self::pending), all in its first slice, that are the handshake or
-    /// small messages.
+    /// Bytes in front of [`pending`](Self::pending), all in its first slice, that are our handshake, as long as it
+    /// is [not sent](Self::is_ungreeted), or small messages.
     pub fn small_len(&self) -> usize {
-        self.state.send.small_len()
+        let small = self.state.send.small_len();
+        if self.is_ungreeted() { small.min(self.state.ungreeted) } else { small }
     }
 
     /// Bytes of the peer's handshake that have not come.
@@ -249,7 +250,7 @@ impl PeerConn {
     }
 
     /// Whether our handshake, or our answer to the peer's, has yet to be written.
-    pub fn is_greeting(&self) -> bool {
+    pub fn is_ungreeted(&self) -> bool {
         self.state.ungreeted > 0
     }
 

@@ -81,21 +81,23 @@ fn a_handshake_has_its_ten_seconds_without_those_in_which_our_limit_holds_it_up(
 }
 
 #[test]
-fn the_answer_to_a_handshake_is_one_until_it_is_written() {
+fn a_handshake_goes_ahead_without_what_is_behind_it() {
     for answers in [false, true] {
         let now = Time::from_secs(100);
-        let mut solo = Solo { conn: PeerConn::outgoing(now, setup(1, None)), now, events: Vec::new() };
+        let mut solo = Solo { conn: PeerConn::outgoing(now, setup(1, Some(SHAPE))), now, events: Vec::new() };
         if answers {
             let theirs = Handshake { reserved: [0; 8], infohash: Id::new([5; 20]), peer_id: [2; 20] };
             solo.feed(&theirs.encode());
+            solo.tell(PeerCommand::Pieces(Bitfield::full(20).into()));
         }
-        for written in [1, 66] {
-            assert!(solo.conn.is_greeting());
+        let behind = solo.conn.pending_len() - 68;
+        assert_eq!(behind > 0, answers);
+        for (written, left) in [(0, 68), (1, 67), (66, 1)] {
             solo.conn.wrote(now, written, &mut solo.events);
+            assert_eq!((solo.conn.is_ungreeted(), solo.conn.small_len()), (true, left));
         }
-        assert!(solo.conn.is_greeting());
         solo.conn.wrote(now, 1, &mut solo.events);
-        assert!(!solo.conn.is_greeting());
+        assert_eq!((solo.conn.is_ungreeted(), solo.conn.small_len()), (false, behind));
     }
 }
 
