@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::load::{Run, SMALL, crowd, leech, limits};
+use super::load::{LARGE, Run, SMALL, crowd, leech, limits};
 use crate::sim::{Host, Kind, Leaves};
 use crate::swarm::Limits;
 
@@ -20,6 +20,19 @@ fn everybody_ends_although_all_go_as_soon_as_they_have_everything() {
     println!("last {:.0} s, bound {:.0} s", seconds[seconds.len() - 1], run.bound());
     assert_eq!(seconds.len(), 60);
     assert_eq!(run.fates(leech).iter().filter(|fate| fate.left).count(), 59);
+}
+
+/// Some minutes in a debug build.
+#[test]
+#[ignore = "a thousand peers: cargo test --release -p btfetch --lib sim:: -- --ignored --nocapture"]
+fn a_thousand_end_although_all_go_as_soon_as_they_have_everything() {
+    let mut hosts = crowd(1000, 5 * MINUTE, (500_000, 2_000_000), 2_000_000);
+    hosts[1..].iter_mut().for_each(|host| host.leaves = Leaves::Complete(Duration::ZERO));
+    let run = Run::new(LARGE, limits(), 1, hosts, 60 * MINUTE);
+    let seconds = run.seconds(leech);
+    println!("last {:.0} s, bound {:.0} s", seconds[seconds.len() - 1], run.bound());
+    assert_eq!(seconds.len(), 1000);
+    assert!(run.fates(leech).iter().filter(|fate| fate.left).count() >= 990);
 }
 
 /// How fifty fare when their only seed goes after it has sent so many hundredths of the torrent, in the

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::load::{Run, SMALL, crowd, leech, limits, median};
-use crate::sim::Torrent;
+use super::load::{LARGE, Run, SMALL, crowd, leech, limits, median};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -31,9 +30,8 @@ fn a_seed_gives_the_same_run() {
 #[test]
 #[ignore = "a thousand peers: cargo test --release -p btfetch --lib sim:: -- --ignored --nocapture"]
 fn a_crowd_of_a_thousand_is_served_as_well() {
-    let torrent = Torrent { pieces: 256, piece_len: 256 << 10 };
     let hosts = crowd(1000, MINUTE, (500_000, 2_000_000), 2_000_000);
-    let run = Run::new(torrent, limits(), 1, hosts, 60 * MINUTE);
+    let run = Run::new(LARGE, limits(), 1, hosts, 60 * MINUTE);
     let seconds = run.seconds(leech);
     let (middle, last, bound) = (median(&seconds), seconds[seconds.len() - 1], run.bound());
     println!("bound {bound:.0} s, median {middle:.0} s, last {last:.0} s, {:?}", run.world.digest());

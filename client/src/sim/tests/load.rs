@@ -10,6 +10,9 @@ use crate::swarm::Limits;
 /// 4 MiB, little enough for the ordinary suite.
 pub(super) const SMALL: Torrent = Torrent { pieces: 64, piece_len: 64 << 10 };
 
+/// 64 MiB.
+pub(super) const LARGE: Torrent = Torrent { pieces: 256, piece_len: 256 << 10 };
+
 /// A swarm: the world, and who was put into it.
 pub(super) struct Run {
     pub(super) world: World,
