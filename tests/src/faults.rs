@@ -1,5 +1,5 @@
 //! Faults of the system for a child process: few descriptors, a disk with a bad place, one that cannot
-//! reserve space.
+//! reserve space, calls that are not there.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -76,6 +76,11 @@ pub fn refuse_fallocate(command: &mut Command) {
 /// The command finds file systems that know of no sync (EINVAL), as those that cannot be written to.
 pub fn refuse_fsync(command: &mut Command) {
     refuse(command, libc::SYS_fsync, libc::EINVAL);
+}
+
+/// The command finds a kernel that has no `openat2` (ENOSYS), or may not ask it (EPERM).
+pub fn refuse_openat2(command: &mut Command, errno: i32) {
+    refuse(command, libc::SYS_openat2, errno);
 }
 
 fn refuse(command: &mut Command, call: libc::c_long, errno: libc::c_int) {

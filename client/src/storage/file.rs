@@ -1,8 +1,8 @@
 //! [`FileStorage`]: the files of a torrent below a folder.
 //!
-//! The folder is opened once; no name of a torrent and no link in the folder leads out of it (`below`). Files are made when
-//! first written to, at their full length unless [`Preallocation`] says otherwise; of unwanted ones that
-//! do not exist the bytes lie in a [`PartFile`].
+//! The folder is opened once; no name of a torrent and no link in it leads out of it (`below`). Files are
+//! made when first written to, at their full length unless [`Preallocation`] says otherwise; of unwanted ones
+//! that do not exist the bytes lie in a [`PartFile`].
 
 mod below;
 mod edges;

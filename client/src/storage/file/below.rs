@@ -1,7 +1,8 @@
 //! Opening what lies below a folder, so that no name of a torrent and no symbolic link leads out of it.
 //!
 //! Linux opens a path below a folder in one call and refuses links in it (`openat2`, since 5.6). Elsewhere, where a
-//! sandbox forbids that, and to tell what is wrong, every component is opened on its own without following links.
+//! sandbox refuses that call, and to tell what is wrong, every component is opened on its own without following
+//! links.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -48,7 +49,7 @@ pub(super) fn folder<'a>(root: &'a OwnedFd, path: &Path, absent: Absent) -> io::
     let Some(path) = path.parent().filter(|path| !path.as_os_str().is_empty()) else {
         return Ok(Folder::Root(root.as_fd()));
     };
-    match at_once(root, path, FOLDER, Mode::empty()) {
+    match at_once(root, path, FOLDER) {
         Ok(folder) => Ok(Folder::Below(folder)),
         Err(Errno::NOENT) if absent == Absent::Fail => Err(Errno::NOENT.into()),
         Err(_) => step_by_step(root, path, absent),
@@ -57,7 +58,7 @@ pub(super) fn folder<'a>(root: &'a OwnedFd, path: &Path, absent: Absent) -> io::
 
 /// A regular file that is there, with the access of `flags`.
 pub(super) fn file(root: &OwnedFd, path: &Path, flags: OFlags) -> io::Result<File> {
-    match at_once(root, path, REGULAR | flags, Mode::empty()) {
+    match at_once(root, path, REGULAR | flags) {
         Ok(file) => if_regular(file),
         Err(Errno::NOENT) => Err(Errno::NOENT.into()),
         Err(_) => {
@@ -85,21 +86,25 @@ fn if_regular(file: OwnedFd) -> io::Result<File> {
 
 /// Opens it in one call. Errors but [`Errno::NOENT`] may be about the call alone.
 #[cfg(target_os = "linux")]
-fn at_once(root: &OwnedFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+fn at_once(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
     use rustix::fs::ResolveFlags;
 
-    rustix::fs::openat2(root, path, flags, mode, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+    if !path.components().all(|component| matches!(component, Component::Normal(_))) {
+        return Err(Errno::INVAL);
+    }
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn at_once(_: &OwnedFd, _: &Path, _: OFlags, _: Mode) -> Result<OwnedFd, Errno> {
+fn at_once(_: &OwnedFd, _: &Path, _: OFlags) -> Result<OwnedFd, Errno> {
     Err(Errno::NOSYS)
 }
 
 fn step_by_step<'a>(root: &'a OwnedFd, path: &Path, absent: Absent) -> io::Result<Folder<'a>> {
     let mut folder = Folder::Root(root.as_fd());
     for component in path.components() {
-        // Names are cleaned before; here nothing but a name is opened whoever calls.
+        // Names are cleaned before; nothing but a name is opened here, either.
         let Component::Normal(name) = component else { return Err(Errno::INVAL.into()) };
         let opened = match rustix::fs::openat(&folder, name, FOLDER, Mode::empty()) {
             Err(Errno::NOENT) if absent == Absent::Make => {
@@ -196,7 +201,7 @@ mod tests {
         for (path, why) in [("a/link", "it is a symbolic link"), ("a", "it is no regular file")] {
             assert_eq!(file(&root, Path::new(path), OFlags::RDONLY).unwrap_err().to_string(), why);
         }
-        for path in ["../file", "a/../../file"] {
+        for path in ["../file", "a/../../file", "a/../a/plain"] {
             assert!(file(&root, Path::new(path), OFlags::RDONLY).is_err());
             assert!(folder(&root, Path::new(&format!("{path}/x")), Absent::Make).is_err());
         }

@@ -152,3 +152,21 @@ fn a_file_that_was_deleted_is_noticed_when_synced() {
     fs::remove_dir_all(dir.path().join("root")).unwrap();
     assert_eq!(storage.sync(0).unwrap_err().kind, DiskErrorKind::Missing);
 }
+
+/// All tests of this module once more, in processes that have to do without `openat2`.
+#[cfg(target_os = "linux")]
+#[test]
+fn where_a_path_cannot_be_opened_at_once_all_of_this_holds() {
+    const ALONE: &str = "BTFETCH_NO_OPENAT2";
+    if std::env::var_os(ALONE).is_some() {
+        return;
+    }
+    for errno in [Errno::NOSYS, Errno::PERM] {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.arg("storage::file::").env(ALONE, "1");
+        harness::faults::refuse_openat2(&mut child, errno.raw_os_error());
+        let ended = child.output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert!(ended.status.success() && !said.contains("running 0 tests"), "{errno}: {said}");
+    }
+}
