@@ -3,7 +3,7 @@
 
     tests/interop/install.sh
     cargo build --release -p btfetch -p harness
-    sudo tests/bench/transfer.py [--kind KIND,...] [--mib 1024] [--repetitions 5] [--only NAME,...]
+    sudo tests/bench/transfer.py [--kind KIND,...] [--mib 1024] [--repetitions 5] [--only NAME,...] [--check]
 
 Kinds (big and seeding unless told otherwise, `all` for all):
     big         one file of --mib MiB in pieces of 1 MiB
@@ -26,7 +26,8 @@ btfetch alone then waits until the disk has it: "to the end" is that, too. CPU s
 context switches are the system's account of the whole process. libtorrent's alerts are looked at every
 20 ms, which its milliseconds include.
 
-Prints minimum/median/maximum, ratios of medians, and what PERFORMANCE asks for beside what was reached.
+Prints minimum/median/maximum, ratios of medians, and what PERFORMANCE asks for beside what was reached; with
+--check a goal that is missed is a failure, the moonshot is none.
 """
 
 import argparse
@@ -64,10 +65,15 @@ def median(runs, of):
     return statistics.median(of(run) for run in runs)
 
 
+MISSED = []
+
+
 def goal(name, reached, most=None, least=None):
     met = reached <= most if most is not None else reached >= least
     wanted = f"<= {most}" if most is not None else f">= {least}"
     print(f"{name:52} {wanted:>8} {reached:>8.2f} {'met' if met else 'MISSED'}")
+    if not met and "moonshot" not in name:
+        MISSED.append(name)
 
 
 def goals():
@@ -83,12 +89,20 @@ def same(torrent, out):
     return not differ and not absent
 
 
+def turned(rows, repetition):
+    """The rows, of which another one is first in each repetition. Whoever writes first after a pause finds a machine that
+    has to get memory back from its host, which may double its CPU."""
+    rows = list(rows.items())
+    first = repetition % max(len(rows), 1)
+    return rows[first:] + rows[:first]
+
+
 def interleaved(rows, only, repetitions, work, torrent):
-    """Runs every row once, again and again; checks what arrived."""
+    """Runs every row once in each of the repetitions, which are numbers; checks what arrived."""
     rows = {name: run for name, run in rows.items() if not only or name in only}
     results = {name: [] for name in rows}
-    for repetition in range(repetitions):
-        for name, run in rows.items():
+    for repetition in repetitions:
+        for name, run in turned(rows, repetition):
             out = pathlib.Path(tempfile.mkdtemp(dir=work))
             results[name].append(run(out))
             if not same(torrent, out):
@@ -135,7 +149,7 @@ def big(torrent, only, repetitions, work):
         "transmission": lambda out: clients.transmission(torrent, out, work),
     }
     with clients.bare_seeder(torrent):
-        results = interleaved(rows, only, repetitions, work, torrent)
+        results = interleaved(rows, only, range(repetitions), work, torrent)
     table(f"download of {torrent.size >> 20} MiB, {repetitions} repetitions", results, torrent.size)
     goals()
     rate, cpu = (lambda run: 1 / run.wall), (lambda run: run.cpu)
@@ -162,7 +176,7 @@ def small(only, repetitions, work):
         "aria2": lambda out: clients.aria2(torrent, out),
     }
     with clients.bare_seeder(torrent):
-        results = interleaved(rows, only, repetitions, work, torrent)
+        results = interleaved(rows, only, range(repetitions), work, torrent)
     table(f"2,000 files in 280 folders, {torrent.size >> 20} MiB, {repetitions} repetitions", results, torrent.size)
     goals()
     goal_of("seconds, x libtorrent 2.1", results, RIVAL, lambda run: run.wall, most=1.0)
@@ -197,7 +211,7 @@ def magnet(only, repetitions, work):
     root = work / "seed" / "short.bin"
     clients.random_file(root, 16 << 20)
     torrent = clients.torrent_of(root, 1 << 20, work)
-    results = by_magnet(torrent, only, repetitions, work)
+    results = by_magnet(torrent, only, range(repetitions), work)
     print_magnet(torrent, results, repetitions)
     if ours := results.get(OURS):
         goals()
@@ -212,9 +226,9 @@ def dictionary(only, repetitions, work):
     # In turns, since their costs are compared.
     torrents = [clients.torrent_of(root, piece, work) for piece in (1 << 14, 1 << 20)]
     fine, coarse = {}, {}
-    for _ in range(repetitions):
+    for repetition in range(repetitions):
         for torrent, results in zip(torrents, (fine, coarse)):
-            for name, runs in by_magnet(torrent, only, 1, work).items():
+            for name, runs in by_magnet(torrent, only, [repetition], work).items():
                 results.setdefault(name, []).extend(runs)
     for torrent, results in zip(torrents, (fine, coarse)):
         print_magnet(torrent, results, repetitions)
@@ -234,8 +248,8 @@ def seeding(torrent, only, repetitions):
     }
     rows = {name: run for name, run in rows.items() if not only or name in only}
     results = {name: [] for name in rows}
-    for _ in range(repetitions):
-        for name, run in rows.items():
+    for repetition in range(repetitions):
+        for name, run in turned(rows, repetition):
             results[name].append(run())
     print(f"\nseeding {torrent.size >> 20} MiB to one bare leecher, {repetitions} repetitions, minimum/median/maximum")
     print("| client | MB/s | CPU s/GiB |\n|---|---|---|")
@@ -253,6 +267,7 @@ def main():
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--only", type=lambda text: text.split(","))
+    parser.add_argument("--check", action="store_true", help="fail if a goal is missed")
     args = parser.parse_args()
     if unknown := set(args.kind) - set(KINDS):
         parser.error(f"unknown kinds: {', '.join(unknown)}")
@@ -271,6 +286,8 @@ def main():
             dictionary(args.only, args.repetitions, work)
         if "seeding" in args.kind:
             seeding(torrent, args.only, args.repetitions)
+    if args.check and MISSED:
+        sys.exit(f"missed: {', '.join(MISSED)}")
 
 
 main()

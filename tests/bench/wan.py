@@ -112,6 +112,7 @@ def spread(values):
 
 
 def table(loss, results, torrent, least):
+    """Prints what was measured; whether the goal, if there is one, is met."""
     print(f"\n{loss:g} % loss, minimum/median/maximum of each run")
     print("| client | factor | first leecher | sent by the seeder | dropped by its queue |\n|---|---|---|---|---|")
     for name, runs in results.items():
@@ -122,6 +123,8 @@ def table(loss, results, torrent, least):
     if "btfetch" in results and wanted:
         reached = statistics.median(max(run.seconds) / least for run in results["btfetch"])
         print(f"\ngoal: factor of btfetch, median, <= {wanted}: {reached:.2f} {'met' if reached <= wanted else 'MISSED'}", flush=True)
+        return reached <= wanted
+    return True
 
 
 def interleaved(rows, losses, args, torrent, work):
@@ -149,6 +152,7 @@ def main():
     parser.add_argument("--queue", type=int, default=512, help="KiB")
     parser.add_argument("--congestion", default="bbr", help="the kernel's congestion control")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--check", action="store_true", help="fail if a goal is missed")
     args = parser.parse_args()
     rows = {PLAIN: plain} | {name: lambda *rest, client=client: swarm(client, *rest) for name, client in wan_members.CLIENTS.items()}
     if unknown := set(args.only or []) - set(rows):
@@ -164,8 +168,9 @@ def main():
         print(f"{args.rate} Mbit/s, {args.rtt} ms ({trip:.1f} measured), queues of {args.queue} KiB, {args.congestion}, "
               f"{args.mib} MiB in pieces of 256 KiB, 1 seeder and {args.leechers} leechers, {args.repetitions} repetitions", flush=True)
         results = interleaved(rows, args.loss, args, torrent, work)
-        for loss, of_loss in results.items():
-            table(loss, of_loss, torrent, torrent.size * 8 / args.rate / 1e6)
+        met = [table(loss, of_loss, torrent, torrent.size * 8 / args.rate / 1e6) for loss, of_loss in results.items()]
+    if args.check and not all(met):
+        sys.exit("a goal is missed")
 
 
 main()

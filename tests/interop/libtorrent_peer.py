@@ -114,9 +114,12 @@ class Peer:
             params.flags |= lt.torrent_flags.seed_mode
         params.flags &= ~lt.torrent_flags.auto_managed
         params.flags &= ~lt.torrent_flags.paused
+        peers = [split(peer) for peer in command.get("peers", [])]
+        # Known from the start; those that are told of later wait for the session's next tick.
+        params.peers = peers
         handle = self.session.add_torrent(params)
-        for peer in command.get("peers", []):
-            handle.connect_peer(split(peer))
+        for peer in peers:
+            handle.connect_peer(peer)
         self.torrents[str(handle.info_hash())] = handle
         return {"infohash": str(handle.info_hash())}
 
