@@ -90,6 +90,8 @@ pub struct Load {
     target: Target,
     /// The node whose queries are answered while an echo is asked.
     home: Option<SocketAddrV4>,
+    /// What else it sent then.
+    strays: u64,
     tids: Tids,
     sources: Sources,
     checker: Checker,
@@ -144,6 +146,7 @@ impl Load {
             node,
             target,
             home: None,
+            strays: 0,
             tids,
             sources,
             checker: Checker::new(false),
@@ -375,6 +378,7 @@ impl Load {
         if self.home == Some(packet.remote) {
             let Ok(Message { tid, body: Body::Query { query, .. }, .. }) = Message::decode(packet.bytes())
             else {
+                self.strays += 1;
                 return Ok(());
             };
             return self.answer(packet.local, tid, query);
@@ -511,8 +515,12 @@ impl Load {
         while Instant::now() < end && self.slots.iter().any(Option::is_some) {
             self.turn(Instant::now())?;
         }
-        // Stragglers must be right, but they are not part of the rate.
-        self.tally.replies = replies;
+        // Stragglers must be right and cost something, but they are not part of the rate.
+        (self.tally.answered, self.tally.replies) = (self.tally.replies, replies);
+        if self.home.is_none() && self.strays > 0 {
+            self.tally.wrong += std::mem::take(&mut self.strays);
+            self.tally.first_wrong.get_or_insert_with(|| "a reply while nothing was asked".to_owned());
+        }
         Ok(self.tally.clone())
     }
 }

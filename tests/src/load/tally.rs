@@ -5,8 +5,10 @@
 pub struct Tally {
     /// Seconds that it took.
     pub seconds: f64,
-    /// Right replies.
+    /// Right replies within these seconds.
     pub replies: u64,
+    /// Those, and the right ones that came after.
+    pub answered: u64,
     /// Replies that said something wrong.
     pub wrong: u64,
     /// What was wrong first.
@@ -34,6 +36,7 @@ impl Tally {
     pub fn add(&mut self, later: Self) {
         self.seconds += later.seconds;
         self.replies += later.replies;
+        self.answered += later.answered;
         self.wrong += later.wrong;
         self.first_wrong = self.first_wrong.take().or(later.first_wrong);
         self.lost += later.lost;
@@ -47,5 +50,31 @@ impl Tally {
     pub fn quantile(&mut self, q: f64) -> u32 {
         let at = (self.micros.len().saturating_sub(1) as f64 * q) as usize;
         if self.micros.is_empty() { 0 } else { *self.micros.select_nth_unstable(at).1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_turns_gave_is_added_up() {
+        let turn = |n: u64, why: Option<&str>| Tally {
+            seconds: n as f64,
+            replies: n,
+            answered: 2 * n,
+            wrong: 3 * n,
+            first_wrong: why.map(str::to_owned),
+            lost: 4 * n,
+            unsent: 5 * n,
+            nodes: (6 * n, 7 * n),
+            reply_bytes: 8 * n,
+            micros: vec![n as u32],
+        };
+        let mut sum = turn(1, None);
+        sum.add(turn(10, Some("first")));
+        sum.add(turn(100, Some("second")));
+        let wanted = Tally { micros: vec![1, 10, 100], ..turn(111, Some("first")) };
+        assert_eq!(format!("{sum:?}"), format!("{wanted:?}"));
     }
 }

@@ -135,7 +135,7 @@ mod tests {
 
     fn measured(tally: Tally) -> Measured {
         let floor = Floor { cpu_micros: 1.0, rate: 1000.0, p50_micros: 10.0 };
-        Measured { tally, cpu_micros: 1.2, floor }
+        Measured { tally, cpu_micros: 1.2, aside_percent: 0.0, floor }
     }
 
     /// A second in which all went well.

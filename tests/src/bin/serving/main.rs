@@ -8,18 +8,18 @@
 //!     serving soak    [--replies 10000000] [--only NAME,...]    counts what is lost or wrong
 //!     serving echo ADDR:PORT     the floor: recvmmsg/sendmmsg with replies of 288 bytes
 //!
-//! `compare` enters a network namespace in which 85/8 is local (root is needed). Every node runs alone,
-//! pinned to core 0, the generator to core 1; repetitions interleave, and in each the floor and the node are asked by
-//! turns, eight times, the floor first, by which the node is divided: what the machine does within seconds it
-//! does to both; medians are compared. The limits of all nodes are
-//! lifted. Rows: replies a second with 128 queries outstanding, CPU of the node's process per query
-//! (user and system, as the scheduler counts), its ratio to the floor (min/median/max), memory, and at
-//! 5,000 queries a second and at half of its own replies a second CPU, median and 99th percentile of the
-//! round trip; there the floor has half of its own. Behind them stand the
-//! goals of our own node and whether it meets them; with `--check` a goal that is missed is a failure, and so is a
-//! program that is not there, ours or one that `--only` does not leave out: what was not measured is not met. A node
-//! whose table did not fill, or that did not store all that was announced, has a mark in its row: it
-//! answered less than the others; our own one fails.
+//! `compare` enters a network namespace in which 85/8 is local (root is needed). Each node runs beside the
+//! floor and nothing else, both pinned to core 0, the generator to core 1. Repetitions interleave, and in each
+//! the floor and the node are asked in eight turns: what the machine does within seconds it does to both. The
+//! node is divided by the floor; medians are compared. The limits of all nodes are lifted. Rows: replies a
+//! second with 128 queries outstanding, CPU of the node's process per query (user and system, as the scheduler
+//! counts), its ratio to the floor (min/median/max), memory, and at 5,000 queries a second and at half of its
+//! own replies a second CPU, median and 99th percentile of the round trip, and the part of a core that it took
+//! in the floor's turns; there the floor has half of its own. Behind them stand the goals of our own node and
+//! whether it meets them; with `--check` a goal that is missed is a failure, and so is a program that is not
+//! there, ours or one that `--only` does not leave out: what was not measured is not met. A node whose table
+//! did not fill, or that did not store all that was announced, has a mark in its row: it answered less than the
+//! others; our own one fails.
 #![allow(clippy::unwrap_used)]
 
 mod goals;
@@ -125,6 +125,8 @@ struct Row {
 struct Measured {
     tally: Tally,
     cpu_micros: f64,
+    /// CPU that it took while the floor was asked, of a core.
+    aside_percent: f64,
     /// The floor in turns with it.
     floor: Floor,
 }
@@ -202,6 +204,8 @@ fn run(row: &mut Row, floor: &mut Row, kinds: &[Option<Kind>], options: &Options
     floor.memory.fresh = resident_kib(echo.pid());
     let (node, load) = start(row);
     let mut pair = Pair { echo, node, load };
+    let echo_at = FLOOR.parse().expect("an address");
+    pair.load.visiting(echo_at, |load| load.closed(WINDOW, Duration::from_secs(1))).expect("a network");
     for results in [&mut row.closed, &mut floor.closed] {
         results.resize_with(kinds.len(), Vec::new);
     }

@@ -8,8 +8,9 @@ use harness::process::Running;
 
 use super::{FLOOR, Floor, Measured, Options, cpu_nanos, report};
 
-/// How often they take turns in one measurement.
-const TURNS: u32 = 8;
+/// How long the turns of one measurement are, in parts of all of them together. They differ, and who is first changes, so
+/// that nothing that comes again and again falls into the turns of one of them alone.
+const TURNS: [u32; 8] = [7, 13, 10, 8, 12, 9, 11, 10];
 
 /// The floor and a node, which run beside each other and are asked by turns.
 pub(crate) struct Pair {
@@ -47,13 +48,22 @@ impl Pair {
         options: &Options,
         ask: impl Fn(&mut Load, Who, Duration) -> io::Result<Tally>,
     ) -> (Measured, Measured) {
-        let span = Duration::from_secs(options.seconds) / TURNS;
+        let all = Duration::from_secs(options.seconds) / TURNS.iter().sum();
         let (mut floor, mut node) = (Cost::default(), Cost::default());
         let echo_at = FLOOR.parse().expect("an address");
-        for _ in 0..TURNS {
-            let load = &mut self.load;
-            floor.add(&self.echo, || load.visiting(echo_at, |load| ask(load, Who::Floor, span)));
-            node.add(&self.node, || ask(load, Who::Node, span));
+        for (turn, parts) in TURNS.into_iter().enumerate() {
+            let order = [Who::Floor, Who::Node];
+            for who in if turn % 2 == 0 { order } else { [order[1], order[0]] } {
+                let (load, span) = (&mut self.load, all * parts);
+                match who {
+                    Who::Floor => {
+                        let before = cpu_nanos(self.node.pid());
+                        floor.add(&self.echo, || load.visiting(echo_at, |load| ask(load, who, span)));
+                        node.aside += cpu_nanos(self.node.pid()).saturating_sub(before);
+                    }
+                    Who::Node => node.add(&self.node, || ask(load, who, span)),
+                }
+            }
         }
         let floor = floor.measured(None);
         let beside = floor.floor;
@@ -66,6 +76,8 @@ impl Pair {
 struct Cost {
     tally: Tally,
     nanos: u64,
+    /// What it took while it was not asked.
+    aside: u64,
 }
 
 impl Cost {
@@ -77,9 +89,10 @@ impl Cost {
 
     /// Beside the floor; without one it is the floor itself.
     fn measured(self, floor: Option<Floor>) -> Measured {
-        let Self { tally, nanos } = self;
-        let cpu_micros = nanos as f64 / 1000.0 / tally.replies.max(1) as f64;
+        let Self { tally, nanos, aside } = self;
+        let cpu_micros = nanos as f64 / 1000.0 / tally.answered.max(1) as f64;
+        let aside_percent = aside as f64 / 1e7 / tally.seconds;
         let itself = Floor { cpu_micros, rate: tally.rate(), p50_micros: report::quantile(&tally, 0.5) };
-        Measured { tally, cpu_micros, floor: floor.unwrap_or(itself) }
+        Measured { tally, cpu_micros, aside_percent, floor: floor.unwrap_or(itself) }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn print_closed(floor: &Row, nodes: &[Row], kind: usize) {
             rate(row, kind),
             median(results.iter().map(|result| result.cpu_micros)),
             spread(&cpu_ratios(results)),
-            sum(|tally| tally.reply_bytes) as f64 / sum(|tally| tally.replies).max(1) as f64,
+            sum(|tally| tally.reply_bytes) as f64 / sum(|tally| tally.answered).max(1) as f64,
             sum(|tally| tally.nodes.0) as f64 / sum(|tally| tally.nodes.1).max(1) as f64,
             sum(|tally| tally.lost),
             sum(|tally| tally.wrong),
@@ -58,13 +58,13 @@ pub(crate) fn print_flaws(row: &Row) {
 pub(crate) fn print_open(rate: &str, floor: &Row, nodes: &[Row], of: impl Fn(&Row) -> &Vec<Measured>) {
     println!("\nat {rate}");
     println!(
-        "{:16} {:>8} {:>16} {:>8} {:>16} {:>8} {:>7} {:>7} {:>7}",
-        "node", "CPU us", "x floor", "p50 us", "x floor", "p99 us", "unsent", "lost", "wrong"
+        "{:16} {:>8} {:>16} {:>8} {:>16} {:>8} {:>7} {:>7} {:>7} {:>7}",
+        "node", "CPU us", "x floor", "p50 us", "x floor", "p99 us", "unsent", "lost", "wrong", "aside %"
     );
     for row in std::iter::once(floor).chain(nodes) {
         let results = of(row);
         println!(
-            "{:16} {:>8.2} {:>16} {:>8.0} {:>16} {:>8.0} {:>7} {:>7} {:>7}",
+            "{:16} {:>8.2} {:>16} {:>8.0} {:>16} {:>8.0} {:>7} {:>7} {:>7} {:>7.2}",
             row.name,
             median(results.iter().map(|result| result.cpu_micros)),
             spread(&cpu_ratios(results)),
@@ -74,6 +74,7 @@ pub(crate) fn print_open(rate: &str, floor: &Row, nodes: &[Row], of: impl Fn(&Ro
             results.iter().map(|result| result.tally.unsent).sum::<u64>(),
             results.iter().map(|result| result.tally.lost).sum::<u64>(),
             results.iter().map(|result| result.tally.wrong).sum::<u64>(),
+            median(results.iter().map(|result| result.aside_percent)),
         );
         let lost = lost_percent(results.iter().map(|result| &result.tally));
         if lost >= LOST_PERCENT {
