@@ -352,7 +352,9 @@ impl Shard {
         }
         if self.has_routers && self.bootstrapped.borrow().is_none() && running.lonely_complaint.is_due(now) {
             running.lonely_complaint.about(now, |_| {
-                tracing::warn!("not bootstrapped yet: no router has answered, or none knows anybody else; trying on");
+                tracing::warn!(
+                    "not bootstrapped yet: no router has answered, or none knows anybody else; trying on"
+                );
             });
         }
         let online = (0..).zip(self.ports.iter()).all(|(index, _)| self.node.is_online(index));

@@ -260,7 +260,7 @@ fn every_datagram_is_accounted_for() {
 #[test]
 fn digest_takes_in_each_event_once() {
     // Lines that take no time are passed at once, and nothing is lost.
-    let mut world = chatter(16, Links::default(), 50, 1);
+    let mut world = chatter(16, Links::perfect(20 * MILLISECOND), 50, 1);
     world.set_presence(7, Presence::Down);
     world.set_presence(7, Presence::Up);
     world.order(Time::from_secs(3), 8, |now, peer, _| peer.wishes = vec![now]);
