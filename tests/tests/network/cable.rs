@@ -107,13 +107,17 @@ impl Cable {
         Some(cable)
     }
 
-    /// How many nodes of the small internet have the node at `addr` in their tables, and how many of
+    /// How many nodes of the small internet have this node in their tables, and how many of
     /// them have heard of it since `since`.
-    pub(crate) async fn known_and_heard_of(&self, addr: SocketAddr, since: Instant) -> (usize, usize) {
+    pub(crate) async fn known_and_heard_of(
+        &self,
+        (id, addr): (Id, SocketAddr),
+        since: Instant,
+    ) -> (usize, usize) {
         let (mut known_by, mut heard_by) = (0, 0);
         for node in &self.internet {
             let table = node.table().await.unwrap();
-            if let Some(it) = table.iter().find(|known| known.addr == addr) {
+            if let Some(it) = table.iter().find(|known| (known.id, known.addr) == (id, addr)) {
                 known_by += 1;
                 heard_by += usize::from(it.age < since.elapsed());
             }
