@@ -185,7 +185,7 @@ impl Shard {
     }
 
     /// Answers datagrams that come one after the other, until `end` at most, with nothing else in between: the rest of
-    /// a turn, mostly nothing, costs half as much as an answer. Whether a turn is to follow at once.
+    /// a turn is mostly nothing, and not free. Whether a turn is to follow at once.
     fn linger(&mut self, mut now: Time, end: Time, running: &mut Running) -> bool {
         let mut worked = false;
         while self.ports.linger(now, self.due()) {
