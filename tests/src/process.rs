@@ -174,14 +174,14 @@ pub fn binary(name: &str) -> PathBuf {
         // What this test was built with by `--config`, cargo tells nobody.
         let configs = std::env::var("HARNESS_CARGO_CONFIG").unwrap_or_default();
         configs.split_whitespace().for_each(|config| _ = cargo.args(["--config", config]));
-        // What cargo tells a test of its package. A build script of a dependency watches them: with them set it
-        // would run again, and all that depends on it be built once more.
-        let told = std::env::vars_os().map(|(name, _)| name);
-        let of_package = |name: &std::ffi::OsString| {
-            let name = name.as_encoded_bytes();
-            name.starts_with(b"CARGO_PKG_") || name.starts_with(b"CARGO_MANIFEST_")
-        };
-        told.filter(of_package).for_each(|name| _ = cargo.env_remove(name));
+        // What cargo tells a test of its package. The build script of ring watches it: with that set it would run
+        // again, and all that depends on ring be built once more.
+        for (name, _) in std::env::vars_os() {
+            let bytes = name.as_encoded_bytes();
+            if bytes.starts_with(b"CARGO_PKG_") || bytes.starts_with(b"CARGO_MANIFEST_") {
+                cargo.env_remove(name);
+            }
+        }
         cargo.current_dir(workspace());
         let status = cargo.status().expect("cargo runs");
         assert!(status.success(), "building the binaries failed");
