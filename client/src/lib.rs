@@ -29,6 +29,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod bitfield;
+pub mod buffer;
 #[cfg(feature = "net")]
 pub mod engine;
 pub mod hash;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
+use btfetch::buffer::Buffer;
 use btfetch::hash::{Algorithm, Lanes, Sha1, Sha256};
 use btfetch::metainfo::{Info, Metainfo, create};
 use btfetch::storage::{Access, Done, Job, OpenOptions, PoolConfig, open};
@@ -137,7 +138,7 @@ fn floor(path: &Path, len: usize) -> (f64, f64) {
         for half in 0..2 {
             scope.spawn(move || {
                 let file = File::open(path).unwrap();
-                let (mut hash, mut buffer) = (sha1::Sha1::new(), vec![0; 256 << 10]);
+                let (mut hash, mut buffer) = (sha1::Sha1::new(), Buffer::zeroed(256 << 10));
                 let (mut at, end) = (half * len / 2, (half + 1) * len / 2);
                 while at < end {
                     let part = buffer.len().min(end - at);

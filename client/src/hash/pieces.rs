@@ -1,6 +1,7 @@
 //! [`Pieces`]: pieces hashed side by side, of which only a slice each is in memory at a time.
 
 use super::{Lanes, Sha1, Stream};
+use crate::buffer::Buffer;
 
 /// Bytes of each piece that are read and hashed at a time: 16 of them stay in the second-level cache
 /// of a core between both.
@@ -48,12 +49,10 @@ impl<K: Copy> Pieces<K> {
     /// Reads a slice of each piece and hashes it; says whether there is more to do. After an error
     /// the step can be tried again. `buffer` grows to 32 KiB a piece and may be used for other
     /// pieces later.
-    pub fn step<S: Source<K>>(&mut self, source: &S, buffer: &mut Vec<u8>) -> Result<bool, S::Error> {
+    pub fn step<S: Source<K>>(&mut self, source: &S, buffer: &mut Buffer) -> Result<bool, S::Error> {
         self.announce(source);
         let wanted = self.members.len() * SLICE as usize;
-        if buffer.len() < wanted {
-            buffer.resize(wanted, 0);
-        }
+        buffer.grow(wanted);
         let mut parts = Vec::with_capacity(self.members.len());
         for (member, slice) in self.members.iter_mut().zip(buffer.chunks_exact_mut(SLICE as usize)) {
             let len = member.len.saturating_sub(self.begin).min(SLICE);

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use sha1::Digest as _;
 
 use super::{Algorithm, Lanes, Pieces, Sha1, Sha256, Source, Stream};
+use crate::buffer::Buffer;
 
 /// What the crates say.
 trait Reference: Algorithm {
@@ -211,7 +212,7 @@ fn pieces_are_read_in_slices_and_missing_ones_are_told() {
         let ahead = RefCell::new(vec![0; lengths.len()]);
         let source = Memory { pieces: pieces.clone(), reads: Cell::new(0), ahead };
         let mut group = Pieces::new(lanes, lengths.iter().map(|&(len, _)| len as u32).enumerate());
-        let mut buffer = Vec::new();
+        let mut buffer = Buffer::default();
         while group.step(&source, &mut buffer) != Ok(false) {}
         assert!(buffer.len() <= lengths.len() * (32 << 10), "one slice each");
         let digests: Vec<_> = group.digests().collect();
@@ -228,7 +229,7 @@ fn a_long_piece_is_announced_part_by_part() {
     let pieces = vec![message(5 << 20, 1)];
     let source = Memory { pieces, reads: Cell::new(0), ahead: RefCell::new(vec![0]) };
     let mut group = Pieces::new(Lanes::ONE, [(0, 5 << 20)]);
-    let mut buffer = Vec::new();
+    let mut buffer = Buffer::default();
     assert_eq!(group.step(&source, &mut buffer), Ok(true));
     assert_eq!(source.ahead.borrow()[..], [2 << 20], "not all at once");
     while group.step(&source, &mut buffer) != Ok(false) {}

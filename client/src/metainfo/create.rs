@@ -18,6 +18,7 @@ use krpc::bencode::Writer;
 use sha1::{Digest, Sha1};
 
 use super::{Info, Layout, MAX_FILES, Metainfo, MetainfoError};
+use crate::buffer::Buffer;
 use crate::piece::PieceIndex;
 
 /// Piece counts above this make the chosen piece length double.
@@ -272,7 +273,7 @@ fn hash(
     let next = AtomicU32::new(0);
     let hashes = Mutex::new(vec![0; layout.pieces() as usize * 20]);
     let work = || {
-        let mut hasher = PieceHasher { layout, sources, open: None, buffer: vec![0; READ_LEN] };
+        let mut hasher = PieceHasher { layout, sources, open: None, buffer: Buffer::zeroed(READ_LEN) };
         loop {
             let piece = next.fetch_add(1, Ordering::Relaxed);
             if piece >= layout.pieces() {
@@ -305,7 +306,7 @@ struct PieceHasher<'a> {
     layout: &'a Layout,
     sources: &'a [Source],
     open: Option<(usize, fs::File)>,
-    buffer: Vec<u8>,
+    buffer: Buffer,
 }
 
 impl PieceHasher<'_> {

@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
 
+use btfetch::buffer::Buffer;
 use sha1::{Digest as _, Sha1};
 
 const BLOCK: usize = 16 * 1024;
@@ -199,9 +200,9 @@ fn send(at: &str, file: &str) {
 fn full(at: &str, len: usize, out: &str, piece_len: usize, workers: usize) {
     let mut stream = TcpStream::connect(at).expect("somebody sends");
     let file = OpenOptions::new().create(true).truncate(true).write(true).open(out).unwrap();
-    let mut lanes: Vec<SyncSender<(u64, Vec<u8>)>> = Vec::new();
+    let mut lanes: Vec<SyncSender<(u64, Buffer, usize)>> = Vec::new();
     let mut threads = Vec::new();
-    let (recycle, recycled) = sync_channel::<Vec<u8>>(16);
+    let (recycle, recycled) = sync_channel::<Buffer>(16);
     for _ in 0..workers {
         let (sender, receiver) = sync_channel(2);
         let (file, recycle) = (file.try_clone().unwrap(), recycle.clone());
@@ -210,17 +211,17 @@ fn full(at: &str, len: usize, out: &str, piece_len: usize, workers: usize) {
     }
     let mut at = 0;
     while at < len {
-        let mut piece = recycled.try_recv().unwrap_or_else(|_| vec![0; piece_len]);
-        piece.resize(piece_len.min(len - at), 0);
-        for block in piece.chunks_mut(BLOCK) {
+        let mut piece = recycled.try_recv().unwrap_or_else(|_| Buffer::zeroed(piece_len));
+        let part = piece_len.min(len - at);
+        for block in piece[..part].chunks_mut(BLOCK) {
             stream.read_exact(block).expect("the whole file");
         }
         if lanes.is_empty() {
-            std::hint::black_box(Sha1::digest(&piece));
-            file.write_all_at(&piece, at as u64).unwrap();
+            std::hint::black_box(Sha1::digest(&piece[..part]));
+            file.write_all_at(&piece[..part], at as u64).unwrap();
             let _ = recycle.try_send(piece);
         } else {
-            lanes[at / piece_len % lanes.len()].send((at as u64, piece)).unwrap();
+            lanes[at / piece_len % lanes.len()].send((at as u64, piece, part)).unwrap();
         }
         at += piece_len;
     }
@@ -228,10 +229,10 @@ fn full(at: &str, len: usize, out: &str, piece_len: usize, workers: usize) {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-fn hash_and_write(file: &File, pieces: &Receiver<(u64, Vec<u8>)>, recycle: &SyncSender<Vec<u8>>) {
-    for (at, piece) in pieces {
-        std::hint::black_box(Sha1::digest(&piece));
-        file.write_all_at(&piece, at).unwrap();
+fn hash_and_write(file: &File, pieces: &Receiver<(u64, Buffer, usize)>, recycle: &SyncSender<Buffer>) {
+    for (at, piece, len) in pieces {
+        std::hint::black_box(Sha1::digest(&piece[..len]));
+        file.write_all_at(&piece[..len], at).unwrap();
         let _ = recycle.try_send(piece);
     }
 }

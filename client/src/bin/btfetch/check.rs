@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use btfetch::buffer::Buffer;
 use btfetch::hash::{Lanes, Pieces as Group, Source};
 use btfetch::metainfo::Info;
 use btfetch::piece::PieceIndex;
@@ -186,7 +187,7 @@ fn verify(info: &Info, files: &Files, wanted: &[u32], output: Output) -> Result<
         for _ in 0..threads {
             let results = results.clone();
             scope.spawn(move || {
-                let (stored, mut buffer) = (Stored { info, files }, Vec::new());
+                let (stored, mut buffer) = (Stored { info, files }, Buffer::default());
                 while let Some(share) = next() {
                     match hash(&stored, lanes, share, &mut buffer) {
                         Ok(right) if right.iter().all(|result| results.send(Ok(*result)).is_ok()) => {}
@@ -217,7 +218,7 @@ fn hash(
     stored: &Stored<'_>,
     lanes: Lanes,
     pieces: &[u32],
-    buffer: &mut Vec<u8>,
+    buffer: &mut Buffer,
 ) -> Result<Vec<(u32, bool)>, (PieceIndex, io::Error)> {
     let info = stored.info;
     let pieces = pieces.iter().copied().map(PieceIndex);

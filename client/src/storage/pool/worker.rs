@@ -15,6 +15,7 @@ use super::ready::{Ready, write_row};
 use super::reserving::Reserving;
 use super::shared::Shared;
 use super::tasks::{Barrier, Check, Found, Task};
+use crate::buffer::Buffer;
 use crate::hash::{Pieces, Source};
 use crate::piece::{Block, BlockRef, PieceIndex, Slot};
 use crate::storage::cache::Unfinished;
@@ -88,8 +89,8 @@ pub(super) struct Worker {
     ready: Ready,
     /// Bytes of all unfinished pieces in memory.
     held: usize,
-    chunks: LruCache<(PieceIndex, u32), Vec<u8>>,
-    check_buffer: Vec<u8>,
+    chunks: LruCache<(PieceIndex, u32), Buffer>,
+    check_buffer: Buffer,
     answers: Vec<Done>,
     freed: u32,
 }
@@ -114,7 +115,7 @@ impl Worker {
             ready: Ready::default(),
             held: 0,
             chunks: LruCache::new(NonZeroUsize::new(chunks).unwrap_or(NonZeroUsize::MIN)),
-            check_buffer: Vec::new(),
+            check_buffer: Buffer::default(),
             answers: Vec::new(),
             freed: 0,
         }
@@ -438,12 +439,18 @@ impl Worker {
     }
 
     fn chunk(&mut self, piece: PieceIndex, chunk: u32, len: u32) -> Result<&[u8], DiskError> {
-        let (storage, layout) = (&*self.shared.storage, self.shared.info.layout());
-        let bytes = self.chunks.try_get_or_insert((piece, chunk), || {
-            let mut bytes = vec![0; len as usize];
-            span::read(storage, layout, piece, chunk * CHUNK_LEN, &mut bytes).map(|()| bytes)
-        })?;
-        Ok(bytes)
+        let (key, len) = ((piece, chunk), len as usize);
+        if !self.chunks.contains(&key) {
+            // Into that of the oldest one: memory of this size is often given back to the system in between.
+            let is_full = self.chunks.len() == self.chunks.cap().get();
+            let oldest = if is_full { self.chunks.pop_lru() } else { None };
+            let mut bytes = oldest.map_or_else(Buffer::default, |(_, bytes)| bytes);
+            bytes.grow(len);
+            let (storage, layout) = (&*self.shared.storage, self.shared.info.layout());
+            span::read(storage, layout, piece, chunk * CHUNK_LEN, &mut bytes[..len])?;
+            self.chunks.push(key, bytes);
+        }
+        Ok(self.chunks.get(&key).map_or(&[], |bytes| &bytes[..len]))
     }
 
     fn is_hash(&self, piece: PieceIndex, digest: Option<&[u8; 20]>) -> bool {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Stored, Stuck, Worker};
+use crate::buffer::Buffer;
 use crate::hash::{Lanes, Pieces};
 use crate::piece::PieceIndex;
 use crate::storage::pool::tasks::{Check, Found, Task};
@@ -79,7 +80,7 @@ impl Worker {
             return Ok(right);
         }
         let mut alone = Pieces::new(Lanes::ONE, [(piece, self.shared.info.layout().piece_len(piece))]);
-        let mut buffer = Vec::new();
+        let mut buffer = Buffer::default();
         while alone.step(&Stored(&self.shared), &mut buffer)? {}
         Ok(alone.digests().any(|(piece, digest)| self.is_hash(piece, digest.as_ref())))
     }
@@ -104,7 +105,7 @@ impl Worker {
     /// Leaves the first check, of which nobody has anything more to take.
     fn check_ended(&mut self) {
         let Some(check) = self.checks.pop_front() else { return };
-        self.check_buffer = Vec::new();
+        self.check_buffer = Buffer::default();
         self.leave(&check);
     }
 

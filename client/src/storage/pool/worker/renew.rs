@@ -2,6 +2,7 @@
 //! succeeds then holds for them.
 
 use super::{Stored, Worker};
+use crate::buffer::Buffer;
 use crate::hash::{Lanes, Pieces, Source};
 use crate::piece::PieceIndex;
 use crate::storage::pool::shared::Shared;
@@ -66,7 +67,7 @@ impl Worker {
 
     fn renew_piece(&self, piece: PieceIndex) -> Result<bool, DiskError> {
         let mut alone = Pieces::new(Lanes::ONE, [(piece, self.shared.info.layout().piece_len(piece))]);
-        let mut buffer = Vec::new();
+        let mut buffer = Buffer::default();
         while alone.step(&Renewed(&self.shared), &mut buffer)? {}
         Ok(alone.digests().any(|(piece, digest)| self.is_hash(piece, digest.as_ref())))
     }
