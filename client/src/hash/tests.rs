@@ -229,7 +229,8 @@ fn a_long_piece_is_announced_part_by_part() {
     let pieces = vec![message(5 << 20, 1)];
     let source = Memory { pieces, reads: Cell::new(0), ahead: RefCell::new(vec![0]) };
     let mut group = Pieces::new(Lanes::ONE, [(0, 5 << 20)]);
-    let mut buffer = Buffer::default();
+    let mut buffer = Buffer::zeroed(1 << 20);
+    buffer.fill(0xaa);
     assert_eq!(group.step(&source, &mut buffer), Ok(true));
     assert_eq!(source.ahead.borrow()[..], [2 << 20], "not all at once");
     while group.step(&source, &mut buffer) != Ok(false) {}

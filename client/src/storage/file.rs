@@ -58,14 +58,19 @@ struct Open {
     writable: bool,
     /// Hears of the end of a handle that may have changed the file.
     writer: Option<(Writer, Arc<Known>)>,
-    /// Held while one writes. The kernel lets in one at a time anyway, and has the next spin on its core until
-    /// then, which a profile showed as an eighth of what a download of one large file cost.
-    turn: Mutex<()>,
+    /// Held while one writes, only for speed (two handles of a file have two). Most file systems let in one at a time
+    /// anyway, and the kernel has the next spin on its core until then: a profile showed that as an eighth of what a
+    /// download of one large file cost.
+    writing: Mutex<()>,
 }
 
 impl Open {
-    fn write_all_at(&self, offset: u64, bufs: &mut [IoSlice<'_>]) -> io::Result<()> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    fn new(file: File, writable: bool, writer: Option<(Writer, Arc<Known>)>) -> Self {
+        Self { file, writable, writer, writing: Mutex::default() }
+    }
+
+    fn write(&self, offset: u64, bufs: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         write_all_at(&self.file, offset, bufs)
     }
 }
@@ -164,12 +169,7 @@ impl FileStorage {
         let path = info.path();
         let open = |access| below::file(&self.root, &path, access);
         if want == Want::Read {
-            return Ok(Open {
-                file: open(OFlags::RDONLY)?,
-                writable: false,
-                writer: None,
-                turn: Mutex::default(),
-            });
+            return Ok(Open::new(open(OFlags::RDONLY)?, false, None));
         }
         let file = match open(OFlags::RDWR) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => match self.check_known(index, None) {
@@ -189,7 +189,7 @@ impl FileStorage {
             false => Some((self.known.admit(index, look)?, Arc::clone(&self.known))),
         };
         let grows = self.preallocation == Preallocation::None;
-        let open = Open { file, writable: true, writer, turn: Mutex::default() };
+        let open = Open::new(file, true, writer);
         if !grows && (rustix::fs::fstat(&open.file)?.st_size as u64) < info.len() {
             rustix::fs::ftruncate(&open.file, info.len())?;
         }
@@ -281,7 +281,7 @@ impl Storage for FileStorage {
     fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError> {
         let write = self.write_part(file, offset, bufs).and_then(|written| match written {
             true => Ok(()),
-            false => self.file(file, Want::Write)?.write_all_at(offset, bufs),
+            false => self.file(file, Want::Write)?.write(offset, bufs),
         });
         write.map_err(|error| self.failed("writing", file)(error))
     }

@@ -64,3 +64,31 @@ pub(super) fn write(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use krpc::bencode::Writer;
+
+    use super::*;
+    use crate::metainfo::Info;
+    use crate::storage::MemStorage;
+
+    #[test]
+    fn pads_read_as_zeros_whatever_is_in_the_buffer() {
+        let mut raw = Vec::new();
+        let mut writer = Writer::new(&mut raw);
+        writer.dict().key(b"files").list();
+        for (name, len, attributes) in [("a", 10, ""), ("pad", 6, "p"), ("b", 20, "")] {
+            writer.dict().key(b"attr").bytes(attributes.as_bytes()).key(b"length").int(len);
+            writer.key(b"path").list().bytes(name.as_bytes()).end().end();
+        }
+        writer.end().key(b"name").bytes(b"n").key(b"piece length").int(1 << 14);
+        writer.key(b"pieces").bytes(&[0; 20]).end();
+        let info = Info::parse(&raw).unwrap();
+        let storage = MemStorage::new([10, 6, 20]);
+        write(&storage, info.layout(), PieceIndex(0), 0, &[&[1; 36]]).unwrap();
+        let mut buf = [0xff; 30];
+        read(&storage, info.layout(), PieceIndex(0), 5, &mut buf).unwrap();
+        assert_eq!(buf[..], [[1; 5].as_slice(), &[0; 6], &[1; 19]].concat()[..]);
+    }
+}

@@ -106,6 +106,36 @@ fn what_is_wanted_is_said_while_the_part_file_is_busy() {
     });
 }
 
+#[test]
+fn only_a_writer_waits_for_another_writer_of_the_same_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = storage(dir.path(), 8);
+    storage.write(0, 0, &mut [IoSlice::new(b"01234")]).unwrap();
+    let (said, heard) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let open = storage.file(0, Want::Write).unwrap();
+        let busy = open.writing.lock().unwrap();
+        let storage = &storage;
+        let done = scope.spawn(move || {
+            let mut read = [0; 5];
+            storage.read(0, 0, &mut read).unwrap();
+            storage.write(1, 0, &mut [IoSlice::new(b"x")]).unwrap();
+            storage.stamp(0).unwrap();
+            storage.confirm(0).unwrap();
+            storage.sync(0).unwrap();
+            said.send(read).unwrap();
+            storage.write(0, 1, &mut [IoSlice::new(b"y")]).unwrap();
+        });
+        let read = heard.recv_timeout(std::time::Duration::from_secs(20));
+        drop(busy);
+        assert_eq!(read, Ok(*b"01234"));
+        done.join().unwrap();
+    });
+    let mut read = [0; 3];
+    storage.read(0, 0, &mut read).unwrap();
+    assert_eq!(&read, b"0y2");
+}
+
 /// In a process of its own, which cannot have many descriptors.
 #[test]
 fn files_are_closed_where_no_descriptor_is_left_for_another() {

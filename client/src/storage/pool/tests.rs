@@ -1,6 +1,7 @@
 //! Pools over memory: pieces written and read, batches, queues.
 
 mod checks;
+mod chunks;
 mod doubts;
 mod faults;
 mod gone;
@@ -234,7 +235,7 @@ fn a_forgotten_block_gives_its_budget_back_and_comes_anew() {
 }
 
 #[test]
-fn blocks_are_read_for_peers_across_files_and_chunks() {
+fn blocks_are_read_for_peers_across_files() {
     let fixture = Fixture::with(threads(2), true);
     let wanted: Vec<_> = (0..fixture.info.pieces()).flat_map(|piece| fixture.blocks(piece)).collect();
     let across = BlockRef { piece: PieceIndex(2), begin: 1000, len: PIECE_LEN - 2000 };

@@ -306,10 +306,7 @@ impl Worker {
             })?;
             doubts |= shared.mark_written(&row);
             for piece in row {
-                // It may have been read, then found damaged and fetched anew.
-                for chunk in 0..layout.piece_len(piece).div_ceil(CHUNK_LEN) {
-                    self.chunks.pop(&(piece, chunk));
-                }
+                self.drop_chunks(piece);
                 self.discard(piece);
                 self.written_early.remove(&piece);
                 self.answers.push(Done::Piece(piece, Verdict::Good));
@@ -441,7 +438,8 @@ impl Worker {
     fn chunk(&mut self, piece: PieceIndex, chunk: u32, len: u32) -> Result<&[u8], DiskError> {
         let (key, len) = ((piece, chunk), len as usize);
         if !self.chunks.contains(&key) {
-            // Into that of the oldest one: memory of this size is often given back to the system in between.
+            // Into that of the oldest one, since memory of this size is often given back to the system in between. A
+            // read that fails takes it along.
             let is_full = self.chunks.len() == self.chunks.cap().get();
             let oldest = if is_full { self.chunks.pop_lru() } else { None };
             let mut bytes = oldest.map_or_else(Buffer::default, |(_, bytes)| bytes);
@@ -451,6 +449,13 @@ impl Worker {
             self.chunks.push(key, bytes);
         }
         Ok(self.chunks.get(&key).map_or(&[], |bytes| &bytes[..len]))
+    }
+
+    /// The piece was read, then found damaged or mended.
+    fn drop_chunks(&mut self, piece: PieceIndex) {
+        for chunk in 0..self.shared.info.layout().piece_len(piece).div_ceil(CHUNK_LEN) {
+            self.chunks.pop(&(piece, chunk));
+        }
     }
 
     fn is_hash(&self, piece: PieceIndex, digest: Option<&[u8; 20]>) -> bool {

@@ -88,6 +88,7 @@ impl Worker {
     /// Whether the piece is right, and in doubt nevertheless.
     fn settle(&mut self, piece: PieceIndex, right: bool) -> bool {
         let mut doubts = false;
+        self.drop_chunks(piece);
         match right {
             true => {
                 // What was read may still be on its way to the disk: synced before it is claimed.
