@@ -3,9 +3,11 @@
 use super::{Lanes, Sha1, Stream};
 use crate::buffer::Buffer;
 
-/// Bytes of each piece that are read and hashed at a time: 16 of them stay in the second-level cache
+/// Least bytes of each piece that are read and hashed at a time: 16 of them stay in the second-level cache
 /// of a core between both.
 const SLICE: u32 = 32 << 10;
+/// Bytes that are read at a time if the pieces are few: each gets a larger slice, which takes fewer calls.
+const SLICES: u32 = 256 << 10;
 /// Bytes of each piece that are announced at a time, one such part ahead. Read in slices alone, the
 /// pieces would make a disk seek for each.
 const AHEAD: u32 = 1 << 20;
@@ -47,15 +49,15 @@ impl<K: Copy> Pieces<K> {
     }
 
     /// Reads a slice of each piece and hashes it; says whether there is more to do. After an error
-    /// the step can be tried again. `buffer` grows to 32 KiB a piece and may be used for other
-    /// pieces later.
+    /// the step can be tried again. `buffer` grows to 32 KiB a piece, or 256 KiB if they are fewer than eight, and may
+    /// be used for other pieces later.
     pub fn step<S: Source<K>>(&mut self, source: &S, buffer: &mut Buffer) -> Result<bool, S::Error> {
         self.announce(source);
-        let wanted = self.members.len() * SLICE as usize;
-        buffer.grow(wanted);
+        let slice_len = self.slice_len();
+        buffer.grow(self.members.len() * slice_len as usize);
         let mut parts = Vec::with_capacity(self.members.len());
-        for (member, slice) in self.members.iter_mut().zip(buffer.chunks_exact_mut(SLICE as usize)) {
-            let len = member.len.saturating_sub(self.begin).min(SLICE);
+        for (member, slice) in self.members.iter_mut().zip(buffer.chunks_exact_mut(slice_len as usize)) {
+            let len = member.len.saturating_sub(self.begin).min(slice_len);
             let slice = &mut slice[..len as usize];
             if member.stream.is_some() && len > 0 && !source.read(member.key, self.begin, slice)? {
                 member.stream = None;
@@ -63,7 +65,7 @@ impl<K: Copy> Pieces<K> {
             parts.extend(member.stream.as_mut().map(|stream| (stream, &*slice)));
         }
         self.lanes.update(&mut parts);
-        self.begin = self.begin.saturating_add(SLICE);
+        self.begin = self.begin.saturating_add(slice_len);
         Ok(self.members.iter().any(|member| member.stream.is_some() && member.len > self.begin))
     }
 
@@ -77,6 +79,12 @@ impl<K: Copy> Pieces<K> {
             None => (member.key, None),
         };
         self.members.iter().map(digest)
+    }
+
+    /// Always the same for these pieces, and a part of what is announced at a time.
+    fn slice_len(&self) -> u32 {
+        let members = self.members.len().next_power_of_two().min(1 << 16) as u32;
+        (SLICES / members).max(SLICE)
     }
 
     fn announce(&self, source: &impl Source<K>) {
