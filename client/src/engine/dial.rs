@@ -84,7 +84,26 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_dial_waits_for_a_place_among_the_half_open_ones_and_only_then_for_its_turn() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (dials, clock) = (Dials::default(), Clock::start());
+        let others = dials.half_open.acquire_many(HALF_OPEN as u32).await.unwrap();
+        let mut dial = Box::pin(dials.dial(&clock, None, listener.local_addr().unwrap()));
+        for _ in 0..9 {
+            assert!((&mut dial).now_or_never().is_none());
+        }
+        assert_eq!(dials.pace.lock().unwrap().ahead, Duration::ZERO, "no turn is booked without a place");
+        drop(others);
+        let (opened, accepted) = tokio::join!(dial, listener.accept());
+        assert_eq!(opened.unwrap().local_addr().unwrap(), accepted.unwrap().1);
+        assert_eq!(dials.half_open.available_permits(), HALF_OPEN);
+    }
 
     #[test]
     fn dials_of_all_torrents_come_one_behind_the_other_after_a_burst() {

@@ -115,6 +115,29 @@ async fn a_paused_torrent_connects_and_goes_on_over_the_same_connection() {
 }
 
 #[tokio::test]
+async fn pieces_with_a_deadline_come_before_the_others() {
+    let (from, _seed, _data) = seeder().await;
+    let (session, folder) = (session(), tempfile::tempdir().unwrap());
+    let (torrent, mut events) = leech(&from, &session, &folder, State::Paused);
+    until(&mut events, |event| matches!(event, Event::PeerConnected(..))).await;
+    // So slow that a piece is there before the next one is begun.
+    torrent.set_rates(Rates { down: 40_000, ..Rates::default() }).await;
+    for (piece, within) in [(1, Some(1)), (6, Some(60)), (3, Some(30)), (1, None)] {
+        torrent.set_deadline(PieceIndex(piece), within.map(std::time::Duration::from_secs)).await;
+    }
+    torrent.resume().await;
+    // Of those that one disk thread of the seed reads, in the order of the requests; the other may be faster.
+    let mut first = Vec::new();
+    while first.len() < 2 {
+        let is_first = |event: &Event| matches!(event, Event::Piece(PieceIndex(0..8)));
+        if let Event::Piece(piece) = until(&mut events, is_first).await {
+            first.push(piece.0);
+        }
+    }
+    assert_eq!(first, [3, 6]);
+}
+
+#[tokio::test]
 async fn a_stopped_torrent_refuses_and_can_be_started_again() {
     let (from, seed, _data) = seeder().await;
     seed.stop().await;

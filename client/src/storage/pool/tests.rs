@@ -255,6 +255,19 @@ fn blocks_are_read_for_peers_across_files() {
 }
 
 #[test]
+fn a_save_that_nobody_waits_for_does_not_take_the_answer_of_the_one_before_it() {
+    let (info, storage) = (info(), Arc::new(MemStorage::new(LENGTHS)));
+    let none = || Bitfield::new(info.pieces());
+    let shared = Shared::new(threads(1), Arc::clone(&info), storage, ((none(), none()), true), |_| ());
+    let totals = |downloaded| Totals { downloaded, ..Totals::default() };
+    for (id, downloaded) in [(1, 10), (7, 20), (0, 30)] {
+        shared.arrive(&tasks::Barrier { left: 1.into(), id: SaveId(id), totals: totals(downloaded) });
+    }
+    assert_eq!(shared.lock_saves().take(), Some((SaveId(7), totals(30))));
+    assert_eq!(shared.lock_saves().take(), None);
+}
+
+#[test]
 fn nothing_is_read_for_peers_that_is_not_verified_or_not_there() {
     let fixture = Fixture::new(threads(1));
     fixture.write_piece(0);
