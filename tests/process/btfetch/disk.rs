@@ -17,7 +17,7 @@ use crate::world::{NAME, World, code, events, pieces_of, wait_event};
 fn in_mounts(test: impl FnOnce() + Send + 'static) {
     let run = thread::spawn(move || match enter_mounts() {
         Ok(()) => test(),
-        Err(why) => eprintln!("SKIPPED: {why}"),
+        Err(why) => harness::rivals::skip("a test with mounts", &why),
     });
     run.join().unwrap();
 }
