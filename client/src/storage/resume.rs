@@ -11,10 +11,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use krpc::Id;
-use krpc::bencode::{self, Limits, Writer};
-use serde::Deserialize;
-use serde_bytes::ByteBuf;
+use krpc::bencode::{Limits, Reader, Writer};
+use krpc::{DecodeError, Id};
 use sha1::{Digest, Sha1};
 
 use super::{DiskError, Stamp, Totals};
@@ -104,15 +102,16 @@ impl ResumeFile {
     /// has synced what `resume` claims.
     pub fn save(&self, resume: &Resume) -> Result<(), DiskError> {
         let path = self.path();
-        let bytes = encode(&self.info, resume);
-        replace(&path, &bytes).map_err(|error| DiskError::new("saving", &path, &error))
+        let (head, tail) = encode(&self.info, resume);
+        replace_by_parts(&path, &[&head, self.info.raw(), &tail])
+            .map_err(|error| DiskError::new("saving", &path, &error))
     }
 
     /// Reads the info dictionary of `infohash` out of its resume file in `dir`, if there is one that
     /// is right.
     pub fn load_info(dir: &Path, infohash: Id) -> Option<Info> {
         let bytes = read(&path(dir, infohash)).ok()??;
-        let info = Info::parse(&Document::parse(&bytes).ok()?.info).ok()?;
+        let info = Info::parse(Document::parse(&bytes).ok()?.info).ok()?;
         (info.hash().swarm() == infohash).then_some(info)
     }
 }
@@ -123,6 +122,11 @@ fn path(dir: &Path, infohash: Id) -> PathBuf {
 
 /// Replaces a file: whatever happens meanwhile, either the old or the new one is found.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_by_parts(path, &[bytes])
+}
+
+/// The same by what stands one behind the other.
+fn replace_by_parts(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
@@ -132,7 +136,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let written = parts.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
     if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
         // A full disk should not stay fuller for it.
         let _ = fs::remove_file(&temporary);
@@ -146,37 +150,39 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Reads a regular file of ours, no longer than a resume file may be; `None` if there is none.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_file() => {}
+    let len = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata.len(),
         Ok(_) => return Err(io::Error::other("it is no regular file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
-    }
-    let mut bytes = Vec::new();
+    };
     // One byte more than allowed, so that the decoder sees that it is too much.
-    File::open(path)?.take(Limits::RESUME.len as u64 + 1).read_to_end(&mut bytes)?;
+    let most = Limits::RESUME.len as u64 + 1;
+    let mut bytes = Vec::with_capacity(len.min(most) as usize + 1);
+    File::open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
 }
 
-/// The file's contents as they are read. Written by [`encode`], which copies less.
-#[derive(Deserialize)]
-struct Document {
+/// The file's contents, not copied: the dictionary may be most of the memory that a download takes. Written by
+/// [`encode`].
+#[derive(Debug, Default)]
+struct Document<'a> {
     version: i64,
-    infohash: ByteBuf,
-    have: ByteBuf,
+    infohash: &'a [u8],
+    have: &'a [u8],
     /// From version 2 on.
-    unchecked: Option<ByteBuf>,
-    files: ByteBuf,
+    unchecked: Option<&'a [u8]>,
+    files: &'a [u8],
     downloaded: i64,
     uploaded: i64,
-    info: ByteBuf,
+    info: &'a [u8],
     /// SHA-1 over all of the above.
-    checksum: ByteBuf,
+    checksum: &'a [u8],
 }
 
-impl Document {
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let document: Self = bencode::from_bytes(bytes, Limits::RESUME).map_err(|error| error.to_string())?;
+impl<'a> Document<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self, String> {
+        let document = Self::read(bytes).map_err(|error| error.to_string())?;
         if ![VERSION, VERSION_UNCHECKED].contains(&document.version) {
             return Err(format!("version {} is not known", document.version));
         }
@@ -184,25 +190,46 @@ impl Document {
             return Err(format!("version {} has other keys", document.version));
         }
         let numbers = [document.version, document.downloaded, document.uploaded];
-        let strings = [&document.infohash, &document.have, &document.files, &document.info];
-        let strings = strings.map(|bytes| &bytes[..]);
-        let sum = match &document.unchecked {
+        let strings = [document.infohash, document.have, document.files, document.info];
+        let sum = match document.unchecked {
             Some(unchecked) => checksum_with(numbers, strings, unchecked),
             None => checksum(numbers, strings),
         };
-        if document.checksum[..] != sum {
+        if document.checksum != sum {
             return Err("the checksum does not match".into());
         }
         Ok(document)
     }
 
+    /// A key that is absent counts as 0 or empty; the checksum is over that, too.
+    fn read(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let (mut document, mut reader) = (Self::default(), Reader::new(bytes, Limits::RESUME));
+        reader.expect_dict()?;
+        while let Some(key) = reader.key()? {
+            match key {
+                b"checksum" => document.checksum = reader.bytes()?,
+                b"downloaded" => document.downloaded = reader.int()?,
+                b"files" => document.files = reader.bytes()?,
+                b"have" => document.have = reader.bytes()?,
+                b"info" => document.info = reader.bytes()?,
+                b"infohash" => document.infohash = reader.bytes()?,
+                b"unchecked" => document.unchecked = Some(reader.bytes()?),
+                b"uploaded" => document.uploaded = reader.int()?,
+                b"version" => document.version = reader.int()?,
+                _ => drop(reader.skip()?),
+            }
+        }
+        reader.finish().map(|()| document)
+    }
+
     fn resume(&self, info: &Info) -> Result<Resume, String> {
-        if self.infohash[..] != info.hash().swarm().as_bytes()[..] {
+        if self.infohash != info.hash().swarm().as_bytes() {
             return Err("it belongs to another torrent".into());
         }
-        let pieces = |bytes| Bitfield::from_wire(bytes, info.pieces()).ok_or("the piece set does not fit");
-        let have = pieces(&self.have)?;
-        let unchecked = self.unchecked.as_ref().map(|unchecked| pieces(unchecked)).transpose()?;
+        let pieces =
+            |bytes: &[u8]| Bitfield::from_wire(bytes, info.pieces()).ok_or("the piece set does not fit");
+        let have = pieces(self.have)?;
+        let unchecked = self.unchecked.map(pieces).transpose()?;
         let unchecked = unchecked.unwrap_or_else(|| Bitfield::new(info.pieces()));
         let (stamps, rest) = self.files.as_chunks::<STAMP_LEN>();
         if stamps.len() != info.layout().files().len() || !rest.is_empty() {
@@ -220,7 +247,8 @@ impl Document {
     }
 }
 
-fn encode(info: &Info, resume: &Resume) -> Vec<u8> {
+/// What stands in front of the dictionary's bytes and what behind, so that they need not be copied.
+fn encode(info: &Info, resume: &Resume) -> (Vec<u8>, Vec<u8>) {
     let mut have = Vec::new();
     resume.have.put_wire(&mut have);
     let mut unchecked = Vec::new();
@@ -237,16 +265,19 @@ fn encode(info: &Info, resume: &Resume) -> Vec<u8> {
             (VERSION_UNCHECKED, checksum_with(numbers, strings, &unchecked))
         }
     };
-    let mut out = Vec::with_capacity(strings.iter().map(|bytes| bytes.len()).sum::<usize>() + 256);
-    let mut writer = Writer::new(&mut out);
+    let (mut head, mut tail) = (Vec::new(), Vec::new());
+    let mut writer = Writer::new(&mut head);
     writer.dict().key(b"checksum").bytes(&checksum).key(b"downloaded").int(downloaded);
-    writer.key(b"files").bytes(&files).key(b"have").bytes(&have).key(b"info").bytes(info.raw());
-    writer.key(b"infohash").bytes(infohash.as_bytes());
+    writer.key(b"files").bytes(&files).key(b"have").bytes(&have);
+    writer.key(b"info").raw(format!("{}:", info.raw().len()).as_bytes());
+    let mut writer = Writer::new(&mut tail);
+    // Keys of the dictionary that was begun above.
+    writer.bytes(b"infohash").bytes(infohash.as_bytes());
     if version == VERSION_UNCHECKED {
-        writer.key(b"unchecked").bytes(&unchecked);
+        writer.bytes(b"unchecked").bytes(&unchecked);
     }
-    writer.key(b"uploaded").int(uploaded).key(b"version").int(version).end();
-    out
+    writer.bytes(b"uploaded").int(uploaded).bytes(b"version").int(version).raw(b"e");
+    (head, tail)
 }
 
 fn encode_stamps(stamps: &[Option<Stamp>]) -> Vec<u8> {
@@ -300,6 +331,11 @@ mod tests {
         Resume { unchecked, ..sample() }
     }
 
+    fn whole(resume: &Resume) -> Vec<u8> {
+        let (head, tail) = encode(&info(), resume);
+        [&head[..], &info().raw()[..], &tail[..]].concat()
+    }
+
     #[test]
     fn what_is_saved_is_loaded() {
         let dir = tempfile::tempdir().unwrap();
@@ -320,7 +356,8 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_anywhere_is_noticed() {
-        for bytes in [sample(), unfinished()].map(|resume| encode(&info(), &resume)) {
+        for bytes in [sample(), unfinished()].map(|resume| whole(&resume)) {
+            assert!(krpc::bencode::Reader::strict(&bytes, Limits::RESUME).skip().is_ok(), "canonical");
             assert!(Resume::parse(&bytes, &info()).is_ok());
             for bit in 0..bytes.len() * 8 {
                 let mut flipped = bytes.clone();
@@ -336,7 +373,8 @@ mod tests {
     #[test]
     fn who_knows_the_first_version_alone_does_not_read_what_was_not_looked_at() {
         let version = |resume| {
-            let document: Document = bencode::from_bytes(&encode(&info(), &resume), Limits::RESUME).unwrap();
+            let bytes = whole(&resume);
+            let document = Document::read(&bytes).unwrap();
             (document.version, document.unchecked.is_some())
         };
         assert_eq!((version(sample()), version(unfinished())), ((1, false), (2, true)));

@@ -154,7 +154,6 @@ fn fifty_liars_do_not_keep_one_honest_peer_from_giving_everything() {
         };
         let ((alone, _), (among, bad)) = (run(0), run(50));
         assert!(bad <= 100, "seed {seed}: {bad} bad pieces");
-
         assert!(among <= 3 * alone, "seed {seed}: {among:?} instead of {alone:?}");
     }
 }

@@ -60,7 +60,7 @@ mod reality;
 mod simulated;
 mod topology;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use tokio::task::JoinHandle;
 
@@ -100,7 +100,7 @@ impl Testnet {
     /// # Panics
     /// Outside a tokio runtime with I/O and time.
     pub async fn start(options: Options) -> Result<Self, Error> {
-        let ip: IpAddr = if options.ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+        let ip: IpAddr = if options.ipv6 { Ipv6Addr::LOCALHOST.into() } else { options.ipv4.into() };
         let sockets = bind(ip, &options)?;
         let plan = Plan::new(&options, sockets.iter().map(UdpSocket::local_addr).collect());
         let started = (0..).zip(sockets).map(|(number, socket)| start(&plan, number, socket));

@@ -1,5 +1,6 @@
 //! [`Options`]: how a testnet is to be.
 
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -18,7 +19,11 @@ pub struct Options {
     pub latency: RangeInclusive<Duration>,
     /// Percent of the datagrams that are lost; 100 and more lose all.
     pub loss: u32,
-    /// Whether the nodes live at `::1` and not at 127.0.0.1.
+    /// Where the nodes live, 127.0.0.1 unless told otherwise. A port that becomes free is soon another socket's, by
+    /// which networks that begin and end beside each other may grow together; one with an address of its own, such as
+    /// 127.20.0.3, stays alone. Linux has all of 127/8.
+    pub ipv4: Ipv4Addr,
+    /// Whether the nodes live at `::1` instead.
     pub ipv6: bool,
     /// Port of the first node; 0 takes any free one, as all others do.
     pub port: u16,
@@ -34,6 +39,7 @@ impl Default for Options {
             seed: 0,
             latency: Duration::ZERO..=Duration::ZERO,
             loss: 0,
+            ipv4: Ipv4Addr::LOCALHOST,
             ipv6: false,
             port: 0,
             config: Self::config_of_one_machine(Config::default()),

@@ -103,6 +103,19 @@ async fn dropping_the_network_ends_nodes_whose_handles_live_on() {
     assert!(matches!(within(node.stats()).await, Err(Error::Stopped)));
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_network_and_its_guests_live_where_they_are_told_to() {
+    let ip = std::net::Ipv4Addr::new(127, 0, 3, 7);
+    let net = within(Testnet::start(Options { nodes: 3, ipv4: ip, ..Options::default() })).await.unwrap();
+    let guest = Dht::bind(net.guest()).unwrap();
+    within(guest.bootstrapped()).await.unwrap();
+    for addr in net.nodes().iter().chain([&guest]).flat_map(Dht::local_addrs) {
+        assert_eq!(addr.ip(), ip);
+        assert!(within(net.nodes()[0].ping(addr)).await.unwrap().is_some(), "{addr}");
+    }
+}
+
 #[tokio::test]
 async fn loss_is_met_and_lookups_survive_it() {
     let ms = Duration::from_millis;

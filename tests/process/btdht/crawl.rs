@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use btdht::Announce;
-use btdht::net::{Dht, Options};
+use btdht::net::{Bind, Dht, Options};
 use krpc::Id;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -19,12 +20,12 @@ fn home() -> (Home, PathBuf) {
     (home, db)
 }
 
-/// The arguments of a crawl on loopback that starts from `router`.
+/// The arguments of a crawl on loopback that starts from `router`, at its address.
 fn args<'a>(router: &'a str, db: &'a Path, more: &[&'a str]) -> Vec<&'a str> {
     let common = [
         "crawl",
         "--bind",
-        "127.0.0.1",
+        router.rsplit_once(':').unwrap().0,
         "--allow-local",
         "--bootstrap",
         router,
@@ -41,9 +42,11 @@ fn infohashes(count: u8) -> BTreeSet<String> {
 
 /// A DHT that stores `count` infohashes, of a seed each.
 fn world(nodes: usize, count: u8) -> (Loopback, BTreeSet<String>) {
-    let (world, all) = (Loopback::new(nodes), infohashes(count));
+    let (world, all) = (Loopback::alone(nodes), infohashes(count));
     let announce = Announce { port: 7001, implied: false, seed: true };
-    let options = Options::loopback([world.router().parse().unwrap()]);
+    let router: SocketAddr = world.router().parse().unwrap();
+    let bind = Bind { addr: (router.ip(), 0).into(), required: true };
+    let options = Options { binds: vec![bind], ..Options::loopback([router]) };
     Runtime::new().unwrap().block_on(async {
         let dht = Dht::bind(options).unwrap();
         dht.bootstrapped().await.unwrap();

@@ -1,8 +1,9 @@
 //! Runs the program and fake nodes for it to talk to.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -56,6 +57,18 @@ impl Loopback {
     pub(crate) fn new(count: usize) -> Self {
         let runtime = Runtime::new().unwrap();
         let net = runtime.block_on(Testnet::new(count)).unwrap();
+        Self { net, _runtime: runtime }
+    }
+
+    /// The same, out of the way of all others: whoever lists everybody is not to find those of another test by a
+    /// port that was somebody else's before.
+    pub(crate) fn alone(count: usize) -> Self {
+        static ALONE: AtomicU8 = AtomicU8::new(1);
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let ipv4 = Ipv4Addr::new(127, 128 | high, low, ALONE.fetch_add(1, Ordering::Relaxed));
+        let options = btdht::testnet::Options { nodes: count, ipv4, ..Default::default() };
+        let runtime = Runtime::new().unwrap();
+        let net = runtime.block_on(Testnet::start(options)).unwrap();
         Self { net, _runtime: runtime }
     }
 

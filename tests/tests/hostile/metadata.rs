@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use harness::hostile::{Honest, Metadata, Mode, Peer, Torrent, hostile_infos};
 
-use crate::run::{Fetch, Source, addresses, each, hostile, strangers};
+use crate::run::{Fetch, Outcome, Source, addresses, each, hostile, strangers};
 
 #[test]
 fn a_lying_metadata_size_costs_no_memory() {
@@ -50,6 +50,15 @@ fn a_long_dictionary_of_several_peers_takes_twice_its_size() {
     let torrent = Arc::new(Torrent::new(1 << 20, 64 << 10, len, 14));
     let honest: Vec<_> = (0..3).map(|_| Peer::honest(&torrent, Honest::default())).collect();
     let outcome = Fetch::new(&torrent, Source::Magnet, addresses(&honest)).run();
+    held(&torrent, &outcome, len);
+    // The dictionary comes out of the resume file, and a part has to be fetched once more.
+    let file = outcome.home.path().join("downloads").join(&torrent.name);
+    std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(100_000).unwrap();
+    let again = Fetch::new(&torrent, Source::Magnet, addresses(&honest)).again(outcome.home).run();
+    held(&torrent, &again, len);
+}
+
+fn held(torrent: &Torrent, outcome: &Outcome, len: usize) {
     assert_eq!((outcome.code, outcome.sha256), (Some(0), Some(torrent.sha256())), "{}", outcome.output());
     let (most, peak) = ((32 << 10) + 2 * (len as u64 >> 10), outcome.usage.peak_rss_kib);
     println!("{peak} KiB of {most} KiB, {:?}", outcome.took);

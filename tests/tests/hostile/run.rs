@@ -30,6 +30,7 @@ pub(crate) struct Fetch<'t> {
     source: Source,
     peers: Vec<SocketAddr>,
     more: Vec<&'static str>,
+    home: Option<TempDir>,
 }
 
 /// What `btfetch` starts from.
@@ -80,7 +81,7 @@ impl<'t> Fetch<'t> {
         source: Source,
         peers: impl IntoIterator<Item = SocketAddr>,
     ) -> Self {
-        Self { torrent, source, peers: peers.into_iter().collect(), more: Vec::new() }
+        Self { torrent, source, peers: peers.into_iter().collect(), more: Vec::new(), home: None }
     }
 
     /// With further arguments.
@@ -89,10 +90,16 @@ impl<'t> Fetch<'t> {
         self
     }
 
+    /// Where another run has been.
+    pub(crate) fn again(mut self, home: TempDir) -> Self {
+        self.home = Some(home);
+        self
+    }
+
     pub(crate) fn start(self) -> Live {
-        let home = tempfile::tempdir().expect("a temporary folder");
+        let home = self.home.unwrap_or_else(|| tempfile::tempdir().expect("a temporary folder"));
         let folder = home.path().join("downloads");
-        std::fs::create_dir(&folder).expect("room for a folder");
+        std::fs::create_dir_all(&folder).expect("room for a folder");
         let mut command = Command::new(binary("btfetch"));
         match self.source {
             Source::Magnet => _ = command.arg(self.torrent.magnet(&self.peers)),

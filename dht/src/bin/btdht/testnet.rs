@@ -1,6 +1,6 @@
 //! `btdht testnet`: a DHT of many nodes on loopback, in one process.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -103,6 +103,7 @@ async fn start(args: &Args, context: &Context) -> Result<Testnet, Failure> {
         seed: args.seed,
         latency: args.latency.0.clone(),
         loss: args.loss,
+        ipv4: Ipv4Addr::LOCALHOST,
         ipv6: context.flags.ipv6_only,
         port: context.flags.port.unwrap_or(0),
         config: Options::config_of_one_machine(context.settings.config.clone()),
