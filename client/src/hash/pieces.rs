@@ -7,7 +7,7 @@ use crate::buffer::Buffer;
 /// of a core between both.
 const SLICE: u32 = 32 << 10;
 /// Bytes that are read at a time if the pieces are few: each gets a larger slice, which takes fewer calls.
-const SLICES: u32 = 256 << 10;
+const SLICES: usize = 256 << 10;
 /// Bytes of each piece that are announced at a time, one such part ahead. Read in slices alone, the
 /// pieces would make a disk seek for each.
 const AHEAD: u32 = 1 << 20;
@@ -83,8 +83,7 @@ impl<K: Copy> Pieces<K> {
 
     /// Always the same for these pieces, and a part of what is announced at a time.
     fn slice_len(&self) -> u32 {
-        let members = self.members.len().next_power_of_two().min(1 << 16) as u32;
-        (SLICES / members).max(SLICE)
+        (SLICES / self.members.len().next_power_of_two()).max(SLICE as usize) as u32
     }
 
     fn announce(&self, source: &impl Source<K>) {
