@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Compares downloads and seeding over loopback with other clients and the floor, in one interleaved run.
+"""Compares downloads, rechecks and seeding over loopback with other clients and the floor, in one interleaved run.
 
-    tests/interop/install.sh
+    tests/interop/install.sh [--rqbit]
     cargo build --release -p btfetch -p harness
     sudo tests/bench/transfer.py [--kind KIND,...] [--mib 1024] [--repetitions 5] [--only NAME,...] [--check]
 
@@ -10,12 +10,13 @@ Kinds (big and seeding unless told otherwise, `all` for all):
     small       2,000 files in 280 folders, 256 MiB in all
     magnet      16 MiB by a magnet link and a given peer
     dictionary  820 MiB by a magnet link, in 52,480 pieces (1 MiB of metadata) and in 820
+    recheck     the file of `big`, which is there and right
     seeding     the file of `big`, to one leecher
 
 Everything runs in a network namespace of its own (hence root) in which 85.0.0.0/8 is local, because
 transmission refuses peers at 127/8 and libtorrent lifts limits there.
 
-The floor programs are plain TCP + SHA-1 + pwrite with one, two and three threads. Downloads come from the
+The floor programs are plain TCP + SHA-1 + pwrite with one, two and three threads, and pread + SHA-1 with two. Downloads come from the
 bare seeder `floor seed`, seeding goes to the bare leecher `floor leech`, so that the counterpart does not
 steal the cores; magnet links are served by `btfetch seed`, as the bare one has no metadata. Every file is
 compared with the original.
@@ -24,7 +25,7 @@ Seconds count from the start of the process (libtorrent: from the command to add
 everything is verified and written: btfetch's line "verified and written", libtorrent's "finished", the end of the others.
 btfetch alone then waits until the disk has it: "to the end" is that, too. CPU seconds, peak memory and
 context switches are the system's account of the whole process. libtorrent's alerts are looked at every
-20 ms, which its milliseconds include.
+20 ms, which its milliseconds include. rqbit is measured if it is installed.
 
 Prints minimum/median/maximum, ratios of medians, and what PERFORMANCE asks for beside what was reached; with
 --check a goal that is missed is a failure, the moonshot is none.
@@ -32,6 +33,7 @@ Prints minimum/median/maximum, ratios of medians, and what PERFORMANCE asks for 
 
 import argparse
 import filecmp
+import functools
 import os
 import pathlib
 import shutil
@@ -44,7 +46,7 @@ import transfer_clients as clients
 OURS, RIVAL = "btfetch", "libtorrent 2.1"
 GIB = 1 << 30
 BLOCK = 1 << 14
-KINDS = ["big", "small", "magnet", "dictionary", "seeding"]
+KINDS = ["big", "small", "magnet", "dictionary", "recheck", "seeding"]
 
 
 def private_network():
@@ -97,22 +99,33 @@ def turned(rows, repetition):
     return rows[first:] + rows[:first]
 
 
-def interleaved(rows, only, repetitions, work, torrent):
-    """Runs every row once in each of the repetitions, which are numbers; checks what arrived."""
+def in_turns(rows, only, repetitions):
+    """Runs every row once in each of the repetitions, which are numbers."""
     rows = {name: run for name, run in rows.items() if not only or name in only}
+    if not clients.RQBIT.exists():
+        rows.pop("rqbit", None)
     results = {name: [] for name in rows}
     for repetition in repetitions:
         for name, run in turned(rows, repetition):
-            out = pathlib.Path(tempfile.mkdtemp(dir=work))
-            results[name].append(run(out))
-            if not same(torrent, out):
-                raise RuntimeError(f"{name}: what arrived differs")
-            # Many files stay until all is over: ext4 passes over the places of files that were deleted in the last
-            # seconds, one by one, for each new one, which cost more than all the rest.
-            if torrent.root.is_file():
-                shutil.rmtree(out)
-            print(f"  {repetition + 1} {name}: {results[name][-1].wall:.2f} s", file=sys.stderr)
+            results[name].append(run())
+            print(f"  {repetition + 1} {name}", file=sys.stderr)
     return results
+
+
+def interleaved(rows, only, repetitions, work, torrent):
+    """Runs downloads, each into a folder of its own, in turns; checks what arrived."""
+    def checked(name, run):
+        out = pathlib.Path(tempfile.mkdtemp(dir=work))
+        result = run(out)
+        if not same(torrent, out):
+            raise RuntimeError(f"{name}: what arrived differs")
+        # Many files stay until all is over: ext4 passes over the places of files that were deleted in the last
+        # seconds, one by one, for each new one, which cost more than all the rest.
+        if torrent.root.is_file():
+            shutil.rmtree(out)
+        return result
+    rows = {name: functools.partial(checked, name, run) for name, run in rows.items()}
+    return in_turns(rows, only, repetitions)
 
 
 def table(title, results, size):
@@ -145,6 +158,7 @@ def big(torrent, only, repetitions, work):
         OURS: lambda out: clients.btfetch(torrent, out),
         RIVAL: lambda out: clients.libtorrent("2.1", torrent, out),
         "libtorrent 2.0": lambda out: clients.libtorrent("2.0", torrent, out),
+        "rqbit": lambda out: clients.rqbit(torrent, out),
         "aria2": lambda out: clients.aria2(torrent, out),
         "transmission": lambda out: clients.transmission(torrent, out, work),
     }
@@ -173,6 +187,7 @@ def small(only, repetitions, work):
         OURS: lambda out: clients.btfetch(torrent, out),
         RIVAL: lambda out: clients.libtorrent("2.1", torrent, out),
         "libtorrent 2.0": lambda out: clients.libtorrent("2.0", torrent, out),
+        "rqbit": lambda out: clients.rqbit(torrent, out),
         "aria2": lambda out: clients.aria2(torrent, out),
     }
     with clients.bare_seeder(torrent):
@@ -192,6 +207,7 @@ def by_magnet(torrent, only, repetitions, work):
         OURS: lambda out: clients.btfetch(torrent, out, torrent.magnet(), EVENTS),
         RIVAL: lambda out: clients.libtorrent("2.1", torrent, out, torrent.magnet(), EVENTS),
         "libtorrent 2.0": lambda out: clients.libtorrent("2.0", torrent, out, torrent.magnet(), EVENTS),
+        "rqbit": lambda out: clients.rqbit(torrent, out, torrent.magnet()),
     }
     with clients.whole_seeder(torrent):
         return interleaved(rows, only, repetitions, work, torrent)
@@ -240,17 +256,34 @@ def dictionary(only, repetitions, work):
         goal("52,480 pieces: CPU, x that of 820 pieces", cpu, most=1.3)
 
 
+FLOOR = "floor, two threads"
+
+
+def recheck(torrent, only, repetitions, work):
+    rows = {
+        FLOOR: lambda: clients.check_floor(torrent, 2),
+        OURS: lambda: clients.check_btfetch(torrent),
+        RIVAL: lambda: clients.check_libtorrent("2.1", torrent, 2),
+        "libtorrent 2.0": lambda: clients.check_libtorrent("2.0", torrent, 2),
+        "rqbit": lambda: clients.check_rqbit(torrent),
+        "aria2": lambda: clients.check_aria2(torrent),
+        "transmission": lambda: clients.transmission(torrent, torrent.root.parent, work),
+    }
+    results = in_turns(rows, only, range(repetitions))
+    table(f"recheck of {torrent.size >> 20} MiB, {repetitions} repetitions", results, torrent.size)
+    goals()
+    rate = lambda run: 1 / run.wall
+    goal_of("MB/s, x two threads of SHA-1", results, FLOOR, rate, least=0.9)
+    goal_of("MB/s, x two threads of SHA-1 (moonshot)", results, FLOOR, rate, least=2.0)
+
+
 def seeding(torrent, only, repetitions):
     rows = {
         OURS: lambda: clients.seed_btfetch(torrent),
         RIVAL: lambda: clients.seed_libtorrent("2.1", torrent),
         "libtorrent 2.0": lambda: clients.seed_libtorrent("2.0", torrent),
     }
-    rows = {name: run for name, run in rows.items() if not only or name in only}
-    results = {name: [] for name in rows}
-    for repetition in range(repetitions):
-        for name, run in turned(rows, repetition):
-            results[name].append(run())
+    results = in_turns(rows, only, range(repetitions))
     print(f"\nseeding {torrent.size >> 20} MiB to one bare leecher, {repetitions} repetitions, minimum/median/maximum")
     print("| client | MB/s | CPU s/GiB |\n|---|---|---|")
     for name, runs in results.items():
@@ -273,7 +306,7 @@ def main():
         parser.error(f"unknown kinds: {', '.join(unknown)}")
     with tempfile.TemporaryDirectory(prefix="transfer-", dir=os.environ.get("BENCH_DIR")) as folder:
         work = pathlib.Path(folder)
-        if {"big", "seeding"} & set(args.kind):
+        if {"big", "recheck", "seeding"} & set(args.kind):
             clients.random_file(work / "seed" / "payload.bin", args.mib << 20)
             torrent = clients.torrent_of(work / "seed" / "payload.bin", 1 << 20, work)
         if "big" in args.kind:
@@ -284,6 +317,8 @@ def main():
             magnet(args.only, args.repetitions, work)
         if "dictionary" in args.kind:
             dictionary(args.only, args.repetitions, work)
+        if "recheck" in args.kind:
+            recheck(torrent, args.only, args.repetitions, work)
         if "seeding" in args.kind:
             seeding(torrent, args.only, args.repetitions)
     if args.check and MISSED:

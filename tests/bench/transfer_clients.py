@@ -13,6 +13,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 INTEROP = pathlib.Path(os.environ.get("INTEROP_DIR", ROOT / "target/interop"))
+RQBIT = INTEROP / "rqbit/bin/rqbit"
 SEEDER = "85.1.0.1:17001"
 OURS = ["--no-dht", "--no-state", "--allow-local"]
 
@@ -151,10 +152,10 @@ def btfetch(torrent, out, source=None, events=()):
     return to_end(command, '"verified"' if events else "verified and written", events)
 
 
-def libtorrent(series, torrent, out, source=None, events=()):
+def libtorrent(series, torrent, out, source=None, events=(), words=()):
     python = INTEROP / f"libtorrent-{series}/bin/python"
-    process = subprocess.Popen([python, ROOT / "tests/interop/libtorrent_peer.py", "--listen", "85.1.0.1:17003", "--no-dht"],
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [python, ROOT / "tests/interop/libtorrent_peer.py", "--listen", "85.1.0.1:17003", "--no-dht", *words]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     line_of(process, "ready")
     before, start, seen = cpu_of(process.pid), time.monotonic(), {}
     add = {"op": "add", "source": str(source or torrent.path), "save": str(out), "peers": [SEEDER]}
@@ -180,11 +181,24 @@ def aria2(torrent, out):
                        "--bt-tracker=http://85.1.0.1:17004/announce", "--listen-port=17005", "-d", str(out), str(torrent.path)])
 
 
+def rqbit(torrent, out, source=None, words=()):
+    return to_end([RQBIT, "-v", "error", "--disable-dht", "--disable-lsd", "--ipv4-only", "--listen-ip", "85.1.0.1", "--listen-port",
+                   "17008", "--http-api-listen-addr", "127.0.0.1:3030", "download", "--exit-on-finish", "--initial-peers", SEEDER,
+                   "-o", str(out), *words, str(source or torrent.path)])
+
+
+def tracked(torrent):
+    """The torrent with our tracker in it."""
+    path = torrent.path.with_name("tracked.torrent")
+    if not path.exists():
+        subprocess.run([TARGET / "btfetch", "create", torrent.root, "-o", path, "--piece-length", str(torrent.piece), "--tracker",
+                        "http://85.1.0.1:17004/announce"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return path
+
+
 def transmission(torrent, out, work):
-    # Debian's 3.00: peers from the tracker that `create` wrote into the torrent, commands over its RPC.
-    tracked = pathlib.Path(tempfile.mkdtemp(dir=work)) / "tracked.torrent"
-    subprocess.run([TARGET / "btfetch", "create", torrent.root, "-o", tracked, "--piece-length", str(torrent.piece), "--tracker",
-                    "http://85.1.0.1:17004/announce"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Debian's 3.00: peers from trackers only, commands over its RPC.
+    source = tracked(torrent)
     config = pathlib.Path(tempfile.mkdtemp(dir=work))
     settings = {"bind-address-ipv4": "85.2.0.1", "rpc-bind-address": "85.2.0.1", "rpc-whitelist-enabled": False,
                 "rpc-host-whitelist-enabled": False, "dht-enabled": False, "lpd-enabled": False, "pex-enabled": False,
@@ -196,7 +210,7 @@ def transmission(torrent, out, work):
                                    stderr=subprocess.DEVNULL)
         remote = ["transmission-remote", "85.2.0.1:9091"]
         try:
-            while subprocess.run([*remote, "--add", tracked], capture_output=True).returncode != 0:
+            while subprocess.run([*remote, "--add", source], capture_output=True).returncode != 0:
                 time.sleep(0.05)
             while "Percent Done: 100%" not in subprocess.run([*remote, "-t", "1", "--info"], capture_output=True, text=True).stdout:
                 if time.monotonic() - start > 300:
@@ -207,6 +221,32 @@ def transmission(torrent, out, work):
             process.terminate()
     cpu, peak, switches = account(process)
     return Run(wall, wall, cpu, peak, switches)
+
+
+# ---- rechecks of a folder in which everything is
+
+
+def check_floor(torrent, threads):
+    return to_end([TARGET / "floor", "check", torrent.root, str(torrent.piece), str(threads)])
+
+
+def check_btfetch(torrent):
+    return to_end([TARGET / "btfetch", "check", torrent.path, "-o", torrent.root.parent])
+
+
+def check_libtorrent(series, torrent, threads):
+    # Checks what is there before it asks its peer for anything.
+    return libtorrent(series, torrent, torrent.root.parent, words=["--hashing-threads", str(threads)])
+
+
+def check_rqbit(torrent):
+    # The option is called `--overwrite`, but what is there and right is kept.
+    return rqbit(torrent, torrent.root.parent, words=["--overwrite"])
+
+
+def check_aria2(torrent):
+    return to_end(["aria2c", "--no-conf", "-q", "--check-integrity=true", "--hash-check-only=true", "--enable-dht=false",
+                   "-d", str(torrent.root.parent), str(torrent.path)])
 
 
 # ---- seeding: MB/s and CPU seconds per GiB of a second serving

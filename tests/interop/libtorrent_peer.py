@@ -92,6 +92,8 @@ def settings(args):
         "active_seeds": -1,
         "active_limit": 1000,
     }
+    if args.hashing_threads:
+        pack["hashing_threads"] = args.hashing_threads
     if args.no_token_limits:
         pack["dht_max_peers"] = 5000
         pack["dht_max_torrents"] = 200_000
@@ -237,6 +239,7 @@ def main():
     parser.add_argument("--no-dht", action="store_true")
     parser.add_argument("--no-token-limits", action="store_true")
     parser.add_argument("--read-only", action="store_true")
+    parser.add_argument("--hashing-threads", type=int)
     args = parser.parse_args()
     peer = Peer(args)
     say(event="ready", version=lt.__version__, listen=args.listen)

@@ -3,6 +3,7 @@
 mod choosing;
 mod completing;
 mod effort;
+mod idling;
 mod intake;
 mod pair;
 mod pausing;

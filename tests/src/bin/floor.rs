@@ -7,12 +7,14 @@
 //!     floor full1 IP:PORT LEN OUT PIECE_LEN           one thread: receive, SHA-1, pwrite
 //!     floor full2 IP:PORT LEN OUT PIECE_LEN           a receiver and one thread of SHA-1 and pwrite
 //!     floor full3 IP:PORT LEN OUT PIECE_LEN           a receiver and two threads of SHA-1 and pwrite
+//!     floor check FILE PIECE_LEN THREADS              threads that read and SHA-1 a piece each
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, IoSlice, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
@@ -34,7 +36,8 @@ fn main() {
         ["full1", at, len, out, piece_len] => full(at, number(len), out, number(piece_len), 0),
         ["full2", at, len, out, piece_len] => full(at, number(len), out, number(piece_len), 1),
         ["full3", at, len, out, piece_len] => full(at, number(len), out, number(piece_len), 2),
-        _ => panic!("floor seed|leech|send|full1|full2|full3 ..."),
+        ["check", file, piece_len, threads] => check(file, number(piece_len), number(threads)),
+        _ => panic!("floor seed|leech|send|full1|full2|full3|check ..."),
     }
 }
 
@@ -235,4 +238,26 @@ fn hash_and_write(file: &File, pieces: &Receiver<(u64, Buffer, usize)>, recycle:
         file.write_all_at(&piece[..len], at).unwrap();
         let _ = recycle.try_send(piece);
     }
+}
+
+// ---- the floor of a recheck ----------------------------------------------------------------------
+
+/// Reads the pieces of a file and hashes them, each thread the next one that nobody has.
+fn check(file: &str, piece_len: usize, threads: usize) {
+    let file = File::open(file).expect("readable");
+    let len = file.metadata().unwrap().len() as usize;
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut piece = Buffer::zeroed(piece_len);
+        loop {
+            let at = next.fetch_add(1, Relaxed) * piece_len;
+            if at >= len {
+                return;
+            }
+            let part = &mut piece[..piece_len.min(len - at)];
+            file.read_exact_at(part, at as u64).unwrap();
+            std::hint::black_box(Sha1::digest(part));
+        }
+    };
+    thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
 }

@@ -89,6 +89,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "reconnects_are_five_a_minute_even_if_each_was_useful",
             "a_peer_that_hangs_up_is_not_dialed_without_end",
             "a_peer_that_hangs_up_is_dialed_five_times_a_minute",
+            "a_minute_beside_useless_peers_is_two_timers_a_second",
         ],
     ),
     (
@@ -98,6 +99,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
             "choke_flaps_get_a_few_requests_a_second_and_an_end",
             "peers_that_never_serve_are_asked_sparingly",
             "peers_that_never_serve_are_asked_sparingly_for_a_minute",
+            "a_minute_beside_useless_peers_is_two_timers_a_second",
         ],
     ),
     (
@@ -146,7 +148,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
         "S45",
         &[
             "a_full_disk_stops_everything_and_nothing_is_lost_when_it_resumes",
-            "a_full_disk_is_tried_once_a_thread_and_not_again_before_it_may_go_on",
+            "a_full_or_broken_disk_is_tried_once_a_thread_and_not_again_before_it_may_go_on",
             "a_full_disk_is_exit_5_and_the_download_goes_on_when_there_is_space",
             "a_disk_that_is_too_small_for_all_is_exit_5_before_anything_is_fetched",
             "a_disk_without_space_is_told_before_anything_is_asked_for_and_may_be_tried_again",
@@ -156,6 +158,8 @@ pub(super) const DOWNLOADER: &[Entry] = &[
         "S46",
         &[
             "a_failed_read_or_sync_is_reported_and_ends_with_its_cause",
+            "a_full_or_broken_disk_is_tried_once_a_thread_and_not_again_before_it_may_go_on",
+            "a_disk_that_refused_is_told_of_at_once_and_waited_for",
             "a_file_that_was_deleted_is_noticed_when_synced",
             "a_read_only_folder_is_exit_5",
             "a_folder_that_is_a_file_is_exit_5",
@@ -250,6 +254,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
         &[
             "a_panic_becomes_a_failure_that_stays",
             "dependencies_come_from_one_registry_under_known_licences",
+            "no_dependency_is_there_twice_but_for_known_ones",
             "a_hundred_panics_in_connections_end_those_and_nothing_else",
         ],
     ),
@@ -363,7 +368,8 @@ pub(super) const DOWNLOADER: &[Entry] = &[
         &[
             "a_full_disk_holds_everything_until_retry",
             "a_full_disk_stops_everything_and_nothing_is_lost_when_it_resumes",
-            "a_full_disk_is_tried_once_a_thread_and_not_again_before_it_may_go_on",
+            "a_full_or_broken_disk_is_tried_once_a_thread_and_not_again_before_it_may_go_on",
+            "a_disk_that_refused_is_told_of_at_once_and_waited_for",
             "a_full_disk_is_exit_5_and_the_download_goes_on_when_there_is_space",
         ],
     ),

@@ -1,5 +1,6 @@
-//! S61: what we build on has a licence that we know, and comes from one registry.
+//! S61: what we build on has a licence that we know, comes from one registry, and is there once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use harness::process::workspace;
@@ -18,6 +19,12 @@ const KNOWN: &[&str] = &[
     "Unicode-3.0",
     "Unlicense",
     "Zlib",
+];
+
+/// Packages that are built in two versions, until what needs the older one is ahead of it.
+const TWICE: &[(&str, &str)] = &[
+    ("getrandom", "ring takes 0.2, rand 0.4"),
+    ("syn", "the macros of tracing and curve25519-dalek take 2, of clap 3"),
 ];
 
 /// Whether an expression of SPDX identifiers can be met with known licences. `/` is how `OR` was written
@@ -58,6 +65,26 @@ fn dependencies_come_from_one_registry_under_known_licences() {
         let licence = package["license"].as_str().unwrap_or_default();
         assert!(ours || acceptable(licence), "{name} is under `{licence}`");
     }
+}
+
+#[test]
+fn no_dependency_is_there_twice_but_for_known_ones() {
+    let mut tree = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    tree.args(["tree", "--workspace", "--locked", "--edges", "normal,build", "--prefix", "none"]);
+    tree.args(["--no-dedupe", "--format", "{p}"]);
+    let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in output(tree.current_dir(workspace())).lines() {
+        let mut words = line.split(' ').map(str::to_owned);
+        if let (Some(name), Some(version)) = (words.next(), words.next()) {
+            versions.entry(name).or_default().insert(version);
+        }
+    }
+    assert!(versions.len() > 100, "{}", versions.len());
+    let twice: Vec<_> = versions.iter().filter(|(_, versions)| versions.len() > 1).collect();
+    let names: Vec<_> = twice.iter().map(|(name, _)| name.as_str()).collect();
+    // One that is no longer there twice leaves the list.
+    let known: Vec<_> = TWICE.iter().map(|&(name, _)| name).collect();
+    assert_eq!(names, known, "{twice:?}");
 }
 
 fn output(command: &mut Command) -> String {

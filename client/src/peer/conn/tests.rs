@@ -62,12 +62,18 @@ struct Solo {
     conn: PeerConn,
     now: Time,
     events: Vec<PeerEvent>,
+    /// Timers that came due, in all.
+    turns: usize,
 }
 
 impl Solo {
+    fn of(conn: PeerConn, now: Time) -> Self {
+        Self { conn, now, events: Vec::new(), turns: 0 }
+    }
+
     fn new(shape: Option<TorrentShape>, reserved: [u8; 8]) -> Self {
         let now = Time::from_secs(100);
-        let mut solo = Self { conn: PeerConn::outgoing(now, setup(1, shape)), now, events: Vec::new() };
+        let mut solo = Self::of(PeerConn::outgoing(now, setup(1, shape)), now);
         let theirs = Handshake { reserved, infohash: Id::new([5; 20]), peer_id: [2; 20] };
         solo.feed(&theirs.encode());
         assert!(matches!(solo.events[..], [PeerEvent::Ready(_)]), "{:?}", solo.events);
@@ -156,6 +162,7 @@ impl Solo {
             self.now = self.now.max(self.conn.timeout());
             self.conn.handle_timeout(self.now, &mut self.events);
         }
+        self.turns += turns;
         self.now = until;
     }
 

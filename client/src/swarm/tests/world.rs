@@ -81,6 +81,8 @@ pub(crate) struct World {
     pub(crate) disk_speed: usize,
     /// Empty files that the disk was to make.
     pub(crate) made: Vec<usize>,
+    /// How often the swarm's timer came due.
+    pub(crate) wakeups: usize,
     /// All requests, in order.
     requests: Vec<(Slot, BlockRef)>,
     info: Arc<Info>,
@@ -137,6 +139,7 @@ impl World {
             log: Vec::new(),
             bad_pieces: 0,
             made: Vec::new(),
+            wakeups: 0,
             requests: Vec::new(),
             disk_stuck: false,
             disk_bytes: 0,
@@ -288,6 +291,7 @@ impl World {
             if self.swarm.timeout() > self.now {
                 break;
             }
+            self.wakeups += 1;
             let mut out = Vec::new();
             self.swarm.handle_timeout(self.now, &mut out);
             self.act(out);

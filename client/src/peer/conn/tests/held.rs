@@ -68,7 +68,7 @@ fn a_peer_does_not_snub_us_while_our_limit_holds_up_its_blocks_or_our_requests()
 fn a_handshake_has_its_ten_seconds_without_those_in_which_our_limit_holds_it_up() {
     for held in [SENDING, RECEIVING] {
         let now = Time::from_secs(100);
-        let mut solo = Solo { conn: PeerConn::outgoing(now, setup(1, None)), now, events: Vec::new() };
+        let mut solo = Solo::of(PeerConn::outgoing(now, setup(1, None)), now);
         assert_eq!((solo.conn.small_len(), solo.conn.greeting_len()), (68, 68));
         solo.held(held);
         solo.wait(Duration::from_secs(600));
@@ -84,7 +84,7 @@ fn a_handshake_has_its_ten_seconds_without_those_in_which_our_limit_holds_it_up(
 fn a_handshake_goes_ahead_without_what_is_behind_it() {
     for answers in [false, true] {
         let now = Time::from_secs(100);
-        let mut solo = Solo { conn: PeerConn::outgoing(now, setup(1, Some(SHAPE))), now, events: Vec::new() };
+        let mut solo = Solo::of(PeerConn::outgoing(now, setup(1, Some(SHAPE))), now);
         if answers {
             let theirs = Handshake { reserved: [0; 8], infohash: Id::new([5; 20]), peer_id: [2; 20] };
             solo.feed(&theirs.encode());

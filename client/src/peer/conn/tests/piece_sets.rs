@@ -10,11 +10,7 @@ fn what_we_have_is_the_first_thing_said() {
     ];
     for (have, fast, plain) in expected {
         for (reserved, first) in [([0, 0, 0, 0, 0, 0x10, 0, 5], Some(fast)), ([0; 8], plain)] {
-            let mut solo = Solo {
-                conn: PeerConn::outgoing(Time::ZERO, setup(1, Some(SHAPE))),
-                now: Time::ZERO,
-                events: Vec::new(),
-            };
+            let mut solo = Solo::of(PeerConn::outgoing(Time::ZERO, setup(1, Some(SHAPE))), Time::ZERO);
             assert_eq!(solo.drain().len(), 68);
             let theirs = Handshake { reserved, infohash: Id::new([5; 20]), peer_id: [2; 20] };
             solo.feed(&theirs.encode());

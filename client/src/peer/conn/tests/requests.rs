@@ -104,6 +104,7 @@ fn peers_that_reject_everything_get_a_few_requests_a_second() {
         solo.wait(Duration::from_millis(100));
     }
     assert!((16 * 50..=16 * 62).contains(&requests), "{requests} in a minute");
+    assert!(solo.turns <= 90, "{} timers in a minute", solo.turns);
 }
 
 #[test]
@@ -132,6 +133,7 @@ fn choke_flaps_get_a_few_requests_a_second_and_an_end() {
     assert_eq!(solo.broke(), Some(Violation::Chatter));
     let seconds = solo.now.since(Time::from_secs(100)).as_secs() as u32;
     assert!((15..=25).contains(&seconds) && requests <= 16 * (seconds + 2), "{requests} in {seconds} s");
+    assert!(solo.turns <= seconds as usize, "{} timers in {seconds} s", solo.turns);
 }
 
 #[test]

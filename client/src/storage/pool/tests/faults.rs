@@ -41,17 +41,19 @@ fn a_full_disk_stops_everything_and_nothing_is_lost_when_it_resumes() {
 }
 
 #[test]
-fn a_full_disk_is_tried_once_a_thread_and_not_again_before_it_may_go_on() {
-    let fixture = Fixture::new(PoolConfig { write_cache: 0, ..threads(2) });
-    fixture.storage.set(Some(Fault::NoSpace), 2);
-    (0..fixture.info.pieces()).for_each(|piece| fixture.write_piece(piece));
-    for resumes in 0..50 {
-        fixture.until(|done| matches!(done, Done::Failed(_)));
-        // Time for whoever would not hold.
-        (0..20).for_each(|_| drop(fixture.save()));
-        let (refused, most) = (fixture.storage.refused(), 2 * (resumes + 1));
-        assert!((1..=most).contains(&refused), "{refused} writes after {resumes} resumes");
-        fixture.pool.resume();
+fn a_full_or_broken_disk_is_tried_once_a_thread_and_not_again_before_it_may_go_on() {
+    for fault in [Fault::NoSpace, Fault::WriteError] {
+        let fixture = Fixture::new(PoolConfig { write_cache: 0, ..threads(2) });
+        fixture.storage.set(Some(fault), 2);
+        (0..fixture.info.pieces()).for_each(|piece| fixture.write_piece(piece));
+        for resumes in 0..50 {
+            fixture.until(|done| matches!(done, Done::Failed(_)));
+            // Time for whoever would not hold.
+            (0..20).for_each(|_| drop(fixture.save()));
+            let (refused, most) = (fixture.storage.refused(), 2 * (resumes + 1));
+            assert!((1..=most).contains(&refused), "{fault:?}: {refused} writes after {resumes} resumes");
+            fixture.pool.resume();
+        }
     }
 }
 
