@@ -23,9 +23,6 @@ pub trait Storage: Send + Sync {
     /// Makes the file exist with exactly its length: makes an empty one, cuts a longer one.
     fn finish(&self, file: usize) -> Result<(), DiskError>;
 
-    /// Says that the file will be synced soon, so that it may begin to be written back. Promises nothing.
-    fn sync_soon(&self, file: usize);
-
     /// Returns when what was written to the file survives a crash. Fails with
     /// [`DiskErrorKind::Missing`](super::DiskErrorKind::Missing) if the file was taken away meanwhile.
     fn sync(&self, file: usize) -> Result<(), DiskError>;

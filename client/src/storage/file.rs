@@ -34,10 +34,6 @@ use sharing::Share;
 /// Slices of one vectored write (IOV_MAX of Linux).
 const MAX_SLICES: usize = 1024;
 
-/// Files up to so many bytes are written back together before they are synced. What a larger one has in the page
-/// cache is kept for whoever reads it.
-const SMALL_FILE: u64 = 4 << 20;
-
 /// Files below a folder.
 #[derive(Debug)]
 pub struct FileStorage {
@@ -304,15 +300,6 @@ impl Storage for FileStorage {
             }
         });
         finish.map_err(|error| self.failed("finishing", file)(error))
-    }
-
-    fn sync_soon(&self, file: usize) {
-        let small = self.info.file(file).is_some_and(|file| file.len() <= SMALL_FILE);
-        if small && let Ok(open) = self.file(file, Want::Read) {
-            // Linux begins to write back what is dirty, and forgets the rest: of a small file little. The first
-            // sync then commits for all of them what each would commit for itself.
-            let _ = rustix::fs::fadvise(&open.file, 0, None, Advice::DontNeed);
-        }
     }
 
     fn sync(&self, file: usize) -> Result<(), DiskError> {

@@ -52,8 +52,6 @@ impl Storage for MemStorage {
 
     fn ahead(&self, _: usize, _: u64, _: u32) {}
 
-    fn sync_soon(&self, _: usize) {}
-
     fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError> {
         let mut files = self.lock();
         let file = files.get_mut(file).ok_or_else(|| missing("writing"))?;
@@ -200,10 +198,6 @@ impl<S: Storage> Storage for FaultyStorage<S> {
 
     fn ahead(&self, file: usize, offset: u64, len: u32) {
         self.inner.ahead(file, offset, len);
-    }
-
-    fn sync_soon(&self, file: usize) {
-        self.inner.sync_soon(file);
     }
 
     fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError> {

@@ -37,10 +37,6 @@ impl Storage for Files {
         self.inner.ahead(file, offset, len);
     }
 
-    fn sync_soon(&self, file: usize) {
-        self.inner.sync_soon(file);
-    }
-
     fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError> {
         self.inner.write(file, offset, bufs)
     }

@@ -153,9 +153,6 @@ impl Saver {
     /// Syncs files and looks at them; on failure says which are left, the failed one first. One that was
     /// taken away, and of which nothing is believed any more, has nothing to be synced.
     fn sync<'a>(&mut self, files: &'a [usize]) -> Result<(), (DiskError, &'a [usize])> {
-        if files.len() > 1 {
-            files.iter().for_each(|&file| self.shared.storage.sync_soon(file));
-        }
         for (at, &file) in files.iter().enumerate() {
             let synced = match self.shared.storage.sync(file) {
                 Err(error) if error.kind == DiskErrorKind::Missing => match self.shared.gone(file) {

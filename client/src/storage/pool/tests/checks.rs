@@ -64,8 +64,6 @@ impl Storage for Gated {
 
     fn ahead(&self, _: usize, _: u64, _: u32) {}
 
-    fn sync_soon(&self, _: usize) {}
-
     fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError> {
         self.inner.write(file, offset, bufs)
     }

@@ -28,8 +28,6 @@ struct State {
     one: bool,
     /// There is no space to reserve.
     full: bool,
-    /// What was said of syncs, and of which file.
-    order: Vec<(&'static str, usize)>,
 }
 
 impl Kernel {
@@ -57,10 +55,6 @@ impl Storage for Kernel {
 
     fn ahead(&self, _: usize, _: u64, _: u32) {}
 
-    fn sync_soon(&self, file: usize) {
-        self.state.lock().unwrap().order.push(("soon", file));
-    }
-
     fn write(&self, file: usize, offset: u64, bufs: &mut [IoSlice<'_>]) -> Result<(), DiskError> {
         let bytes = bufs.iter().flat_map(|buf| buf.to_vec()).collect();
         self.state.lock().unwrap().dirty.push((file, offset, bytes));
@@ -75,7 +69,6 @@ impl Storage for Kernel {
     fn sync(&self, file: usize) -> Result<(), DiskError> {
         assert!(!self.panics.swap(false, Ordering::Relaxed), "injected");
         let mut state = self.state.lock().unwrap();
-        state.order.push(("sync", file));
         let one = state.one;
         let written: Vec<_> = state.dirty.extract_if(.., |(of, ..)| one || *of == file).collect();
         if let Some((_, kind)) = state.fails.take_if(|(of, _)| *of == file) {
@@ -324,26 +317,4 @@ fn no_peer_is_blamed_for_what_a_failed_sync_lost_of_an_unfinished_piece() {
     fixture.write_piece(last);
     assert_eq!(verdict(), Some(Verdict::Good));
     assert_eq!(doubted(&fixture.save()), 0);
-}
-
-#[test]
-fn files_begin_to_be_written_before_the_first_of_them_is_waited_for() {
-    let (fixture, kernel) = over_kernel(threads(1));
-    (0..fixture.info.pieces()).for_each(|piece| fixture.write_piece(piece));
-    fixture.all_good();
-    fixture.save();
-    let order = std::mem::take(&mut kernel.state.lock().unwrap().order);
-    let (soon, synced) = order.split_at(order.len() / 2);
-    assert!(soon.len() > 1 && soon.iter().all(|step| step.0 == "soon"), "{order:?}");
-    let files = |steps: &[(&str, usize)]| steps.iter().map(|step| step.1).collect::<Vec<_>>();
-    assert!(synced.iter().all(|step| step.0 == "sync") && files(soon) == files(synced), "{order:?}");
-}
-
-#[test]
-fn a_file_alone_is_synced_at_once() {
-    let (fixture, kernel) = over_kernel(threads(1));
-    fixture.write_piece(0);
-    fixture.until(|done| matches!(done, Done::Piece(..)));
-    fixture.save();
-    assert_eq!(kernel.state.lock().unwrap().order, [("sync", 0)]);
 }
