@@ -21,7 +21,7 @@ use btdht::Time;
 /// makes up with it for the time that it stood in the line of a wider one.
 const BURST: Duration = Duration::from_millis(250);
 /// What small messages take ahead of the line is within this time's worth, so that the rate is not
-/// exceeded for longer.
+/// exceeded for longer. The two percent within which a rate holds are of what stands in the line.
 const AHEAD: Duration = Duration::from_secs(2);
 /// And it is every so many'th byte at most, so that the line goes on whatever strangers make us say.
 const AHEAD_SHARE: i128 = 2;

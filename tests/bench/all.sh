@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures all that README's section "Benchmarks" tells, part by part, and prints each figure with its goal.
+# Measures all that README's section "Benchmarks" tells, part by part, with the goals where a program knows them.
 #
 #     tests/bench/all.sh            # as root, some two hours on two cores, which should have nothing else to do
 #     tests/bench/all.sh PART...    # codec serving memory simulator testnet lookups transfer wan swarms hashing
@@ -75,7 +75,7 @@ lookups() {
 }
 
 transfer() {
-  tests/bench/transfer.py --kind big --mib 2048 --repetitions 5
+  tests/bench/transfer.py --kind big,recheck --mib 2048 --repetitions 5
   tests/bench/transfer.py --kind seeding,small,magnet,dictionary --repetitions 5
 }
 

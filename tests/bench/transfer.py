@@ -25,7 +25,8 @@ Seconds count from the start of the process (libtorrent: from the command to add
 everything is verified and written: btfetch's line "verified and written", libtorrent's "finished", the end of the others.
 btfetch alone then waits until the disk has it: "to the end" is that, too. CPU seconds, peak memory and
 context switches are the system's account of the whole process. libtorrent's alerts are looked at every
-20 ms, which its milliseconds include. rqbit is measured if it is installed.
+20 ms, which its milliseconds include. rqbit is measured if it is installed. `small` is for a file system on which
+no thousands of files were deleted in the last five minutes: ext4 passes over their places, one by one.
 
 Prints minimum/median/maximum, ratios of medians, and what PERFORMANCE asks for beside what was reached; with
 --check a goal that is missed is a failure, the moonshot is none.
@@ -250,7 +251,7 @@ def dictionary(only, repetitions, work):
         print_magnet(torrent, results, repetitions)
     if ours := fine.get(OURS):
         goals()
-        goal("1 MiB of metadata: peak RSS less twice that, MiB", median(ours, lambda run: run.peak) - 2, most=32)
+        goal("1 MiB of metadata: peak RSS less twice that, MiB", max(run.peak for run in ours) - 2, most=32)
         goal("1 MiB of metadata: ms", median(ours, lambda run: 1000 * run.events["metadata"]), most=60)
         cpu = median(ours, lambda run: run.cpu) / median(coarse[OURS], lambda run: run.cpu)
         goal("52,480 pieces: CPU, x that of 820 pieces", cpu, most=1.3)
@@ -270,6 +271,7 @@ def recheck(torrent, only, repetitions, work):
         "transmission": lambda: clients.transmission(torrent, torrent.root.parent, work),
     }
     results = in_turns(rows, only, range(repetitions))
+    clients.check_btfetch(torrent)  # nobody has changed anything
     table(f"recheck of {torrent.size >> 20} MiB, {repetitions} repetitions", results, torrent.size)
     goals()
     rate = lambda run: 1 / run.wall

@@ -433,6 +433,7 @@ impl State {
         }
         self.untold.put(&mut self.send);
         self.upload.grant(&self.setup.config, &self.send, out);
+        self.extensions.grant(&self.setup.config, &self.send, out);
         self.download.tell_room(now, out);
         if self.send.is_empty() {
             self.progress = Time::NEVER;

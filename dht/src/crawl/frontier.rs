@@ -5,7 +5,7 @@
 //! which holds an even choice of those that it was offered: a flood of nodes in one part pushes nobody
 //! out elsewhere. Nodes that have been asked are remembered until they may be asked again; room for
 //! another is made by forgetting who was silent and then who does not know BEP 51, never by forgetting
-//! who is within its interval. If everybody is, nobody else can be asked. That a node is remembered does not say that
+//! who is within its interval, unless it has gone. If everybody is, nobody else can be asked. That a node is remembered does not say that
 //! it still lives: who counts as alive is told in `trust`.
 //!
 //! Of one network (IPv4 /24, IPv6 /64) at most [`Config::crawl_nodes_per_subnet`] are known at a time, but for
@@ -43,6 +43,9 @@ use crate::{Config, KeyedHash, Rng, Time};
 /// where it is two hours. Those who count unasked are on average half as old and few of all: a round of a large
 /// DHT takes hours, and a survey asks most of whom it counts.
 const TRUSTED: Duration = Duration::from_secs(5 * 60);
+
+/// Questions in a row that a node does not answer until it counts as gone.
+const GONE: u8 = 2;
 
 /// The nodes that are known.
 #[derive(Debug)]
@@ -92,9 +95,9 @@ pub(super) enum Known {
     Asking,
     /// It answered a moment ago.
     Alive,
-    /// It answered, too long ago to say that it lives.
+    /// It answered, too long ago to say that it lives, or was silent once, which a lost packet is too.
     Stale,
-    /// It was silent lately.
+    /// It was silent lately, and when it was asked once more.
     Gone,
 }
 
@@ -253,10 +256,10 @@ impl Frontier {
         let Some(index) = self.find(self.source(addr)) else { return Known::Unknown };
         let entry = &self.entries[index as usize];
         match entry.state {
-            State::Silent if entry.at > now => Known::Gone,
-            State::Silent => Known::Unknown,
+            State::Silent if entry.at <= now => Known::Unknown,
+            State::Silent if entry.silences >= GONE => Known::Gone,
             _ if entry.id != id || entry.addr != addr => Known::Otherwise,
-            State::Resting | State::Refused | State::Unseated => entry.known_asked(now),
+            State::Silent | State::Resting | State::Refused | State::Unseated => entry.known_asked(now),
             State::Asking => Known::Asking,
             State::Fresh | State::Free => Known::Fresh,
         }
@@ -280,7 +283,7 @@ impl Frontier {
         if let Some(id) = id {
             self.voids.remove(&entry.id);
             self.voids.insert(&id);
-            (entry.id, entry.trusted) = (id, now + TRUSTED);
+            (entry.id, entry.trusted, entry.silences) = (id, now + TRUSTED, 0);
         }
         self.place_asked(index, standing);
     }

@@ -121,7 +121,10 @@ impl Crawler {
     /// A crawl of `region` with sockets for the families that are said. It knows nobody yet and wants
     /// [`Crawler::handle_timeout`] at once.
     pub fn new(now: Time, config: &Config, region: Region, (ipv4, ipv6): (bool, bool), seeds: Seeds) -> Self {
-        let config = Arc::new(config.lifted());
+        let mut config = config.lifted();
+        // The node asks no more at a time: to whom it sends nothing would count as silent. Half is for its own.
+        config.crawl_max_in_flight = config.crawl_max_in_flight.min((config.max_in_flight / 2).max(1));
+        let config = Arc::new(config);
         Self {
             region,
             rng: Rng::new(seeds.derive("crawl")),

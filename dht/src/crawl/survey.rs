@@ -35,6 +35,8 @@ struct Candidate {
     addr: SocketAddr,
     source: SourceKey,
     state: State,
+    /// It was silent once, and is asked once more: with each lost packet the DHT would be smaller.
+    silent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +78,7 @@ impl Survey {
             // An IP counts once, where it was met first.
             Known::Otherwise | Known::Gone => return,
         };
-        self.candidates.insert(at, Candidate { distance, id, addr, source, state });
+        self.candidates.insert(at, Candidate { distance, id, addr, source, state, silent: false });
         self.candidates.truncate(CANDIDATES);
     }
 
@@ -118,12 +120,14 @@ impl Survey {
         }
     }
 
-    /// A node that somebody asked answered under this id, or did not.
+    /// A node that somebody asked answered under this id, or did not. Who is silent twice is gone.
     pub(super) fn settled(&mut self, source: SourceKey, id: Option<Id>) {
-        let is_same = |candidate: &Candidate| id == Some(candidate.id);
-        let candidate = self.candidates.iter().find(|candidate| candidate.source == source);
-        if let Some(is_alive) = candidate.map(is_same) {
-            self.set(source, if is_alive { State::Alive } else { State::Gone });
+        if let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.source == source) {
+            candidate.state = match id {
+                Some(id) if id == candidate.id => State::Alive,
+                None if !std::mem::replace(&mut candidate.silent, true) => State::Fresh,
+                Some(_) | None => State::Gone,
+            };
         }
     }
 
@@ -138,7 +142,7 @@ impl Survey {
 const CANDIDATES: usize = 48;
 /// Nodes of one survey that are asked at the same time.
 const AT_ONCE: usize = 3;
-/// Where four in ten of the nodes are gone some 25 are asked.
+/// Where four in ten of the nodes are gone some 25 are asked, and a third of them twice.
 const MOST_QUERIES: u32 = 60;
 
 #[cfg(test)]
@@ -185,7 +189,8 @@ mod tests {
         };
         let alive: Vec<_> = nodes.iter().filter(|node| lives(node.1) && node.1 != liar).collect();
         assert_eq!(distance, share(&alive[NEAREST - 1].0.distance(&survey.target)));
-        assert!(asked <= 16, "{asked}");
+        // Five of those are asked twice.
+        assert!(asked <= 21, "{asked}");
     }
 
     #[test]
@@ -227,6 +232,6 @@ mod tests {
                 Step::Done(result) => break assert_eq!(result, None),
             }
         }
-        assert_eq!(asked, CANDIDATES as u32);
+        assert_eq!(asked, MOST_QUERIES);
     }
 }

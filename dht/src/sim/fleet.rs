@@ -258,7 +258,7 @@ impl Fleet {
         self.command(index, Command::Routers(routers));
     }
 
-    /// Gives a node a command, if it is up; the name of what that started.
+    /// Gives a node a command; the name of what that started. What one that is not up sends is lost.
     pub fn command(&mut self, index: usize, command: Command) -> Option<LookupId> {
         self.world.act(index, |now, host, out| match host {
             Participant::Node(node) => node.handle_command(now, command, out),

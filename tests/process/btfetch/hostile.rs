@@ -122,7 +122,7 @@ fn a_peer_that_sends_wrong_data_is_banned_soon() {
     let peers = [evil[0].addr, evil[1].addr, honest.addr];
     download(&torrent, false, &peers, "wrong data").unwrap();
     for peer in &evil {
-        assert!(peer.seen.spoiled_pieces() <= 3, "{} pieces spoiled", peer.seen.spoiled_pieces());
+        assert!(peer.seen.spoiled_pieces() <= 2, "{} pieces spoiled", peer.seen.spoiled_pieces());
     }
 }
 

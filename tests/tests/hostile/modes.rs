@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use harness::hostile::{Blocks, Honest, Mode, Peer, Torrent};
 
-use crate::run::{Fetch, Source, addresses, each, hostile};
+use crate::run::{Fetch, MOST_TIME, Source, addresses, each, hostile};
 
 #[test]
 fn an_honest_seeder_alone_is_served_by_the_rules() {
@@ -73,6 +73,9 @@ fn topic(of_it: impl Fn(&Mode) -> bool) {
         let source = if magnet { Source::Magnet } else { Source::File };
         let outcome = Fetch::new(&torrent, source, addresses(evil.iter().chain([&honest]))).run();
         let figures = outcome.complete(&torrent)?;
+        if outcome.took > MOST_TIME {
+            return Err(format!("too long: {figures}\n{}", outcome.output()));
+        }
         let seen: Vec<_> = evil.iter().map(|peer| &peer.seen).collect();
         if seen.iter().any(|seen| seen.connections.total() == 0) {
             return Err("a hostile peer was never dialed".to_owned());

@@ -1,7 +1,10 @@
 //! Extension messages of a connection: the extension handshake (BEP 10) and metadata (BEP 9).
 
+use std::collections::VecDeque;
+
 use super::{Phase, State};
-use crate::peer::{ExtendedHello, MetadataMessage, PeerEvent, Violation};
+use crate::peer::send::SendQueue;
+use crate::peer::{ExtendedHello, MetadataMessage, PeerConfig, PeerEvent, Violation};
 use crate::wire::extension::{HANDSHAKE, OurHandshake, TheirHandshake, UT_METADATA};
 use crate::wire::message::Message;
 use crate::wire::metadata::{Metadata, PIECE_LEN};
@@ -16,8 +19,11 @@ pub(super) struct Extensions {
     theirs: TheirHandshake,
     /// Metadata pieces that we have asked for.
     asked: Vec<u32>,
-    /// Requests of the peer for metadata: without an answer so far, and in all.
-    waiting: u32,
+    /// Requests of the peer for metadata that the swarm does not know of yet. Some clients ask for all pieces at
+    /// once, and never again for one that is refused.
+    waiting: VecDeque<u32>,
+    /// Those that it knows of and has not answered, and all that there have been.
+    granted: u32,
     served: u32,
 }
 
@@ -31,6 +37,16 @@ impl Extensions {
     fn answered(&mut self, piece: u32) -> bool {
         let at = self.asked.iter().position(|&asked| asked == piece);
         at.map(|at| self.asked.swap_remove(at)).is_some()
+    }
+
+    /// Tells the swarm of waiting requests as far as there is room in the send buffer.
+    pub(super) fn grant(&mut self, config: &PeerConfig, send: &SendQueue, out: &mut Vec<PeerEvent>) {
+        while self.granted as usize * PIECE_LEN as usize + send.len() < config.send_buffer / 4 * 3
+            && let Some(piece) = self.waiting.pop_front()
+        {
+            self.granted += 1;
+            out.push(PeerEvent::Metadata(MetadataMessage::Request { piece }));
+        }
     }
 
     fn merge(&mut self, new: TheirHandshake) {
@@ -101,7 +117,7 @@ impl State {
 
     fn metadata_message(&mut self, payload: &[u8], out: &mut Vec<PeerEvent>) -> Result<bool, Violation> {
         let message = match Metadata::decode(payload).ok_or(Violation::BadExtension)? {
-            Metadata::Request { piece } => return Ok(self.metadata_requested(piece, out)),
+            Metadata::Request { piece } => return Ok(self.metadata_requested(piece)),
             Metadata::Data { piece, .. } | Metadata::Reject { piece } if !self.extensions.answered(piece) => {
                 return Ok(false);
             }
@@ -117,17 +133,17 @@ impl State {
 
     /// The peer asks for metadata. Each piece is served a few times on average; who wants it more often has
     /// another aim than the torrent.
-    fn metadata_requested(&mut self, piece: u32, out: &mut Vec<PeerEvent>) -> bool {
+    fn metadata_requested(&mut self, piece: u32) -> bool {
         let pieces = self.setup.shape.map_or(0, |shape| shape.metadata_size.div_ceil(PIECE_LEN));
         let Extensions { waiting, served, .. } = &mut self.extensions;
-        let (most, serves) = (self.setup.config.metadata_queue, self.setup.config.metadata_serves);
-        if piece >= pieces || *waiting >= most || *served >= serves * pieces + most {
+        let (queue, serves) = (self.setup.config.metadata_queue, self.setup.config.metadata_serves);
+        let is_full = waiting.len() >= queue.max(pieces) as usize;
+        if piece >= pieces || is_full || *served >= serves * pieces + queue {
             self.put_metadata(Metadata::Reject { piece });
             return false;
         }
-        *waiting += 1;
+        waiting.push_back(piece);
         *served += 1;
-        out.push(PeerEvent::Metadata(MetadataMessage::Request { piece }));
         true
     }
 
@@ -144,11 +160,11 @@ impl State {
                 }
             }
             MetadataMessage::Data { piece, total_size, ref bytes } => {
-                self.extensions.waiting = self.extensions.waiting.saturating_sub(1);
+                self.extensions.granted = self.extensions.granted.saturating_sub(1);
                 self.put_metadata(Metadata::Data { piece, total_size, bytes });
             }
             MetadataMessage::Reject { piece } => {
-                self.extensions.waiting = self.extensions.waiting.saturating_sub(1);
+                self.extensions.granted = self.extensions.granted.saturating_sub(1);
                 self.put_metadata(Metadata::Reject { piece });
             }
         }

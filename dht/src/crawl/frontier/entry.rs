@@ -19,6 +19,8 @@ pub(super) struct Entry {
     pub(super) trusted: Time,
     /// Where it is in a list of its slice.
     pub(super) place: u32,
+    /// Questions in a row that it did not answer.
+    pub(super) silences: u8,
     pub(super) state: State,
     pub(super) kept: Kept,
 }

@@ -15,8 +15,8 @@ impl Frontier {
     /// A new entry that is in no list.
     pub(super) fn add(&mut self, id: Id, addr: SocketAddr, source: SourceKey) -> u32 {
         let (state, kept) = (State::Free, Kept::Before);
-        let entry =
-            Entry { addr, at: Time::ZERO, id, target: id, trusted: Time::ZERO, place: 0, state, kept };
+        let (at, trusted, target, place, silences) = (Time::ZERO, Time::ZERO, id, 0, 0);
+        let entry = Entry { addr, at, id, target, trusted, place, silences, state, kept };
         self.voids.insert(&id);
         self.subnets.enter(addr);
         let index = match self.holes.pop() {
@@ -81,6 +81,7 @@ impl Frontier {
             }
             Standing::Resting(until) => (State::Resting, until, &mut self.resting),
             Standing::Silent(until) => {
+                entry.silences = entry.silences.max(1);
                 self.voids.remove(&entry.id);
                 self.subnets.leave(entry.addr);
                 (State::Silent, until, &mut self.silent)

@@ -519,10 +519,18 @@ fn who_answered_counts_for_a_moment_and_is_to_be_asked_then() {
         // a refusal to say says nothing,
         frontier.asked_anew(later, source, None, Standing::Refused(later));
         assert_eq!(frontier.known(later, new, addr(1)), Known::Alive);
-        // and silence tells, though it does not end the rest that was wished for.
+        // silence tells that it is to be asked once more,
         let hour = later + Duration::from_secs(3600);
-        frontier.asked_anew(later, source, None, Standing::Silent(hour));
+        let at = if let Standing::Resting(at) = standing { at.max(hour) } else { hour };
+        for answer in [Some(new), None] {
+            frontier.asked_anew(later, source, None, Standing::Silent(hour));
+            assert_eq!(frontier.known(later, new, addr(1)), Known::Stale);
+            assert_eq!((frontier.silent(), frontier.resting() + frontier.refused()), (0, 1));
+            frontier.asked_anew(later, source, answer, Standing::Silent(hour));
+        }
+        // and a second one that it has gone, though that does not end the rest that was wished for.
         assert_eq!(frontier.known(later, new, addr(1)), Known::Gone);
+        assert_eq!(frontier.known(at, new, addr(1)), Known::Unknown);
         assert_eq!((frontier.silent(), frontier.resting(), frontier.refused()), (1, 0, 0));
         assert!(frontier.nearest(later, &old, false, 8).is_empty());
         assert_eq!(frontier.offer(hour, new, addr(1)), standing == Standing::Refused(until));
@@ -548,6 +556,8 @@ fn a_refusal_ends_and_so_does_one_that_was_kept() {
     let unseated = (0..2).find(|&n| frontier.state(host(n)) == State::Unseated).unwrap();
     let source = frontier.source(host(unseated));
     frontier.asked_anew(NOW, source, None, Standing::Silent(NOW + DAY));
+    assert_eq!((frontier.refused(), frontier.silent()), (2, 0), "once may be a lost packet");
+    frontier.asked_anew(NOW, source, None, Standing::Silent(NOW + DAY));
     assert_eq!((frontier.refused(), frontier.silent()), (1, 1));
     assert!(frontier.offer(NOW, rng.id(), host(11)) && !frontier.offer(NOW, rng.id(), host(12)));
     frontier.wake(NOW + DAY - Duration::from_micros(1));
@@ -559,4 +569,29 @@ fn a_refusal_ends_and_so_does_one_that_was_kept() {
     assert_eq!(frontier.len(), 2);
     let forgotten = (frontier.source(addr(5)), None);
     assert_eq!(frontier.changes().last(), Some(forgotten), "nor kept");
+}
+
+#[test]
+fn who_was_silent_in_its_turn_is_asked_once_more_for_nodes_and_left_alone_all_the_same() {
+    let mut rng = Rng::from_seed(23);
+    let (old, new, until) = (rng.id(), rng.id(), NOW + Duration::from_secs(3600));
+    let mut frontier = frontier(Config::default());
+    frontier.offer(NOW, old, addr(1));
+    let chosen = frontier.next().unwrap();
+    frontier.settle(NOW, chosen.index, None, Standing::Silent(until));
+    let source = frontier.source(addr(1));
+    assert_eq!(frontier.known(NOW, old, addr(1)), Known::Stale);
+    // It lives, under another id perhaps, and still has its rest.
+    frontier.asked_anew(NOW, source, Some(new), Standing::Resting(NOW));
+    assert_eq!(frontier.known(NOW, new, addr(1)), Known::Alive);
+    assert_eq!(frontier.known(NOW, old, addr(1)), Known::Otherwise);
+    assert_eq!(frontier.known(NOW + TRUSTED, new, addr(1)), Known::Stale);
+    assert!(!frontier.offer(NOW, new, addr(1)) && frontier.claim(NOW, new, addr(1)).is_none());
+    for known in [Known::Stale, Known::Gone] {
+        frontier.asked_anew(NOW, source, None, Standing::Silent(until));
+        assert_eq!(frontier.known(NOW, new, addr(1)), known);
+    }
+    frontier.wake(until);
+    assert_eq!(frontier.len(), 0);
+    assert!(frontier.offer(until, new, addr(1)));
 }

@@ -50,6 +50,25 @@ fn the_size_is_right_at_every_time_of_a_round() {
     }
 }
 
+/// Each lost packet would make the DHT smaller by a node: a silent one is asked once more.
+#[test]
+fn lost_packets_make_the_network_no_smaller() {
+    let (count, runs) = (600, 20);
+    let mut estimates = Vec::new();
+    for seed in 0..runs {
+        let mut street =
+            Street::of_tables(400 + seed, count, &Config { crawl_rate: 100, ..Config::default() });
+        street.loss = 10;
+        // A round, and surveys of those who rest.
+        street.run(MINUTE * 30);
+        estimates.extend(street.crawler.status().size_v4);
+    }
+    let (within, mean) = judged(&estimates, count as f64);
+    println!("{within} of {}, {mean}, {:?}", estimates.len(), estimates.last());
+    assert!(estimates.len() == runs as usize && within >= 17, "{within} {estimates:?}");
+    assert!((mean - 1.0).abs() < 0.05, "{mean} {estimates:?}");
+}
+
 #[test]
 fn the_size_is_right_in_a_round_that_another_crawl_began() {
     let (count, runs) = (200, 20);

@@ -40,6 +40,9 @@ pub(super) struct Street {
     pub(super) events: Vec<(Time, Event)>,
     /// Nobody answers.
     pub(super) dead: bool,
+    /// Of a hundred questions or answers so many are lost.
+    pub(super) loss: u32,
+    rng: Rng,
     /// The owner answers wishes for nodes with these.
     pub(super) table: Vec<(Id, SocketAddr)>,
     /// Whom each node knows; everybody if this is empty.
@@ -78,6 +81,8 @@ impl Street {
             sent: Vec::new(),
             events: Vec::new(),
             dead: false,
+            loss: 0,
+            rng,
             table,
             tables: Vec::new(),
         }
@@ -131,7 +136,7 @@ impl Street {
 
     pub(super) fn take(&mut self, out: Actions) {
         for query in out.queries {
-            let answer = self.answer(&query);
+            let answer = self.answer(&query).filter(|_| !self.rng.chance(self.loss, 100));
             let after = Duration::from_millis(if answer.is_some() { 100 } else { 4000 });
             self.answers.insert((self.now + after, query.ticket), answer);
             self.sent.push((self.now, query));

@@ -16,26 +16,26 @@ use crate::{Node, Rng};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "poison",
-    about: "tables under a flood of made-up nodes from 0 to 20 % of the members; after --minutes",
+    about: "tables under made-up nodes from 0 to 20 % of the members, and under a flood of them; after --minutes",
     nodes: 2000,
     minutes: 10,
     takes_lookups: true,
     run,
 };
 
-/// Liars, of a thousand nodes.
-const SHARES: [usize; 4] = [0, 10, 50, 200];
-/// Pause between two forged queries of a liar.
-const EVERY: Duration = Duration::from_secs(1);
+/// Liars, of a thousand nodes, and the forged queries of each in a second. The last ones flood: every node gets ten
+/// a second, twice as many as it may ping.
+const ATTACKS: [(usize, u32); 5] = [(0, 1), (10, 1), (50, 1), (200, 1), (200, 50)];
 
 fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
-    let own = ["liars_percent", "made_up_in_tables", "liars_in_tables", "pings_a_node_second"];
+    let own =
+        ["liars_percent", "forged_a_second", "made_up_in_tables", "liars_in_tables", "pings_a_node_second"];
     let columns: Vec<&str> = own.into_iter().chain(COLUMNS).collect();
     let mut report = Report::new(&columns);
     let (mut found, mut reached, mut taken) = (Vec::new(), Vec::new(), Vec::new());
-    for permille in SHARES {
+    for (permille, forged) in ATTACKS {
         let plan = Plan::new(params.nodes, params.seed, params.threads);
-        let mut fleet = Fleet::grow(plan.clone(), liars(&plan, permille), watcher)?;
+        let mut fleet = Fleet::grow(plan.clone(), liars(&plan, permille, forged), watcher)?;
         let before = queries(&fleet);
         fleet.run(params.span(), "under attack", watcher)?;
         let asked = (queries(&fleet) - before) as f64 / params.span().as_secs_f64() / params.nodes as f64;
@@ -51,9 +51,11 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
         let figures = Figures::of(&looked);
         let [a, b, c, d, e, f, g, h, i] = figures.cells();
         let percent = permille as f64 / 10.0;
-        report.row([percent.into(), made_up.into(), lying.into(), asked.into(), a, b, c, d, e, f, g, h, i]);
+        let attack = [percent.into(), u64::from(forged).into(), made_up.into(), lying.into(), asked.into()];
+        let [j, k, l, m, n] = attack;
+        report.row([j, k, l, m, n, a, b, c, d, e, f, g, h, i]);
         let shares = [(&mut found, figures.found), (&mut reached, figures.reached), (&mut taken, lying)];
-        for (points, share) in shares {
+        for (points, share) in shares.into_iter().filter(|_| forged == 1) {
             points.push((percent, share.unwrap_or(0.0)));
         }
         report.totals = report.totals.and(&fleet.totals());
@@ -74,15 +76,15 @@ fn run(params: &Params, watcher: &mut dyn Watcher) -> Result<Report, Stopped> {
 }
 
 /// Liars at the addresses after the nodes, who know where everybody lives.
-fn liars(plan: &Plan, permille: usize) -> Vec<Box<dyn Actor>> {
+fn liars(plan: &Plan, permille: usize, forged: u32) -> Vec<Box<dyn Actor>> {
     let addresses = World::<Node>::new(plan.seed, Links::default(), 1);
     let victims = Arc::new((0..plan.nodes).map(|index| addresses.addr(index)).collect::<Vec<_>>());
     let mut rng = Rng::from_seed(plan.seed ^ 0x6c69_6172);
-    let count = plan.nodes * permille / 1000;
+    let (count, every) = (plan.nodes * permille / 1000, Duration::from_secs(1) / forged);
     let liar = |n: usize| {
         let id = secure_id(addresses.addr(plan.nodes + n).ip(), &mut rng);
-        let begin = BEGIN + EVERY * n as u32 / count.max(1) as u32;
-        let liar = Liar::new(id, &victims, (begin, EVERY), Rng::from_seed(rng.next_u64()));
+        let begin = BEGIN + every * n as u32 / count.max(1) as u32;
+        let liar = Liar::new(id, &victims, (begin, every), Rng::from_seed(rng.next_u64()));
         Box::new(liar) as Box<dyn Actor>
     };
     (0..count).map(liar).collect()

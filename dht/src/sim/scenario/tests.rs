@@ -360,6 +360,11 @@ fn made_up(minutes: u64) {
         // and one of questionable nodes a second; liars must not come near to spending it.
         assert!(of("pings_a_node_second") <= 1.25, "{report:?}");
     }
+    // Measured 0.66: most of a flood falls into full buckets and is not pinged at all.
+    let flooded = |column| number(&report, &["20.0", "50"], column);
+    assert_eq!(flooded("made_up_in_tables"), 0.0, "{report:?}");
+    assert!(flooded("found") >= 0.95, "{report:?}");
+    assert!((0.4..=2.0).contains(&flooded("pings_a_node_second")), "{report:?}");
 }
 
 #[test]

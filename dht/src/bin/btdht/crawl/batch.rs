@@ -22,8 +22,11 @@ pub(super) struct Batch {
     /// The newest state of each node that something has happened to; `None` for the forgotten.
     pub(super) nodes: BTreeMap<SourceKey, Option<Node>>,
     /// Of the IPv4 and of the IPv6 DHT.
-    pub(super) sizes: [Option<SizeEstimate>; 2],
+    pub(super) sizes: Sizes,
 }
+
+/// How large the DHT of each family is said to be.
+pub(super) type Sizes = [Option<SizeEstimate>; 2];
 
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {

@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::args::Walk;
-use super::batch::Batch;
+use super::batch::{Batch, Sizes};
 use super::db::{Db, Written};
 use super::open::Missing;
 use super::record::{self, Node, moment, seconds};
@@ -144,6 +144,8 @@ struct Walker<'a> {
     batch: Batch,
     writing: Option<JoinHandle<Result<Written, Failure>>>,
     started: Instant,
+    /// What was written last of the size of the DHT.
+    sizes: Sizes,
     /// Infohashes that the database did not have, and all.
     new: u64,
     total: u64,
@@ -173,6 +175,7 @@ impl<'a> Walker<'a> {
             batch,
             writing: None,
             started,
+            sizes: [None, None],
             new: 0,
             total,
             rounds: 0,
@@ -266,13 +269,23 @@ impl<'a> Walker<'a> {
 
     /// Begins to write what has been told.
     fn write(&mut self) {
-        if self.batch.is_empty() {
+        if self.is_written() {
             return;
         }
-        let status = self.crawl.status();
-        let batch = Batch { sizes: [status.size_v4, status.size_v6], ..std::mem::take(&mut self.batch) };
+        self.sizes = self.sizes_now();
+        let batch = Batch { sizes: self.sizes, ..std::mem::take(&mut self.batch) };
         let (db, now) = (Arc::clone(&self.db), seconds(SystemTime::now()));
         self.writing = Some(spawn_blocking(move || db.write(now, &batch)));
+    }
+
+    fn sizes_now(&self) -> Sizes {
+        let status = self.crawl.status();
+        [status.size_v4, status.size_v6]
+    }
+
+    /// Whether nothing is left to be written.
+    fn is_written(&self) -> bool {
+        self.batch.is_empty() && self.sizes == self.sizes_now()
     }
 
     /// A batch is on the disk: now it may be told.
@@ -352,7 +365,7 @@ impl<'a> Walker<'a> {
                 let written = done(&mut self.writing).await;
                 let told = self.written(written);
                 ended = ended.and_then(|end| told.map(|()| end));
-            } else if self.batch.is_empty() {
+            } else if self.is_written() {
                 break;
             } else {
                 self.write();
