@@ -2,12 +2,12 @@
 # Measures all that README's section "Benchmarks" tells, part by part, with the goals where a program knows them.
 #
 #     tests/bench/all.sh            # as root, some two hours on two cores, which should have nothing else to do
-#     tests/bench/all.sh PART...    # codec serving memory simulator testnet lookups transfer wan swarms hashing
+#     tests/bench/all.sh PART...    # codec serving memory simulator testnet lookups transfer wan swarms hashing hostile
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 parts=("$@")
-((${#parts[@]})) || parts=(codec serving memory simulator testnet lookups transfer wan swarms hashing)
+((${#parts[@]})) || parts=(codec serving memory simulator testnet lookups transfer wan swarms hashing hostile)
 
 codec() {
   cargo bench -p harness --bench codec
@@ -89,6 +89,11 @@ swarms() {
 
 hashing() {
   cargo bench -p harness --bench hash -- 5 1024
+}
+
+# S34, S36, S38 and S39, by the times and the processor time that they name.
+hostile() {
+  cargo test --release -p harness --test hostile -- --include-ignored
 }
 
 for part in "${parts[@]}"; do
