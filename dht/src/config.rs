@@ -263,7 +263,7 @@ pub struct Config {
     pub crawl_rate: u32,
     /// Queries of a crawl that may go out at once after a pause, at least 1.
     pub crawl_burst: u32,
-    /// Queries of a crawl in flight.
+    /// Queries of a crawl in flight; at most half of `max_in_flight`.
     pub crawl_max_in_flight: usize,
     /// Nodes that a crawl has heard of and not asked yet, some 130 bytes each. When there are more, each part
     /// of the key space keeps an even choice of its own.
@@ -278,7 +278,8 @@ pub struct Config {
     pub crawl_nodes_per_reply: usize,
     /// A node that told samples is left alone for so long at least, whatever its interval.
     pub crawl_rest_min: Duration,
-    /// A node that did not answer a crawl is not asked again for so long, however often it is named.
+    /// A node that did not answer a crawl is not asked for samples again for so long, however often it is named, and
+    /// for nodes once more.
     pub crawl_silent_rest: Duration,
     /// A node that does not know BEP 51 is not asked by a crawl again for so long.
     pub crawl_refused_rest: Duration,

@@ -257,7 +257,7 @@ def dictionary(only, repetitions, work):
         goal("52,480 pieces: CPU, x that of 820 pieces", cpu, most=1.3)
 
 
-FLOOR = "floor, two threads"
+FLOOR = "floor check"
 
 
 def recheck(torrent, only, repetitions, work):

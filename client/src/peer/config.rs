@@ -33,8 +33,8 @@ pub struct PeerConfig {
     pub send_buffer: usize,
     /// Blocks that were never asked for: at so many the connection ends.
     pub strays: u32,
-    /// Requests for metadata that wait for their answer, or one for each of its pieces where those are more;
-    /// further ones are rejected.
+    /// Requests for metadata that wait for room in the send buffer, or one for each of its pieces where those are
+    /// more; further ones are rejected.
     pub metadata_queue: u32,
     /// How often a peer is served each piece of the metadata, on average (and a queue's worth more).
     pub metadata_serves: u32,

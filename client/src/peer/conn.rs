@@ -432,8 +432,9 @@ impl State {
             return;
         }
         self.untold.put(&mut self.send);
-        self.upload.grant(&self.setup.config, &self.send, out);
-        self.extensions.grant(&self.setup.config, &self.send, out);
+        let queued = self.send.len();
+        self.upload.grant(&self.setup.config, queued + self.extensions.granted_bytes(), out);
+        self.extensions.grant(&self.setup.config, queued + self.upload.granted_bytes(), out);
         self.download.tell_room(now, out);
         if self.send.is_empty() {
             self.progress = Time::NEVER;

@@ -102,9 +102,14 @@ impl Upload {
         }
     }
 
-    /// Tells the swarm of waiting requests as far as there is room in the send buffer.
-    pub(super) fn grant(&mut self, config: &PeerConfig, send: &SendQueue, out: &mut Vec<PeerEvent>) {
-        while self.granted_bytes + send.len() < config.send_buffer / 4 * 3
+    /// Bytes of the requests that the swarm was told of and has not answered.
+    pub(super) fn granted_bytes(&self) -> usize {
+        self.granted_bytes
+    }
+
+    /// Tells the swarm of waiting requests as far as there is room in the send buffer, of which `taken` bytes are.
+    pub(super) fn grant(&mut self, config: &PeerConfig, taken: usize, out: &mut Vec<PeerEvent>) {
+        while self.granted_bytes + taken < config.send_buffer / 4 * 3
             && let Some(block) = self.waiting.pop_front()
         {
             self.granted_bytes += block.len as usize;

@@ -83,7 +83,7 @@ impl Crawler {
             _ => Standing::Refused(now + self.config.crawl_refused_rest),
         };
         // An error does not say who sent it, but somebody lives there.
-        let id = asked.index.filter(|_| error.is_some()).map(|index| self.frontier.node(index).0);
+        let id = error.and_then(|_| self.id_of(asked));
         self.place(now, asked, id, standing);
     }
 
@@ -110,9 +110,16 @@ impl Crawler {
             Some(index) => self.frontier.settle(now, index, id, standing),
             None => self.frontier.asked_anew(now, asked.source, id, standing),
         }
+        let was_silent = matches!(standing, Standing::Silent(_) | Standing::Fresh);
         for survey in &mut self.surveys {
-            survey.settled(asked.source, id);
+            survey.settled(asked.source, id, was_silent);
         }
+    }
+
+    /// The id of whom was asked, as far as somebody has told it.
+    fn id_of(&self, asked: InFlight) -> Option<Id> {
+        let surveyed = || self.surveys.iter().find_map(|survey| survey.id_of(asked.source));
+        asked.index.map(|index| self.frontier.node(index).0).or_else(surveyed)
     }
 
     fn scraped(&mut self, serial: u64, answer: Option<(&Response<'_>, &[Named])>, out: &mut Actions) {

@@ -147,7 +147,7 @@ impl Crawler {
 
     /// Asks a node for the sake of a survey alone, for nodes: its network has as many seats as it may have, and
     /// neither failing where many nodes share a network nor passing over them would give the right size; or it
-    /// answered long ago and may be gone.
+    /// answered long ago, or was silent once, and may be gone.
     fn ask_apart(&mut self, to: SocketAddr, serial: u64, target: Id) -> Query {
         self.counters.survey_queries += 1;
         self.counters.node_queries += 1;

@@ -26,7 +26,7 @@ counters! {
     /// Of those, the ones that belong to a survey of the nodes nearest to a random point.
     survey_queries,
     /// Of those, the ones for nodes alone: to nodes outside of the region, and to such that a survey asks though
-    /// their network has no seat for them.
+    /// their network has no seat for them or they have been asked before.
     node_queries,
     /// Of those, the ones for the sizes of swarms.
     scrape_queries,

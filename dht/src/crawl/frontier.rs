@@ -5,8 +5,8 @@
 //! which holds an even choice of those that it was offered: a flood of nodes in one part pushes nobody
 //! out elsewhere. Nodes that have been asked are remembered until they may be asked again; room for
 //! another is made by forgetting who was silent and then who does not know BEP 51, never by forgetting
-//! who is within its interval, unless it has gone. If everybody is, nobody else can be asked. That a node is remembered does not say that
-//! it still lives: who counts as alive is told in `trust`.
+//! who is within its interval, unless it has gone. If everybody is, nobody else can be asked. That a node is
+//! remembered does not say that it still lives: who counts as alive is told in `trust`.
 //!
 //! Of one network (IPv4 /24, IPv6 /64) at most [`Config::crawl_nodes_per_subnet`] are known at a time, but for
 //! those who were silent lately; further ones are not taken, whatever their ids, unless one that refused can give up
@@ -39,7 +39,7 @@ use crate::addr::{SourceKey, source_key};
 use crate::{Config, KeyedHash, Rng, Time};
 
 /// For so long an answer says that a node lives: as long as a node is left alone at least, so that a survey asks
-/// nobody more often than a turn would. Of sessions with a median of 30 minutes one in nine ends within it, one in 35
+/// nobody who answers more often than a turn would. Of sessions with a median of 30 minutes one in nine ends within it, one in 35
 /// where it is two hours. Those who count unasked are on average half as old and few of all: a round of a large
 /// DHT takes hours, and a survey asks most of whom it counts.
 const TRUSTED: Duration = Duration::from_secs(5 * 60);
@@ -169,6 +169,8 @@ impl Frontier {
                 };
                 if has_room {
                     let index = self.add(record.id, record.addr, source);
+                    let silences = u8::from(matches!(record.standing, Standing::Silent(_)));
+                    self.entries[index as usize].silences = silences;
                     self.place_asked(index, record.standing);
                 }
             }
@@ -284,6 +286,9 @@ impl Frontier {
             self.voids.remove(&entry.id);
             self.voids.insert(&id);
             (entry.id, entry.trusted, entry.silences) = (id, now + TRUSTED, 0);
+        } else if matches!(standing, Standing::Silent(_)) {
+            entry.trusted = Time::ZERO;
+            entry.silences = entry.silences.saturating_add(1);
         }
         self.place_asked(index, standing);
     }

@@ -3,7 +3,7 @@
 //!
 //! The questions are those that the crawl asks anyway where they can be, and a node that answered a moment ago need
 //! not be asked again to count. One that rests since longer is asked for nodes, for this alone: it may be gone
-//! (`frontier`, `trust`). A survey begins with fresh nodes, and
+//! (`frontier`, `trust`). Who is silent is asked once more, as a packet may have been lost. A survey begins with fresh nodes, and
 //! hears of those that rest near the point with the first answer about it: late in a round hardly
 //! anybody else is left, and whoever is asked from far away names those near the point that it happens to
 //! know, which are not the nearest; while early in a round those that rest are not, either.
@@ -120,15 +120,20 @@ impl Survey {
         }
     }
 
-    /// A node that somebody asked answered under this id, or did not. Who is silent twice is gone.
-    pub(super) fn settled(&mut self, source: SourceKey, id: Option<Id>) {
+    /// A node that somebody asked answered under this id, or with nonsense, or was silent. Who is silent twice is gone.
+    pub(super) fn settled(&mut self, source: SourceKey, id: Option<Id>, was_silent: bool) {
         if let Some(candidate) = self.candidates.iter_mut().find(|candidate| candidate.source == source) {
             candidate.state = match id {
                 Some(id) if id == candidate.id => State::Alive,
-                None if !std::mem::replace(&mut candidate.silent, true) => State::Fresh,
+                None if was_silent && !std::mem::replace(&mut candidate.silent, true) => State::Fresh,
                 Some(_) | None => State::Gone,
             };
         }
+    }
+
+    /// The id under which the node of a source is looked for.
+    pub(super) fn id_of(&self, source: SourceKey) -> Option<Id> {
+        self.candidates.iter().find(|candidate| candidate.source == source).map(|candidate| candidate.id)
     }
 
     fn set(&mut self, source: SourceKey, state: State) {
@@ -182,7 +187,7 @@ mod tests {
                 Step::Wait => {
                     let (id, addr) = waiting.remove(0);
                     let id = if addr == liar { Id::ZERO } else { id };
-                    survey.settled(source(addr), lives(addr).then_some(id));
+                    survey.settled(source(addr), lives(addr).then_some(id), !lives(addr));
                 }
                 Step::Done(distance) => break distance.unwrap(),
             }
@@ -226,7 +231,7 @@ mod tests {
             match survey.step() {
                 Step::Ask(_, addr) => {
                     asked += 1;
-                    survey.settled(source(addr), None);
+                    survey.settled(source(addr), None, true);
                 }
                 Step::Wait => panic!("nobody is waited for"),
                 Step::Done(result) => break assert_eq!(result, None),

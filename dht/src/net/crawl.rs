@@ -72,7 +72,7 @@ enum Ended {
 impl Crawl {
     /// A crawl of `region` that asks from the sockets of `dht`, with the numbers of `config` that begin with
     /// `crawl_`. It takes up to [`Config::crawl_max_in_flight`] of the node's own
-    /// [`Config::max_in_flight`], but at most half of those.
+    /// [`Config::max_in_flight`], as `config` has it, but at most half of those.
     ///
     /// # Errors
     /// [`Error::Random`].

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use super::{Phase, State};
-use crate::peer::send::SendQueue;
 use crate::peer::{ExtendedHello, MetadataMessage, PeerConfig, PeerEvent, Violation};
 use crate::wire::extension::{HANDSHAKE, OurHandshake, TheirHandshake, UT_METADATA};
 use crate::wire::message::Message;
@@ -39,9 +38,14 @@ impl Extensions {
         at.map(|at| self.asked.swap_remove(at)).is_some()
     }
 
-    /// Tells the swarm of waiting requests as far as there is room in the send buffer.
-    pub(super) fn grant(&mut self, config: &PeerConfig, send: &SendQueue, out: &mut Vec<PeerEvent>) {
-        while self.granted as usize * PIECE_LEN as usize + send.len() < config.send_buffer / 4 * 3
+    /// Bytes of the pieces that the swarm was told of and has not answered.
+    pub(super) fn granted_bytes(&self) -> usize {
+        self.granted as usize * PIECE_LEN as usize
+    }
+
+    /// Tells the swarm of waiting requests as far as there is room in the send buffer, of which `taken` bytes are.
+    pub(super) fn grant(&mut self, config: &PeerConfig, taken: usize, out: &mut Vec<PeerEvent>) {
+        while self.granted_bytes() + taken < config.send_buffer / 4 * 3
             && let Some(piece) = self.waiting.pop_front()
         {
             self.granted += 1;
@@ -135,6 +139,10 @@ impl State {
     /// another aim than the torrent.
     fn metadata_requested(&mut self, piece: u32) -> bool {
         let pieces = self.setup.shape.map_or(0, |shape| shape.metadata_size.div_ceil(PIECE_LEN));
+        if self.extensions.metadata_id().is_none() {
+            // Nothing can be sent to it.
+            return false;
+        }
         let Extensions { waiting, served, .. } = &mut self.extensions;
         let (queue, serves) = (self.setup.config.metadata_queue, self.setup.config.metadata_serves);
         let is_full = waiting.len() >= queue.max(pieces) as usize;

@@ -81,7 +81,6 @@ impl Frontier {
             }
             Standing::Resting(until) => (State::Resting, until, &mut self.resting),
             Standing::Silent(until) => {
-                entry.silences = entry.silences.max(1);
                 self.voids.remove(&entry.id);
                 self.subnets.leave(entry.addr);
                 (State::Silent, until, &mut self.silent)

@@ -595,3 +595,23 @@ fn who_was_silent_in_its_turn_is_asked_once_more_for_nodes_and_left_alone_all_th
     assert_eq!(frontier.len(), 0);
     assert!(frontier.offer(until, new, addr(1)));
 }
+
+#[test]
+fn silence_in_ones_turn_ends_all_trust_and_counts_with_those_before() {
+    let mut rng = Rng::from_seed(24);
+    let (id, hour) = (rng.id(), Duration::from_secs(3600));
+    let mut frontier = frontier(Config::default());
+    frontier.offer(NOW, id, addr(1));
+    let chosen = frontier.next().unwrap();
+    frontier.settle(NOW, chosen.index, Some(id), Standing::Resting(NOW + hour));
+    let source = frontier.source(addr(1));
+    // It answers a survey just before its rest ends, and nobody in its turn.
+    let (before, turn) = (NOW + hour - Duration::from_secs(10), NOW + hour);
+    frontier.asked_anew(before, source, Some(id), Standing::Resting(before));
+    frontier.wake(turn);
+    let chosen = frontier.next().unwrap();
+    frontier.settle(turn, chosen.index, None, Standing::Silent(turn + hour));
+    assert_eq!(frontier.known(turn, id, addr(1)), Known::Stale);
+    frontier.asked_anew(turn, source, None, Standing::Silent(turn + hour));
+    assert_eq!(frontier.known(turn, id, addr(1)), Known::Gone);
+}

@@ -10,7 +10,7 @@ pub(super) struct Walk {
     /// Queries a second at most, nearly each to another address [default: crawl_rate, 25]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) rate: Option<u32>,
-    /// Unanswered queries at the same time at most [default: crawl_max_in_flight, 128]
+    /// Unanswered queries at the same time at most [default: crawl_max_in_flight, 128]; half of max_in_flight at most
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) max_in_flight: Option<u32>,
     /// Ask for the sizes of swarms too (BEP 33), with a quarter of the queries

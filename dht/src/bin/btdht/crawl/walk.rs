@@ -292,7 +292,9 @@ impl<'a> Walker<'a> {
     fn written(&mut self, written: Result<Written, Failure>) -> Result<(), Failure> {
         self.writing = None;
         // A failure of the database leaves nothing to write to.
-        let written = written.inspect_err(|_| self.batch = Batch::default())?;
+        let written = written.inspect_err(|_| {
+            (self.batch, self.sizes) = (Batch::default(), self.sizes_now());
+        })?;
         self.total = written.total;
         if written.refused > 0 && !std::mem::replace(&mut self.is_full, true) {
             let most = self.walk.max_infohashes;
