@@ -19,6 +19,8 @@ pub struct Running {
     lines: Receiver<String>,
     seen: Vec<String>,
     stderr: Arc<Mutex<String>>,
+    /// Disconnected when all of it has come.
+    stderr_ends: Receiver<()>,
 }
 
 impl Running {
@@ -41,13 +43,15 @@ impl Running {
         });
         let stderr = Arc::new(Mutex::new(String::new()));
         let (sink, mut pipe) = (Arc::clone(&stderr), child.stderr.take().expect("piped"));
+        let (reading, stderr_ends) = channel();
         thread::spawn(move || {
+            let _reading = reading;
             let mut chunk = [0; 4096];
             while let Ok(n @ 1..) = pipe.read(&mut chunk) {
                 sink.lock().expect("no panic holds it").push_str(&String::from_utf8_lossy(&chunk[..n]));
             }
         });
-        Self { name: name.to_owned(), child, lines, seen: Vec::new(), stderr }
+        Self { name: name.to_owned(), child, lines, seen: Vec::new(), stderr, stderr_ends }
     }
 
     /// Waits for a line that `wanted` accepts and returns what it made of it. Panics after
@@ -98,6 +102,8 @@ impl Running {
                 while let Ok(line) = self.lines.recv_timeout(Duration::from_secs(5)) {
                     self.seen.push(line);
                 }
+                // What a child of its own that goes on may say is not waited for.
+                let _ = self.stderr_ends.recv_timeout(Duration::from_secs(5));
                 return status;
             }
             if Instant::now() > end {
@@ -123,7 +129,7 @@ impl Running {
         &self.seen
     }
 
-    /// Standard error so far.
+    /// Standard error so far; all of it after [`Running::wait`].
     pub fn stderr(&self) -> String {
         self.stderr.lock().expect("no panic holds it").clone()
     }

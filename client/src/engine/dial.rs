@@ -105,6 +105,22 @@ mod tests {
         assert_eq!(dials.half_open.available_permits(), HALF_OPEN);
     }
 
+    /// P2. A host whose queue of connections is full says nothing to whoever comes next, like one that is gone.
+    #[tokio::test(start_paused = true)]
+    async fn a_dial_that_nobody_answers_ends_after_ten_seconds() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let connect = || std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(50)).ok();
+        let queue: Vec<_> = std::iter::from_fn(connect).take(100).collect();
+        assert!(queue.len() < 100, "the queue is never full");
+        let (dials, clock, begin) = (Dials::default(), Clock::start(), tokio::time::Instant::now());
+        let error = dials.dial(&clock, None, addr).await.unwrap_err();
+        assert_eq!((error.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, Duration::from_secs(10)));
+        assert_eq!(dials.half_open.available_permits(), HALF_OPEN);
+    }
+
     #[test]
     fn dials_of_all_torrents_come_one_behind_the_other_after_a_burst() {
         let mut pace = Pace::default();

@@ -269,6 +269,7 @@ pub(super) const DOWNLOADER: &[Entry] = &[
     (
         "P2",
         &[
+            "a_dial_that_nobody_answers_ends_after_ten_seconds",
             "a_slow_handshake_ends_after_ten_seconds_in_all",
             "silence_is_filled_and_has_an_end",
             "a_peer_that_owes_blocks_for_a_minute_snubs_us",
