@@ -331,14 +331,13 @@ fn a_program_that_was_stopped_for_a_while_has_its_table_answers_and_asks() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut counts = (0, 0);
     let again = async {
-        // Who knows it and is not in its own table is asked by it when a lookup comes by, and not before.
-        while counts.0 < 20 || counts.1 * 10 < counts.0 * 9 {
+        while counts.0 < 20 || counts.1 < counts.0 {
             tokio::time::sleep(Duration::from_millis(200)).await;
             counts = cable.known_and_heard_of((id, addr), woken).await;
         }
     };
     let ended = runtime.block_on(async { tokio::time::timeout(SOON, again).await });
-    assert!(ended.is_ok(), "{counts:?}: of those that know it too few have heard of it since it woke");
+    assert!(ended.is_ok(), "{counts:?}: not all that know it have heard of it since it woke");
     let named = named(&mut Asker::new(&host), addr);
     assert!(named.len() >= ENOUGH, "it names {}", named.len());
 }
