@@ -3,8 +3,8 @@
 //!
 //! The questions are those that the crawl asks anyway where they can be, and a node that answered a moment ago need
 //! not be asked again to count. One that rests since longer is asked for nodes, for this alone: it may be gone
-//! (`frontier`, `trust`). Who is silent is asked once more, as a packet may have been lost. A survey begins with fresh nodes, and
-//! hears of those that rest near the point with the first answer about it: late in a round hardly
+//! (`frontier`, `trust`). Who is silent is asked once more, as a packet may have been lost. A survey begins with
+//! fresh nodes, and hears of those that rest near the point with the first answer about it: late in a round hardly
 //! anybody else is left, and whoever is asked from far away names those near the point that it happens to
 //! know, which are not the nearest; while early in a round those that rest are not, either.
 
