@@ -108,14 +108,15 @@ impl Cable {
     }
 
     /// How many nodes of the small internet have this node in their tables, and how many of
-    /// them have heard of it since `since`.
+    /// them have heard of it since `since`. The router does not count: nobody takes it into a table, so
+    /// that nobody pings it, and who finds its old nodes does not ask it either (DECISIONS.md 13).
     pub(crate) async fn known_and_heard_of(
         &self,
         (id, addr): (Id, SocketAddr),
         since: Instant,
     ) -> (usize, usize) {
         let (mut known_by, mut heard_by) = (0, 0);
-        for node in &self.internet {
+        for node in &self.internet[1..] {
             let table = node.table().await.unwrap();
             if let Some(it) = table.iter().find(|known| (known.id, known.addr) == (id, addr)) {
                 known_by += 1;
