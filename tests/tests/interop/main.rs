@@ -11,4 +11,5 @@ mod ipv6;
 mod items;
 mod magnet;
 mod swarms;
+mod testnet;
 mod world;

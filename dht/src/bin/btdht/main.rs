@@ -27,6 +27,7 @@ mod recording;
 mod replay;
 mod sample;
 mod scrape;
+mod seeder;
 mod serve;
 mod signals;
 mod sim;

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use btdht::net::{AnnounceReport, Error, Round, StandingOrder};
@@ -12,6 +13,7 @@ use serde_json::json;
 
 use crate::context::{self, Context};
 use crate::failure::Failure;
+use crate::seeder::Seeder;
 use crate::signals::Stop;
 
 /// Longest latency, in milliseconds: queries are given up after four seconds.
@@ -28,11 +30,13 @@ to try. --port is that of the first node, --ipv6-only moves all to ::1. Limits t
 are lifted.
 
 To download over it, give other programs its address, and leave the state of your own node out of it:
-  btfetch seed FILE.torrent -o DIR --bootstrap ADDR:PORT --allow-local --no-state
   btfetch MAGNET --bootstrap ADDR:PORT --allow-local --no-state
-`btfetch demo` does all of that by itself, in one process.
+--seeder has something to download there, by the `btfetch` that stands beside this program; --announce \
+names another seeder. `btfetch demo` does all of that by itself, in one process.
 
-Example: btdht testnet --nodes 500 --latency 20..80 --loss 2")]
+Examples:
+  btdht testnet --nodes 500 --latency 20..80 --loss 2
+  btdht testnet --seeder album.torrent --seeder-dir ~/Music")]
 pub(crate) struct Args {
     /// How many nodes
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=20_000))]
@@ -56,6 +60,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "INFOHASH:PORT", value_parser = announcement)]
     announce: Vec<Announcement>,
 
+    /// Seed this torrent, and announce its seeder
+    #[arg(long, value_name = "FILE.torrent")]
+    seeder: Option<PathBuf>,
+
+    /// The folder that holds the data of --seeder; without it the folder of the torrent
+    #[arg(long, value_name = "DIR", requires = "seeder")]
+    seeder_dir: Option<PathBuf>,
+
     /// Ids, routing tables, latencies and losses follow from it
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -75,9 +87,21 @@ struct Announcement {
 pub(crate) async fn run(args: &Args, context: &Context, stop: &mut Stop) -> Result<(), Failure> {
     let serve = async {
         let net = start(args, context).await?;
-        let _standing = announce(args, context, &net).await?;
-        show_command(args, context, &net)?;
-        std::future::pending().await
+        let mut seeder = match &args.seeder {
+            Some(torrent) => Some(Seeder::start(torrent, args.seeder_dir.as_deref(), router(&net)?.ip())?),
+            None => None,
+        };
+        let seeding = match &mut seeder {
+            Some(seeder) => Some(seeder.ready().await?),
+            None => None,
+        };
+        let seeding = seeding.map(|(infohash, local)| Announcement { infohash, port: local.port() });
+        let _standing = announce(args, context, (&net, seeding)).await?;
+        show_command(args, context, (&net, seeding))?;
+        match seeder {
+            Some(mut seeder) => Err(seeder.ended().await),
+            None => std::future::pending().await,
+        }
     };
     let limit = async {
         match context.flags.timeout {
@@ -121,15 +145,15 @@ async fn start(args: &Args, context: &Context) -> Result<Testnet, Failure> {
 async fn announce(
     args: &Args,
     context: &Context,
-    net: &Testnet,
+    (net, seeding): (&Testnet, Option<Announcement>),
 ) -> Result<Vec<StandingOrder<Round<AnnounceReport>>>, Failure> {
     let infohash = swarm(args.seed);
     let themselves = Announce { port: 0, implied: true, seed: true };
     let members = (0..args.swarm.min(args.nodes)).map(|_| (infohash, themselves));
-    let others = args
-        .announce
-        .iter()
-        .map(|&Announcement { infohash, port }| (infohash, Announce { port, implied: false, seed: true }));
+    let others =
+        args.announce.iter().chain(&seeding).map(|&Announcement { infohash, port }| {
+            (infohash, Announce { port, implied: false, seed: true })
+        });
     let mut standing = Vec::new();
     for ((infohash, announce), node) in members.chain(others).zip(net.nodes().iter().rev().cycle()) {
         let mut announcing = node.announce(infohash, announce).await?;
@@ -153,14 +177,20 @@ async fn announce(
 
 /// Shows how to find what was announced, or how to announce something. The state is left out of it, whose
 /// nodes live on the internet.
-fn show_command(args: &Args, context: &Context, net: &Testnet) -> Result<(), Failure> {
+fn show_command(
+    args: &Args,
+    context: &Context,
+    (net, seeding): (&Testnet, Option<Announcement>),
+) -> Result<(), Failure> {
     let addr = router(net)?;
     let announced = args.announce.first().map(|announcement| announcement.infohash);
-    let verb = match announced.or_else(|| (args.swarm > 0).then(|| swarm(args.seed))) {
-        Some(infohash) => format!("get-peers {infohash}"),
-        None => format!("announce {} --peer-port 6881", swarm(args.seed)),
+    let announced = announced.or_else(|| (args.swarm > 0).then(|| swarm(args.seed)));
+    let verb = match (seeding, announced) {
+        (Some(Announcement { infohash, .. }), _) => format!("btfetch magnet:?xt=urn:btih:{infohash}"),
+        (None, Some(infohash)) => format!("btdht get-peers {infohash}"),
+        (None, None) => format!("btdht announce {} --peer-port 6881", swarm(args.seed)),
     };
-    let command = format!("btdht {verb} --bootstrap {addr} --allow-local --no-state");
+    let command = format!("{verb} --bootstrap {addr} --allow-local --no-state");
     Ok(context.out.say(|| json!({"event": "ready", "command": command}), || command.clone())?)
 }
 

@@ -161,11 +161,7 @@ impl Db {
             for (id, swarm) in &batch.sized {
                 let before = infohashes.get(id.as_bytes())?.map(|value| Infohash::decode(value.value()));
                 let Some(mut infohash) = before else { continue };
-                // That nobody knew this time is no reason to forget what somebody knew.
-                if swarm.nodes > 0 || !infohash.has_size() {
-                    infohash.swarm = *swarm;
-                }
-                infohash.sized_at = now;
+                infohash.sized(now, *swarm);
                 infohashes.insert(id.as_bytes(), &infohash.encode())?;
             }
             written.total = total;
@@ -321,7 +317,8 @@ mod tests {
         assert_eq!(db.write(later, &told(&[(7, 1)])).unwrap().unsized_.len(), 1);
         db.write(later, &sized(7, size(0, 0))).unwrap();
         let [(_, seven)] = all(&db)[..] else { panic!() };
-        assert_eq!((seven.swarm.seeds, seven.has_size(), seven.sized_at), (5, true, later));
+        assert_eq!(seven.size(), Some((size(5, 3), 1100)), "since nobody knew it later");
+        assert!(db.write(later, &told(&[(7, 1)])).unwrap().unsized_.is_empty(), "but was asked");
         // The clock is put right.
         assert_eq!(db.write(1100, &told(&[(7, 1)])).unwrap().unsized_.len(), 1);
     }

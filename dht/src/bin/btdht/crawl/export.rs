@@ -149,24 +149,24 @@ fn write(db: &Db, format: Format, goes_on: impl Fn() -> bool, out: impl Write) -
 }
 
 fn as_json(id: Id, infohash: &Infohash) -> serde_json::Value {
-    let sized = infohash.has_size();
+    let size = infohash.size();
     json!({
         "infohash": id.to_string(),
         "first_seen": infohash.first_seen,
         "last_seen": infohash.last_seen,
         "times_seen": infohash.times_seen,
         "nodes": infohash.nodes(),
-        "seeds": sized.then_some(infohash.swarm.seeds),
-        "downloaders": sized.then_some(infohash.swarm.downloaders),
-        "sized_at": sized.then_some(infohash.sized_at),
+        "seeds": size.map(|(swarm, _)| swarm.seeds),
+        "downloaders": size.map(|(swarm, _)| swarm.downloaders),
+        "sized_at": size.map(|(_, at)| at),
     })
 }
 
 fn as_csv(id: Id, infohash: &Infohash) -> String {
-    let Infohash { first_seen, last_seen, times_seen, swarm, sized_at, .. } = infohash;
-    let size = match infohash.has_size() {
-        true => format!("{},{},{sized_at}", swarm.seeds, swarm.downloaders),
-        false => ",,".to_owned(),
+    let Infohash { first_seen, last_seen, times_seen, .. } = infohash;
+    let size = match infohash.size() {
+        Some((swarm, at)) => format!("{},{},{at}", swarm.seeds, swarm.downloaders),
+        None => ",,".to_owned(),
     };
     format!("{id},{first_seen},{last_seen},{times_seen},{},{size}", infohash.nodes())
 }

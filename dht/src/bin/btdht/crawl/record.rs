@@ -21,10 +21,12 @@ pub(super) struct Infohash {
     pub(super) times_seen: u32,
     /// A bit for each node that told it, by a hash of the node's source: see [`Infohash::nodes`].
     tellers: u128,
-    /// The size of its swarm, when somebody was asked and when somebody knew.
-    pub(super) swarm: SwarmEstimate,
+    /// The size of its swarm, as somebody last knew it.
+    swarm: SwarmEstimate,
+    /// When somebody knew it; 0 for never.
+    sized_at: u64,
     /// When it was asked for; 0 for never.
-    pub(super) sized_at: u64,
+    asked_at: u64,
 }
 
 /// A node that may be asked again at a time.
@@ -67,19 +69,30 @@ impl Infohash {
         (bits * (bits / zeroes).ln()).round() as u32
     }
 
-    /// Whether a size has not been asked for within so many seconds.
-    pub(super) fn is_unsized(&self, now: u64, kept: u64) -> bool {
-        self.sized_at == 0 || is_ahead(self.sized_at, now) || now.saturating_sub(self.sized_at) > kept
+    /// Nodes were asked for the size of its swarm. That nobody knew this time is no reason to forget what
+    /// somebody knew.
+    pub(super) fn sized(&mut self, now: u64, swarm: SwarmEstimate) {
+        self.asked_at = now;
+        if swarm.nodes > 0 {
+            (self.swarm, self.sized_at) = (swarm, now);
+        }
     }
 
-    /// Whether a size was asked for and told.
-    pub(super) fn has_size(&self) -> bool {
-        self.sized_at > 0 && self.swarm.nodes > 0
+    /// Whether a size has not been asked for within so many seconds.
+    pub(super) fn is_unsized(&self, now: u64, kept: u64) -> bool {
+        self.asked_at == 0 || is_ahead(self.asked_at, now) || now.saturating_sub(self.asked_at) > kept
+    }
+
+    /// The size of its swarm, and when somebody knew it.
+    pub(super) fn size(&self) -> Option<(SwarmEstimate, u64)> {
+        (self.sized_at > 0).then_some((self.swarm, self.sized_at))
     }
 
     pub(super) fn encode(&self) -> [u8; INFOHASH_LEN] {
         let SwarmEstimate { seeds, downloaders, nodes, .. } = self.swarm;
         let nodes = u16::try_from(nodes).unwrap_or(u16::MAX);
+        // Until the year 2106.
+        let short = |time: u64| u32::try_from(time).unwrap_or(u32::MAX).to_be_bytes();
         let mut bytes = [0; INFOHASH_LEN];
         let mut rest = &mut bytes[..];
         for part in [
@@ -90,7 +103,8 @@ impl Infohash {
             &seeds.to_be_bytes(),
             &downloaders.to_be_bytes(),
             &nodes.to_be_bytes(),
-            &self.sized_at.to_be_bytes(),
+            &short(self.sized_at),
+            &short(self.asked_at),
         ] {
             let (place, after) = rest.split_at_mut(part.len());
             place.copy_from_slice(part);
@@ -106,7 +120,7 @@ impl Infohash {
             *part
         }
         let rest = &mut &bytes[..];
-        Self {
+        let mut infohash = Self {
             first_seen: u64::from_be_bytes(take(rest)),
             last_seen: u64::from_be_bytes(take(rest)),
             times_seen: u32::from_be_bytes(take(rest)),
@@ -117,8 +131,14 @@ impl Infohash {
                 nodes: u16::from_be_bytes(take(rest)).into(),
                 ignored: 0,
             },
-            sized_at: u64::from_be_bytes(take(rest)),
+            sized_at: u32::from_be_bytes(take(rest)).into(),
+            asked_at: u32::from_be_bytes(take(rest)).into(),
+        };
+        // Earlier versions wrote only when it was asked for, in eight bytes.
+        if infohash.sized_at == 0 && infohash.swarm.nodes > 0 {
+            infohash.sized_at = infohash.asked_at;
         }
+        infohash
     }
 }
 
@@ -183,9 +203,15 @@ mod tests {
         infohash.told(900, 78);
         infohash.told(2000, 77);
         assert_eq!((infohash.first_seen, infohash.last_seen, infohash.times_seen), (1000, 2000, 3));
-        infohash.swarm = SwarmEstimate { seeds: 1, downloaders: 70_000, nodes: 3, ignored: 0 };
-        infohash.sized_at = 3000;
-        assert_eq!(Infohash::decode(&infohash.encode()), infohash);
+        assert_eq!((Infohash::decode(&infohash.encode()), infohash.size()), (infohash, None));
+        let swarm = SwarmEstimate { seeds: 1, downloaders: 70_000, nodes: 3, ignored: 0 };
+        infohash.sized(3000, swarm);
+        infohash.sized(4000, SwarmEstimate::default());
+        let mut read = Infohash::decode(&infohash.encode());
+        assert_eq!((read, read.size()), (infohash, Some((swarm, 3000))));
+        // As an earlier version wrote it.
+        read.sized_at = 0;
+        assert_eq!(Infohash::decode(&read.encode()).size(), Some((swarm, 4000)));
         for addr in ["81.2.3.4:6881", "[2001:db8::1]:1"] {
             for standing in [Standing::Fresh, Standing::Resting, Standing::Silent, Standing::Refused] {
                 let node =
@@ -211,7 +237,7 @@ mod tests {
         assert_eq!((infohash.first_seen, infohash.last_seen), (4 * day - 1, 6 * day));
 
         assert!(infohash.is_unsized(day, day));
-        infohash.sized_at = 5 * day;
+        infohash.sized(5 * day, SwarmEstimate::default());
         let unsized_at =
             [4 * day - 1, 4 * day, 5 * day, 6 * day, 6 * day + 1].map(|now| infohash.is_unsized(now, day));
         assert_eq!(unsized_at, [true, false, false, false, true]);

@@ -81,7 +81,7 @@ impl Summary {
         let mut summary = Self { sizes: db.sizes()?, ..Self::default() };
         db.for_each(|_, infohash| {
             summary.infohashes += 1;
-            summary.sized += u64::from(infohash.has_size());
+            summary.sized += u64::from(infohash.size().is_some());
             let (first, last) = (infohash.first_seen, infohash.last_seen);
             summary.first = Some(summary.first.map_or(first, |before| before.min(first)));
             summary.last = Some(summary.last.map_or(last, |before| before.max(last)));
