@@ -28,7 +28,7 @@ const NODES: TableDefinition<'_, &[u8; 24], &[u8; NODE_LEN]> = TableDefinition::
 /// What the hash of tellers is keyed with, so that their bits mean the same in every run.
 const SALT_KEY: &str = "salt";
 const SIZE_KEYS: [&str; 2] = ["size_ipv4", "size_ipv6"];
-/// The size of a swarm is asked for again when it is older than a day, and that of the DHT is replaced by one that
+/// The size of a swarm is asked for again a day after it was, and that of the DHT is replaced by one that
 /// says less.
 const SIZE_KEPT: u64 = 24 * 3600;
 
@@ -45,7 +45,7 @@ pub(super) struct Db {
 pub(super) struct Written {
     /// Infohashes that were not there before, and who told them first.
     pub(super) new: Vec<(Id, SocketAddr)>,
-    /// Infohashes whose size is not known or old, and who told them.
+    /// Infohashes whose size has not been asked for, or not for long, and who told them.
     pub(super) unsized_: Vec<(Id, SocketAddr)>,
     /// Infohashes in all.
     pub(super) total: u64,
@@ -436,5 +436,27 @@ mod tests {
         assert!(busy.contains("code: 6"), "{busy}");
         drop(database);
         assert!(code(&later).contains("code: 2") && code(&later).contains("form 99"));
+    }
+
+    #[test]
+    fn the_first_form_is_read_as_it_is_and_written_as_the_second() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("crawl.redb");
+        Db::open(&path, Missing::Create).unwrap().write(1000, &told(&[(7, 1)])).unwrap();
+        let form = |set: Option<u32>| {
+            let database = Database::open(&path).unwrap();
+            if let Some(form) = set {
+                let writing = database.begin_write().unwrap();
+                writing.open_table(META).unwrap().insert("schema", &form.to_be_bytes()[..]).unwrap();
+                writing.commit().unwrap();
+            }
+            let meta = database.begin_read().unwrap().open_table(META).unwrap();
+            meta.get("schema").unwrap().unwrap().value().to_vec()
+        };
+        assert_eq!(form(Some(1)), [0, 0, 0, 1]);
+        for (missing, expected) in [(Missing::Refuse, 1), (Missing::Create, 2)] {
+            assert_eq!(all(&Db::open(&path, missing).unwrap()).len(), 1);
+            assert_eq!(form(None), [0, 0, 0, expected]);
+        }
     }
 }

@@ -23,8 +23,8 @@ use krpc::Id;
 #[derive(clap::Args)]
 #[command(after_help = "\
 One infohash a line, in their order, the same one for the same database: when it was first and last \
-told and how often, about how many nodes told it, and the size of its swarm and when that was asked \
-for, where it is known. Times are seconds since 1970.
+told and how often, about how many nodes told it, and the size of its swarm and when somebody last knew \
+it, where somebody did. Times are seconds since 1970.
 
 Example: btdht crawl export --format csv -o infohashes.csv")]
 pub(super) struct Args {
@@ -175,10 +175,28 @@ fn as_csv(id: Id, infohash: &Infohash) -> String {
 mod tests {
     use std::cell::Cell;
 
+    use btdht::SwarmEstimate;
     use btdht::addr::source_key;
 
     use super::super::batch::Batch;
     use super::*;
+
+    #[test]
+    fn a_line_tells_the_size_and_when_somebody_knew_it_or_neither() {
+        let (id, mut infohash) = (Id::new([0x0a; 20]), Infohash::default());
+        infohash.told(1000, 1);
+        let hex = "0a".repeat(20);
+        assert_eq!(as_csv(id, &infohash), format!("{hex},1000,1000,1,1,,,"));
+        assert_eq!(as_json(id, &infohash)["sized_at"], serde_json::Value::Null);
+        infohash.sized(1100, SwarmEstimate { seeds: 5, downloaders: 2, nodes: 3, ignored: 0 });
+        infohash.sized(1200, SwarmEstimate::default());
+        assert_eq!(as_csv(id, &infohash), format!("{hex},1000,1000,1,1,5,2,1100"));
+        let line = as_json(id, &infohash);
+        assert_eq!(
+            (&line["seeds"], &line["downloaders"], &line["sized_at"]),
+            (&json!(5), &json!(2), &json!(1100))
+        );
+    }
 
     #[test]
     fn a_file_that_is_stopped_leaves_nothing_behind() {

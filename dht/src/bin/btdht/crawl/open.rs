@@ -15,8 +15,10 @@ use crate::failure::Failure;
 
 /// What the crawl itself has to remember.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-/// The form of the tables.
-const SCHEMA: u32 = 1;
+/// The form of the tables. The first one knew of a swarm's size only when it was last asked for, and is read as it
+/// is; whoever writes to it makes it one of the second form, which earlier versions do not know.
+const SCHEMA: u32 = 2;
+const FIRST: u32 = 1;
 const SCHEMA_KEY: &str = "schema";
 
 /// Whether a database that is not there is made.
@@ -56,13 +58,14 @@ pub(super) fn open(path: &Path, missing: Missing) -> Result<Database, Failure> {
     let found = schema(&database).map_err(|error| damaged(path, &error))?;
     match found {
         Found::Ours(SCHEMA) => Ok(database),
+        Found::Ours(FIRST) if missing == Missing::Refuse => Ok(database),
+        Found::Ours(FIRST) | Found::New if missing == Missing::Create => {
+            start(&database).map_err(|error| damaged(path, &error))?;
+            Ok(database)
+        }
         Found::Ours(version) => {
             Err(Failure::usage(format!("{shown} has the form {version}, and this version knows {SCHEMA}"))
                 .hint("a later btdht has written it; --db FILE names another"))
-        }
-        Found::New if missing == Missing::Create => {
-            start(&database).map_err(|error| damaged(path, &error))?;
-            Ok(database)
         }
         Found::New | Found::Foreign => Err(foreign(path)),
     }

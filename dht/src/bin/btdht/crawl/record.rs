@@ -75,6 +75,9 @@ impl Infohash {
         self.asked_at = now;
         if swarm.nodes > 0 {
             (self.swarm, self.sized_at) = (swarm, now);
+        } else if is_ahead(self.sized_at, now) {
+            // Nobody can say how old it is.
+            (self.swarm, self.sized_at) = (SwarmEstimate::default(), 0);
         }
     }
 
@@ -207,11 +210,8 @@ mod tests {
         let swarm = SwarmEstimate { seeds: 1, downloaders: 70_000, nodes: 3, ignored: 0 };
         infohash.sized(3000, swarm);
         infohash.sized(4000, SwarmEstimate::default());
-        let mut read = Infohash::decode(&infohash.encode());
+        let read = Infohash::decode(&infohash.encode());
         assert_eq!((read, read.size()), (infohash, Some((swarm, 3000))));
-        // As an earlier version wrote it.
-        read.sized_at = 0;
-        assert_eq!(Infohash::decode(&read.encode()).size(), Some((swarm, 4000)));
         for addr in ["81.2.3.4:6881", "[2001:db8::1]:1"] {
             for standing in [Standing::Fresh, Standing::Resting, Standing::Silent, Standing::Refused] {
                 let node =
@@ -222,6 +222,23 @@ mod tests {
         let mut bytes = [0; NODE_LEN];
         bytes[38] = 9;
         assert_eq!(Node::decode(&bytes), None);
+    }
+
+    /// The first form of the tables.
+    #[test]
+    fn of_earlier_records_a_size_is_as_old_as_the_question() {
+        let mut bytes = [0; INFOHASH_LEN];
+        // Told by somebody once, when a second had passed; seeds, downloaders, nodes, and a time of eight bytes.
+        (bytes[7], bytes[15], bytes[19], bytes[35]) = (1, 1, 1, 1);
+        assert_eq!(Infohash::decode(&bytes).size(), None);
+        bytes[36..46].copy_from_slice(&[0, 0, 0, 5, 0, 0, 0, 2, 0, 3]);
+        bytes[46..].copy_from_slice(&4000_u64.to_be_bytes());
+        let swarm = SwarmEstimate { seeds: 5, downloaders: 2, nodes: 3, ignored: 0 };
+        let infohash = Infohash::decode(&bytes);
+        assert_eq!((infohash.first_seen, infohash.nodes(), infohash.size()), (1, 1, Some((swarm, 4000))));
+        // Asked for, and nobody knew.
+        bytes[36..46].fill(0);
+        assert_eq!(Infohash::decode(&bytes).size(), None);
     }
 
     #[test]
@@ -241,6 +258,13 @@ mod tests {
         let unsized_at =
             [4 * day - 1, 4 * day, 5 * day, 6 * day, 6 * day + 1].map(|now| infohash.is_unsized(now, day));
         assert_eq!(unsized_at, [true, false, false, false, true]);
+
+        let size = SwarmEstimate { seeds: 1, downloaders: 1, nodes: 1, ignored: 0 };
+        infohash.sized(5 * day, size);
+        infohash.sized(4 * day, SwarmEstimate::default());
+        assert_eq!(infohash.size(), Some((size, 5 * day)), "it may have been right");
+        infohash.sized(4 * day - 1, SwarmEstimate::default());
+        assert_eq!((infohash.size(), Infohash::decode(&infohash.encode()).size()), (None, None));
     }
 
     #[test]
