@@ -2,6 +2,8 @@
 
 mod sizes;
 mod street;
+#[cfg(feature = "sim")]
+mod world;
 
 use std::collections::BTreeSet;
 
