@@ -34,6 +34,8 @@ pub struct AddOptions {
     pub peers: Vec<SocketAddr>,
     /// Trackers that the user named, each a tier of its own.
     pub trackers: Vec<String>,
+    /// Leave out the trackers that the magnet or `.torrent` names, and ask only those of the user.
+    pub only_own_trackers: bool,
     /// Caps, intervals and rules of the swarm. What the other options and the session say wins.
     pub limits: Limits,
     /// Connections; `None` for what `limits` says.
@@ -128,6 +130,14 @@ impl Source {
         match self {
             Self::Magnet(magnet) => magnet.infohash_v1,
             Self::Metainfo(torrent) => torrent.info.hash().v1,
+        }
+    }
+
+    /// The trackers that it names, by tier; each of a magnet's is a tier of its own (BEP 9, BEP 12).
+    pub fn trackers(&self) -> Vec<Vec<String>> {
+        match self {
+            Self::Magnet(magnet) => magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect(),
+            Self::Metainfo(torrent) => torrent.trackers.clone(),
         }
     }
 }

@@ -1,43 +1,68 @@
 //! A testnet with a seeder, as an integrator uses it: the command that it prints fetches the data.
 
+use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 
-use harness::process::{Running, binary};
+use harness::process::{DEADLINE, Running, binary};
 use harness::rivals::ready;
 
 use crate::world::{Sample, btfetch};
 
+/// Like a shell, in a process group of its own.
 fn testnet(args: &[&str]) -> Running {
     let mut command = Command::new(binary("btdht"));
-    command.args(["testnet", "--nodes", "12", "--swarm", "0", "--no-state"]).args(args);
+    command.args(["testnet", "--nodes", "12", "--swarm", "0", "--no-state"]).args(args).process_group(0);
     Running::start("btdht testnet", &mut command)
+}
+
+/// The data of `sample` in a torrent made with further words.
+fn torrent(sample: &Sample, words: &[&str]) -> String {
+    let torrent = format!("{}/other.torrent", sample.data());
+    let data = format!("{}/sample.bin", sample.data());
+    let mut create = btfetch(&[&["create", &data, "-o", &torrent], words].concat());
+    assert!(create.wait(DEADLINE).success(), "btfetch create: {}", create.stderr());
+    torrent
+}
+
+/// Waits for the announce of the seeder: where it listens.
+fn seeder(net: &mut Running) -> String {
+    net.wait_for("the announce of the seeder", |line| {
+        Some(line.strip_prefix("announced ")?.split_once(' ')?.1.to_owned())
+    })
 }
 
 #[test]
 fn a_testnet_with_a_seeder_prints_the_command_that_fetches_its_data() {
-    binary("btfetch");
+    let programs = binary("btfetch").parent().unwrap().to_owned();
     if !ready("a_testnet_with_a_seeder_prints_the_command_that_fetches_its_data", &[]) {
         return;
     }
     let sample = Sample::new(3 << 20, 5);
-    let mut net = testnet(&["--seeder", sample.torrent(), "--seeder-dir", sample.data()]);
-    let seeder: String = net.wait_for("the announce of the seeder", |line| {
-        Some(line.strip_prefix("announced ")?.split_once(' ')?.1.to_owned())
-    });
-    let command = net.wait_for("the command", |line| line.strip_prefix("btfetch ").map(str::to_owned));
-    let folder = tempfile::tempdir().unwrap();
-    let mut args: Vec<&str> = command.split(' ').collect();
-    args.extend(["-o", folder.path().to_str().unwrap()]);
-    let mut fetch = btfetch(&args);
-    let status = fetch.wait(Duration::from_secs(90));
-    assert!(status.success(), "btfetch {command}: {status}\n{}", fetch.stderr());
-    sample.assert_same(folder.path());
+    let tracker = TcpListener::bind("127.0.0.1:0").unwrap();
+    tracker.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/announce", tracker.local_addr().unwrap());
+    let mut net = testnet(&["--seeder", &torrent(&sample, &["--tracker", &url])]);
+    let seeder = seeder(&mut net);
+    let line = net.wait_for("the command", |line| line.starts_with("btfetch ").then(|| line.to_owned()));
+    // Somebody pastes it where he is, which is also where the data lies.
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &line]).current_dir(sample.data()).env("PATH", programs);
+    let mut fetch = Running::start("the shell", &mut shell);
+    let status = fetch.wait(DEADLINE);
+    assert!(status.success(), "{line}: {status}\n{}", fetch.stderr());
+    sample.assert_same(&sample.folder.path().join("from-testnet"));
+    let asked = tracker.accept().expect_err("a testnet announces nothing outside of it");
+    assert_eq!(asked.kind(), ErrorKind::WouldBlock);
 
     TcpListener::bind(&seeder).expect_err("the seeder lives as long as the testnet");
-    net.signal("TERM");
-    assert_eq!(net.wait(Duration::from_secs(30)).code(), Some(143), "{}", net.stderr());
+    // As a terminal does: to the whole group.
+    let group = format!("-{}", net.pid());
+    assert!(Command::new("kill").args(["-INT", "--", &group]).status().unwrap().success());
+    assert_eq!(net.wait(Duration::from_secs(30)).code(), Some(130), "{}", net.stderr());
+    assert!(!net.stderr().contains("seeder"), "{}", net.stderr());
     TcpListener::bind(&seeder).expect("and no longer");
 }
 
@@ -49,8 +74,23 @@ fn a_testnet_ends_with_its_seeder_which_says_why() {
     }
     let sample = Sample::new(1 << 20, 6);
     let empty = tempfile::tempdir().unwrap();
-    let mut net = testnet(&["--seeder", sample.torrent(), "--seeder-dir", empty.path().to_str().unwrap()]);
+    let private = torrent(&sample, &["--private"]);
+    for (words, code, expected) in [
+        (["--seeder", sample.torrent(), "--seeder-dir", empty.path().to_str().unwrap()], 1, "seeder ended: "),
+        (["--seeder", "/nowhere.torrent", "--seeder-dir", sample.data()], 2, "seeder ended: "),
+        (["--seeder", &private, "--seeder-dir", sample.data()], 2, "is private"),
+    ] {
+        let mut net = testnet(&words);
+        let status = net.wait(Duration::from_secs(30));
+        let said = net.stderr();
+        assert!(status.code() == Some(code) && said.contains(expected), "{words:?}: {status}\n{said}");
+    }
+
+    let mut net = testnet(&["--seeder", sample.torrent()]);
+    seeder(&mut net);
+    let children = format!("/proc/{0}/task/{0}/children", net.pid());
+    let child = std::fs::read_to_string(children).unwrap();
+    assert!(Command::new("kill").args(["-KILL", child.trim()]).status().unwrap().success());
     assert_eq!(net.wait(Duration::from_secs(30)).code(), Some(1), "{}", net.stderr());
-    let said = net.stderr();
-    assert!(said.contains("btfetch: ") && said.contains("btdht: the seeder ended: "), "{said}");
+    assert!(net.stderr().contains("the seeder ended: signal: 9"), "{}", net.stderr());
 }

@@ -70,7 +70,7 @@ impl Net {
 /// A cable from the namespace of the calling thread to that of a small internet, which ends with it.
 pub(crate) struct Cable {
     net: Net,
-    /// The nodes of the small internet; they run in the namespace of the far end.
+    /// The nodes of the small internet, the router first; they run in the namespace of the far end.
     internet: Vec<Dht>,
     _end: oneshot::Sender<()>,
     far_end: Beyond,
@@ -109,7 +109,7 @@ impl Cable {
 
     /// How many nodes of the small internet have this node in their tables, and how many of
     /// them have heard of it since `since`. The router does not count: nobody takes it into a table, so
-    /// that nobody pings it, and who finds its old nodes does not ask it either (DECISIONS.md 13).
+    /// that nobody pings it, and a node that finds those that it knew asks no router (DECISIONS.md 13).
     pub(crate) async fn known_and_heard_of(
         &self,
         (id, addr): (Id, SocketAddr),

@@ -114,6 +114,10 @@ pub(crate) struct Transfer {
     #[arg(long, value_name = "URL")]
     pub(crate) tracker: Vec<String>,
 
+    /// Ask none of the trackers that a magnet or .torrent names, only those of --tracker
+    #[arg(long)]
+    pub(crate) no_trackers: bool,
+
     /// Do not use the DHT
     #[arg(long)]
     pub(crate) no_dht: bool,
@@ -264,6 +268,7 @@ impl<'a> Fetch<'a> {
             output: args.output.clone(),
             peers: peers.to_vec(),
             trackers: args.transfer.tracker.clone(),
+            only_own_trackers: args.transfer.no_trackers,
             max_peers: args.transfer.max_peers,
             max_open_files: args.transfer.max_open_files,
             select: args.choice(),
@@ -339,9 +344,5 @@ pub(crate) fn show_metadata(torrent: &Metainfo, args: &Args, output: Output) -> 
 
 /// The trackers that a `.torrent` made of a magnet should name.
 fn trackers_of(source: &Source, more: &[String]) -> Vec<Vec<String>> {
-    let own = match source {
-        Source::Magnet(magnet) => magnet.trackers.iter().map(|tracker| vec![tracker.clone()]).collect(),
-        Source::Metainfo(torrent) => torrent.trackers.clone(),
-    };
-    own.into_iter().chain(more.iter().map(|tracker| vec![tracker.clone()])).collect()
+    source.trackers().into_iter().chain(more.iter().map(|tracker| vec![tracker.clone()])).collect()
 }

@@ -40,14 +40,15 @@ pub(super) fn new_torrent(
         select: None,
     };
     let mut elsewhere = Elsewhere { peers: Vec::new(), nodes: Vec::new() };
+    if !options.only_own_trackers {
+        new.trackers.extend(source.trackers().into_iter().map(|tier| tier.iter().map(url(false)).collect()));
+    }
     match source {
         Source::Magnet(magnet) => {
-            new.trackers.extend(magnet.trackers.iter().map(|tracker| vec![url(false)(tracker)]));
             elsewhere.peers = magnet.peers.into_iter().map(|peer| (peer.host, peer.port)).collect();
             new.select = magnet.select_only;
         }
         Source::Metainfo(torrent) => {
-            new.trackers.extend(torrent.trackers.iter().map(|tier| tier.iter().map(url(false)).collect()));
             elsewhere.nodes = torrent.nodes;
             new.info = Some(Arc::new(torrent.info));
         }
@@ -162,5 +163,27 @@ fn peer(event: &DhtEvent) -> Option<SocketAddr> {
             None
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trackers_of_the_user_come_first_and_those_of_the_source_can_be_left_out() {
+        let magnet = format!("magnet:?xt=urn:btih:{}&tr=udp%3A%2F%2Ftheirs%3A1", Id::new([7; 20]));
+        for (only_own_trackers, expected) in [
+            (false, vec![("udp://ours:1", true), ("udp://theirs:1", false)]),
+            (true, vec![("udp://ours:1", true)]),
+        ] {
+            let trackers = vec!["udp://ours:1".to_owned()];
+            let options = AddOptions { trackers, only_own_trackers, ..AddOptions::default() };
+            let source = Source::Magnet(Box::new(magnet.parse().unwrap()));
+            let (new, _) = new_torrent(Id::new([7; 20]), [1; 20], source, &options);
+            let trackers: Vec<_> =
+                new.trackers.iter().flatten().map(|tracker| (&*tracker.url, tracker.trusted)).collect();
+            assert_eq!(trackers, expected);
+        }
     }
 }

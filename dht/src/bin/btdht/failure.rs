@@ -28,6 +28,12 @@ impl Failure {
         Self::other(format!("watching signals: {error}"))
     }
 
+    /// A program of ours that was to help has ended.
+    pub(crate) fn of_child(code: Option<i32>, message: impl Into<String>) -> Self {
+        let code = code.and_then(|code| u8::try_from(code).ok()).filter(|code| (1..=6).contains(code));
+        Self { code: code.unwrap_or(1), message: message.into(), hint: None }
+    }
+
     /// Wrong usage.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { code: 2, message: message.into(), hint: None }

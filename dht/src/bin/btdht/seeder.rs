@@ -4,14 +4,19 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use krpc::Id;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::failure::Failure;
+
+/// How often it is looked whether it has ended, and how many times: it promises to take three seconds.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOKS: u32 = 400;
 
 /// A running `btfetch seed`, which ends with this.
 pub(crate) struct Seeder {
@@ -21,38 +26,50 @@ pub(crate) struct Seeder {
 }
 
 impl Seeder {
-    /// Starts to seed `torrent`, whose data lies in `folder`, at a free port of `ip`. It is left out of the
-    /// DHT: the nodes of the testnet announce it.
+    /// Starts to seed `torrent`, whose data lies in `folder`, at a free port of `ip`. It asks nobody for
+    /// peers, neither the DHT nor the torrent's own trackers: the nodes of the testnet announce it.
     pub(crate) fn start(torrent: &Path, folder: Option<&Path>, ip: IpAddr) -> Result<Self, Failure> {
         let folder = folder.or(torrent.parent()).filter(|folder| !folder.as_os_str().is_empty());
         let mut command = Command::new(program());
         command.arg("seed").arg("--output").arg(folder.unwrap_or(Path::new(".")));
         command.arg("--bind").arg(SocketAddr::new(ip, 0).to_string());
-        command.args(["--no-dht", "--allow-local", "--no-state", "--json"]).arg("--").arg(torrent);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.arg(if ip.is_ipv4() { "--ipv4-only" } else { "--ipv6-only" });
+        command.args(["--no-dht", "--no-trackers", "--allow-local", "--no-state", "--json"]);
+        command.arg("--").arg(torrent).stdin(Stdio::null()).stdout(Stdio::piped());
+        // Ctrl-C is for us, who then end it: a second signal would have it leave without a word.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn().map_err(|error| not_there(&error))?;
         let (sender, events) = mpsc::channel(16);
-        let stdout = child.stdout.take().map(BufReader::new);
-        thread::spawn(move || {
-            for line in stdout.into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
+        let lines = child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines);
+        let reading = thread::Builder::new().name("seeder".to_owned()).spawn(move || {
+            for line in lines.map_while(Result::ok) {
                 let event = serde_json::from_str(&line).unwrap_or_default();
                 if sender.blocking_send(event).is_err() {
                     return;
                 }
             }
         });
-        Ok(Self { child, events })
+        let seeder = Self { child, events };
+        reading.map_err(|error| Failure::other(format!("listening to the seeder: {error}")))?;
+        Ok(seeder)
     }
 
     /// Waits until its data is checked and complete. What it seeds, and where it listens.
     pub(crate) async fn ready(&mut self) -> Result<(Id, SocketAddr), Failure> {
-        let (mut infohash, mut local) = (None, None);
+        let mut local = None;
         while let Some(event) = self.events.recv().await {
             let said = |key: &str| event[key].as_str();
             match said("event") {
                 Some("listening") => local = said("addr").and_then(|addr| addr.parse().ok()),
-                Some("metadata") => infohash = said("infohash").and_then(|infohash| infohash.parse().ok()),
+                Some("metadata") if event["private"] == true => {
+                    return Err(Failure::usage(
+                        "the torrent of --seeder is private: no DHT may know it (BEP 27)",
+                    )
+                    .hint("`btfetch create` makes one without --private"));
+                }
                 Some("done") => {
+                    let infohash = said("infohash").and_then(|infohash| infohash.parse().ok());
                     let known = infohash.zip(local);
                     return known
                         .ok_or_else(|| Failure::other("the seeder does not say what it seeds where"));
@@ -60,31 +77,48 @@ impl Seeder {
                 _ => {}
             }
         }
-        Err(self.end())
+        Err(self.failure().await)
     }
 
     /// Waits until it ends, which nobody asked it to.
     pub(crate) async fn ended(&mut self) -> Failure {
         while self.events.recv().await.is_some() {}
-        self.end()
+        self.failure().await
     }
 
-    /// It has said why on standard error, which is ours too.
-    fn end(&mut self) -> Failure {
-        match self.child.wait() {
-            Ok(status) => Failure::other(format!("the seeder ended: {status}")),
-            Err(error) => Failure::other(format!("the seeder ended: {error}")),
+    /// Ends it, and waits until it has.
+    pub(crate) async fn stop(mut self) {
+        // Whatever it still says finds nobody, so that it waits for nobody either.
+        self.events.close();
+        terminate(&mut self.child);
+        let _ = self.status().await;
+    }
+
+    /// It has nothing more to say; why not, it has said on standard error, which is ours too. Its exit codes mean
+    /// what ours do.
+    async fn failure(&mut self) -> Failure {
+        match self.status().await {
+            Ok(Some(status)) => Failure::of_child(status.code(), format!("the seeder ended: {status}")),
+            Ok(None) => Failure::other("the seeder says nothing any more"),
+            Err(error) => Failure::other(format!("the seeder is lost: {error}")),
         }
+    }
+
+    async fn status(&mut self) -> io::Result<Option<ExitStatus>> {
+        for _ in 0..LOOKS {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(None)
     }
 }
 
+/// One that does not end when it is asked to, or was not asked, is killed. One that has ended is not there to be.
 impl Drop for Seeder {
     fn drop(&mut self) {
-        // Whatever it still says finds nobody, so that it does not wait for us while we wait for it.
-        self.events.close();
-        terminate(&mut self.child);
-        // One that had ended is no failure.
-        let _ = self.child.wait();
+        let _ = self.child.kill();
     }
 }
 

@@ -30,7 +30,7 @@ to try. --port is that of the first node, --ipv6-only moves all to ::1. Limits t
 are lifted.
 
 To download over it, give other programs its address, and leave the state of your own node out of it:
-  btfetch MAGNET --bootstrap ADDR:PORT --allow-local --no-state
+  btfetch MAGNET -o DIR --bootstrap ADDR:PORT --allow-local --no-state
 --seeder has something to download there, by the `btfetch` that stands beside this program; --announce \
 names another seeder. `btfetch demo` does all of that by itself, in one process.
 
@@ -84,35 +84,58 @@ struct Announcement {
     port: u16,
 }
 
+impl Announcement {
+    fn announce(self) -> (Id, Announce) {
+        (self.infohash, Announce { port: self.port, implied: false, seed: true })
+    }
+}
+
 pub(crate) async fn run(args: &Args, context: &Context, stop: &mut Stop) -> Result<(), Failure> {
-    let serve = async {
-        let net = start(args, context).await?;
-        let mut seeder = match &args.seeder {
-            Some(torrent) => Some(Seeder::start(torrent, args.seeder_dir.as_deref(), router(&net)?.ip())?),
-            None => None,
-        };
-        let seeding = match &mut seeder {
-            Some(seeder) => Some(seeder.ready().await?),
-            None => None,
-        };
-        let seeding = seeding.map(|(infohash, local)| Announcement { infohash, port: local.port() });
-        let _standing = announce(args, context, (&net, seeding)).await?;
-        show_command(args, context, (&net, seeding))?;
-        match seeder {
-            Some(mut seeder) => Err(seeder.ended().await),
-            None => std::future::pending().await,
-        }
-    };
+    let mut seeder = None;
+    let serve = serve(args, context, &mut seeder);
     let limit = async {
         match context.flags.timeout {
             Some(timeout) => tokio::time::sleep(timeout).await,
             None => std::future::pending().await,
         }
     };
-    tokio::select! {
-        result = serve => result,
-        () = limit => Ok(()),
+    let result = tokio::select! {
+        biased;
         signal = stop.requested() => Err(Failure::signal(signal)),
+        () = limit => Ok(()),
+        result = serve => result,
+    };
+    if let Some(seeder) = seeder {
+        seeder.stop().await;
+    }
+    result
+}
+
+/// Returns when the seeder ends, or with the first failure.
+async fn serve(args: &Args, context: &Context, seeder: &mut Option<Seeder>) -> Result<(), Failure> {
+    let net = start(args, context).await?;
+    if let Some(torrent) = &args.seeder {
+        let ip = router(&net)?.ip();
+        *seeder = Some(Seeder::start(torrent, args.seeder_dir.as_deref(), ip)?);
+    }
+    let infohash = swarm(args.seed);
+    let themselves = Announce { port: 0, implied: true, seed: true };
+    let members = (0..args.swarm.min(args.nodes)).map(|_| (infohash, themselves));
+    let others = args.announce.iter().map(|announcement| announcement.announce());
+    let mut standing = announce(context, &net, members.chain(others)).await?;
+    let seeding = match seeder {
+        Some(seeder) => {
+            let (infohash, local) = seeder.ready().await?;
+            Some(Announcement { infohash, port: local.port() })
+        }
+        None => None,
+    };
+    let announces = seeding.iter().map(|announcement| announcement.announce());
+    standing.extend(announce(context, &net, announces).await?);
+    show_command(args, context, (&net, seeding))?;
+    match seeder {
+        Some(seeder) => Err(seeder.ended().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -141,21 +164,14 @@ async fn start(args: &Args, context: &Context) -> Result<Testnet, Failure> {
     Ok(net)
 }
 
-/// Announces what was asked for and goes on doing so until what is returned is dropped.
+/// Announces all of them and goes on doing so until what is returned is dropped.
 async fn announce(
-    args: &Args,
     context: &Context,
-    (net, seeding): (&Testnet, Option<Announcement>),
+    net: &Testnet,
+    announces: impl Iterator<Item = (Id, Announce)>,
 ) -> Result<Vec<StandingOrder<Round<AnnounceReport>>>, Failure> {
-    let infohash = swarm(args.seed);
-    let themselves = Announce { port: 0, implied: true, seed: true };
-    let members = (0..args.swarm.min(args.nodes)).map(|_| (infohash, themselves));
-    let others =
-        args.announce.iter().chain(&seeding).map(|&Announcement { infohash, port }| {
-            (infohash, Announce { port, implied: false, seed: true })
-        });
     let mut standing = Vec::new();
-    for ((infohash, announce), node) in members.chain(others).zip(net.nodes().iter().rev().cycle()) {
+    for ((infohash, announce), node) in announces.zip(net.nodes().iter().rev().cycle()) {
         let mut announcing = node.announce(infohash, announce).await?;
         let round = announcing.next().await.ok_or(Error::Stopped)?;
         if round.result.stored.is_empty() {
@@ -186,7 +202,8 @@ fn show_command(
     let announced = args.announce.first().map(|announcement| announcement.infohash);
     let announced = announced.or_else(|| (args.swarm > 0).then(|| swarm(args.seed)));
     let verb = match (seeding, announced) {
-        (Some(Announcement { infohash, .. }), _) => format!("btfetch magnet:?xt=urn:btih:{infohash}"),
+        // Not where the seeder has its data.
+        (Some(Announcement { infohash, .. }), _) => format!("btfetch {infohash} -o from-testnet"),
         (None, Some(infohash)) => format!("btdht get-peers {infohash}"),
         (None, None) => format!("btdht announce {} --peer-port 6881", swarm(args.seed)),
     };

@@ -14,7 +14,7 @@ impl Watch {
             Event::Metadata(info) => json!({
                 "event": "metadata", "name": escape_bytes(info.name()), "length": info.total(),
                 "piece_length": info.piece_length(), "pieces": info.pieces(), "files": info.files().len(),
-                "infohash": infohash(),
+                "infohash": infohash(), "private": info.is_private(),
             }),
             Event::Piece(piece) => json!({"event": "piece", "index": piece.0, "ok": true}),
             Event::BadPiece(piece, banned) => {
