@@ -29,9 +29,9 @@ impl Seeder {
     /// Starts to seed `torrent`, whose data lies in `folder`, at a free port of `ip`. It asks nobody for
     /// peers, neither the DHT nor the torrent's own trackers: the nodes of the testnet announce it.
     pub(crate) fn start(torrent: &Path, folder: Option<&Path>, ip: IpAddr) -> Result<Self, Failure> {
-        let folder = folder.or(torrent.parent()).filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.or_else(|| torrent.parent()).filter(|folder| !folder.as_os_str().is_empty());
         let mut command = Command::new(program());
-        command.arg("seed").arg("--output").arg(folder.unwrap_or(Path::new(".")));
+        command.arg("seed").arg("--output").arg(folder.unwrap_or_else(|| Path::new(".")));
         command.arg("--bind").arg(SocketAddr::new(ip, 0).to_string());
         command.arg(if ip.is_ipv4() { "--ipv4-only" } else { "--ipv6-only" });
         command.args(["--no-dht", "--no-trackers", "--allow-local", "--no-state", "--json"]);

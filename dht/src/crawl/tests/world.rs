@@ -34,7 +34,7 @@ impl Walk {
             let mut answers = Vec::new();
             self.fleet.world.run(until, |_, told| match told.event {
                 NodeEvent::Answered { lookup, answer, .. } if told.host == 0 => {
-                    answers.push((lookup, answer))
+                    answers.push((lookup, answer));
                 }
                 _ => {}
             });
@@ -86,7 +86,7 @@ fn a_crawl_of_shipping_nodes_finds_what_they_store_how_large_it_is_and_how_many_
     let config = Config { crawl_rate: 50, ..Config::default() };
     let mut walk = Walk::new(fleet, &config);
     walk.run(Duration::from_secs(60));
-    let (counters, status) = (walk.crawler.counters().clone(), walk.crawler.status());
+    let (counters, status) = (*walk.crawler.counters(), walk.crawler.status());
     assert!(
         status.rounds >= 1 && counters.answered * 100 >= counters.queries * 90,
         "{counters:?} {status:?}"
