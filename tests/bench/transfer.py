@@ -92,14 +92,6 @@ def same(torrent, out):
     return not differ and not absent
 
 
-def turned(rows, repetition):
-    """The rows, of which another one is first in each repetition. Whoever writes first after a pause finds a machine that
-    has to get memory back from its host, which may double its CPU."""
-    rows = list(rows.items())
-    first = repetition % max(len(rows), 1)
-    return rows[first:] + rows[:first]
-
-
 def in_turns(rows, only, repetitions):
     """Runs every row once in each of the repetitions, which are numbers."""
     rows = {name: run for name, run in rows.items() if not only or name in only}
@@ -107,7 +99,7 @@ def in_turns(rows, only, repetitions):
         rows.pop("rqbit", None)
     results = {name: [] for name in rows}
     for repetition in repetitions:
-        for name, run in turned(rows, repetition):
+        for name, run in clients.turned(rows, repetition):
             results[name].append(run())
             print(f"  {repetition + 1} {name}", file=sys.stderr)
     return results

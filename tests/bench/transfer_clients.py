@@ -286,3 +286,11 @@ def seed_libtorrent(series, torrent):
     finally:
         process.kill()
         process.wait()
+
+
+def turned(rows, repetition):
+    """The rows, of which another one is first in each repetition. Whoever writes first after a pause finds a machine that
+    has to get memory back from its host, which may double its CPU."""
+    rows = list(rows.items())
+    first = repetition % max(len(rows), 1)
+    return rows[first:] + rows[:first]

@@ -132,7 +132,7 @@ def interleaved(rows, losses, args, torrent, work):
     for repetition in range(args.repetitions):
         for loss in losses:
             quality = Quality(args.rate, args.rtt, args.queue, loss, args.seed + repetition, args.congestion)
-            for name, run in rows.items():
+            for name, run in transfer_clients.turned(rows, repetition):
                 done = run(quality, torrent, args.leechers, work)
                 results[loss][name].append(done)
                 seconds = " ".join(f"{value:.2f}" for value in done.seconds)
