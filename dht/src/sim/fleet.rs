@@ -30,7 +30,8 @@
 //! 59 for one of 28 million, so that minutes can be watched in some hours, and days cannot. What does not fit
 //! is the memory. Entries of 8 bytes, an index into the census and what is known of the node, would
 //! take 10 million nodes to some 40 GB; a fleet whose idle nodes are functions of the seed, as those of the
-//! lookup benchmarks are, to the census' 0.3 GB.
+//! lookup benchmarks are, to the census' 0.3 GB. Beyond 14 million IPv4 hosts two share each /24, which the limits of
+//! tables for one network then see; `address` would have to give them more of it.
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;

@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use krpc::Id;
 
-use super::options::{AddOptions, Known, Source, State};
+use super::options::{AddOptions, Known, Rates, Source, State};
 use super::session::{AddError, Session};
 use super::torrent::{Events, Torrent};
 use super::view::{FileView, Progress};
@@ -120,6 +120,7 @@ struct Choices {
     priorities: Vec<u16>,
     /// `None` for what the session says.
     preallocation: Option<Preallocation>,
+    rates: Rates,
 }
 
 /// How a job stands.
@@ -185,6 +186,7 @@ impl Job {
             output: self.data(),
             max_peers: self.choices.max_peers,
             preallocation: self.choices.preallocation,
+            rates: self.choices.rates,
             initial_state: self.choices.state,
             ..AddOptions::default()
         };
@@ -253,6 +255,19 @@ impl Job {
         Ok(())
     }
 
+    /// Changes its rate limits, beside those of the session; see [`Torrent::set_rates`]. Deadlines, which are of
+    /// a moment, are not kept: [`Torrent::set_deadline`].
+    ///
+    /// # Errors
+    /// As for [`Job::start`].
+    pub async fn set_rates(&mut self, rates: Rates) -> Result<(), JobError> {
+        self.change(|choices| choices.rates = rates).await?;
+        if let Some(torrent) = &self.torrent {
+            torrent.set_rates(rates).await;
+        }
+        Ok(())
+    }
+
     /// Changes the priorities of files; see [`Torrent::prioritize`].
     ///
     /// # Errors
@@ -294,6 +309,11 @@ impl Job {
     /// What it is to do.
     pub fn state(&self) -> State {
         self.choices.state
+    }
+
+    /// Its rate limits, beside those of the session.
+    pub fn rates(&self) -> Rates {
+        self.choices.rates
     }
 
     /// How its files take their space; `None` for what the session says.

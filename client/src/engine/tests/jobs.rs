@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 
 use super::*;
 
-fn magnet(peer: SocketAddr) -> Source {
+pub(super) fn magnet(peer: SocketAddr) -> Source {
     let infohash = metainfo().info.hash().v1.unwrap();
     let link = format!("magnet:?xt=urn:btih:{infohash}&x.pe={peer}");
     Source::Magnet(Box::new(krpc::magnet::Magnet::parse(&link).unwrap()))
@@ -72,6 +72,31 @@ async fn a_job_remembers_how_its_files_take_their_space() {
         "{told:?}"
     );
     job.torrent().unwrap().wait_complete().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_job_remembers_its_limits_and_older_programs_read_one_that_has_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("job");
+    let mut job = Job::create(&dir, source()).unwrap();
+    let version = || {
+        let file = std::fs::read(dir.join("job")).unwrap();
+        let at = file.windows(10).rposition(|window| window == b"7:versioni").unwrap();
+        file[at + 10]
+    };
+    let rates = Rates { down: 1, up: u64::MAX, peer_down: 0, peer_up: 300_000 };
+    for (space, rates, expected) in [
+        (None, Rates::default(), b'1'),
+        (None, rates, b'3'),
+        (Some(Preallocation::Full), rates, b'3'),
+        (Some(Preallocation::Full), Rates::default(), b'2'),
+    ] {
+        job.set_preallocation(space).await.unwrap();
+        job.set_rates(rates).await.unwrap();
+        drop(job);
+        job = Job::load(&dir).unwrap();
+        assert_eq!((job.preallocation(), job.rates(), version()), (space, rates, expected));
+    }
 }
 
 /// The file of a job as programs wrote it that knew no preallocation.

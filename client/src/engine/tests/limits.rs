@@ -28,17 +28,22 @@ impl Case {
         rated.set_rates(self.torrent).await;
         torrent.start().await;
         torrent.wait_complete().await.unwrap();
-        let moved = moved(limited.port(), self.way);
-        assert!(moved.iter().map(|(_, bytes)| bytes).sum::<usize>() >= LEN, "{}", self.name);
-        // From whenever on: the savings of a quarter of a second, and one share that is paid for later.
-        let most = RATE / 4 + RATE / 20;
-        for (first, &(since, _)) in moved.iter().enumerate() {
-            let mut bytes = 0;
-            for &(at, more) in &moved[first..] {
-                bytes += more as u64;
-                let earned = at.since(since).as_micros() as u64 * RATE / 1_000_000;
-                assert!(bytes <= most + earned, "{}: {bytes} bytes, {earned} earned", self.name);
-            }
+        assert_limited(self.name, limited, self.way);
+    }
+}
+
+/// Fails if more than [`RATE`] was moved at any time, or not everything.
+fn assert_limited(name: &str, limited: &Session, way: Way) {
+    let moved = moved(limited.port(), way);
+    assert!(moved.iter().map(|(_, bytes)| bytes).sum::<usize>() >= LEN, "{name}");
+    // From whenever on: the savings of a quarter of a second, and one share that is paid for later.
+    let most = RATE / 4 + RATE / 20;
+    for (first, &(since, _)) in moved.iter().enumerate() {
+        let mut bytes = 0;
+        for &(at, more) in &moved[first..] {
+            bytes += more as u64;
+            let earned = at.since(since).as_micros() as u64 * RATE / 1_000_000;
+            assert!(bytes <= most + earned, "{name}: {bytes} bytes, {earned} earned");
         }
     }
 }
@@ -55,6 +60,21 @@ async fn each_of_the_six_limits_holds_for_what_it_is_the_limit_of() {
         case("peer down", Way::Down, [0, 0], Rates { peer_down: RATE, ..free }),
         case("peer up", Way::Up, [0, 0], Rates { peer_up: RATE, ..free }),
     );
+}
+
+#[tokio::test]
+async fn the_limits_that_a_job_has_kept_hold_after_a_restart() {
+    let (from, _seed, _data) = seeder().await;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("job");
+    let mut job = Job::create(&dir, super::jobs::magnet(from.local_addrs()[0])).unwrap();
+    job.set_rates(Rates { down: RATE, ..Rates::default() }).await.unwrap();
+    job.start().await.unwrap();
+    drop(job);
+    let (to, mut job) = (session(), Job::load(&dir).unwrap());
+    let _events = job.open(&to).await.unwrap();
+    job.torrent().unwrap().wait_complete().await.unwrap();
+    assert_limited("a job", &to, Way::Down);
 }
 
 #[tokio::test]
