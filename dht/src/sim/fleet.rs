@@ -15,6 +15,9 @@
 //! - In the first minute of a fleet of 100,000 a node has 0.68 of them a second, of a million 0.80 (47.8 million in
 //!   all); of 2,000, 0.4 to 0.65.
 //!
+//! These are of a quiet machine and from before the digest took in all events, which costs under 2 %; on one whose
+//! memory took 190 to 340 ns to answer, two threads handled 81,000 to 136,000 events a second.
+//!
 //! The first two lines are measured; "making it" is time of a core. The others follow from the second:
 //! entries grow as above, events by 0.12 a second and node for ten times the nodes, as from the first line to the
 //! second, and a core handles 231,000, as each of those two does:
