@@ -34,8 +34,8 @@ pub struct AddOptions {
     pub peers: Vec<SocketAddr>,
     /// Trackers that the user named, each a tier of its own.
     pub trackers: Vec<String>,
-    /// Leave out the trackers that the magnet or `.torrent` names, and ask only those of the user.
-    pub only_own_trackers: bool,
+    /// Leave out the trackers that the source names, and ask only those of the user.
+    pub no_source_trackers: bool,
     /// Caps, intervals and rules of the swarm. What the other options and the session say wins.
     pub limits: Limits,
     /// Connections; `None` for what `limits` says.

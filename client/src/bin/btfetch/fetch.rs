@@ -268,7 +268,7 @@ impl<'a> Fetch<'a> {
             output: args.output.clone(),
             peers: peers.to_vec(),
             trackers: args.transfer.tracker.clone(),
-            only_own_trackers: args.transfer.no_trackers,
+            no_source_trackers: args.transfer.no_trackers,
             max_peers: args.transfer.max_peers,
             max_open_files: args.transfer.max_open_files,
             select: args.choice(),

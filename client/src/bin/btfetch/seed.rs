@@ -86,7 +86,7 @@ async fn seed(
         output: args.output.clone(),
         peers: args.transfer.peers().await?,
         trackers: args.transfer.tracker.clone(),
-        only_own_trackers: args.transfer.no_trackers,
+        no_source_trackers: args.transfer.no_trackers,
         max_peers: args.transfer.max_peers,
         max_open_files: args.transfer.max_open_files,
         share: Share::SeedOnly,

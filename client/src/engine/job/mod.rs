@@ -259,7 +259,7 @@ impl Job {
     /// a moment, are not kept: [`Torrent::set_deadline`].
     ///
     /// # Errors
-    /// As for [`Job::start`].
+    /// [`JobError::Disk`]; then nothing has changed.
     pub async fn set_rates(&mut self, rates: Rates) -> Result<(), JobError> {
         self.change(|choices| choices.rates = rates).await?;
         if let Some(torrent) = &self.torrent {

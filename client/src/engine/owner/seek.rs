@@ -40,7 +40,7 @@ pub(super) fn new_torrent(
         select: None,
     };
     let mut elsewhere = Elsewhere { peers: Vec::new(), nodes: Vec::new() };
-    if !options.only_own_trackers {
+    if !options.no_source_trackers {
         new.trackers.extend(source.trackers().into_iter().map(|tier| tier.iter().map(url(false)).collect()));
     }
     match source {
@@ -169,21 +169,30 @@ fn peer(event: &DhtEvent) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::tests::metainfo;
+    use crate::metainfo::Metainfo;
 
     #[test]
     fn trackers_of_the_user_come_first_and_those_of_the_source_can_be_left_out() {
-        let magnet = format!("magnet:?xt=urn:btih:{}&tr=udp%3A%2F%2Ftheirs%3A1", Id::new([7; 20]));
-        for (only_own_trackers, expected) in [
-            (false, vec![("udp://ours:1", true), ("udp://theirs:1", false)]),
-            (true, vec![("udp://ours:1", true)]),
-        ] {
-            let trackers = vec!["udp://ours:1".to_owned()];
-            let options = AddOptions { trackers, only_own_trackers, ..AddOptions::default() };
-            let source = Source::Magnet(Box::new(magnet.parse().unwrap()));
-            let (new, _) = new_torrent(Id::new([7; 20]), [1; 20], source, &options);
-            let trackers: Vec<_> =
-                new.trackers.iter().flatten().map(|tracker| (&*tracker.url, tracker.trusted)).collect();
-            assert_eq!(trackers, expected);
+        let infohash = Id::new([7; 20]);
+        let link = format!("magnet:?xt=urn:btih:{infohash}&tr=udp%3A%2F%2Fa%3A1&tr=udp%3A%2F%2Fb%3A1");
+        let magnet = Source::Magnet(Box::new(link.parse().unwrap()));
+        let tiers = [&["udp://a:1", "udp://b:1"][..], &["udp://c:1"]];
+        let trackers = tiers.map(|tier| tier.iter().map(|&url| url.to_owned()).collect()).to_vec();
+        let torrent = Source::Metainfo(Box::new(Metainfo { trackers, ..metainfo() }));
+        for (source, theirs) in [(magnet, &[&["udp://a:1"][..], &["udp://b:1"]]), (torrent, &tiers)] {
+            for no_source_trackers in [false, true] {
+                let trackers = vec!["udp://ours:1".to_owned()];
+                let options = AddOptions { trackers, no_source_trackers, ..AddOptions::default() };
+                let (new, _) = new_torrent(infohash, [1; 20], source.clone(), &options);
+                let (ours, others) = new.trackers.split_first().unwrap();
+                assert!(ours.len() == 1 && ours[0].url == "udp://ours:1" && ours[0].trusted);
+                assert!(others.iter().flatten().all(|tracker| !tracker.trusted));
+                let others: Vec<Vec<&str>> =
+                    others.iter().map(|tier| tier.iter().map(|tracker| &*tracker.url).collect()).collect();
+                let expected = if no_source_trackers { &[][..] } else { &theirs[..] };
+                assert_eq!(others, expected);
+            }
         }
     }
 }

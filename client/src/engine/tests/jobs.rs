@@ -270,25 +270,32 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-#[test]
-fn a_damaged_job_is_refused_and_left_as_it_is() {
+#[tokio::test]
+async fn a_damaged_job_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("job");
     assert!(matches!(Job::load(&dir), Err(JobError::NoJob(_))));
     drop(Job::create(&dir, source()).unwrap());
     let path = dir.join("job");
-    let whole = std::fs::read(&path).unwrap();
-    assert!(Job::load(&dir).is_ok());
-    for at in 0..whole.len() {
-        let mut flipped = whole.clone();
-        flipped[at] ^= 1 << (at % 8);
-        std::fs::write(&path, &flipped).unwrap();
-        assert!(matches!(Job::load(&dir), Err(JobError::Damaged { .. })), "byte {at}");
-        std::fs::write(&path, &whole[..at]).unwrap();
-        assert!(matches!(Job::load(&dir), Err(JobError::Damaged { .. })), "cut at {at}");
+    let down = |down| Rates { down, ..Rates::default() };
+    // Each is of another version.
+    for (space, rates) in [(None, down(0)), (Some(Preallocation::Full), down(0)), (None, down(7))] {
+        let mut job = Job::load(&dir).unwrap();
+        job.set_preallocation(space).await.unwrap();
+        job.set_rates(rates).await.unwrap();
+        drop(job);
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            std::fs::write(&path, &flipped).unwrap();
+            assert!(matches!(Job::load(&dir), Err(JobError::Damaged { .. })), "byte {at}");
+            std::fs::write(&path, &whole[..at]).unwrap();
+            assert!(matches!(Job::load(&dir), Err(JobError::Damaged { .. })), "cut at {at}");
+        }
+        std::fs::write(&path, &whole).unwrap();
+        assert!(Job::load(&dir).is_ok());
     }
-    std::fs::write(&path, &whole).unwrap();
-    assert!(Job::load(&dir).is_ok());
 }
 
 #[tokio::test]

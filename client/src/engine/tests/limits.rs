@@ -63,18 +63,26 @@ async fn each_of_the_six_limits_holds_for_what_it_is_the_limit_of() {
 }
 
 #[tokio::test]
-async fn the_limits_that_a_job_has_kept_hold_after_a_restart() {
+async fn the_limits_of_a_job_hold_while_it_is_open_and_after_a_restart() {
     let (from, _seed, _data) = seeder().await;
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path().join("job");
-    let mut job = Job::create(&dir, super::jobs::magnet(from.local_addrs()[0])).unwrap();
-    job.set_rates(Rates { down: RATE, ..Rates::default() }).await.unwrap();
-    job.start().await.unwrap();
-    drop(job);
-    let (to, mut job) = (session(), Job::load(&dir).unwrap());
-    let _events = job.open(&to).await.unwrap();
-    job.torrent().unwrap().wait_complete().await.unwrap();
-    assert_limited("a job", &to, Way::Down);
+    for is_open in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("job");
+        let (to, limit) = (session(), Rates { down: RATE, ..Rates::default() });
+        let mut job = Job::create(&dir, super::jobs::magnet(from.local_addrs()[0])).unwrap();
+        if !is_open {
+            job.set_rates(limit).await.unwrap();
+            drop(job);
+            job = Job::load(&dir).unwrap();
+        }
+        let _events = job.open(&to).await.unwrap();
+        if is_open {
+            job.set_rates(limit).await.unwrap();
+        }
+        job.start().await.unwrap();
+        job.torrent().unwrap().wait_complete().await.unwrap();
+        assert_limited("a job", &to, Way::Down);
+    }
 }
 
 #[tokio::test]

@@ -11,12 +11,13 @@ use std::time::Duration;
 use krpc::Id;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 
 use crate::failure::Failure;
 
-/// How often it is looked whether it has ended, and how many times: it promises to take three seconds.
+/// How long its end may take: it promises three seconds. How often that is looked at.
+const PATIENCE: Duration = Duration::from_secs(4);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-const LOOKS: u32 = 400;
 
 /// A running `btfetch seed`, which ends with this.
 pub(crate) struct Seeder {
@@ -27,7 +28,7 @@ pub(crate) struct Seeder {
 
 impl Seeder {
     /// Starts to seed `torrent`, whose data lies in `folder`, at a free port of `ip`. It asks nobody for
-    /// peers, neither the DHT nor the torrent's own trackers: the nodes of the testnet announce it.
+    /// peers, neither the DHT nor the trackers that the torrent names: the nodes of the testnet announce it.
     pub(crate) fn start(torrent: &Path, folder: Option<&Path>, ip: IpAddr) -> Result<Self, Failure> {
         let folder = folder.or_else(|| torrent.parent()).filter(|folder| !folder.as_os_str().is_empty());
         let mut command = Command::new(program());
@@ -36,7 +37,8 @@ impl Seeder {
         command.arg(if ip.is_ipv4() { "--ipv4-only" } else { "--ipv6-only" });
         command.args(["--no-dht", "--no-trackers", "--allow-local", "--no-state", "--json"]);
         command.arg("--").arg(torrent).stdin(Stdio::null()).stdout(Stdio::piped());
-        // Ctrl-C is for us, who then end it: a second signal would have it leave without a word.
+        // Ctrl-C is for us, who then end it: a second signal would have it leave without a word. Where we are killed it
+        // ends with the next line that it cannot write, within a second.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn().map_err(|error| not_there(&error))?;
@@ -66,7 +68,7 @@ impl Seeder {
                     return Err(Failure::usage(
                         "the torrent of --seeder is private: no DHT may know it (BEP 27)",
                     )
-                    .hint("`btfetch create` makes one without --private"));
+                    .hint("make one with `btfetch create`, without --private"));
                 }
                 Some("done") => {
                     let infohash = said("infohash").and_then(|infohash| infohash.parse().ok());
@@ -105,20 +107,24 @@ impl Seeder {
     }
 
     async fn status(&mut self) -> io::Result<Option<ExitStatus>> {
-        for _ in 0..LOOKS {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(Some(status));
+        let ended = async {
+            loop {
+                if let Some(status) = self.child.try_wait()? {
+                    return Ok(Some(status));
+                }
+                sleep(LOOK_EVERY).await;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        Ok(None)
+        };
+        timeout(PATIENCE, ended).await.unwrap_or(Ok(None))
     }
 }
 
-/// One that does not end when it is asked to, or was not asked, is killed. One that has ended is not there to be.
+/// One that does not end when it is asked to, or was not asked, is killed.
 impl Drop for Seeder {
     fn drop(&mut self) {
+        // It is no failure if it has ended.
         let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -207,6 +207,8 @@ fn show_command(
         (None, Some(infohash)) => format!("btdht get-peers {infohash}"),
         (None, None) => format!("btdht announce {} --peer-port 6881", swarm(args.seed)),
     };
+    // Brackets mean something to a shell.
+    let addr = if addr.is_ipv6() { format!("'{addr}'") } else { addr.to_string() };
     let command = format!("{verb} --bootstrap {addr} --allow-local --no-state");
     Ok(context.out.say(|| json!({"event": "ready", "command": command}), || command.clone())?)
 }

@@ -28,8 +28,8 @@ const NODES: TableDefinition<'_, &[u8; 24], &[u8; NODE_LEN]> = TableDefinition::
 /// What the hash of tellers is keyed with, so that their bits mean the same in every run.
 const SALT_KEY: &str = "salt";
 const SIZE_KEYS: [&str; 2] = ["size_ipv4", "size_ipv6"];
-/// The size of a swarm is asked for again a day after it was, and that of the DHT is replaced by one that
-/// says less.
+/// After so many seconds the size of a swarm is asked for again, and that of the DHT may be replaced by one that says
+/// less.
 const SIZE_KEPT: u64 = 24 * 3600;
 
 /// The database of a crawl.

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 /// What the crawl itself has to remember.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// The form of the tables. The first one knew of a swarm's size only when it was last asked for, and is read as it
-/// is; whoever writes to it makes it one of the second form, which earlier versions do not know.
+/// is; a crawl makes it one of the second form, which earlier versions do not know.
 const SCHEMA: u32 = 2;
 const FIRST: u32 = 1;
 const SCHEMA_KEY: &str = "schema";
@@ -63,10 +63,10 @@ pub(super) fn open(path: &Path, missing: Missing) -> Result<Database, Failure> {
             start(&database).map_err(|error| damaged(path, &error))?;
             Ok(database)
         }
-        Found::Ours(version) => {
-            Err(Failure::usage(format!("{shown} has the form {version}, and this version knows {SCHEMA}"))
-                .hint("a later btdht has written it; --db FILE names another"))
-        }
+        Found::Ours(version) => Err(Failure::usage(format!(
+            "{shown} has the form {version}, and this version knows {FIRST} and {SCHEMA}"
+        ))
+        .hint("a later btdht has written it; --db FILE names another")),
         Found::New | Found::Foreign => Err(foreign(path)),
     }
 }
