@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use krpc::{Distance, Id};
 
-use super::lines::Lines;
+use super::lines::{Lines, Longest};
 use super::weights::LONG_LINE;
 use crate::addr::subnet_key;
 use crate::secure_id::is_secure;
@@ -19,11 +19,17 @@ pub(super) struct Candidates {
     /// By distance, nearest first; those whose id is unknown (routers) before all.
     places: Vec<Place>,
     candidates: Vec<Candidate>,
+    /// The line of each of them (see [`Offered::line`]), by which whom to drop is found among all.
+    lines: Vec<u64>,
     /// Indices of `candidates` whose place is gone.
     free: Vec<u32>,
     next_serial: u32,
     /// Places in [`State::Fresh`].
     fresh: usize,
+    /// Places that [are new](Place::is_new), of each line.
+    new: Lines,
+    /// [`Place::subnet`] of all that were asked.
+    tried: Vec<u64>,
 }
 
 /// What decides whether a candidate is asked.
@@ -34,7 +40,7 @@ pub(super) struct Place {
     pub(super) distance: Distance,
     pub(super) serial: u32,
     index: u32,
-    state: State,
+    pub(super) state: State,
     /// Queries sent.
     pub(super) tries: u8,
     /// Queries that may still be answered.
@@ -70,8 +76,6 @@ pub(crate) struct Candidate {
     pub(crate) addr: SocketAddr,
     /// Referrals between the start and this node.
     pub(crate) depth: u16,
-    /// See [`Offered::line`].
-    line: u64,
     pub(crate) token: Option<Box<[u8]>>,
     /// The sequence number of the item that it has (BEP 44).
     pub(crate) held: Option<i64>,
@@ -136,28 +140,25 @@ impl Place {
         Self { tries, ..Self::new(self.subnet, self.distance, self.is_reserve) }
     }
 
-    pub(super) fn state(&self) -> State {
-        self.state
-    }
-
     pub(super) fn has_answered(&self) -> bool {
         self.state == State::Answered
+    }
+
+    /// Whether no home has asked it.
+    fn is_new(&self) -> bool {
+        self.state == State::Fresh && self.tries == 0
     }
 }
 
 impl Candidate {
-    fn new(id: Option<Id>, addr: SocketAddr, depth: u16, line: u64) -> Self {
+    fn new(id: Option<Id>, addr: SocketAddr, depth: u16) -> Self {
         let (serial, token, held, announce, answered_as) = (0, None, None, AnnounceState::No, None);
-        Self { serial, id, addr, depth, line, token, held, announce, answered_as }
+        Self { serial, id, addr, depth, token, held, announce, answered_as }
     }
 
     /// The same for another of our homes, which nobody has given a token.
     fn anew(&self) -> Self {
-        Self { answered_as: self.answered_as, ..Self::new(self.id, self.addr, self.depth, self.line) }
-    }
-
-    pub(crate) fn facts(&self) -> Facts {
-        Facts { addr: self.addr, id: self.id, depth: self.depth, line: self.line }
+        Self { answered_as: self.answered_as, ..Self::new(self.id, self.addr, self.depth) }
     }
 
     /// Whether its id belongs to its address (BEP 42).
@@ -179,7 +180,7 @@ impl Candidates {
         let mut anew = Self { next_serial: first_serial, ..Self::default() };
         let of_use = |place: &&Place| whom == Whom::Everybody || place.has_answered();
         for place in self.places.iter().filter(of_use) {
-            anew.insert(anew.places.len(), self.of(place).anew(), place.anew());
+            anew.insert(anew.places.len(), self.of(place).anew(), self.line_of(place), place.anew());
         }
         anew
     }
@@ -187,18 +188,19 @@ impl Candidates {
     /// Adds those of a search from another of our homes, to which the same applies. Beyond `most` fresh ones
     /// some of these go, as in [`Candidates::offer`].
     pub(super) fn join(&mut self, others: &Self, most: usize) {
-        for (other, candidate) in others.places.iter().map(|place| (place.anew(), others.of(place))) {
+        for place in others.places.iter() {
+            let (other, candidate) = (place.anew(), others.of(place));
             let Candidate { id, addr, answered_as, .. } = *candidate;
             let first = self.places.partition_point(|place| place.distance < other.distance);
             let Some(known) = self.known(first, &other.distance, id, addr) else {
                 let at = first + self.equals_before(first, id, addr, &other.distance);
-                self.insert(at, candidate.anew(), other);
+                self.insert(at, candidate.anew(), others.line_of(place), other);
                 continue;
             };
             let place = &mut self.places[known];
             place.is_reserve &= other.is_reserve;
             if !place.has_answered() {
-                place.tries = place.tries.max(other.tries);
+                self.change(known, |place| place.tries = place.tries.max(other.tries));
                 let candidate = self.at_mut(known);
                 candidate.answered_as = candidate.answered_as.or(answered_as);
             }
@@ -224,21 +226,27 @@ impl Candidates {
         }
         let at = first + self.equals_before(first, id, addr, &distance);
         let place = Place::new(subnet_key(addr, allow_local).short(), distance, is_reserve);
-        let candidate = Candidate::new(id, addr, depth, line.unwrap_or(place.subnet));
-        let serial = self.insert(at, candidate, place);
+        let line = line.unwrap_or(place.subnet);
+        let serial = self.insert(at, Candidate::new(id, addr, depth), line, place);
         self.fresh <= most || self.drop_farthest() != Some(serial)
     }
 
     /// Puts somebody whom nobody has asked from here at a place; the serial.
-    fn insert(&mut self, at: usize, candidate: Candidate, place: Place) -> u32 {
+    fn insert(&mut self, at: usize, candidate: Candidate, line: u64, place: Place) -> u32 {
         let serial = self.next_serial;
         self.next_serial += 1;
-        let index = self.keep(Candidate { serial, ..candidate });
+        let index = self.keep(Candidate { serial, ..candidate }, line);
         if self.places.capacity() == 0 {
             self.places.reserve(ROOM);
         }
         self.places.insert(at, Place { serial, index, ..place });
         self.fresh += 1;
+        if place.is_new() {
+            self.new.add(line);
+        }
+        if place.tries > 0 {
+            self.tried.push(place.subnet);
+        }
         serial
     }
 
@@ -263,17 +271,20 @@ impl Candidates {
             .partition_point(|place| place.distance == *distance && (self.of(place).is_secure() || is_not()))
     }
 
-    fn keep(&mut self, candidate: Candidate) -> u32 {
+    fn keep(&mut self, candidate: Candidate, line: u64) -> u32 {
         match self.free.pop() {
             Some(index) => {
                 self.candidates[index as usize] = candidate;
+                self.lines[index as usize] = line;
                 index
             }
             None => {
                 if self.candidates.capacity() == 0 {
                     self.candidates.reserve(ROOM);
+                    self.lines.reserve(ROOM);
                 }
                 self.candidates.push(candidate);
+                self.lines.push(line);
                 self.candidates.len() as u32 - 1
             }
         }
@@ -282,16 +293,35 @@ impl Candidates {
     /// Forgets the farthest that was not asked, by any home, of the line that has most of those: whoever names
     /// nodes without end drives out its own. Its serial.
     fn drop_farthest(&mut self) -> Option<u32> {
-        let is_new = |place: &&Place| place.state == State::Fresh && place.tries == 0;
-        let line = |place: &Place| self.of(place).line;
-        let lines = Lines::sum(self.places.iter().filter(is_new).map(|place| (line(place), 1)));
-        let longest = lines.longest_beyond(LONG_LINE);
-        let may_go = |place: &Place| is_new(&place) && longest.is_none_or(|longest| line(place) == longest);
+        let longest = self.longest_line();
+        let may_go = |place: &Place| place.is_new() && longest.is_none_or(|line| self.line_of(place) == line);
         let farthest = self.places.iter().rposition(may_go)?;
         let place = self.places.remove(farthest);
+        self.new.remove(self.line_of(&place));
         self.fresh -= 1;
         self.free.push(place.index);
         Some(place.serial)
+    }
+
+    /// The line with most new places, if these are more than [`LONG_LINE`]. Of several, the one that begins
+    /// farthest from the target.
+    fn longest_line(&self) -> Option<u64> {
+        debug_assert!(self.new.is_same(&self.count_new()));
+        match self.new.longest_beyond(LONG_LINE) {
+            Longest::Several => {
+                let (most, places) = (self.new.most(), self.places.iter().filter(|place| place.is_new()));
+                let is_longest = |line: &u64| self.new.of(*line) == most;
+                let lines = places.map(|place| self.line_of(place)).filter(is_longest);
+                Lines::sum(lines.map(|line| (line, 1))).last()
+            }
+            Longest::One(line) => Some(line),
+            Longest::None => None,
+        }
+    }
+
+    fn count_new(&self) -> Lines {
+        let new = self.places.iter().filter(|place| place.is_new());
+        Lines::sum(new.map(|place| (self.line_of(place), 1)))
     }
 
     /// The candidate at this place has told its id. The place that it has then.
@@ -305,10 +335,24 @@ impl Candidates {
     }
 
     pub(super) fn set_state(&mut self, at: usize, state: State) {
+        self.change(at, |place| place.state = state);
+    }
+
+    /// Changes a place, but for its distance and index.
+    pub(super) fn change(&mut self, at: usize, change: impl FnOnce(&mut Place)) {
         let place = &mut self.places[at];
-        self.fresh -= usize::from(place.state == State::Fresh);
-        place.state = state;
-        self.fresh += usize::from(state == State::Fresh);
+        let (was_fresh, was_new, was_tried) = (place.state == State::Fresh, place.is_new(), place.tries > 0);
+        change(place);
+        if place.tries > 0 && !was_tried {
+            self.tried.push(place.subnet);
+        }
+        let (is_fresh, is_new) = (place.state == State::Fresh, place.is_new());
+        self.fresh = self.fresh + usize::from(is_fresh) - usize::from(was_fresh);
+        match (was_new, is_new) {
+            (true, false) => self.new.remove(self.lines[place.index as usize]),
+            (false, true) => self.new.add(self.lines[place.index as usize]),
+            _ => {}
+        }
     }
 
     /// All places, nearest first.
@@ -316,8 +360,10 @@ impl Candidates {
         &self.places
     }
 
-    pub(super) fn place_mut(&mut self, at: usize) -> &mut Place {
-        &mut self.places[at]
+    /// All of a network that were asked. Most often there are none, and nobody has to be looked at.
+    pub(super) fn tried(&self, subnet: u64) -> impl Iterator<Item = &Place> {
+        let most = if self.tried.contains(&subnet) { self.places.len() } else { 0 };
+        self.places.iter().take(most).filter(move |place| place.subnet == subnet && place.tries > 0)
     }
 
     /// The candidate at this place.
@@ -334,6 +380,17 @@ impl Candidates {
         &self.candidates[place.index as usize]
     }
 
+    /// The line of one of the [`Candidates::places`].
+    pub(super) fn line_of(&self, place: &Place) -> u64 {
+        self.lines[place.index as usize]
+    }
+
+    /// What is told of the candidate at this place.
+    pub(super) fn facts(&self, at: usize) -> Facts {
+        let (place, &Candidate { addr, id, depth, .. }) = (&self.places[at], self.at(at));
+        Facts { addr, id, depth, line: self.line_of(place) }
+    }
+
     /// The place of a node.
     pub(super) fn place_of(&self, id: Id, addr: SocketAddr, target: &Id) -> Option<usize> {
         let distance = id.distance(target);
@@ -343,15 +400,20 @@ impl Candidates {
 
     /// Who was named in `line` too belongs to it if that had fewer queries than its own, unless it was asked.
     pub(super) fn named_too(&mut self, at: usize, line: u64) {
-        let (own, tries) = (self.at(at).line, self.tries());
+        let (index, tries) = (self.places[at].index as usize, self.tries());
+        let own = self.lines[index];
         if self.places[at].tries == 0 && tries.of(line) < tries.of(own) {
-            self.at_mut(at).line = line;
+            self.lines[index] = line;
+            if self.places[at].is_new() {
+                self.new.remove(own);
+                self.new.add(line);
+            }
         }
     }
 
     /// Queries sent to nodes of each line.
     pub(super) fn tries(&self) -> Lines {
-        Lines::sum(self.places.iter().map(|place| (self.of(place).line, place.tries.into())))
+        Lines::sum(self.places.iter().map(|place| (self.line_of(place), place.tries.into())))
     }
 
     pub(super) fn position(&self, serial: u32) -> Option<usize> {

@@ -9,8 +9,19 @@
 //! fewer then: else those without end would name the honest ones first.
 
 /// A number for each line, by the network of the node at which it began.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Lines(Vec<(u64, u32)>);
+
+/// Which line has the highest number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Longest {
+    /// None has one that counts.
+    None,
+    /// This one.
+    One(u64),
+    /// More than one.
+    Several,
+}
 
 impl Lines {
     /// The sums of what is given for lines.
@@ -30,9 +41,68 @@ impl Lines {
         self.0.iter().find(|(known, _)| *known == line).map_or(0, |&(_, sum)| sum)
     }
 
+    /// Raises the number of a line by one.
+    pub(super) fn add(&mut self, line: u64) {
+        match self.0.iter_mut().find(|(known, _)| *known == line) {
+            Some((_, number)) => *number += 1,
+            None => self.0.push((line, 1)),
+        }
+    }
+
+    /// Lowers the number of a line by one.
+    pub(super) fn remove(&mut self, line: u64) {
+        if let Some(at) = self.0.iter().position(|&(known, _)| known == line) {
+            self.0[at].1 -= 1;
+            if self.0[at].1 == 0 {
+                self.0.swap_remove(at);
+            }
+        }
+    }
+
+    /// The highest number.
+    pub(super) fn most(&self) -> u32 {
+        self.0.iter().map(|&(_, number)| number).max().unwrap_or(0)
+    }
+
     /// The line with the highest number, if that is above `bound`.
-    pub(super) fn longest_beyond(&self, bound: u32) -> Option<u64> {
-        let longest = self.0.iter().max_by_key(|&&(_, sum)| sum);
-        longest.filter(|&&(_, sum)| sum > bound).map(|&(line, _)| line)
+    pub(super) fn longest_beyond(&self, bound: u32) -> Longest {
+        let most = self.most();
+        if most <= bound {
+            return Longest::None;
+        }
+        let mut longest = self.0.iter().filter(|&&(_, number)| number == most).map(|&(line, _)| line);
+        match (longest.next(), longest.next()) {
+            (Some(line), None) => Longest::One(line),
+            _ => Longest::Several,
+        }
+    }
+
+    /// The line that was noted last.
+    pub(super) fn last(&self) -> Option<u64> {
+        self.0.last().map(|&(line, _)| line)
+    }
+
+    /// Whether these are the same numbers, in whatever order.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().all(|&(line, number)| other.of(line) == number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longest_line_is_one_several_or_none_that_counts() {
+        let mut lines = Lines::sum([(7, 2), (8, 1), (7, 1)].into_iter());
+        assert_eq!((lines.longest_beyond(2), lines.longest_beyond(3)), (Longest::One(7), Longest::None));
+        lines.add(8);
+        lines.add(8);
+        assert_eq!((lines.longest_beyond(2), lines.most()), (Longest::Several, 3));
+        lines.remove(7);
+        assert_eq!(lines.longest_beyond(0), Longest::One(8));
+        (0..2).for_each(|_| lines.remove(7));
+        lines.remove(9);
+        assert!(lines.is_same(&Lines::sum([(8, 3)].into_iter())) && !lines.is_same(&Lines::default()));
     }
 }

@@ -357,7 +357,7 @@ impl Lookup {
                 }
             };
             let &Candidate { serial, id, addr, .. } = search.candidate(index);
-            let facts = search.candidate(index).facts();
+            let facts = search.facts(index);
             let destination = Destination { socket: home as u8, to: addr, id };
             let purpose = Purpose::Lookup(Asked { lookup: self.key, home: home as u8, serial });
             // BEP 51: whoever told samples lately is asked for nodes alone.

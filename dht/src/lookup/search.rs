@@ -83,6 +83,8 @@ pub(crate) struct Walk {
     /// Networks of those that have been asked.
     pending: ArrayVec<u64, MAX_K>,
     waiting: bool,
+    /// Somebody of the reserve could have been asked.
+    passed_reserve: bool,
     lead: Lead,
 }
 
@@ -97,7 +99,8 @@ enum Among {
 impl Walk {
     fn new(nearest_answered: Option<&Distance>, among: Among) -> Self {
         let lead = Lead::new(nearest_answered);
-        Self { at: 0, among, closest: ArrayVec::new(), pending: ArrayVec::new(), waiting: false, lead }
+        let (closest, pending) = (ArrayVec::new(), ArrayVec::new());
+        Self { at: 0, among, closest, pending, waiting: false, passed_reserve: false, lead }
     }
 }
 
@@ -179,7 +182,7 @@ impl Search {
     pub(crate) fn go_on(&self, walk: &mut Walk, config: &Config) -> Step {
         match self.step_among(walk, config) {
             // Nobody but the reserve is left to ask.
-            Way::Wait | Way::Converged if walk.among == Among::Usual => {
+            Way::Wait | Way::Converged if walk.passed_reserve => {
                 *walk = Walk::new(self.nearest_answered(), Among::All);
                 self.go_on(walk, config)
             }
@@ -190,7 +193,7 @@ impl Search {
     }
 
     fn step_among(&self, walk: &mut Walk, config: &Config) -> Way {
-        let Walk { at, closest, pending, waiting, lead, among } = walk;
+        let Walk { at, closest, pending, waiting, passed_reserve, lead, among } = walk;
         let k = config.k.clamp(1, MAX_K);
         // Who sits around the target may be a ring of liars: some others are heard before the end.
         let enough = if self.follows { 0 } else { config.lookup_min_queries };
@@ -203,7 +206,7 @@ impl Search {
                 break;
             }
             let subnet = place.subnet;
-            match place.state() {
+            match place.state {
                 State::Answered => {
                     if !settled && !closest.contains(&subnet) {
                         closest.push(subnet);
@@ -217,7 +220,7 @@ impl Search {
                         lead.pending(&place.distance, place.tries);
                     }
                 }
-                State::Fresh if place.is_reserve && *among == Among::Usual => {}
+                State::Fresh if place.is_reserve && *among == Among::Usual => *passed_reserve = true,
                 State::Fresh | State::Again if settled && asked_enough => {}
                 State::Fresh | State::Again => {
                     // One node of a network in the closest set (D7): the others wait
@@ -254,9 +257,8 @@ impl Search {
         let source = source_key(candidate.addr, config.allow_local);
         let (mut silent, mut answers, mut failures) = (0, 0, 0);
         let mut vouched = false;
-        let beside = |other: &&Place| other.subnet == place.subnet && other.tries > 0;
-        for near in self.candidates.places().iter().filter(beside) {
-            match near.state() {
+        for near in self.candidates.tried(place.subnet) {
+            match near.state {
                 State::Answered => answers += 1,
                 State::Slow | State::Again | State::Failed => failures += 1,
                 State::Fresh | State::Asked => {}
@@ -280,10 +282,11 @@ impl Search {
 
     /// The candidate at `index` was sent a query.
     pub(crate) fn asked(&mut self, index: usize) {
-        self.candidates.set_state(index, State::Asked);
-        let place = self.candidates.place_mut(index);
-        place.tries = place.tries.saturating_add(1);
-        place.open += 1;
+        self.candidates.change(index, |place| {
+            place.state = State::Asked;
+            place.tries = place.tries.saturating_add(1);
+            place.open += 1;
+        });
         self.credit = self.credit.saturating_sub(1);
         self.in_flight += 1;
         self.sent += 1;
@@ -295,15 +298,15 @@ impl Search {
     /// may be lost; so is anyone while nobody has answered.
     pub(crate) fn slow(&mut self, serial: u32, config: &Config) -> Option<Facts> {
         let index = self.candidates.position(serial)?;
-        let (nearer, rest) = self.candidates.places().split_at(index);
-        let place = rest.first().filter(|place| place.state() == State::Asked)?;
-        let may_answer = |p: &&Place| matches!(p.state(), State::Fresh | State::Asked | State::Answered);
-        let near = nearer.iter().filter(may_answer).count() < config.k + SPARE || self.answered == 0;
+        let places = self.candidates.places();
+        let place = places.get(index).filter(|place| place.state == State::Asked)?;
+        let may_answer = |p: &&Place| matches!(p.state, State::Fresh | State::Asked | State::Answered);
+        let near = places[..index].iter().filter(may_answer).count() < config.k + SPARE || self.answered == 0;
         let state = if near && place.tries < 2 { State::Again } else { State::Slow };
         self.candidates.set_state(index, state);
         self.in_flight -= 1;
         self.credit += 1;
-        Some(self.candidates.at(index).facts())
+        Some(self.candidates.facts(index))
     }
 
     /// How long an answer of the candidate at `index` is worth waiting for.
@@ -326,14 +329,13 @@ impl Search {
 
     /// A query to the candidate at `index` can no longer be answered. How many still can.
     fn close_one(&mut self, index: usize) -> u8 {
-        let place = self.candidates.place_mut(index);
-        place.open = place.open.saturating_sub(1);
-        place.open
+        self.candidates.change(index, |place| place.open = place.open.saturating_sub(1));
+        self.candidates.places()[index].open
     }
 
     /// Gives up the candidate at `index`, if something was expected of it.
     fn fail(&mut self, index: usize) -> Option<Facts> {
-        match self.candidates.places()[index].state() {
+        match self.candidates.places()[index].state {
             State::Asked => {
                 self.in_flight -= 1;
                 self.credit += 1;
@@ -342,7 +344,7 @@ impl Search {
             State::Fresh | State::Answered | State::Failed => return None,
         }
         self.candidates.set_state(index, State::Failed);
-        Some(self.candidates.at(index).facts())
+        Some(self.candidates.facts(index))
     }
 
     /// The node answered, now or late, as `id`. The candidate, if this is its first answer.
@@ -356,7 +358,7 @@ impl Search {
         let mut index = self.candidates.position(serial)?;
         let leads = !self.candidates.places()[..index].iter().any(Place::has_answered);
         self.close_one(index);
-        match self.candidates.places()[index].state() {
+        match self.candidates.places()[index].state {
             State::Answered => return None,
             State::Asked => self.in_flight -= 1,
             State::Fresh | State::Slow | State::Again | State::Failed => {}
@@ -371,7 +373,7 @@ impl Search {
         if candidate.id.is_none() {
             index = self.candidates.identify(index, id, &self.target);
         }
-        Some(self.candidates.at(index).facts())
+        Some(self.candidates.facts(index))
     }
 
     /// The nearest candidates that answered, nearest first: at most `count`, one per network.
@@ -388,6 +390,10 @@ impl Search {
 
     pub(crate) fn candidate(&self, index: usize) -> &Candidate {
         self.candidates.at(index)
+    }
+
+    pub(crate) fn facts(&self, index: usize) -> Facts {
+        self.candidates.facts(index)
     }
 
     pub(crate) fn by_serial(&mut self, serial: u32) -> Option<&mut Candidate> {

@@ -21,9 +21,9 @@ impl Search {
             return index;
         }
         let (places, tries) = (self.candidates.places(), self.candidates.tries());
-        let is_heard = |place: &&Place| matches!(place.state(), State::Asked | State::Answered);
+        let is_heard = |place: &&Place| matches!(place.state, State::Asked | State::Answered);
         let heard: BTreeSet<u64> = places.iter().filter(is_heard).map(|place| place.subnet).collect();
-        let is_untold = |place: &Place| match place.state() {
+        let is_untold = |place: &Place| match place.state {
             State::Fresh => true,
             State::Slow | State::Again => place.tries < 2,
             State::Asked | State::Answered | State::Failed => false,
@@ -34,7 +34,7 @@ impl Search {
         };
         let fewest = |&index: &usize| {
             let waits = if places[index].is_reserve { RESERVE_WAITS } else { 0 };
-            tries.of(self.candidates.at(index).facts().line) + waits
+            tries.of(self.candidates.line_of(&places[index])) + waits
         };
         (0..places.len()).filter(may_be_asked).min_by_key(fewest).unwrap_or(index)
     }

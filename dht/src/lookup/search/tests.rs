@@ -437,19 +437,22 @@ fn who_is_asked_instead_may_be_of_the_reserve_and_is_of_no_network_that_was_hear
 fn who_is_named_in_two_lines_belongs_to_the_one_that_had_fewer_queries_when_a_search_may_be_lured() {
     let config = Config { lookup_min_queries: 2 * LURED, ..Config::default() };
     let mut search = search(&[250, 251], &config);
-    let begin = search.candidate(0).facts();
+    let facts = |search: &Search, distance| {
+        let found = |place: &Place| search.candidates.of(place).id == at(distance);
+        search.facts(search.candidates.places().iter().position(found).unwrap())
+    };
+    let begin = search.facts(0);
     for n in 0..LURED as u8 {
         assert_eq!(hop(&mut search, 249 - n, &config), 250 - n);
     }
     // The endless line names an honest node first, far behind its own.
     assert!(search.offer_named(at(252).unwrap(), ([82, 1, 1, 1], 1).into(), &begin, &config));
-    let line = |search: &Search| search.candidates.iter().find(|c| c.id == at(252)).unwrap().facts().line;
-    assert_eq!(line(&search), begin.line);
-    let other = search.candidates.iter().find(|c| c.id == at(251)).unwrap().facts();
+    assert_eq!(facts(&search, 252).line, begin.line);
+    let other = facts(&search, 251);
     assert!(!search.offer_named(at(252).unwrap(), ([82, 1, 1, 1], 1).into(), &other, &config));
-    assert_eq!(line(&search), other.line);
+    assert_eq!(facts(&search, 252).line, other.line);
     assert!(!search.offer_named(at(252).unwrap(), ([82, 1, 1, 1], 1).into(), &begin, &config));
-    assert_eq!(line(&search), other.line, "nor does it take it back");
+    assert_eq!(facts(&search, 252).line, other.line, "nor does it take it back");
 }
 
 #[test]
