@@ -303,7 +303,7 @@ impl Candidates {
         Some(place.serial)
     }
 
-    /// The line with most new places, if these are more than [`LONG_LINE`]. Of several, the one that begins
+    /// The line with most new places, if these are more than [`LONG_LINE`]. Of several, the one whose nearest is
     /// farthest from the target.
     fn longest_line(&self) -> Option<u64> {
         debug_assert!(self.new.is_same(&self.count_new()));
@@ -338,7 +338,7 @@ impl Candidates {
         self.change(at, |place| place.state = state);
     }
 
-    /// Changes a place, but for its distance and index.
+    /// Changes the state of a place, and how often it was asked.
     pub(super) fn change(&mut self, at: usize, change: impl FnOnce(&mut Place)) {
         let place = &mut self.places[at];
         let (was_fresh, was_new, was_tried) = (place.state == State::Fresh, place.is_new(), place.tries > 0);

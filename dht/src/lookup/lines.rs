@@ -77,7 +77,7 @@ impl Lines {
         }
     }
 
-    /// The line that was noted last.
+    /// Of a sum, the line that came last.
     pub(super) fn last(&self) -> Option<u64> {
         self.0.last().map(|&(line, _)| line)
     }

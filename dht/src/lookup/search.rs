@@ -73,7 +73,7 @@ enum Way {
 }
 
 /// A walk through the candidates of a search, nearest first, for whom to ask. When somebody has been asked
-/// it goes on from there: of those before nobody becomes one to ask by that.
+/// it goes on from there: of those before nobody becomes one to ask by that, but for whom it has passed over.
 pub(crate) struct Walk {
     /// Index of the next candidate to look at.
     at: usize,
@@ -83,8 +83,8 @@ pub(crate) struct Walk {
     /// Networks of those that have been asked.
     pending: ArrayVec<u64, MAX_K>,
     waiting: bool,
-    /// Somebody of the reserve could have been asked.
-    passed_reserve: bool,
+    /// Somebody was passed over who is not to be asked yet: of the reserve, or beside others of its network.
+    passed_over: bool,
     lead: Lead,
 }
 
@@ -100,7 +100,7 @@ impl Walk {
     fn new(nearest_answered: Option<&Distance>, among: Among) -> Self {
         let lead = Lead::new(nearest_answered);
         let (closest, pending) = (ArrayVec::new(), ArrayVec::new());
-        Self { at: 0, among, closest, pending, waiting: false, passed_reserve: false, lead }
+        Self { at: 0, among, closest, pending, waiting: false, passed_over: false, lead }
     }
 }
 
@@ -181,8 +181,9 @@ impl Search {
     /// that may have changed since the walk began.
     pub(crate) fn go_on(&self, walk: &mut Walk, config: &Config) -> Step {
         match self.step_among(walk, config) {
-            // Nobody but the reserve is left to ask.
-            Way::Wait | Way::Converged if walk.passed_reserve => {
+            // Nobody is left to ask but the reserve, and whom the silent ones of its network kept from it until one of
+            // them was asked again on this walk.
+            Way::Wait | Way::Converged if walk.passed_over => {
                 *walk = Walk::new(self.nearest_answered(), Among::All);
                 self.go_on(walk, config)
             }
@@ -193,7 +194,7 @@ impl Search {
     }
 
     fn step_among(&self, walk: &mut Walk, config: &Config) -> Way {
-        let Walk { at, closest, pending, waiting, passed_reserve, lead, among } = walk;
+        let Walk { at, closest, pending, waiting, passed_over, lead, among } = walk;
         let k = config.k.clamp(1, MAX_K);
         // Who sits around the target may be a ring of liars: some others are heard before the end.
         let enough = if self.follows { 0 } else { config.lookup_min_queries };
@@ -220,12 +221,15 @@ impl Search {
                         lead.pending(&place.distance, place.tries);
                     }
                 }
-                State::Fresh if place.is_reserve && *among == Among::Usual => *passed_reserve = true,
+                State::Fresh if place.is_reserve && *among == Among::Usual => *passed_over = true,
                 State::Fresh | State::Again if settled && asked_enough => {}
                 State::Fresh | State::Again => {
                     // One node of a network in the closest set (D7): the others wait
                     // until the nearer one turns out to be silent.
-                    if !closest.contains(&subnet) && !pending.contains(&subnet) && self.may_ask(*at, config) {
+                    let is_free = !closest.contains(&subnet) && !pending.contains(&subnet);
+                    let may_ask = is_free && self.may_ask(*at, config);
+                    *passed_over |= is_free && !may_ask && *among == Among::Usual;
+                    if may_ask {
                         let may_send = self.credit > 0
                             && self.in_flight < config.lookup_max_in_flight
                             && (!self.follows || closest.len() + self.in_flight < k)

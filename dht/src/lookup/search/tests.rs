@@ -434,6 +434,26 @@ fn who_is_asked_instead_may_be_of_the_reserve_and_is_of_no_network_that_was_hear
 }
 
 #[test]
+fn who_waited_for_a_silent_neighbour_is_asked_on_the_same_walk_once_that_one_is_asked_again() {
+    let config = Config { k: 2, lookup_min_queries: 0, lookup_nodes_per_subnet: 1, ..Config::default() };
+    let mut search = Search::new(Id::ZERO, &config);
+    for (distance, ip) in [(5, [81, 2, 1, 1]), (6, [81, 2, 6, 1]), (7, [81, 2, 7, 1])] {
+        assert!(search.offer(at(distance), (ip, 6881).into(), 0, &config));
+    }
+    let asked = [(); 3].map(|()| ask(&mut search, &config).unwrap());
+    search.slow(asked[0], &config).unwrap();
+    asked[1..].iter().for_each(|&serial| answer(&mut search, serial, &config));
+    assert!(search.offer(at(3), ([81, 2, 1, 2], 6881).into(), 0, &config));
+    let mut walk = search.walk();
+    for expected in [at(5), at(3)] {
+        let Step::Ask(index) = search.go_on(&mut walk, &config) else { panic!("nobody is asked") };
+        assert_eq!(search.candidate(index).id, expected);
+        search.asked(index);
+    }
+    assert_eq!(search.go_on(&mut walk, &config), Step::Wait);
+}
+
+#[test]
 fn who_is_named_in_two_lines_belongs_to_the_one_that_had_fewer_queries_when_a_search_may_be_lured() {
     let config = Config { lookup_min_queries: 2 * LURED, ..Config::default() };
     let mut search = search(&[250, 251], &config);
